@@ -1,1 +1,29 @@
-//! placeholder
+//! Real PostgreSQL, Redis, Dovecot and Postfix as private child processes, for tests, the demo and benchmarks.
+//!
+//! What lives here: starting and ending the four servers ([`Stack`]), the description of a running set that others
+//! connect by ([`Endpoints`]), the one set that a test process shares ([`Shared`]), and mail to fill mailboxes with
+//! ([`corpus`]). What does not: anything that knows the product's own schema, roles or routes; the binary's `demo`
+//! and `bench` subcommands drive those from outside, through the programs and the REST API.
+//!
+//! To add a server: a module with `start(&Plan) -> Result<()>` that writes its configuration under `Plan::dir`,
+//! spawns through `process::Spawner` (so that the watchdog knows it) and waits until it answers; one line in
+//! `stack.rs`; its address in [`Endpoints`].
+
+mod certificates;
+pub mod corpus;
+mod dovecot;
+mod endpoints;
+mod maildir;
+mod ports;
+mod postfix;
+mod postgres;
+mod process;
+mod redis;
+mod shared;
+mod stack;
+mod watchdog;
+
+pub use endpoints::Endpoints;
+pub use process::signal;
+pub use shared::Shared;
+pub use stack::{Options, Stack};

@@ -1,0 +1,304 @@
+//! Settings: read once at the start from the environment, checked, and handed on as typed values.
+//!
+//! Every secret may be given as `NAME` or as `NAME_FILE` (a path); both at once is an error, and so is a secret that is
+//! too short or the sample value. The next setting: a field here, a line in `.env.example`, a line in compose; the
+//! unit test below compares the first two.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use crate::secret::Secret;
+
+/// Why the settings cannot be used; each line names the setting and the way out.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.join("\n"))]
+pub struct ConfigError(pub Vec<String>);
+
+/// Where logs go.
+#[derive(Debug, Clone)]
+pub struct LogConfig {
+    /// `LOG_LEVEL`: a level or a tracing filter.
+    pub level: String,
+    /// `LOG_FILE`: written beside standard output.
+    pub file: Option<PathBuf>,
+}
+
+/// Requests allowed to a tenant that has no limits of its own.
+#[derive(Debug, Clone, Copy)]
+pub struct RateLimitConfig {
+    /// `RATE_LIMIT_ENABLED`.
+    pub enabled: bool,
+    /// `RATE_LIMIT_REQUESTS_PER_MINUTE`; 0 is unlimited.
+    pub per_minute: u32,
+    /// `RATE_LIMIT_REQUESTS_PER_HOUR`; 0 is unlimited.
+    pub per_hour: u32,
+    /// `RATE_LIMIT_LOGIN_PER_MINUTE`: log-in attempts from one address.
+    pub login_per_minute: u32,
+}
+
+/// All settings of the services.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// `DATABASE_URL`: PostgreSQL as the role `emailclient_app`.
+    pub database_url: Secret,
+    /// `DATABASE_SYSTEM_URL`: PostgreSQL as the role `emailclient_system`.
+    pub database_system_url: Secret,
+    /// `DATABASE_MAX_CONNECTIONS` of one process.
+    pub database_max_connections: u32,
+    /// `REDIS_URL`.
+    pub redis_url: Secret,
+    /// `JWT_SECRET`: at least 32 bytes.
+    pub jwt_secret: Secret,
+    /// `ENCRYPTION_KEY`: 32 bytes in base64.
+    pub encryption_key: Secret,
+    /// `ENCRYPTION_KEYS_OLD`: earlier keys, separated by commas.
+    pub encryption_keys_old: Vec<Secret>,
+    /// `CORS_ORIGINS`: exact origins, separated by commas; empty switches CORS off.
+    pub cors_origins: Vec<String>,
+    /// Logs.
+    pub log: LogConfig,
+    /// Limits.
+    pub rate_limit: RateLimitConfig,
+    /// `TENANT_ID_HEADER`.
+    pub tenant_id_header: String,
+    /// `DEFAULT_TENANT_ID`: slug or id used when a request names none.
+    pub default_tenant_id: Option<String>,
+    /// `API_LISTEN`: address and port.
+    pub api_listen: String,
+    /// `API_TRUSTED_PROXIES`: addresses whose X-Forwarded-For is believed.
+    pub trusted_proxies: Vec<String>,
+    /// `OUTBOUND_ALLOW`: hosts and networks that may be dialled though private.
+    pub outbound_allow: String,
+    /// `TLS_EXTRA_CA_FILE`: certificates trusted beside the system's.
+    pub tls_extra_ca_file: Option<PathBuf>,
+    /// `IMAP_ENABLED`: the worker synchronises accounts.
+    pub imap_enabled: bool,
+    /// `IMAP_IDLE_ENABLED`: the worker watches INBOX.
+    pub imap_idle_enabled: bool,
+    /// `IMAP_COMMAND_TIMEOUT_SECONDS`.
+    pub imap_command_timeout: Duration,
+    /// `SMTP_ENABLED`: the worker sends mail.
+    pub smtp_enabled: bool,
+    /// `SMTP_COMMAND_TIMEOUT_SECONDS`.
+    pub smtp_command_timeout: Duration,
+    /// `SMTP_HELO_NAME`: the name in EHLO.
+    pub smtp_helo_name: String,
+    /// `WORKER_ENABLED`: the worker takes jobs.
+    pub worker_enabled: bool,
+    /// `WORKER_CONCURRENCY`: jobs at once.
+    pub worker_concurrency: usize,
+    /// `SYNC_INTERVAL_SECONDS` between two rounds of an account.
+    pub sync_interval: Duration,
+    /// `PARSE_ENABLED`: bodies are parsed for text and attachments.
+    pub parse_enabled: bool,
+    /// `PARSE_INDEX_TEXT`: text is indexed for the search.
+    pub parse_index_text: bool,
+    /// `MESSAGE_MAX_BYTES`: larger messages are refused.
+    pub message_max_bytes: usize,
+}
+
+/// Reads settings by name and remembers what was wrong and which names were asked for.
+pub struct Source {
+    values: BTreeMap<String, String>,
+    asked: Mutex<BTreeSet<String>>,
+    errors: Mutex<Vec<String>>,
+}
+
+impl Source {
+    /// From pairs of names and values.
+    pub fn new(values: impl IntoIterator<Item = (String, String)>) -> Self {
+        let values = values.into_iter().filter(|(_, v)| !v.is_empty()).collect();
+        Self { values, asked: Mutex::default(), errors: Mutex::default() }
+    }
+
+    /// From this process's environment.
+    #[expect(clippy::disallowed_methods, reason = "this is the one home of the environment")]
+    #[must_use]
+    pub fn from_env() -> Self {
+        Self::new(std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))))
+    }
+
+    fn complain(&self, message: String) {
+        if let Ok(mut errors) = self.errors.lock() {
+            errors.push(message);
+        }
+    }
+
+    /// The value of `name`, or nothing.
+    pub fn get(&self, name: &str) -> Option<String> {
+        if let Ok(mut asked) = self.asked.lock() {
+            asked.insert(name.to_owned());
+        }
+        self.values.get(name).cloned()
+    }
+
+    /// The value of `name`, or `default`; a value that does not read as `T` is remembered as an error.
+    pub fn parse<T: std::str::FromStr>(&self, name: &str, default: T) -> T {
+        match self.get(name) {
+            None => default,
+            Some(text) => text.parse().unwrap_or_else(|_| {
+                self.complain(format!("{name}: {text:?} cannot be read as a {}", std::any::type_name::<T>()));
+                default
+            }),
+        }
+    }
+
+    fn seconds(&self, name: &str, default: u64) -> Duration {
+        Duration::from_secs(self.parse(name, default).max(1))
+    }
+
+    fn list(&self, name: &str) -> Vec<String> {
+        let text = self.get(name).unwrap_or_default();
+        text.split(',').map(str::trim).filter(|s| !s.is_empty()).map(str::to_owned).collect()
+    }
+
+    /// A secret by `NAME` or `NAME_FILE`, if either is set.
+    pub fn optional_secret(&self, name: &str) -> Option<Secret> {
+        let file_name = format!("{name}_FILE");
+        match (self.get(name), self.values.get(&file_name)) {
+            (Some(_), Some(_)) => {
+                self.complain(format!("{name}: set either {name} or {file_name}, not both"));
+                None
+            }
+            (Some(value), None) => Some(Secret::new(value)),
+            (None, Some(path)) => match std::fs::read_to_string(path) {
+                Ok(text) => Some(Secret::new(text.trim_end_matches(['\r', '\n']))),
+                Err(error) => {
+                    self.complain(format!("{file_name}: {path} cannot be read: {error}"));
+                    None
+                }
+            },
+            (None, None) => None,
+        }
+    }
+
+    /// A secret that must be there, at least `min_bytes` long and not the sample value.
+    pub fn secret(&self, name: &str, min_bytes: usize) -> Secret {
+        let before = self.errors.lock().map(|e| e.len()).unwrap_or(0);
+        let Some(secret) = self.optional_secret(name) else {
+            if self.errors.lock().map(|e| e.len()).unwrap_or(0) == before {
+                self.complain(format!("{name}: missing; set {name} or {name}_FILE"));
+            }
+            return Secret::default();
+        };
+        let text = secret.expose();
+        if text.len() < min_bytes {
+            self.complain(format!("{name}: {} bytes, at least {min_bytes} are needed", text.len()));
+        } else if ["change-me", "changeme", "replace-me"].iter().any(|sample| text.to_ascii_lowercase().contains(sample)) {
+            self.complain(format!("{name}: still the sample value; make one with `openssl rand -base64 32`"));
+        }
+        secret
+    }
+
+    /// All complaints so far, or success.
+    pub fn finish(&self) -> Result<(), ConfigError> {
+        let errors = self.errors.lock().map(|e| e.clone()).unwrap_or_default();
+        if errors.is_empty() { Ok(()) } else { Err(ConfigError(errors)) }
+    }
+}
+
+impl Config {
+    /// From this process's environment.
+    ///
+    /// # Errors
+    /// All that is missing or malformed, at once.
+    pub fn from_env() -> Result<Self, ConfigError> {
+        Self::from_source(&Source::from_env())
+    }
+
+    /// From any source of names and values.
+    ///
+    /// # Errors
+    /// All that is missing or malformed, at once.
+    pub fn from_source(s: &Source) -> Result<Self, ConfigError> {
+        let config = Self {
+            database_url: s.secret("DATABASE_URL", 1),
+            database_system_url: s.secret("DATABASE_SYSTEM_URL", 1),
+            database_max_connections: s.parse("DATABASE_MAX_CONNECTIONS", 20),
+            redis_url: s.secret("REDIS_URL", 1),
+            jwt_secret: s.secret("JWT_SECRET", 32),
+            encryption_key: s.secret("ENCRYPTION_KEY", 32),
+            encryption_keys_old: s
+                .optional_secret("ENCRYPTION_KEYS_OLD")
+                .map(|keys| keys.expose().split(',').filter(|k| !k.trim().is_empty()).map(Secret::new).collect())
+                .unwrap_or_default(),
+            cors_origins: s.list("CORS_ORIGINS"),
+            log: LogConfig { level: s.get("LOG_LEVEL").unwrap_or_else(|| "info".into()), file: s.get("LOG_FILE").map(PathBuf::from) },
+            rate_limit: RateLimitConfig {
+                enabled: s.parse("RATE_LIMIT_ENABLED", true),
+                per_minute: s.parse("RATE_LIMIT_REQUESTS_PER_MINUTE", 60),
+                per_hour: s.parse("RATE_LIMIT_REQUESTS_PER_HOUR", 1000),
+                login_per_minute: s.parse("RATE_LIMIT_LOGIN_PER_MINUTE", 10),
+            },
+            tenant_id_header: s.get("TENANT_ID_HEADER").unwrap_or_else(|| "X-Tenant-ID".into()),
+            default_tenant_id: s.get("DEFAULT_TENANT_ID"),
+            api_listen: s.get("API_LISTEN").unwrap_or_else(|| "0.0.0.0:5000".into()),
+            trusted_proxies: s.list("API_TRUSTED_PROXIES"),
+            outbound_allow: s.get("OUTBOUND_ALLOW").unwrap_or_default(),
+            tls_extra_ca_file: s.get("TLS_EXTRA_CA_FILE").map(PathBuf::from),
+            imap_enabled: s.parse("IMAP_ENABLED", true),
+            imap_idle_enabled: s.parse("IMAP_IDLE_ENABLED", true),
+            imap_command_timeout: s.seconds("IMAP_COMMAND_TIMEOUT_SECONDS", 60),
+            smtp_enabled: s.parse("SMTP_ENABLED", true),
+            smtp_command_timeout: s.seconds("SMTP_COMMAND_TIMEOUT_SECONDS", 60),
+            smtp_helo_name: s.get("SMTP_HELO_NAME").unwrap_or_else(|| "localhost".into()),
+            worker_enabled: s.parse("WORKER_ENABLED", true),
+            worker_concurrency: s.parse("WORKER_CONCURRENCY", 4usize).clamp(1, 256),
+            sync_interval: s.seconds("SYNC_INTERVAL_SECONDS", 300),
+            parse_enabled: s.parse("PARSE_ENABLED", true),
+            parse_index_text: s.parse("PARSE_INDEX_TEXT", true),
+            message_max_bytes: s.parse("MESSAGE_MAX_BYTES", 50 * 1024 * 1024),
+        };
+        s.finish()?;
+        Ok(config)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn good() -> BTreeMap<String, String> {
+        [
+            ("DATABASE_URL", "postgres://a"),
+            ("DATABASE_SYSTEM_URL", "postgres://b"),
+            ("REDIS_URL", "redis://c"),
+            ("JWT_SECRET", "0123456789abcdef0123456789abcdef"),
+            ("ENCRYPTION_KEY", "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="),
+        ]
+        .map(|(k, v)| (k.to_owned(), v.to_owned()))
+        .into()
+    }
+
+    #[test]
+    fn every_setting_is_in_the_example_file_and_no_other() {
+        let source = Source::new(good());
+        Config::from_source(&source).unwrap();
+        let mut asked = source.asked.lock().unwrap().clone();
+        asked.insert("DATABASE_OWNER_URL".into());
+        let example = include_str!("../../../.env.example");
+        let documented: BTreeSet<String> = example
+            .lines()
+            .map(|line| line.trim_start_matches("# ").trim_start_matches('#'))
+            .filter_map(|line| line.split_once('='))
+            .map(|(name, _)| name.trim().to_owned())
+            .filter(|name| !name.is_empty() && name.chars().all(|c| c.is_ascii_uppercase() || c == '_'))
+            .collect();
+        assert_eq!(asked, documented);
+    }
+
+    #[test]
+    fn weak_missing_and_doubled_secrets_are_all_named_at_once() {
+        let mut values = good();
+        values.insert("JWT_SECRET".into(), "short".into());
+        values.insert("ENCRYPTION_KEY".into(), "change-me-change-me-change-me-change-me".into());
+        values.remove("REDIS_URL");
+        values.insert("DATABASE_URL_FILE".into(), "/nonexistent".into());
+        let text = Config::from_source(&Source::new(values)).unwrap_err().to_string();
+        for name in ["JWT_SECRET", "ENCRYPTION_KEY", "REDIS_URL", "DATABASE_URL_FILE"] {
+            assert!(text.contains(name), "{name} is not named in {text}");
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! The only files that see a connection pool.
+//!
+//! A tenant's rows are reached through a [`TenantTx`], the few cross-tenant reads through a [`SystemTx`]; both are
+//! transactions under their own database role. Queries live in the domain modules, not here. Not found is `Ok(None)`.
+
+mod error;
+pub mod migrate;
+mod system_tx;
+mod tenant_tx;
+
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+
+pub use error::DbError;
+pub use system_tx::SystemTx;
+pub use tenant_tx::TenantTx;
+
+use crate::config::Config;
+use crate::id::TenantId;
+
+/// Bounds on every statement: a lost client or a runaway query frees its locks by itself.
+const SESSION: [(&str, &str); 5] = [
+    ("statement_timeout", "15s"),
+    ("idle_in_transaction_session_timeout", "10s"),
+    ("lock_timeout", "3s"),
+    ("timezone", "UTC"),
+    // The ROLLBACK that opens each transaction warns when there was nothing to roll back.
+    ("client_min_messages", "error"),
+];
+
+/// The database as the services see it: two pools, one for each role.
+#[derive(Debug, Clone)]
+pub struct Db {
+    app: PgPool,
+    system: PgPool,
+}
+
+impl Db {
+    /// Connects lazily: the first transaction opens the first connection.
+    ///
+    /// # Errors
+    /// When one of the two addresses cannot be read.
+    pub fn new(config: &Config) -> Result<Self, DbError> {
+        let pool = |url: &str, max: u32| -> Result<PgPool, DbError> {
+            let options: PgConnectOptions = url.parse().map_err(DbError::from)?;
+            Ok(PgPoolOptions::new()
+                .max_connections(max)
+                .acquire_timeout(Duration::from_secs(10))
+                .idle_timeout(Duration::from_secs(300))
+                .test_before_acquire(false)
+                .connect_lazy_with(options.options(SESSION)))
+        };
+        Ok(Self {
+            app: pool(config.database_url.expose(), config.database_max_connections)?,
+            system: pool(config.database_system_url.expose(), config.database_max_connections.div_ceil(4).max(4))?,
+        })
+    }
+
+    /// Begins a transaction that sees and writes the rows of `tenant` and no others.
+    pub async fn tenant(&self, tenant: TenantId) -> Result<TenantTx, DbError> {
+        TenantTx::begin(&self.app, tenant).await
+    }
+
+    /// Begins a transaction of the system role: queue columns of all tenants, no contents.
+    pub async fn system(&self) -> Result<SystemTx, DbError> {
+        SystemTx::begin(&self.system).await
+    }
+
+    /// Refuses to go on when the schema is not the one this binary was built for, or a role could pass the wall.
+    pub async fn verify(&self) -> Result<(), migrate::Refusal> {
+        migrate::verify(&self.app, "emailclient_app").await?;
+        migrate::verify(&self.system, "emailclient_system").await
+    }
+
+    /// A round trip to the database.
+    pub async fn ping(&self) -> Result<(), DbError> {
+        sqlx::query("SELECT 1").execute(&self.app).await?;
+        Ok(())
+    }
+
+    /// True when the newest migration of this binary is the newest one applied.
+    pub async fn schema_is_current(&self) -> Result<bool, DbError> {
+        Ok(migrate::applied(&self.app).await? == migrate::expected())
+    }
+
+    /// A listener for job notifications, on a connection of its own.
+    pub async fn job_listener(&self) -> Result<sqlx::postgres::PgListener, DbError> {
+        let mut listener = sqlx::postgres::PgListener::connect_with(&self.system).await?;
+        listener.listen(crate::job::CHANNEL).await?;
+        Ok(listener)
+    }
+
+    /// Connections open now in both pools, and those of them in use.
+    #[must_use]
+    pub fn connections(&self) -> (u32, u32) {
+        let in_use = |p: &PgPool| p.size().saturating_sub(u32::try_from(p.num_idle()).unwrap_or(u32::MAX));
+        (self.app.size() + self.system.size(), in_use(&self.app) + in_use(&self.system))
+    }
+
+    /// Closes both pools; running transactions end first.
+    pub async fn close(&self) {
+        tokio::join!(self.app.close(), self.system.close());
+    }
+}

@@ -1,0 +1,43 @@
+//! What the caller of a query must tell apart.
+
+/// A failure of the database, named by what the caller can do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum DbError {
+    /// A unique constraint refused the row; its name.
+    #[error("a row with this key exists already ({0})")]
+    Duplicate(String),
+    /// A foreign key refused the row; its name.
+    #[error("the row refers to one that does not exist ({0})")]
+    MissingReference(String),
+    /// The database is away, full or too slow; the same call may succeed later.
+    #[error("the database is not available")]
+    Unavailable(#[source] sqlx::Error),
+    /// Anything else: a defect of ours.
+    #[error("the database refused a statement")]
+    Other(#[source] sqlx::Error),
+}
+
+impl From<sqlx::Error> for DbError {
+    fn from(error: sqlx::Error) -> Self {
+        use sqlx::error::ErrorKind;
+        match &error {
+            sqlx::Error::Database(db) => {
+                let name = db.constraint().unwrap_or_default().to_owned();
+                // Classes 08, 53, 57 and codes 55P03 (lock), 40001, 40P01 pass by themselves (PostgreSQL, appendix A).
+                let code = db.code().unwrap_or_default();
+                match db.kind() {
+                    ErrorKind::UniqueViolation => Self::Duplicate(name),
+                    ErrorKind::ForeignKeyViolation => Self::MissingReference(name),
+                    _ if ["08", "53", "57", "40"].iter().any(|class| code.starts_with(class)) || code == "55P03" => {
+                        Self::Unavailable(error)
+                    }
+                    _ => Self::Other(error),
+                }
+            }
+            sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Tls(_) => {
+                Self::Unavailable(error)
+            }
+            _ => Self::Other(error),
+        }
+    }
+}

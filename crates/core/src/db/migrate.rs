@@ -1,0 +1,168 @@
+//! Roles and schema: brought up to date by `emailctl migrate`, checked by every service at its start.
+
+use sqlx::migrate::Migrator;
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool};
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, Row as _};
+
+use super::DbError;
+use crate::secret::Secret;
+
+static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations");
+
+/// Why a service does not start on this database.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// The schema is older or newer than this binary.
+    #[error("the schema is at version {applied:?}, this binary needs {expected}: run `emailctl migrate` of the same release")]
+    Schema {
+        /// The newest migration applied, if any.
+        applied: Option<i64>,
+        /// The newest migration in this binary.
+        expected: i64,
+    },
+    /// The role could read other tenants' rows.
+    #[error("the role {role} {why}: connect as {wanted}, which `emailctl migrate` makes")]
+    Role {
+        /// The role of the connection.
+        role: String,
+        /// What is wrong with it.
+        why: &'static str,
+        /// The role that belongs here.
+        wanted: &'static str,
+    },
+    /// The database could not be asked.
+    #[error(transparent)]
+    Db(#[from] DbError),
+}
+
+/// The newest migration in this binary.
+#[must_use]
+pub fn expected() -> i64 {
+    MIGRATIONS.iter().map(|m| m.version).max().unwrap_or(0)
+}
+
+pub(super) async fn applied(pool: &PgPool) -> Result<i64, DbError> {
+    let found = sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations WHERE success").fetch_one(pool).await;
+    match found {
+        Ok(version) => Ok(Option::unwrap_or(version, 0)),
+        Err(sqlx::Error::Database(db)) if db.code().as_deref() == Some("42P01") => Ok(0),
+        Err(error) => Err(error.into()),
+    }
+}
+
+pub(super) async fn verify(pool: &PgPool, wanted: &'static str) -> Result<(), Refusal> {
+    let applied = applied(pool).await?;
+    if applied != expected() {
+        return Err(Refusal::Schema { applied: (applied > 0).then_some(applied), expected: expected() });
+    }
+    let row = sqlx::query(
+        "SELECT current_user::text AS name, r.rolsuper, r.rolbypassrls, r.rolcreaterole,
+                EXISTS (SELECT 1 FROM pg_class c WHERE c.relowner = r.oid AND c.relnamespace = 'public'::regnamespace) AS owns,
+                EXISTS (SELECT 1 FROM pg_auth_members m WHERE m.member = r.oid) AS member
+         FROM pg_roles r WHERE r.rolname = current_user",
+    )
+    .fetch_one(pool)
+    .await
+    .map_err(DbError::from)?;
+    let refuse = |why| Err(Refusal::Role { role: row.get("name"), why, wanted });
+    if row.get::<bool, _>("rolsuper") {
+        return refuse("is a superuser");
+    }
+    if row.get::<bool, _>("rolbypassrls") {
+        return refuse("bypasses row-level security");
+    }
+    if row.get::<bool, _>("owns") {
+        return refuse("owns tables");
+    }
+    if row.get::<bool, _>("member") || row.get::<bool, _>("rolcreaterole") {
+        return refuse("can become another role");
+    }
+    if row.get::<String, _>("name") != wanted {
+        return refuse("is not the role for this connection");
+    }
+    Ok(())
+}
+
+/// Makes the roles and brings the schema up to date. Safe to repeat and to run twice at once.
+///
+/// `owner` must be able to create roles; the two service addresses give the passwords the service roles get.
+///
+/// # Errors
+/// With the statement's reason when the database refuses.
+pub async fn run(owner: &Secret, app: &Secret, system: &Secret) -> anyhow::Result<()> {
+    let options: PgConnectOptions = owner.expose().parse()?;
+    let mut conn = PgConnection::connect_with(&options).await?;
+    // Roles belong to the cluster: two databases migrated at once would race for them.
+    conn.execute("SELECT pg_advisory_lock(7203452)").await?;
+    let made = make_roles(&mut conn, app, system).await;
+    conn.execute("SELECT pg_advisory_unlock(7203452)").await?;
+    made?;
+    conn.execute("SET ROLE emailclient_owner").await?;
+    MIGRATIONS.run(&mut conn).await?;
+    conn.close().await?;
+    Ok(())
+}
+
+async fn make_roles(conn: &mut PgConnection, app: &Secret, system: &Secret) -> anyhow::Result<()> {
+    for role in ["emailclient_owner", "emailclient_search"] {
+        ensure_role(conn, role, "NOLOGIN NOBYPASSRLS").await?;
+    }
+    for (role, url) in [("emailclient_app", app), ("emailclient_system", system)] {
+        ensure_role(conn, role, "LOGIN NOBYPASSRLS NOCREATEROLE NOCREATEDB").await?;
+        if let Some(password) = password_of(url.expose()) {
+            let quoted: String =
+                sqlx::query_scalar("SELECT quote_literal($1)").bind(password.expose()).fetch_one(&mut *conn).await?;
+            conn.execute(AssertSqlSafe(format!("ALTER ROLE {role} PASSWORD {quoted}"))).await?;
+        }
+    }
+    let database: String = sqlx::query_scalar("SELECT quote_ident(current_database())").fetch_one(&mut *conn).await?;
+    let user: String = sqlx::query_scalar("SELECT quote_ident(current_user)").fetch_one(&mut *conn).await?;
+    for statement in [
+        format!("GRANT emailclient_owner TO {user}"),
+        "GRANT emailclient_search TO emailclient_owner".to_owned(),
+        "GRANT USAGE, CREATE ON SCHEMA public TO emailclient_owner WITH GRANT OPTION".to_owned(),
+        format!("GRANT CREATE, CONNECT ON DATABASE {database} TO emailclient_owner"),
+        format!("GRANT CONNECT ON DATABASE {database} TO emailclient_app, emailclient_system"),
+        "GRANT USAGE ON SCHEMA public TO emailclient_app, emailclient_system, emailclient_search".to_owned(),
+    ] {
+        conn.execute(AssertSqlSafe(statement)).await?;
+    }
+    Ok(())
+}
+
+async fn ensure_role(conn: &mut PgConnection, role: &str, attributes: &str) -> anyhow::Result<()> {
+    let there: bool =
+        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM pg_roles WHERE rolname = $1)").bind(role).fetch_one(&mut *conn).await?;
+    let verb = if there { "ALTER" } else { "CREATE" };
+    conn.execute(AssertSqlSafe(format!("{verb} ROLE {role} {attributes}"))).await?;
+    Ok(())
+}
+
+/// The password inside a `postgres://user:password@…` address, percent-decoded.
+fn password_of(url: &str) -> Option<Secret> {
+    let authority = url.split_once("://")?.1.split(['/', '?']).next()?;
+    let (user_info, _) = authority.rsplit_once('@')?;
+    let (_, password) = user_info.split_once(':')?;
+    let mut out = Vec::with_capacity(password.len());
+    let mut bytes = password.bytes();
+    while let Some(b) = bytes.next() {
+        if b == b'%' {
+            let hex = [bytes.next()?, bytes.next()?];
+            out.push(u8::from_str_radix(std::str::from_utf8(&hex).ok()?, 16).ok()?);
+        } else {
+            out.push(b);
+        }
+    }
+    String::from_utf8(out).ok().map(Secret::new)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_password_of_an_address_is_decoded() {
+        assert_eq!(password_of("postgres://u:p%40ss@h:5/d").unwrap().expose(), "p@ss");
+        assert!(password_of("postgres://u@h/d").is_none());
+    }
+}

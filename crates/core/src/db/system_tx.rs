@@ -1,0 +1,29 @@
+//! Cross-tenant reads: who is due, which jobs wait.
+
+use sqlx::postgres::{PgConnection, PgPool, Postgres};
+use sqlx::{AssertSqlSafe, Transaction};
+
+use super::DbError;
+
+/// A transaction of the role `emailclient_system`, which is granted queue columns only.
+#[derive(Debug)]
+pub struct SystemTx {
+    tx: Transaction<'static, Postgres>,
+}
+
+impl SystemTx {
+    pub(super) async fn begin(pool: &PgPool) -> Result<Self, DbError> {
+        let tx = pool.begin_with(AssertSqlSafe("ROLLBACK; BEGIN".to_owned())).await?;
+        Ok(Self { tx })
+    }
+
+    /// The connection, for the queries of this crate.
+    pub(crate) fn conn(&mut self) -> &mut PgConnection {
+        &mut self.tx
+    }
+
+    /// Makes everything written visible and durable.
+    pub async fn commit(self) -> Result<(), DbError> {
+        self.tx.commit().await.map_err(DbError::from)
+    }
+}

@@ -1,0 +1,52 @@
+//! The only way to a tenant's rows.
+
+use sqlx::postgres::{PgConnection, PgPool, Postgres};
+use sqlx::{AssertSqlSafe, Transaction};
+
+use super::DbError;
+use crate::id::TenantId;
+
+/// A transaction in which row-level security shows the rows of one tenant.
+///
+/// Dropping it rolls back. Only this crate can reach the connection, so the binaries cannot write SQL.
+#[derive(Debug)]
+pub struct TenantTx {
+    tenant: TenantId,
+    tx: Transaction<'static, Postgres>,
+}
+
+impl TenantTx {
+    pub(super) async fn begin(pool: &PgPool, tenant: TenantId) -> Result<Self, DbError> {
+        // One round trip. The ROLLBACK first: a begin() that was cancelled half-way hands its connection back inside a
+        // transaction, and what the next user commits there is lost (sqlx 0.8.6 and 0.9.0).
+        let begin = format!("ROLLBACK; BEGIN; SELECT set_config('app.tenant_id', '{tenant}', true)");
+        let tx = pool.begin_with(AssertSqlSafe(begin)).await?;
+        Ok(Self { tenant, tx })
+    }
+
+    /// The tenant whose rows these are.
+    #[must_use]
+    pub fn tenant(&self) -> TenantId {
+        self.tenant
+    }
+
+    /// The connection, for the queries of this crate.
+    pub(crate) fn conn(&mut self) -> &mut PgConnection {
+        &mut self.tx
+    }
+
+    /// Lets this commit return before it is on disk. For rows that are read again from the mail server if they are
+    /// lost, together with the checkpoint that vouches for them: never for what a client was told.
+    pub async fn relax_durability(&mut self) -> Result<(), DbError> {
+        sqlx::query("SET LOCAL synchronous_commit = off").execute(self.conn()).await?;
+        Ok(())
+    }
+
+    /// Makes everything written visible and durable.
+    ///
+    /// # Errors
+    /// When the database refused or the line broke; then nothing, or in the second case possibly all, was written.
+    pub async fn commit(self) -> Result<(), DbError> {
+        self.tx.commit().await.map_err(DbError::from)
+    }
+}

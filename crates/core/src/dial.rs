@@ -1,0 +1,420 @@
+//! The one door outward: every socket that leaves this program is opened by [`Outbound::dial`].
+//!
+//! Users name the hosts we connect to, so a host is judged by the addresses it resolves to: unless the operator
+//! allowed it, every one of them must be global unicast, and the port must be one of mail's. The name is
+//! resolved once and only the addresses that were judged are dialled, so a second answer of a hostile name
+//! server is never used. Proxy variables are not read and nothing is retried here.
+//!
+//! TLS does not live here (`tls.rs`), nor does any protocol. To permit another port for everyone, extend
+//! [`MAIL_PORTS`]; to permit a network of one installation, the operator adds an entry to the allow list.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::timeout;
+
+/// IMAP, IMAPS, SMTP, SMTPS, submission and its common alternative.
+pub const MAIL_PORTS: [u16; 6] = [143, 993, 25, 465, 587, 2525];
+
+/// More addresses than this for one name are not tried; the surplus is still judged.
+const MAX_ATTEMPTS: usize = 6;
+
+/// How long each step of a connection may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deadlines {
+    /// The name lookup.
+    pub resolve: Duration,
+    /// One TCP connection attempt.
+    pub connect: Duration,
+    /// The TLS handshake.
+    pub tls: Duration,
+    /// One answer of the server: the greeting, or everything up to a command's tagged line.
+    pub reply: Duration,
+}
+
+impl Default for Deadlines {
+    /// 10 seconds for each step of set-up; a minute for an answer, because Exchange takes 40 s to open a large
+    /// mailbox.
+    fn default() -> Self {
+        let step = Duration::from_secs(10);
+        Self { resolve: step, connect: step, tls: step, reply: Duration::from_secs(60) }
+    }
+}
+
+/// Why no connection was made.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DialError {
+    /// The name is malformed, or one of its addresses is not global unicast and not allowed by the operator.
+    #[error("this host may not be connected to")]
+    HostNotAllowed,
+    /// The port is not one of mail's and not allowed by the operator.
+    #[error("this port may not be connected to")]
+    PortNotAllowed,
+    /// The name does not exist or has no address.
+    #[error("the host was not found")]
+    HostNotFound,
+    /// Every address refused or failed; the last reason.
+    #[error("the host could not be reached: {0}")]
+    Unreachable(String),
+    /// A step took longer than its deadline.
+    #[error("the host did not answer in time")]
+    Timeout,
+}
+
+/// An entry of the allow list that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("allow list entry {entry:?}: {reason}")]
+pub struct PolicyError {
+    /// The entry as written.
+    pub entry: String,
+    /// What is wrong with it.
+    pub reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Target {
+    Host(String),
+    Network(IpAddr, u8),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Allowed {
+    target: Target,
+    ports: RangeInclusive<u16>,
+}
+
+/// What the operator allows beyond public mail servers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OutboundPolicy {
+    allowed: Vec<Allowed>,
+}
+
+impl OutboundPolicy {
+    /// Reads a comma separated list of `host[:port[-port]]` and `network[:port[-port]]`, where a network is an
+    /// address or CIDR; an IPv6 one that is followed by a port stands in brackets (`[fd00::/8]:993`). An entry
+    /// lifts the rule on addresses and the rule on ports for what it names, all ports when it names none.
+    ///
+    /// # Errors
+    /// [`PolicyError`] with the first entry that cannot be read.
+    pub fn parse(text: &str) -> Result<Self, PolicyError> {
+        let entries = text.split(',').map(str::trim).filter(|e| !e.is_empty());
+        let allowed = entries.map(parse_entry).collect::<Result<_, _>>()?;
+        Ok(Self { allowed })
+    }
+
+    fn allows_host(&self, host: &str, port: u16) -> bool {
+        self.allowed.iter().any(|a| {
+            a.ports.contains(&port) && matches!(&a.target, Target::Host(h) if h.eq_ignore_ascii_case(host))
+        })
+    }
+
+    fn allows_address(&self, ip: IpAddr, port: u16) -> bool {
+        self.allowed.iter().any(|a| {
+            a.ports.contains(&port)
+                && matches!(a.target, Target::Network(net, prefix) if in_network(ip, net, prefix))
+        })
+    }
+
+    /// Whether some entry names this port at all: without one, the port can be refused before the lookup.
+    fn mentions_port(&self, port: u16) -> bool {
+        self.allowed.iter().any(|a| a.ports.contains(&port))
+    }
+}
+
+fn parse_entry(entry: &str) -> Result<Allowed, PolicyError> {
+    let error = |reason| PolicyError { entry: entry.to_owned(), reason };
+    let (name, ports) = if let Some(rest) = entry.strip_prefix('[') {
+        let (name, rest) = rest.split_once(']').ok_or_else(|| error("the bracket is not closed"))?;
+        let ports = match rest.strip_prefix(':') {
+            Some(ports) => Some(ports),
+            None if rest.is_empty() => None,
+            None => return Err(error("only a port may follow the bracket")),
+        };
+        (name, ports)
+    } else if entry.matches(':').count() == 1 {
+        entry.split_once(':').map_or((entry, None), |(n, p)| (n, Some(p)))
+    } else {
+        (entry, None)
+    };
+    let ports = ports.map_or(Some(0..=u16::MAX), parse_ports).ok_or_else(|| error("not a port or port range"))?;
+    let (address, prefix) = name.split_once('/').map_or((name, None), |(a, p)| (a, Some(p)));
+    let target = match (address.parse::<IpAddr>(), prefix) {
+        (Ok(ip), prefix) => {
+            let longest = if ip.is_ipv4() { 32 } else { 128 };
+            let bits = prefix.map_or(Ok(longest), str::parse).ok().filter(|b| *b <= longest);
+            Target::Network(ip, bits.ok_or_else(|| error("not a prefix length"))?)
+        }
+        (Err(_), None) if is_host_name(name) => Target::Host(name.trim_end_matches('.').to_owned()),
+        (Err(_), _) => return Err(error("neither a host name nor a network")),
+    };
+    Ok(Allowed { target, ports })
+}
+
+fn parse_ports(text: &str) -> Option<RangeInclusive<u16>> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let (first, last) = (first.parse().ok()?, last.parse().ok()?);
+    (first <= last).then_some(first..=last)
+}
+
+fn in_network(ip: IpAddr, net: IpAddr, prefix: u8) -> bool {
+    let same = |a: u128, b: u128, width: u32| {
+        let dropped = width.saturating_sub(u32::from(prefix));
+        a.checked_shr(dropped).unwrap_or(0) == b.checked_shr(dropped).unwrap_or(0)
+    };
+    match (ip, net) {
+        (IpAddr::V4(a), IpAddr::V4(b)) => same(u32::from(a).into(), u32::from(b).into(), 32),
+        (IpAddr::V6(a), IpAddr::V6(b)) => same(a.into(), b.into(), 128),
+        _ => false,
+    }
+}
+
+/// Letters, digits, `-`, `_`, `.` and `:` (addresses): all that a lookup should ever be asked for.
+fn is_host_name(host: &str) -> bool {
+    !host.is_empty()
+        && host.len() <= 253
+        && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':'))
+}
+
+/// Whether an address belongs to one host of the public internet (IANA special-purpose registries). Forms
+/// that carry an IPv4 address inside (mapped, 6to4, Teredo, NAT64) are refused whatever they carry.
+#[must_use]
+pub fn is_global_unicast(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(v4) => is_global_v4(v4),
+        IpAddr::V6(v6) => is_global_v6(v6),
+    }
+}
+
+fn is_global_v4(ip: Ipv4Addr) -> bool {
+    const SPECIAL: [(Ipv4Addr, u8); 15] = [
+        (Ipv4Addr::new(0, 0, 0, 0), 8),
+        (Ipv4Addr::new(10, 0, 0, 0), 8),
+        (Ipv4Addr::new(100, 64, 0, 0), 10),
+        (Ipv4Addr::new(127, 0, 0, 0), 8),
+        (Ipv4Addr::new(169, 254, 0, 0), 16),
+        (Ipv4Addr::new(172, 16, 0, 0), 12),
+        (Ipv4Addr::new(192, 0, 0, 0), 24),
+        (Ipv4Addr::new(192, 0, 2, 0), 24),
+        (Ipv4Addr::new(192, 88, 99, 0), 24),
+        (Ipv4Addr::new(192, 168, 0, 0), 16),
+        (Ipv4Addr::new(198, 18, 0, 0), 15),
+        (Ipv4Addr::new(198, 51, 100, 0), 24),
+        (Ipv4Addr::new(203, 0, 113, 0), 24),
+        (Ipv4Addr::new(224, 0, 0, 0), 4),
+        (Ipv4Addr::new(240, 0, 0, 0), 4),
+    ];
+    !SPECIAL.iter().any(|&(net, prefix)| in_network(IpAddr::V4(ip), IpAddr::V4(net), prefix))
+}
+
+fn is_global_v6(ip: Ipv6Addr) -> bool {
+    const UNICAST: (Ipv6Addr, u8) = (Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0), 3);
+    const SPECIAL: [(Ipv6Addr, u8); 4] = [
+        (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23),
+        (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32),
+        (Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16),
+        (Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20),
+    ];
+    let inside = |(net, prefix): (Ipv6Addr, u8)| in_network(IpAddr::V6(ip), IpAddr::V6(net), prefix);
+    inside(UNICAST) && !SPECIAL.into_iter().any(inside)
+}
+
+/// Opens connections under an [`OutboundPolicy`]. Cheap to clone; built once from the settings.
+#[derive(Clone, Debug, Default)]
+pub struct Outbound {
+    policy: Arc<OutboundPolicy>,
+}
+
+impl Outbound {
+    /// Connections under this policy.
+    #[must_use]
+    pub fn new(policy: OutboundPolicy) -> Self {
+        Self { policy: Arc::new(policy) }
+    }
+
+    /// Whether `host` is one the operator named, by name or by network, so that it may be talked to without
+    /// TLS. Only what [`Outbound::check`] accepts counts, so call that first for names.
+    #[must_use]
+    pub fn is_allowed_explicitly(&self, host: &str, port: u16) -> bool {
+        let host = host.trim_end_matches('.');
+        self.policy.allows_host(host, port)
+            || host.parse().is_ok_and(|ip| self.policy.allows_address(ip, port))
+    }
+
+    /// Whether `host` may be talked to without TLS: the operator named it, or every address it has now.
+    ///
+    /// # Errors
+    /// As [`Outbound::check`].
+    pub async fn allows_plain(&self, host: &str, port: u16) -> Result<bool, DialError> {
+        let addresses = self.resolve_checked(host, port, Deadlines::default().resolve).await?;
+        Ok(self.is_allowed_explicitly(host, port)
+            || addresses.iter().all(|a| self.policy.allows_address(a.ip(), port)))
+    }
+
+    /// Whether a connection to this host and port would be permitted, judged by what the name resolves to
+    /// now. No socket is opened. The verdict does not bind a later [`Outbound::dial`], which judges again.
+    ///
+    /// # Errors
+    /// [`DialError::HostNotAllowed`], [`DialError::PortNotAllowed`], [`DialError::HostNotFound`] or
+    /// [`DialError::Timeout`].
+    pub async fn check(&self, host: &str, port: u16) -> Result<(), DialError> {
+        self.resolve_checked(host, port, Deadlines::default().resolve).await.map(drop)
+    }
+
+    /// Opens a TCP connection (without Nagle's delay) to one of the addresses of `host`, trying them in the
+    /// resolver's order. This is the only function of the program that opens a socket to a host that a user
+    /// or an external system named.
+    ///
+    /// # Errors
+    /// Any [`DialError`]; the last failure when no address answers.
+    pub async fn dial(&self, host: &str, port: u16, deadlines: &Deadlines) -> Result<TcpStream, DialError> {
+        let addresses = self.resolve_checked(host, port, deadlines.resolve).await?;
+        let mut last = DialError::HostNotFound;
+        for address in addresses.into_iter().take(MAX_ATTEMPTS) {
+            match timeout(deadlines.connect, TcpStream::connect(address)).await {
+                Err(_) => last = DialError::Timeout,
+                Ok(Err(e)) => last = DialError::Unreachable(e.kind().to_string()),
+                Ok(Ok(stream)) => match verify_peer(&stream, address) {
+                    Ok(()) => return Ok(stream),
+                    Err(e) => last = e,
+                },
+            }
+        }
+        Err(last)
+    }
+
+    async fn resolve_checked(
+        &self,
+        host: &str,
+        port: u16,
+        deadline: Duration,
+    ) -> Result<Vec<SocketAddr>, DialError> {
+        if !is_host_name(host) {
+            return Err(DialError::HostNotAllowed);
+        }
+        let mail_port = MAIL_PORTS.contains(&port);
+        if !mail_port && !self.policy.mentions_port(port) {
+            return Err(DialError::PortNotAllowed);
+        }
+        let named = self.policy.allows_host(host.trim_end_matches('.'), port);
+        let addresses: Vec<SocketAddr> = match timeout(deadline, lookup_host((host, port))).await {
+            Err(_) => return Err(DialError::Timeout),
+            Ok(Err(e)) => return Err(lookup_error(&e)),
+            Ok(Ok(found)) => found.collect(),
+        };
+        if addresses.is_empty() {
+            return Err(DialError::HostNotFound);
+        }
+        for ip in addresses.iter().map(SocketAddr::ip) {
+            if named || self.policy.allows_address(ip, port) {
+                continue;
+            }
+            if !is_global_unicast(ip) {
+                return Err(DialError::HostNotAllowed);
+            }
+            if !mail_port {
+                return Err(DialError::PortNotAllowed);
+            }
+        }
+        Ok(addresses)
+    }
+}
+
+/// getaddrinfo's "no such name" arrives as an uncategorised error; a broken resolver does too, and both mean
+/// that there is no address to dial.
+fn lookup_error(error: &io::Error) -> DialError {
+    match error.kind() {
+        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => DialError::Timeout,
+        _ => DialError::HostNotFound,
+    }
+}
+
+fn verify_peer(stream: &TcpStream, expected: SocketAddr) -> Result<(), DialError> {
+    let unreachable = |e: io::Error| DialError::Unreachable(e.kind().to_string());
+    if stream.peer_addr().map_err(unreachable)?.ip() != expected.ip() {
+        return Err(DialError::HostNotAllowed);
+    }
+    stream.set_nodelay(true).map_err(unreachable)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::{Deadlines, DialError, Outbound, OutboundPolicy, is_global_unicast};
+
+    fn outbound(list: &str) -> Outbound {
+        Outbound::new(OutboundPolicy::parse(list).unwrap())
+    }
+
+    #[test]
+    fn only_public_unicast_addresses_count_as_global() {
+        for bad in [
+            "0.0.0.0", "10.1.2.3", "100.64.0.1", "100.127.255.255", "127.0.0.1", "169.254.169.254",
+            "172.16.0.1", "172.31.255.255", "192.0.0.9", "192.0.2.1", "192.88.99.1", "192.168.1.1",
+            "198.18.0.1", "198.19.255.255", "198.51.100.7", "203.0.113.9", "224.0.0.1", "240.0.0.1",
+            "255.255.255.255", "::", "::1", "::ffff:8.8.8.8", "::ffff:127.0.0.1", "::8.8.8.8",
+            "64:ff9b::808:808", "64:ff9b:1::1", "100::1", "2001::1", "2001:2::1", "2001:10::1",
+            "2001:db8::1", "2002:7f00:1::", "3fff::1", "5f00::1", "fc00::1", "fd12::1", "fe80::1", "fec0::1",
+            "ff02::1",
+        ] {
+            assert!(!is_global_unicast(bad.parse::<IpAddr>().unwrap()), "{bad}");
+        }
+        for good in ["8.8.8.8", "100.128.0.1", "172.32.0.1", "198.20.0.1", "2606:4700::1", "2a00:1450::1"] {
+            assert!(is_global_unicast(good.parse::<IpAddr>().unwrap()), "{good}");
+        }
+    }
+
+    #[test]
+    fn allow_lists_are_read_or_refused_by_entry() {
+        for good in ["", " , ", "dovecot", "dovecot:143", "10.0.0.0/8:143-993", "[fd00::/8]:25", "fd00::/8", "::1"] {
+            assert!(OutboundPolicy::parse(good).is_ok(), "{good}");
+        }
+        for bad in ["a b", "10.0.0.0/33", "host:0x19", "host:9-1", "[::1", "[::1]x", "host/8", "h:", "10.0.0.0/-1"] {
+            assert_eq!(OutboundPolicy::parse(&format!("ok,{bad}")).unwrap_err().entry, bad);
+        }
+    }
+
+    #[tokio::test]
+    async fn every_spelling_of_loopback_is_refused() {
+        let o = Outbound::default();
+        for host in ["127.0.0.1", "127.1", "2130706433", "0x7f000001", "localhost", "::1", "::ffff:127.0.0.1", "0"] {
+            assert_eq!(o.check(host, 143).await, Err(DialError::HostNotAllowed), "{host}");
+        }
+        for host in ["", "a b", "a\r\nb", "a/b", "user@host", &"x".repeat(300)] {
+            assert_eq!(o.check(host, 143).await, Err(DialError::HostNotAllowed), "{host:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn ports_outside_mail_are_refused_even_on_public_hosts() {
+        assert_eq!(Outbound::default().check("8.8.8.8", 22).await, Err(DialError::PortNotAllowed));
+        assert_eq!(Outbound::default().check("8.8.8.8", 993).await, Ok(()));
+        assert_eq!(outbound("127.0.0.0/8:22").check("8.8.8.8", 22).await, Err(DialError::PortNotAllowed));
+    }
+
+    #[tokio::test]
+    async fn an_allow_entry_lifts_both_rules_for_what_it_names_only() {
+        let o = outbound("127.0.0.0/8:14000-15000, localhost:9");
+        assert_eq!(o.check("127.0.0.1", 14143).await, Ok(()));
+        assert_eq!(o.check("localhost", 9).await, Ok(()));
+        assert_eq!(o.check("127.0.0.1", 9).await, Err(DialError::HostNotAllowed));
+        assert_eq!(o.check("127.0.0.1", 143).await, Err(DialError::HostNotAllowed));
+        assert!(o.is_allowed_explicitly("LOCALHOST", 9) && !o.is_allowed_explicitly("8.8.8.8", 993));
+    }
+
+    #[tokio::test]
+    async fn an_allowed_listener_is_reached_and_a_closed_port_is_unreachable() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let o = outbound("127.0.0.1");
+        let stream = o.dial("127.0.0.1", port, &Deadlines::default()).await.unwrap();
+        assert!(stream.nodelay().unwrap());
+        drop((listener, stream));
+        let refused = o.dial("127.0.0.1", port, &Deadlines::default()).await;
+        assert!(matches!(refused, Err(DialError::Unreachable(_))), "{refused:?}");
+    }
+}

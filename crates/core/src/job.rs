@@ -1,0 +1,135 @@
+//! The job queue: rows of `jobs`, enqueued in the transaction that decided the work.
+//!
+//! A job carries ids only, loads the state, decides, acts and records; running it twice, late or never is harmless.
+//! The lease table's own statements are in [`queue`]; apalis drives them from the worker. The next job: a variant of
+//! [`Job`], a file in the worker's `jobs/`, and a row in the scheduler's table when it is periodic.
+
+pub mod queue;
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::db::{DbError, TenantTx};
+use crate::id::{AccountId, JobId, SubmissionId};
+
+/// The NOTIFY channel that wakes workers at commit.
+pub const CHANNEL: &str = "emailclient_jobs";
+
+/// Priorities, most urgent first: someone waits; new mail; local edits; rounds that are due; indexing.
+pub mod priority {
+    /// A user waits for the result.
+    pub const USER: i16 = 50;
+    /// Mail that is to leave.
+    pub const SEND: i16 = 45;
+    /// Local edits on their way to the server.
+    pub const PUSH: i16 = 30;
+    /// Rounds that are due.
+    pub const ROUND: i16 = 20;
+    /// Text indexing and other catching up.
+    pub const BACKGROUND: i16 = 10;
+}
+
+/// Everything a worker can be asked to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "job", rename_all = "snake_case")]
+pub enum Job {
+    /// One round of synchronisation: pushes local edits, then reads what changed.
+    SyncAccount {
+        /// Which.
+        account_id: AccountId,
+    },
+    /// Pushes local edits of an account to its server.
+    PushChanges {
+        /// Which.
+        account_id: AccountId,
+    },
+    /// Indexes the text of messages that are not yet searchable.
+    IndexText {
+        /// Which.
+        account_id: AccountId,
+    },
+    /// Hands a queued message to the SMTP server.
+    SendSubmission {
+        /// Which.
+        submission_id: SubmissionId,
+    },
+    /// Files the Sent copy of a message that went out.
+    FileSentCopy {
+        /// Which.
+        submission_id: SubmissionId,
+    },
+    /// Looks in the mailboxes for a message whose fate is unknown.
+    ProbeSubmission {
+        /// Which.
+        submission_id: SubmissionId,
+    },
+}
+
+impl Job {
+    /// Name of the kind, as the column `kind` has it.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::SyncAccount { .. } => "sync_account",
+            Self::PushChanges { .. } => "push_changes",
+            Self::IndexText { .. } => "index_text",
+            Self::SendSubmission { .. } => "send_submission",
+            Self::FileSentCopy { .. } => "file_sent_copy",
+            Self::ProbeSubmission { .. } => "probe_submission",
+        }
+    }
+
+    /// Jobs with the same key are one while the first has not finished.
+    #[must_use]
+    pub fn dedupe_key(&self) -> String {
+        match self {
+            Self::SyncAccount { account_id } | Self::PushChanges { account_id } | Self::IndexText { account_id } => {
+                account_id.to_string()
+            }
+            Self::SendSubmission { submission_id }
+            | Self::FileSentCopy { submission_id }
+            | Self::ProbeSubmission { submission_id } => submission_id.to_string(),
+        }
+    }
+
+    fn max_attempts(&self) -> i32 {
+        match self {
+            // Their own rows count attempts and decide when to give up.
+            Self::SendSubmission { .. } | Self::FileSentCopy { .. } | Self::ProbeSubmission { .. } => 1000,
+            _ => 20,
+        }
+    }
+}
+
+/// Enqueues `job` to run `delay` from now, in the caller's transaction.
+///
+/// An equal job that waits is kept (and brought forward if this one is more urgent or earlier); one that runs now is
+/// run once more when it ends, so that what this transaction wrote is seen. Returns the id of the row that stands for it.
+pub async fn enqueue(tx: &mut TenantTx, job: &Job, delay: Duration, priority: i16) -> Result<JobId, DbError> {
+    let tenant = tx.tenant();
+    let id: uuid::Uuid = sqlx::query_scalar(
+        "INSERT INTO jobs (tenant_id, id, kind, payload, priority, run_at, max_attempts, dedupe_key)
+         VALUES ($1, $2, $3, $4, $5, now() + make_interval(secs => $6), $7, $8)
+         ON CONFLICT (tenant_id, kind, dedupe_key) WHERE dedupe_key IS NOT NULL AND state IN ('ready','running') DO UPDATE SET
+           rerun = jobs.rerun OR jobs.state = 'running',
+           priority = greatest(jobs.priority, excluded.priority),
+           run_at = CASE WHEN jobs.state = 'ready' THEN least(jobs.run_at, excluded.run_at) ELSE jobs.run_at END
+         RETURNING id",
+    )
+    .bind(tenant)
+    .bind(JobId::new())
+    .bind(job.kind())
+    .bind(sqlx::types::Json(job))
+    .bind(priority)
+    .bind(delay.as_secs_f64())
+    .bind(job.max_attempts())
+    .bind(job.dedupe_key())
+    .fetch_one(tx.conn())
+    .await?;
+    if delay.is_zero() {
+        // Delivered at commit; equal payloads of one transaction are sent once.
+        sqlx::query("SELECT pg_notify($1, '')").bind(CHANNEL).execute(tx.conn()).await?;
+    }
+    Ok(JobId(id))
+}

@@ -1,0 +1,171 @@
+//! The statements of the lease table: claim, renew, acknowledge, give back, reap.
+//!
+//! A claim takes rows no other worker holds (SKIP LOCKED) and leases them; time is the database's. Every later write
+//! names the owner and the attempt, so a worker that lost its lease can change nothing.
+
+use std::time::Duration;
+
+use sqlx::Row as _;
+use uuid::Uuid;
+
+use super::Job;
+use crate::db::{DbError, SystemTx};
+use crate::id::{JobId, TenantId};
+
+/// A job leased to this worker.
+#[derive(Debug, Clone)]
+pub struct Claimed {
+    /// Owner of the data.
+    pub tenant: TenantId,
+    /// The row.
+    pub id: JobId,
+    /// What to do.
+    pub job: Job,
+    /// 1 for the first try.
+    pub attempt: i32,
+    /// How many tries there are.
+    pub max_attempts: i32,
+}
+
+/// How a job ended.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    /// It did what it was for.
+    Done,
+    /// Try again after this time.
+    Retry {
+        /// Wait at least this long.
+        after: Duration,
+        /// What went wrong.
+        error: String,
+    },
+    /// Never try again.
+    Dead {
+        /// What went wrong.
+        error: String,
+    },
+}
+
+/// Leases up to `slots` due jobs to `owner`, most urgent first. A row whose payload cannot be read is marked dead.
+pub async fn claim(tx: &mut SystemTx, owner: Uuid, slots: usize, lease: Duration) -> Result<Vec<Claimed>, DbError> {
+    let rows = sqlx::query(
+        "WITH c AS (SELECT tenant_id, id FROM jobs WHERE state = 'ready' AND run_at <= now()
+                    ORDER BY priority DESC, run_at LIMIT $1 FOR UPDATE SKIP LOCKED)
+         UPDATE jobs j SET state = 'running', attempt = attempt + 1, rerun = false, lease_owner = $2,
+                           lease_until = now() + make_interval(secs => $3)
+         FROM c WHERE j.tenant_id = c.tenant_id AND j.id = c.id
+         RETURNING j.tenant_id, j.id, j.payload, j.attempt, j.max_attempts, j.priority, j.run_at",
+    )
+    .bind(i64::try_from(slots).unwrap_or(i64::MAX))
+    .bind(owner)
+    .bind(lease.as_secs_f64())
+    .fetch_all(tx.conn())
+    .await?;
+    let mut claimed = Vec::with_capacity(rows.len());
+    for row in rows {
+        let (tenant, id) = (TenantId(row.get("tenant_id")), JobId(row.get("id")));
+        match serde_json::from_value(row.get("payload")) {
+            Ok(job) => {
+                let urgency: (i16, chrono::DateTime<chrono::Utc>) = (row.get("priority"), row.get("run_at"));
+                let job = Claimed { tenant, id, job, attempt: row.get("attempt"), max_attempts: row.get("max_attempts") };
+                claimed.push((urgency, job));
+            }
+            Err(error) => {
+                sqlx::query("UPDATE jobs SET state = 'dead', finished_at = now(), last_error = $3 WHERE tenant_id = $1 AND id = $2")
+                    .bind(tenant)
+                    .bind(id)
+                    .bind(error.to_string())
+                    .execute(tx.conn())
+                    .await?;
+            }
+        }
+    }
+    claimed.sort_by_key(|((priority, run_at), _)| (std::cmp::Reverse(*priority), *run_at));
+    Ok(claimed.into_iter().map(|(_, job)| job).collect())
+}
+
+/// Extends the leases of `jobs`; returns those that `owner` still holds.
+pub async fn renew(tx: &mut SystemTx, owner: Uuid, jobs: &[JobId], lease: Duration) -> Result<Vec<JobId>, DbError> {
+    let ids: Vec<Uuid> = jobs.iter().map(|j| j.0).collect();
+    let held: Vec<Uuid> = sqlx::query_scalar(
+        "UPDATE jobs SET lease_until = now() + make_interval(secs => $3)
+         WHERE state = 'running' AND lease_owner = $1 AND id = ANY ($2) RETURNING id",
+    )
+    .bind(owner)
+    .bind(&ids)
+    .bind(lease.as_secs_f64())
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(held.into_iter().map(JobId).collect())
+}
+
+/// Records how a job ended. `false`: the lease was lost meanwhile and nothing was written.
+pub async fn finish(tx: &mut SystemTx, owner: Uuid, job: &Claimed, outcome: &Outcome) -> Result<bool, DbError> {
+    let (state, wait, error) = match outcome {
+        Outcome::Done => ("done", 0.0, None),
+        Outcome::Retry { error, .. } if job.attempt >= job.max_attempts => ("dead", 0.0, Some(error)),
+        Outcome::Retry { after, error } => ("ready", after.as_secs_f64(), Some(error)),
+        Outcome::Dead { error } => ("dead", 0.0, Some(error)),
+    };
+    // Asked for again while it ran: ready at once, with its attempts forgotten when it had succeeded.
+    let written = sqlx::query(
+        "UPDATE jobs SET state = CASE WHEN rerun THEN 'ready' ELSE $4 END,
+           attempt = CASE WHEN rerun AND $4 = 'done' THEN 0 ELSE attempt END,
+           run_at = CASE WHEN rerun THEN now() WHEN $4 = 'ready' THEN now() + make_interval(secs => $5) ELSE run_at END,
+           last_error = coalesce($6, last_error), rerun = false, lease_owner = NULL, lease_until = NULL,
+           finished_at = CASE WHEN rerun OR $4 = 'ready' THEN NULL ELSE now() END
+         WHERE tenant_id = $1 AND id = $2 AND lease_owner = $3 AND attempt = $7 AND state = 'running'",
+    )
+    .bind(job.tenant)
+    .bind(job.id)
+    .bind(owner)
+    .bind(state)
+    .bind(wait)
+    .bind(error)
+    .bind(job.attempt)
+    .execute(tx.conn())
+    .await?;
+    if written.rows_affected() == 1 {
+        sqlx::query("SELECT pg_notify($1, '')").bind(super::CHANNEL).execute(tx.conn()).await?;
+    }
+    Ok(written.rows_affected() == 1)
+}
+
+/// Gives back jobs that were claimed and not started, without counting the attempt.
+pub async fn give_back(tx: &mut SystemTx, owner: Uuid, jobs: &[JobId]) -> Result<(), DbError> {
+    let ids: Vec<Uuid> = jobs.iter().map(|j| j.0).collect();
+    sqlx::query(
+        "UPDATE jobs SET state = 'ready', attempt = attempt - 1, lease_owner = NULL, lease_until = NULL
+         WHERE lease_owner = $1 AND state = 'running' AND id = ANY ($2)",
+    )
+    .bind(owner)
+    .bind(&ids)
+    .execute(tx.conn())
+    .await?;
+    sqlx::query("SELECT pg_notify($1, '')").bind(super::CHANNEL).execute(tx.conn()).await?;
+    Ok(())
+}
+
+/// Makes jobs ready again whose worker died, or dead when they used up their attempts. Returns how many.
+pub async fn reap(tx: &mut SystemTx) -> Result<u64, DbError> {
+    let done = sqlx::query(
+        "UPDATE jobs SET state = CASE WHEN attempt >= max_attempts THEN 'dead' ELSE 'ready' END,
+           run_at = now() + make_interval(secs => least(600, 2 ^ least(attempt, 10))), last_error = 'the lease ran out',
+           finished_at = CASE WHEN attempt >= max_attempts THEN now() END, lease_owner = NULL, lease_until = NULL
+         WHERE (tenant_id, id) IN (SELECT tenant_id, id FROM jobs WHERE state = 'running' AND lease_until < now() LIMIT 500 FOR UPDATE SKIP LOCKED)",
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(done.rows_affected())
+}
+
+/// Removes finished jobs older than `keep`. Returns how many.
+pub async fn prune(tx: &mut SystemTx, keep: Duration) -> Result<u64, DbError> {
+    let done = sqlx::query(
+        "DELETE FROM jobs WHERE (tenant_id, id) IN (SELECT tenant_id, id FROM jobs WHERE finished_at < now() - make_interval(secs => $1) LIMIT 5000)",
+    )
+    .bind(keep.as_secs_f64())
+    .execute(tx.conn())
+    .await?;
+    Ok(done.rows_affected())
+}

@@ -1,0 +1,31 @@
+//! Redis: limiter counters and caches. Nothing that must survive.
+
+use std::time::Duration;
+
+use deadpool_redis::{Config, Pool, PoolConfig, Runtime, Timeouts};
+
+use crate::secret::Secret;
+
+/// A pool that gives up after 250 ms: a caller then does without Redis.
+///
+/// # Errors
+/// When the address cannot be read.
+pub fn connect(url: &Secret) -> anyhow::Result<Pool> {
+    let mut config = Config::from_url(url.expose());
+    let wait = Some(Duration::from_millis(250));
+    config.pool = Some(PoolConfig { max_size: 16, timeouts: Timeouts { wait, create: wait, recycle: wait }, ..PoolConfig::default() });
+    Ok(config.create_pool(Some(Runtime::Tokio1))?)
+}
+
+/// A round trip to Redis.
+///
+/// # Errors
+/// When Redis does not answer within half a second.
+pub async fn ping(pool: &Pool) -> anyhow::Result<()> {
+    tokio::time::timeout(Duration::from_millis(500), async {
+        let mut conn = pool.get().await?;
+        let _: String = redis::cmd("PING").query_async(&mut conn).await?;
+        Ok::<_, anyhow::Error>(())
+    })
+    .await?
+}

@@ -1,0 +1,128 @@
+//! The one TLS client configuration: aws-lc-rs, the system's roots, and the operator's own authority.
+//!
+//! Certificates and names are always verified; there is no switch to turn that off. A server with a private
+//! authority is reached by naming that authority's file in the settings (the caller passes the path, because
+//! settings are read elsewhere).
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ClientConfig;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, ServerName};
+use rustls_platform_verifier::Verifier;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+/// Makes aws-lc-rs the process-wide provider, for libraries that build their own TLS clients. Call once at
+/// the start of `main`; a second call changes nothing.
+pub fn install_provider() {
+    let _ = aws_lc_rs::default_provider().install_default();
+}
+
+/// Why TLS is not possible, at start-up or on one connection.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// The file of extra authorities cannot be read, or holds no certificate.
+    #[error("cannot read certificates from {path}: {reason}")]
+    ExtraRoots {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Neither the system nor the operator provides a trusted authority, or one of the extra ones is unusable.
+    #[error("no usable trusted authorities: {0}")]
+    Roots(String),
+    /// The host cannot stand in a certificate.
+    #[error("not a host name that a certificate can hold")]
+    Name,
+    /// The peer's certificate was not accepted (unknown authority, wrong name, expired).
+    #[error("the server's certificate was not accepted: {0}")]
+    Certificate(String),
+    /// The handshake failed for another reason.
+    #[error("the TLS handshake failed: {0}")]
+    Handshake(String),
+    /// The handshake did not end in time.
+    #[error("the TLS handshake took too long")]
+    Timeout,
+}
+
+/// The shared client configuration. Cheap to clone; built once at start-up.
+#[derive(Clone)]
+pub struct TlsConfig {
+    client: Arc<ClientConfig>,
+}
+
+impl fmt::Debug for TlsConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsConfig").finish_non_exhaustive()
+    }
+}
+
+impl TlsConfig {
+    /// Trusts the system's authorities and those in the PEM file `extra_roots`.
+    ///
+    /// # Errors
+    /// [`TlsError::ExtraRoots`] or [`TlsError::Roots`]: the process should not start.
+    pub fn new(extra_roots: Option<&Path>) -> Result<Self, TlsError> {
+        let extra = extra_roots.map_or_else(|| Ok(Vec::new()), read_roots)?;
+        let provider: Arc<CryptoProvider> = Arc::new(aws_lc_rs::default_provider());
+        let roots_error = |e: rustls::Error| TlsError::Roots(e.to_string());
+        let verifier = Verifier::new_with_extra_roots(extra, Arc::clone(&provider)).map_err(roots_error)?;
+        // `dangerous` is rustls' name for passing any verifier of one's own; this one verifies everything.
+        let client = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(roots_error)?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_no_client_auth();
+        Ok(Self { client: Arc::new(client) })
+    }
+
+    /// The rustls configuration, for libraries that drive TLS themselves.
+    #[must_use]
+    pub fn client_config(&self) -> Arc<ClientConfig> {
+        Arc::clone(&self.client)
+    }
+
+    /// Performs the handshake over `stream` and verifies that the peer is `host` (a name or an address).
+    ///
+    /// # Errors
+    /// [`TlsError::Name`], [`TlsError::Certificate`], [`TlsError::Handshake`] or [`TlsError::Timeout`].
+    pub async fn connect<S>(&self, host: &str, stream: S, deadline: Duration) -> Result<TlsStream<S>, TlsError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let host = host.trim_end_matches('.').to_owned();
+        let name = ServerName::try_from(host).map_err(|_| TlsError::Name)?;
+        let handshake = TlsConnector::from(self.client_config()).connect(name, stream);
+        match timeout(deadline, handshake).await {
+            Err(_) => Err(TlsError::Timeout),
+            Ok(Err(e)) => Err(handshake_error(&e)),
+            Ok(Ok(stream)) => Ok(stream),
+        }
+    }
+}
+
+fn handshake_error(error: &io::Error) -> TlsError {
+    match error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>()) {
+        Some(rustls::Error::InvalidCertificate(e)) => TlsError::Certificate(e.to_string()),
+        Some(e) => TlsError::Handshake(e.to_string()),
+        None => TlsError::Handshake(error.kind().to_string()),
+    }
+}
+
+fn read_roots(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let error = |reason: String| TlsError::ExtraRoots { path: path.display().to_string(), reason };
+    let found = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|e| error(e.to_string()))?;
+    if found.is_empty() { Err(error("it holds no certificate".to_owned())) } else { Ok(found) }
+}

@@ -1,0 +1,118 @@
+//! Dovecot: IMAP (plain port with STARTTLS, TLS port), LMTP, and the AUTH socket that Postfix asks.
+//!
+//! Users are lines of one file, read anew when it changes; their mail is Maildir++ under `mail/<user>/Maildir`.
+
+use std::fs;
+use std::os::unix::fs::chown;
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::certificates::Certificates;
+use crate::process::{Group, Spawner, accepts, find};
+use crate::stack::Plan;
+
+pub(crate) fn start(plan: &Plan, certificates: &Certificates, spawner: &Spawner) -> Result<()> {
+    let log = plan.log("dovecot");
+    let run = plan.dir.join("dovecot");
+    fs::create_dir_all(&run)?;
+    fs::create_dir_all(plan.mail_root())?;
+    chown(plan.mail_root(), Some(plan.mail_owner.uid), Some(plan.mail_owner.gid))?;
+    let users = fs::File::options().create(true).append(true).open(plan.users_file())?;
+    drop(users);
+    chown(plan.users_file(), Some(plan.mail_owner.uid), Some(plan.mail_owner.gid))?;
+    fs::write(plan.dovecot_conf(), configuration(plan, certificates))?;
+    let mut server = Command::new(find("dovecot", &["/usr/sbin"])?);
+    server.arg("-F").arg("-c").arg(plan.dovecot_conf()).current_dir("/");
+    let pid = spawner.server(server, &log, "TERM", Group::Own)?;
+    spawner.wait_ready(pid, &log, || [plan.imap, plan.imaps, plan.lmtp].iter().all(|port| accepts(*port)))
+}
+
+fn configuration(plan: &Plan, certificates: &Certificates) -> String {
+    let run = plan.dir.join("dovecot");
+    let mailboxes: String = ["Sent", "Drafts", "Trash", "Junk", "Archive"]
+        .iter()
+        .map(|name| format!("  mailbox {name} {{\n    special_use = \\{name}\n    auto = subscribe\n  }}\n"))
+        .collect();
+    format!(
+        r"base_dir = {run}
+state_dir = {run}
+log_path = {log}
+protocols = imap lmtp
+listen = 127.0.0.1
+ssl = yes
+ssl_cert = <{certificate}
+ssl_key = <{key}
+disable_plaintext_auth = no
+auth_mechanisms = plain login
+auth_failure_delay = 0
+auth_worker_max_count = 30
+passdb {{
+  driver = passwd-file
+  args = scheme=PLAIN username_format=%u {users}
+}}
+userdb {{
+  driver = static
+  args = uid={uid} gid={gid} home={mail}/%u
+}}
+first_valid_uid = 1
+first_valid_gid = 1
+mail_location = maildir:~/Maildir
+mail_max_userip_connections = 1000
+postmaster_address = postmaster@lab.test
+namespace inbox {{
+  inbox = yes
+  separator = /
+{mailboxes}}}
+service imap-login {{
+  service_count = 0
+  process_min_avail = 1
+  inet_listener imap {{
+    address = 127.0.0.1
+    port = {imap}
+  }}
+  inet_listener imaps {{
+    address = 127.0.0.1
+    port = {imaps}
+    ssl = yes
+  }}
+}}
+service imap {{
+  process_limit = 1024
+}}
+service lmtp {{
+  inet_listener lmtp {{
+    address = 127.0.0.1
+    port = {lmtp}
+  }}
+}}
+service auth {{
+  unix_listener auth-client {{
+    mode = 0666
+  }}
+  unix_listener auth-userdb {{
+    mode = 0666
+  }}
+}}
+service stats {{
+  unix_listener stats-reader {{
+    mode = 0666
+  }}
+  unix_listener stats-writer {{
+    mode = 0666
+  }}
+}}
+",
+        run = run.display(),
+        log = plan.log("dovecot").display(),
+        certificate = certificates.certificate.display(),
+        key = certificates.key.display(),
+        users = plan.users_file().display(),
+        uid = plan.mail_owner.uid,
+        gid = plan.mail_owner.gid,
+        mail = plan.mail_root().display(),
+        imap = plan.imap,
+        imaps = plan.imaps,
+        lmtp = plan.lmtp,
+    )
+}

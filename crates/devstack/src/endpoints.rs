@@ -1,0 +1,168 @@
+//! Where a running stack listens, and what can be done to its mail server from outside.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+
+use crate::process::find;
+use crate::{maildir, postfix};
+
+/// The variable that carries the description, as JSON, to a program run under a stack.
+const VARIABLE: &str = "DEVSTACK";
+
+/// A running stack as other processes see it. Mail hosts are `localhost` (certificates) and 127.0.0.1.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Endpoints {
+    /// As superuser, without a password.
+    pub postgres_url: String,
+    /// Database 0.
+    pub redis_url: String,
+    /// IMAP, plain, STARTTLS offered.
+    pub imap_port: u16,
+    /// IMAP, TLS from the first byte.
+    pub imaps_port: u16,
+    /// Local delivery into any mailbox, without authentication.
+    pub lmtp_port: u16,
+    /// SMTP as other servers speak it: accepts for `lab.test` only.
+    pub smtp_port: u16,
+    /// Submission: AUTH required, STARTTLS offered.
+    pub submission_port: u16,
+    /// Submission, TLS from the first byte.
+    pub submissions_port: u16,
+    /// PEM of the authority that signed every certificate here.
+    pub ca_file: PathBuf,
+    /// For `doveadm -c`.
+    pub dovecot_conf: PathBuf,
+    /// For `postfix -c`, `postconf -c`.
+    pub postfix_conf_dir: PathBuf,
+    /// Dovecot's passwd-file.
+    pub users_file: PathBuf,
+    /// The mail of user `U` lies in `<mail_root>/U/Maildir`.
+    pub mail_root: PathBuf,
+    /// All data; logs are in `<dir>/log`.
+    pub dir: PathBuf,
+}
+
+impl Endpoints {
+    /// The stack that this process runs under, by the variable `DEVSTACK`; `None` when it is unset or not readable.
+    pub fn from_env() -> Option<Self> {
+        serde_json::from_str(std::env::var_os(VARIABLE)?.to_str()?).ok()
+    }
+
+    /// Name and value of the variable for a child that shall run under this stack.
+    ///
+    /// # Errors
+    /// A path that is not UTF-8.
+    pub fn to_env(&self) -> Result<(&'static str, String)> {
+        Ok((VARIABLE, serde_json::to_string(self)?))
+    }
+
+    /// Lets `user` (`name@lab.test`) log in by `password`, from the next login on. Its mailboxes come into being at
+    /// that login. Safe to call from several processes at once; a user added twice has the first password.
+    ///
+    /// # Errors
+    /// A name or password that the passwd-file cannot hold (`:`, `/`, space, control characters); input or output.
+    pub fn add_mailbox(&self, user: &str, password: &str) -> Result<()> {
+        let line = entry(user, password)?;
+        File::options().append(true).open(&self.users_file)?.write_all(line.as_bytes()).context("users file")
+    }
+
+    /// Changes the password of a user that [`Endpoints::add_mailbox`] added; sessions that are logged in stay.
+    ///
+    /// # Errors
+    /// As [`Endpoints::add_mailbox`]; a user that is unknown.
+    pub fn set_password(&self, user: &str, password: &str) -> Result<()> {
+        let line = entry(user, password)?;
+        let file = File::options().read(true).write(true).open(&self.users_file)?;
+        file.lock()?;
+        let (text, prefix) = (fs::read_to_string(&self.users_file)?, format!("{user}:"));
+        if !text.lines().any(|l| l.starts_with(&prefix)) {
+            bail!("{user} is unknown");
+        }
+        let kept: String = text.lines().filter(|l| !l.starts_with(&prefix)).flat_map(|l| [l, "\n"]).collect();
+        // Dovecot looks at size and second of change only: the comment makes the size differ from the last one.
+        let mut all = kept + &line + "#\n";
+        if all.len() == text.len() {
+            all.push_str("#\n");
+        }
+        fs::write(&self.users_file, all).context("users file")
+    }
+
+    /// Runs `doveadm` on this Dovecot. The caller looks at the status.
+    ///
+    /// # Errors
+    /// When it is not installed or cannot be started.
+    pub fn doveadm(&self, arguments: &[&str]) -> Result<Output> {
+        let program = find("doveadm", &["/usr/bin"])?;
+        Command::new(program).arg("-c").arg(&self.dovecot_conf).args(arguments).output().context("doveadm")
+    }
+
+    /// Puts messages into mailboxes of `user` by writing its Maildir, thousands a second: `(mailbox, flags,
+    /// INTERNALDATE in unix seconds, bytes)`. A mailbox that is missing is made; `/` separates levels. UIDs follow
+    /// the order given, per mailbox. Bytes are stored as they are: bare LF goes out as CRLF. Flags are system flags
+    /// (`\Seen`) or keywords, at most 26 of those per mailbox. Returns how many were written.
+    ///
+    /// # Errors
+    /// Input or output; a user or mailbox name unfit for a path; too many keywords.
+    pub fn fill<M: AsRef<str>>(
+        &self,
+        user: &str,
+        messages: impl IntoIterator<Item = (M, Vec<String>, i64, Vec<u8>)>,
+    ) -> Result<usize> {
+        check_user(user)?;
+        maildir::fill(&self.mail_root, user, messages)
+    }
+
+    /// From now on Postfix gives mail for other domains than `lab.test` to `host:port`, or refuses it (`None`).
+    ///
+    /// # Errors
+    /// When `postconf` or `postfix` fails; needs root.
+    pub fn set_relay(&self, relay: Option<&str>) -> Result<()> {
+        let setting = format!("default_transport={}", postfix::transport(relay));
+        for (program, arguments) in [("postconf", ["-e", &setting].as_slice()), ("postfix", &["reload"])] {
+            let program = find(program, &["/usr/sbin"])?;
+            let output =
+                Command::new(&program).arg("-c").arg(&self.postfix_conf_dir).args(arguments).output()?;
+            if !output.status.success() {
+                bail!("{}: {}", program.display(), String::from_utf8_lossy(&output.stderr));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn entry(user: &str, password: &str) -> Result<String> {
+    check_user(user)?;
+    if password.is_empty() || password.contains(|c: char| c == ':' || c.is_control()) {
+        bail!("a password here is not empty and has neither colons nor control characters");
+    }
+    Ok(format!("{user}:{{PLAIN}}{password}::::::\n"))
+}
+
+fn check_user(user: &str) -> Result<()> {
+    if user.is_empty()
+        || user.starts_with('.')
+        || user.contains(|c: char| "/:#%".contains(c) || c.is_control() || c == ' ')
+    {
+        bail!("{user:?} is no name for a user here");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::entry;
+
+    #[test]
+    fn a_name_that_would_leave_the_mail_root_or_break_the_users_file_is_refused() {
+        for bad in ["", "../x", "a/b", "a:b", "a\nb", "#a", "a b"] {
+            assert!(entry(bad, "secret").is_err(), "{bad:?}");
+        }
+        assert!(entry("a@lab.test", "a:b").is_err());
+        assert_eq!(entry("a@lab.test", "p w").unwrap(), "a@lab.test:{PLAIN}p w::::::\n");
+    }
+}

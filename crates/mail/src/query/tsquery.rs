@@ -1,0 +1,51 @@
+//! The full-text conditions of a query, as literals to be cast with `::tsquery`.
+
+use super::{Query, Term, Words};
+use crate::search_index::quote_lexeme;
+
+/// The exact condition of a term on the text index: adjacent words by `<->`, a prefix by `:*`. Empty for a
+/// term that is not about text.
+#[must_use]
+pub fn to_tsquery_text(term: &Term) -> String {
+    match term {
+        Term::Text(words) => condition("", words),
+        Term::Field(field, words) => condition(field.prefix().as_str(), words),
+        _ => String::new(),
+    }
+}
+
+fn condition(prefix: &str, words: &Words) -> String {
+    let mut lexemes: Vec<String> =
+        words.words.iter().map(|word| quote_lexeme(&format!("{prefix}{word}"))).collect();
+    if words.prefix
+        && let Some(last) = lexemes.last_mut()
+    {
+        last.push_str(":*");
+    }
+    lexemes.join(" <-> ")
+}
+
+/// A condition that every match of `query` fulfils, though not only they: what the index can be asked for
+/// before the whole query is checked on the rows found. `None` when any message might match by its text.
+#[must_use]
+pub fn necessary_tsquery(query: &Query) -> Option<String> {
+    match query {
+        Query::Term(term) => Some(to_tsquery_text(term)).filter(|text| !text.is_empty()),
+        Query::Not(_) => None,
+        Query::And(parts) => {
+            let known: Vec<String> = parts.iter().filter_map(necessary_tsquery).collect();
+            (!known.is_empty()).then(|| join(&known, " & "))
+        }
+        Query::Or(parts) => {
+            let all: Option<Vec<String>> = parts.iter().map(necessary_tsquery).collect();
+            all.map(|all| join(&all, " | "))
+        }
+    }
+}
+
+fn join(parts: &[String], operator: &str) -> String {
+    match parts {
+        [one] => one.clone(),
+        _ => parts.iter().map(|part| format!("({part})")).collect::<Vec<_>>().join(operator),
+    }
+}
