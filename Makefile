@@ -8,7 +8,7 @@ CARGO ?= cargo
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -n)
 
 # Debian's packages that the tests, the demo and the measurements start as private processes, and what proves each is
-# there. A C compiler and cmake build aws-lc.
+# there. The C compiler is for aws-lc and mimalloc, and links.
 PACKAGES := \
   postgresql:/usr/lib/postgresql/*/bin/postgres \
   redis-server:/usr/bin/redis-server \
@@ -17,7 +17,7 @@ PACKAGES := \
   postfix:/usr/sbin/postfix \
   isync:/usr/bin/mbsync \
   gcc:/usr/bin/gcc \
-  cmake:/usr/bin/cmake \
+  libc6-dev:/usr/include/stdio.h \
   curl:/usr/bin/curl \
   ca-certificates:/usr/sbin/update-ca-certificates
 
@@ -80,7 +80,7 @@ deps: ## Installs the Debian packages that are missing; as root or through sudo;
 # Building needs a compiler only, no servers.
 .PHONY: build-deps
 build-deps:
-	@$(call install,$(filter gcc:% cmake:%,$(PACKAGES)))
+	@$(call install,$(filter gcc:% libc6-dev:%,$(PACKAGES)))
 
 .PHONY: help
 help: ## This list.

@@ -54,3 +54,9 @@ impl Clock for ShiftedClock {
         0.5
     }
 }
+
+/// A number in `[0, 1)` for jitter, where no [`Clock`] is at hand.
+#[must_use]
+pub fn unit() -> f64 {
+    rand::random()
+}

@@ -16,6 +16,9 @@ use crate::id::{AccountId, JobId, SubmissionId};
 /// The NOTIFY channel that wakes workers at commit.
 pub const CHANNEL: &str = "emailclient_jobs";
 
+/// Wakes when any transaction that enqueued a job commits.
+pub type Listener = sqlx::postgres::PgListener;
+
 /// Priorities, most urgent first: someone waits; new mail; local edits; rounds that are due; indexing.
 pub mod priority {
     /// A user waits for the result.

@@ -11,10 +11,12 @@
 pub mod clock;
 pub mod config;
 pub mod db;
+pub mod due;
 pub mod event;
 pub mod id;
 pub mod job;
 pub mod secret;
+pub mod signal;
 pub mod seal;
 pub mod telemetry;
 pub mod tenant;

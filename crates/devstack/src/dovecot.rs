@@ -1,6 +1,7 @@
 //! Dovecot: IMAP (plain port with STARTTLS, TLS port), LMTP, and the AUTH socket that Postfix asks.
 //!
-//! Users are lines of one file, read anew when it changes; their mail is Maildir++ under `mail/<user>/Maildir`.
+//! Each user is a passwd-file of its own, because Dovecot looks for changes of one only once a second: a new user in
+//! a common file would be unknown for that long. Their mail is Maildir++ under `mail/<user>/Maildir`.
 
 use std::fs;
 use std::os::unix::fs::chown;
@@ -18,9 +19,8 @@ pub(crate) fn start(plan: &Plan, certificates: &Certificates, spawner: &Spawner)
     fs::create_dir_all(&run)?;
     fs::create_dir_all(plan.mail_root())?;
     chown(plan.mail_root(), Some(plan.mail_owner.uid), Some(plan.mail_owner.gid))?;
-    let users = fs::File::options().create(true).append(true).open(plan.users_file())?;
-    drop(users);
-    chown(plan.users_file(), Some(plan.mail_owner.uid), Some(plan.mail_owner.gid))?;
+    fs::create_dir_all(plan.users_dir())?;
+    chown(plan.users_dir(), Some(plan.mail_owner.uid), Some(plan.mail_owner.gid))?;
     fs::write(plan.dovecot_conf(), configuration(plan, certificates))?;
     let mut server = Command::new(find("dovecot", &["/usr/sbin"])?);
     server.arg("-F").arg("-c").arg(plan.dovecot_conf()).current_dir("/");
@@ -49,7 +49,7 @@ auth_failure_delay = 0
 auth_worker_max_count = 30
 passdb {{
   driver = passwd-file
-  args = scheme=PLAIN username_format=%u {users}
+  args = scheme=PLAIN username_format=%u {users}/%u
 }}
 userdb {{
   driver = static
@@ -86,28 +86,12 @@ service lmtp {{
     port = {lmtp}
   }}
 }}
-service auth {{
-  unix_listener auth-client {{
-    mode = 0666
-  }}
-  unix_listener auth-userdb {{
-    mode = 0666
-  }}
-}}
-service stats {{
-  unix_listener stats-reader {{
-    mode = 0666
-  }}
-  unix_listener stats-writer {{
-    mode = 0666
-  }}
-}}
-",
+{SERVICES}",
         run = run.display(),
         log = plan.log("dovecot").display(),
         certificate = certificates.certificate.display(),
         key = certificates.key.display(),
-        users = plan.users_file().display(),
+        users = plan.users_dir().display(),
         uid = plan.mail_owner.uid,
         gid = plan.mail_owner.gid,
         mail = plan.mail_root().display(),
@@ -116,3 +100,23 @@ service stats {{
         lmtp = plan.lmtp,
     )
 }
+
+/// Sockets that Postfix, `doveadm` run by others, and Dovecot's own parts with another user must reach.
+const SERVICES: &str = "\
+service auth {
+  unix_listener auth-client {
+    mode = 0666
+  }
+  unix_listener auth-userdb {
+    mode = 0666
+  }
+}
+service stats {
+  unix_listener stats-reader {
+    mode = 0666
+  }
+  unix_listener stats-writer {
+    mode = 0666
+  }
+}
+";

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
@@ -39,8 +40,8 @@ pub struct Endpoints {
     pub dovecot_conf: PathBuf,
     /// For `postfix -c`, `postconf -c`.
     pub postfix_conf_dir: PathBuf,
-    /// Dovecot's passwd-file.
-    pub users_file: PathBuf,
+    /// One passwd-file per user of Dovecot.
+    pub users_dir: PathBuf,
     /// The mail of user `U` lies in `<mail_root>/U/Maildir`.
     pub mail_root: PathBuf,
     /// All data; logs are in `<dir>/log`.
@@ -61,35 +62,34 @@ impl Endpoints {
         Ok((VARIABLE, serde_json::to_string(self)?))
     }
 
-    /// Lets `user` (`name@lab.test`) log in by `password`, from the next login on. Its mailboxes come into being at
-    /// that login. Safe to call from several processes at once; a user added twice has the first password.
+    /// Lets `user` (`name@lab.test`) log in by `password` at once. Its mailboxes come into being at the first login.
     ///
     /// # Errors
-    /// A name or password that the passwd-file cannot hold (`:`, `/`, space, control characters); input or output.
+    /// A name or password that a passwd-file cannot hold (`:`, `/`, space, control characters); a user that exists;
+    /// input or output.
     pub fn add_mailbox(&self, user: &str, password: &str) -> Result<()> {
         let line = entry(user, password)?;
-        File::options().append(true).open(&self.users_file)?.write_all(line.as_bytes()).context("users file")
+        let file = self.users_dir.join(user);
+        let mut file =
+            File::options().write(true).create_new(true).open(&file).with_context(|| user.to_owned())?;
+        file.write_all(line.as_bytes()).context("users file")
     }
 
     /// Changes the password of a user that [`Endpoints::add_mailbox`] added; sessions that are logged in stay.
+    /// Takes a second.
     ///
     /// # Errors
     /// As [`Endpoints::add_mailbox`]; a user that is unknown.
     pub fn set_password(&self, user: &str, password: &str) -> Result<()> {
         let line = entry(user, password)?;
-        let file = File::options().read(true).write(true).open(&self.users_file)?;
-        file.lock()?;
-        let (text, prefix) = (fs::read_to_string(&self.users_file)?, format!("{user}:"));
-        if !text.lines().any(|l| l.starts_with(&prefix)) {
-            bail!("{user} is unknown");
-        }
-        let kept: String = text.lines().filter(|l| !l.starts_with(&prefix)).flat_map(|l| [l, "\n"]).collect();
-        // Dovecot looks at size and second of change only: the comment makes the size differ from the last one.
-        let mut all = kept + &line + "#\n";
-        if all.len() == text.len() {
-            all.push_str("#\n");
-        }
-        fs::write(&self.users_file, all).context("users file")
+        let file = self.users_dir.join(user);
+        let old = fs::read_to_string(&file).with_context(|| format!("{user} is unknown"))?;
+        // Dovecot compares size and second of change, so one size must not come twice running.
+        let all = if line.len() == old.len() { line + "#\n" } else { line };
+        fs::write(&file, all).context("users file")?;
+        // It looks at a file once in a second of its clock.
+        std::thread::sleep(Duration::from_millis(1100));
+        Ok(())
     }
 
     /// Runs `doveadm` on this Dovecot. The caller looks at the status.

@@ -151,7 +151,7 @@ async fn up(arguments: StackArguments, until_eof: bool) -> Result<ExitCode> {
         tokio::select! {
             () = interrupts.next() => return Ok(ExitCode::SUCCESS),
             _ = &mut input => return Ok(ExitCode::SUCCESS),
-            _ = watch.tick() => if stack.running().len() < 4 {
+            _ = watch.tick() => if !stack.is_running() {
                 bail!("a server has ended by itself; see {}", stack.endpoints().dir.join("log").display());
             }
         }

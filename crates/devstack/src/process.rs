@@ -96,11 +96,11 @@ impl Spawner {
         }
     }
 
-    /// Pids of the children that still run, reaping those that do not.
-    pub(crate) fn running(&self) -> Vec<u32> {
-        let Ok(mut children) = self.children.lock() else { return Vec::new() };
+    /// How many children still run; reaps those that do not.
+    pub(crate) fn running(&self) -> usize {
+        let Ok(mut children) = self.children.lock() else { return 0 };
         children.0.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
-        children.0.iter().map(Child::id).collect()
+        children.0.len()
     }
 
     fn ended(&self, pid: u32) -> Result<Option<std::process::ExitStatus>> {

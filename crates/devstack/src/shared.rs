@@ -1,6 +1,7 @@
-//! The one stack that all tests of a process share.
+//! The one stack that all tests of a process share, and stacks held by another process than the one that uses them.
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -8,12 +9,13 @@ use std::sync::OnceLock;
 use anyhow::{Context, Result, anyhow, bail};
 
 use crate::Endpoints;
+use crate::process::is_root;
 
 /// See [`Shared::get`].
 pub struct Shared {
     endpoints: Endpoints,
-    // Its standard input is a pipe that only this process holds: the supervisor ends when we do.
-    _supervisor: Option<Child>,
+    // Never dropped, being in a static: the supervisor ends by the death of this process.
+    _supervisor: Option<Supervisor>,
 }
 
 static SHARED: OnceLock<Result<Shared>> = OnceLock::new();
@@ -46,13 +48,32 @@ impl Shared {
         if let Some(endpoints) = Endpoints::from_env() {
             return Ok(Self { endpoints, _supervisor: None });
         }
+        let (supervisor, endpoints) = Supervisor::start(&["--no-fsync"])?;
+        Ok(Self { endpoints, _supervisor: Some(supervisor) })
+    }
+}
+
+/// A `devstack up` process that ends when this value is dropped or this process dies: its standard input is a pipe
+/// that only we hold.
+pub(crate) struct Supervisor(Child);
+
+impl Supervisor {
+    /// Starts it with further arguments, through sudo unless we are root, and waits for the servers.
+    pub(crate) fn start(arguments: &[&str]) -> Result<(Self, Endpoints)> {
         let program = supervisor()?;
-        let mut child = Command::new(&program)
-            .args(["up", "--no-fsync", "--until-eof"])
+        let mut command = Command::new(if is_root() { program.as_os_str() } else { "sudo".as_ref() });
+        if !is_root() {
+            command.arg("-n").arg(&program);
+        }
+        let mut child = command
+            .args(["up", "--until-eof"])
+            .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
+            // A Ctrl-C is for us; it follows by the pipe.
+            .process_group(0)
             .spawn()
-            .with_context(|| program.display().to_string())?;
+            .with_context(|| format!("{} for {}", command.get_program().display(), program.display()))?;
         let mut line = String::new();
         if let Some(stdout) = child.stdout.take() {
             BufReader::new(stdout).read_line(&mut line)?;
@@ -62,7 +83,19 @@ impl Shared {
         }
         let endpoints =
             serde_json::from_str(&line).with_context(|| format!("{} said {line:?}", program.display()))?;
-        Ok(Self { endpoints, _supervisor: Some(child) })
+        Ok((Self(child), endpoints))
+    }
+
+    pub(crate) fn is_running(&mut self) -> bool {
+        matches!(self.0.try_wait(), Ok(None))
+    }
+}
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        // It ends within its own time limits; there is nothing to do about one that was killed.
+        let _ = self.0.wait();
     }
 }
 

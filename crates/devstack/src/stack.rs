@@ -1,15 +1,17 @@
 //! The set of servers as one thing that starts and ends.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Child;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 
 use crate::endpoints::Endpoints;
 use crate::process::{Account, Spawner, account, is_root};
+use crate::shared::Supervisor;
 use crate::watchdog::Watchdog;
 use crate::{certificates, dovecot, ports, postfix, postgres, redis};
 
@@ -40,19 +42,22 @@ pub struct Stack {
     endpoints: Endpoints,
     // Its drop ends the servers.
     spawner: Option<Spawner>,
+    // Holds the servers when we are not root; the spawner then has only what was adopted.
+    supervisor: Option<Mutex<Supervisor>>,
 }
 
+const SERVERS: usize = 4;
+
 impl Stack {
-    /// Starts all four at once and returns when each answers. Needs root, for Postfix and Dovecot change users.
+    /// Starts all four at once and returns when each answers. Postfix and Dovecot change users, which
+    /// only root may: anybody else gets the servers through `sudo -n devstack up`, and the mail is theirs.
     ///
     /// # Errors
     /// A server that is not installed (`make deps`), or does not start: the message has the end of its log. What
     /// had started is ended again.
     pub fn start(options: &Options) -> Result<Self> {
         if !is_root() {
-            bail!(
-                "Postfix and Dovecot can only be started by root; run it as root, or let `devstack` use sudo"
-            );
+            return Self::through_sudo(options);
         }
         let plan = Plan::new(options)?;
         let watchdog = Watchdog::start()?;
@@ -61,6 +66,8 @@ impl Stack {
         }
         let spawner = Spawner::new(watchdog);
         let certificates = certificates::create(&plan.dir.join("tls")).context("certificates")?;
+        // doveadm reads the whole configuration, keys included, also when the owner of the mail runs it.
+        chown(&certificates.key, Some(plan.mail_owner.uid), Some(plan.mail_owner.gid))?;
         std::thread::scope(|scope| {
             let starting = [
                 ("PostgreSQL", scope.spawn(|| postgres::start(&plan, &spawner))),
@@ -78,7 +85,24 @@ impl Stack {
                 .collect();
             results.into_iter().collect::<Result<()>>()
         })?;
-        Ok(Self { endpoints: plan.endpoints(&certificates.ca), spawner: Some(spawner) })
+        Ok(Self { endpoints: plan.endpoints(&certificates.ca), spawner: Some(spawner), supervisor: None })
+    }
+
+    fn through_sudo(options: &Options) -> Result<Self> {
+        let mut arguments = Vec::new();
+        if let Some(dir) = &options.dir {
+            arguments
+                .extend(["--dir", dir.to_str().ok_or_else(|| anyhow!("{} is not UTF-8", dir.display()))?]);
+        }
+        if !options.fsync {
+            arguments.push("--no-fsync");
+        }
+        if let Some(relay) = &options.relay {
+            arguments.extend(["--relay", relay]);
+        }
+        let spawner = Some(Spawner::new(Watchdog::start()?));
+        let (supervisor, endpoints) = Supervisor::start(&arguments)?;
+        Ok(Self { endpoints, spawner, supervisor: Some(Mutex::new(supervisor)) })
     }
 
     /// Where everything listens.
@@ -112,15 +136,20 @@ impl Stack {
         spawner.watchdog().forget(pid)
     }
 
-    /// Process ids of the servers that still run: four while all is well.
-    pub fn running(&self) -> Vec<u32> {
-        self.spawner.as_ref().map(Spawner::running).unwrap_or_default()
+    /// Whether all servers still run.
+    pub fn is_running(&self) -> bool {
+        match &self.supervisor {
+            Some(supervisor) => supervisor.lock().is_ok_and(|mut s| s.is_running()),
+            None => self.spawner.as_ref().is_some_and(|s| s.running() == SERVERS),
+        }
     }
 }
 
 impl Drop for Stack {
     fn drop(&mut self) {
+        // What uses the servers goes first.
         drop(self.spawner.take());
+        drop(self.supervisor.take());
     }
 }
 
@@ -183,7 +212,7 @@ impl Plan {
         self.dir.join("mail")
     }
 
-    pub(crate) fn users_file(&self) -> PathBuf {
+    pub(crate) fn users_dir(&self) -> PathBuf {
         self.dir.join("users")
     }
 
@@ -208,7 +237,7 @@ impl Plan {
             ca_file: ca.to_owned(),
             dovecot_conf: self.dovecot_conf(),
             postfix_conf_dir: self.postfix_conf_dir(),
-            users_file: self.users_file(),
+            users_dir: self.users_dir(),
             mail_root: self.mail_root(),
             dir: self.dir.clone(),
         }

@@ -1,1 +1,39 @@
-//! placeholder
+//! The scheduler: starts rounds that are due and picks up what crashed workers left.
+//!
+//! [`schedule`] is one table: what is due how often. Any number of schedulers may run; one leads, by a lease in the
+//! database ([`leader`]), and another takes over within seconds when it stops. Every step is harmless when run twice.
+
+pub mod leader;
+pub mod schedule;
+pub mod sweep;
+
+use emailclient_core::config::Config;
+use emailclient_core::db::Db;
+use tokio_util::sync::CancellationToken;
+
+/// Runs until `shutdown` fires.
+///
+/// # Errors
+/// When a setting cannot be used, or the database refuses the role or has another schema.
+pub async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+    emailclient_core::tls::install_provider();
+    let db = Db::new(&config)?;
+    db.verify().await?;
+    let leader = leader::Leader::new(db.clone());
+    tracing::info!(scheduler = %leader.owner(), "scheduler started");
+    let mut schedule = schedule::Schedule::new();
+    while !shutdown.is_cancelled() {
+        match leader.hold().await {
+            Ok(true) => schedule.run_due(&db, &config).await,
+            Ok(false) => {}
+            Err(error) => tracing::warn!(%error, "the database did not answer"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(schedule::TICK) => {}
+            () = shutdown.cancelled() => {}
+        }
+    }
+    leader.step_down().await;
+    db.close().await;
+    Ok(())
+}

@@ -1,0 +1,155 @@
+//! Cross-tenant questions of the scheduler and the watcher: whose turn is it, what was left behind.
+//!
+//! Answers are pairs of ids; the work itself happens in a [`TenantTx`] of that tenant.
+
+use std::time::Duration;
+
+use sqlx::Row as _;
+use uuid::Uuid;
+
+use crate::db::{DbError, SystemTx, TenantTx};
+use crate::id::{AccountId, SubmissionId, TenantId};
+use crate::job::{Job, enqueue, priority};
+
+fn accounts_of(rows: Vec<sqlx::postgres::PgRow>) -> Vec<(TenantId, AccountId)> {
+    rows.into_iter().map(|r| (TenantId(r.get("tenant_id")), AccountId(r.get("account_id")))).collect()
+}
+
+fn submissions_of(rows: Vec<sqlx::postgres::PgRow>) -> Vec<(TenantId, SubmissionId)> {
+    rows.into_iter().map(|r| (TenantId(r.get("tenant_id")), SubmissionId(r.get("id")))).collect()
+}
+
+/// Takes or keeps the lease called `name`; `false` when another scheduler holds it.
+pub async fn lead(tx: &mut SystemTx, name: &str, owner: Uuid, lease: Duration) -> Result<bool, DbError> {
+    let done = sqlx::query(
+        "INSERT INTO scheduler_lease (name, owner, expires_at) VALUES ($1, $2, now() + make_interval(secs => $3))
+         ON CONFLICT (name) DO UPDATE SET owner = excluded.owner, expires_at = excluded.expires_at
+         WHERE scheduler_lease.owner = excluded.owner OR scheduler_lease.expires_at < now()",
+    )
+    .bind(name)
+    .bind(owner)
+    .bind(lease.as_secs_f64())
+    .execute(tx.conn())
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Gives up the lease called `name`, so that another scheduler need not wait for its end.
+pub async fn step_down(tx: &mut SystemTx, name: &str, owner: Uuid) -> Result<(), DbError> {
+    sqlx::query("DELETE FROM scheduler_lease WHERE name = $1 AND owner = $2").bind(name).bind(owner).execute(tx.conn()).await?;
+    Ok(())
+}
+
+/// Accounts whose next round is due, longest waiting first.
+pub async fn accounts(tx: &mut SystemTx, limit: i64) -> Result<Vec<(TenantId, AccountId)>, DbError> {
+    let rows = sqlx::query(
+        "SELECT l.tenant_id, l.account_id FROM account_leases l
+         JOIN accounts a ON a.tenant_id = l.tenant_id AND a.id = l.account_id
+         JOIN tenants t ON t.id = l.tenant_id
+         WHERE l.next_due_at <= now() AND a.state <> 'paused' AND t.suspended_at IS NULL
+         ORDER BY l.next_due_at LIMIT $1",
+    )
+    .bind(limit)
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(accounts_of(rows))
+}
+
+/// Enqueues the round of a due account and moves its next turn `interval` on. `false`: it was not due any more.
+pub async fn start_round(tx: &mut TenantTx, account: AccountId, interval: Duration) -> Result<bool, DbError> {
+    let moved = sqlx::query(
+        "UPDATE account_leases SET next_due_at = now() + make_interval(secs => $3)
+         WHERE tenant_id = $1 AND account_id = $2 AND next_due_at <= now()",
+    )
+    .bind(tx.tenant())
+    .bind(account)
+    .bind(interval.as_secs_f64())
+    .execute(tx.conn())
+    .await?;
+    if moved.rows_affected() == 0 {
+        return Ok(false);
+    }
+    enqueue(tx, &Job::SyncAccount { account_id: account }, Duration::ZERO, priority::ROUND).await?;
+    Ok(true)
+}
+
+/// Submissions in hand-over whose worker stopped renewing.
+pub async fn submissions_abandoned(tx: &mut SystemTx) -> Result<Vec<(TenantId, SubmissionId)>, DbError> {
+    let rows = sqlx::query("SELECT tenant_id, id FROM submissions WHERE state = 'sending' AND lease_until < now() LIMIT 500")
+        .fetch_all(tx.conn())
+        .await?;
+    Ok(submissions_of(rows))
+}
+
+/// Submissions that should have left a while ago and have no live job.
+pub async fn submissions_forgotten(tx: &mut SystemTx) -> Result<Vec<(TenantId, SubmissionId)>, DbError> {
+    let rows = sqlx::query(
+        "SELECT s.tenant_id, s.id FROM submissions s
+         WHERE s.state = 'queued' AND s.send_after < now() - interval '30 seconds'
+           AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j.tenant_id = s.tenant_id AND j.kind = 'send_submission'
+                           AND j.dedupe_key = s.id::text AND j.state IN ('ready','running'))
+         LIMIT 500",
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(submissions_of(rows))
+}
+
+/// Accounts with messages whose text is not searchable yet and no job that will make it so.
+pub async fn accounts_unindexed(tx: &mut SystemTx) -> Result<Vec<(TenantId, AccountId)>, DbError> {
+    let rows = sqlx::query(
+        "SELECT DISTINCT m.tenant_id, m.account_id FROM messages m WHERE m.indexed_at IS NULL
+           AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j.tenant_id = m.tenant_id AND j.kind = 'index_text'
+                           AND j.dedupe_key = m.account_id::text AND j.state IN ('ready','running'))
+         LIMIT 200",
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(accounts_of(rows))
+}
+
+/// Accounts with messages that have been in no mailbox for two minutes.
+pub async fn accounts_with_gone(tx: &mut SystemTx) -> Result<Vec<(TenantId, AccountId)>, DbError> {
+    let rows = sqlx::query(
+        "SELECT DISTINCT tenant_id, account_id FROM messages WHERE gone_at < now() - interval '120 seconds' LIMIT 200",
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(accounts_of(rows))
+}
+
+/// Forgets idempotency keys older than a day. Returns how many.
+pub async fn prune_idempotency(tx: &mut SystemTx) -> Result<u64, DbError> {
+    let done = sqlx::query("DELETE FROM idempotency_keys WHERE created_at < now() - interval '24 hours'").execute(tx.conn()).await?;
+    Ok(done.rows_affected())
+}
+
+/// Accounts this worker shall watch: keeps those it watches, adds unwatched ones up to `limit`.
+pub async fn claim_watches(tx: &mut SystemTx, owner: Uuid, lease: Duration, limit: i64) -> Result<Vec<(TenantId, AccountId)>, DbError> {
+    let rows = sqlx::query(
+        "UPDATE account_leases l SET watch_owner = $1, watch_expires_at = now() + make_interval(secs => $2)
+         FROM (SELECT l.tenant_id, l.account_id FROM account_leases l
+               JOIN accounts a ON a.tenant_id = l.tenant_id AND a.id = l.account_id
+               JOIN tenants t ON t.id = l.tenant_id
+               WHERE (l.watch_owner = $1 OR l.watch_expires_at IS NULL OR l.watch_expires_at < now())
+                 AND a.state IN ('connected', 'syncing') AND t.suspended_at IS NULL
+               ORDER BY (l.watch_owner = $1) DESC NULLS LAST LIMIT $3 FOR UPDATE OF l SKIP LOCKED) c
+         WHERE l.tenant_id = c.tenant_id AND l.account_id = c.account_id
+         RETURNING l.tenant_id, l.account_id",
+    )
+    .bind(owner)
+    .bind(lease.as_secs_f64())
+    .bind(limit)
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(accounts_of(rows))
+}
+
+/// Lets other workers take over at once what this one watched.
+pub async fn release_watches(tx: &mut SystemTx, owner: Uuid) -> Result<(), DbError> {
+    sqlx::query("UPDATE account_leases SET watch_owner = NULL, watch_expires_at = NULL WHERE watch_owner = $1")
+        .bind(owner)
+        .execute(tx.conn())
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,346 @@
+//! Complete responses from a byte stream that is not trusted.
+//!
+//! The only place that reads from an IMAP server. A response is its lines and literals up to the line end that
+//! closes it; every part is bounded before it is kept (line, literal, depth of parentheses, bytes per command,
+//! time). Literals are cut out of the receive buffer without copying. What a response means is `parse.rs`'s
+//! matter; what may follow what, `command.rs`'s.
+//!
+//! A read that is abandoned half-way (a dropped future) loses nothing: all state is in [`Framer`].
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
+
+use super::ImapError;
+
+/// Largest message taken whole: the cap on stored messages (50 MB), with room for servers that count otherwise.
+pub const MAX_LITERAL_BYTES: usize = 51 << 20;
+/// A larger literal is read and thrown away where the caller can live without it, up to this size.
+const MAX_SKIPPED_BYTES: u64 = 2 << 30;
+/// Ordinary lines; the longest seen from real servers are FETCH lines of some 4 KiB without literals.
+const MAX_LINE_BYTES: usize = 64 << 10;
+/// Lines that list numbers: a million scattered UIDs in SEARCH are about 8 MB.
+const MAX_LONG_LINE_BYTES: usize = 16 << 20;
+/// Depth of parentheses. BODYSTRUCTURE, which we never ask for, is the only one that nests beyond five.
+pub(super) const MAX_DEPTH: usize = 100;
+/// Parts (lines and literals) of one response; our own requests produce at most a handful.
+const MAX_PARTS: usize = 1_000;
+const READ_BYTES: usize = 32 << 10;
+
+/// Anything that carries bytes both ways: a socket, TLS over it, a pipe in tests.
+pub trait Transport: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Transport for T {}
+
+/// A bound on the message bytes in memory, shared by all who load bodies: a permit travels with each body.
+#[derive(Clone, Debug)]
+pub struct MemoryBudget {
+    semaphore: Arc<Semaphore>,
+    total: u32,
+}
+
+impl MemoryBudget {
+    /// A budget of `bytes` (at most 2³²−1). A body larger than the whole budget takes all of it.
+    #[must_use]
+    pub fn new(bytes: usize) -> Self {
+        let total = u32::try_from(bytes.clamp(1, Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX);
+        Self { semaphore: Arc::new(Semaphore::new(usize::try_from(total).unwrap_or(usize::MAX))), total }
+    }
+
+    async fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let wanted = u32::try_from(bytes).unwrap_or(u32::MAX).min(self.total);
+        Arc::clone(&self.semaphore).acquire_many_owned(wanted).await.ok()
+    }
+}
+
+/// One piece of a response.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Part {
+    /// Text up to a literal or the end, without the line end.
+    Text(Bytes),
+    /// A literal.
+    Literal(Bytes),
+    /// A literal of that many bytes that was too large and thrown away.
+    Skipped(u64),
+}
+
+/// A complete response.
+#[derive(Debug)]
+pub(super) struct RawResponse {
+    pub parts: Vec<Part>,
+    pub permit: Option<OwnedSemaphorePermit>,
+}
+
+/// What a command allows the server: until when, and how many bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Allowance {
+    pub until: Instant,
+    pub bytes: u64,
+}
+
+#[derive(Debug, Default)]
+struct Partial {
+    parts: Vec<Part>,
+    permit: Option<OwnedSemaphorePermit>,
+    literal_bytes: usize,
+    depth: usize,
+    in_quotes: bool,
+    skipping: Option<u64>,
+    literal: Option<usize>,
+    /// Bytes of the current line already looked at.
+    scanned: usize,
+}
+
+/// The stream with its receive buffer and limits.
+pub(super) struct Framer {
+    stream: Box<dyn Transport>,
+    buffer: BytesMut,
+    partial: Partial,
+    allowance: Allowance,
+    memory: Option<MemoryBudget>,
+    skip_oversized: bool,
+}
+
+impl fmt::Debug for Framer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Framer").field("buffered", &self.buffer.len()).finish_non_exhaustive()
+    }
+}
+
+impl Framer {
+    pub fn new(stream: Box<dyn Transport>, allowance: Allowance) -> Self {
+        Self {
+            stream,
+            buffer: BytesMut::new(),
+            partial: Partial::default(),
+            allowance,
+            memory: None,
+            skip_oversized: false,
+        }
+    }
+
+    /// Sets what may happen until the next call: once per command.
+    pub fn allow(&mut self, allowance: Allowance) {
+        self.allowance = allowance;
+    }
+
+    /// Moves the deadline without renewing the bytes.
+    pub fn allow_until(&mut self, until: Instant) {
+        self.allowance.until = until;
+    }
+
+    /// While bodies are loaded: literals take permits from `memory` before they are read, and oversized ones
+    /// are skipped instead of ending the connection. `None` ends that.
+    pub fn load_bodies(&mut self, memory: Option<MemoryBudget>) {
+        self.skip_oversized = memory.is_some();
+        self.memory = memory;
+    }
+
+    /// The stream, for the switch to TLS.
+    ///
+    /// # Errors
+    /// [`ImapError::Protocol`] when the server already sent something: bytes in clear that arrived before the
+    /// switch must never count as said under TLS (the STARTTLS injection).
+    pub fn into_stream(self) -> Result<Box<dyn Transport>, ImapError> {
+        if self.buffer.is_empty() && self.partial.parts.is_empty() {
+            Ok(self.stream)
+        } else {
+            Err(ImapError::protocol("unexpected bytes before the switch to TLS"))
+        }
+    }
+
+    pub async fn write(&mut self, bytes: &[u8]) -> Result<(), ImapError> {
+        let work = async {
+            self.stream.write_all(bytes).await?;
+            self.stream.flush().await
+        };
+        match timeout_at(self.allowance.until, work).await {
+            Err(_) => Err(ImapError::Timeout),
+            Ok(Err(_)) => Err(ImapError::Closed { bye: None }),
+            Ok(Ok(())) => Ok(()),
+        }
+    }
+
+    /// The next complete response.
+    ///
+    /// # Errors
+    /// [`ImapError::Closed`] at the end of the stream, [`ImapError::Timeout`] when it is not complete in time,
+    /// [`ImapError::Protocol`] when a limit is passed. After any of them the connection is useless.
+    pub async fn read(&mut self) -> Result<RawResponse, ImapError> {
+        loop {
+            if let Some(response) = self.advance().await? {
+                return Ok(response);
+            }
+            self.fill().await?;
+        }
+    }
+
+    /// Uses up what is buffered; `None` when more is needed.
+    async fn advance(&mut self) -> Result<Option<RawResponse>, ImapError> {
+        loop {
+            if self.skip_some() || self.partial.skipping.is_some() {
+                return Ok(None);
+            }
+            if let Some(size) = self.partial.literal {
+                if !self.take_literal(size).await? {
+                    return Ok(None);
+                }
+                continue;
+            }
+            let Some(line) = self.take_line()? else { return Ok(None) };
+            match self.announced_literal(&line)? {
+                None => {
+                    let mut done = std::mem::take(&mut self.partial);
+                    done.parts.push(Part::Text(line));
+                    return Ok(Some(RawResponse { parts: done.parts, permit: done.permit }));
+                }
+                Some((text, size)) => {
+                    self.partial.parts.push(Part::Text(text));
+                    self.announce(size)?;
+                }
+            }
+        }
+    }
+
+    /// Throws away bytes of an oversized literal; true when it needs more of them.
+    fn skip_some(&mut self) -> bool {
+        let Some(left) = self.partial.skipping else { return false };
+        let here = self.buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        drop(self.buffer.split_to(here));
+        let left = left.saturating_sub(here as u64);
+        self.partial.skipping = (left > 0).then_some(left);
+        left > 0
+    }
+
+    fn announce(&mut self, size: u64) -> Result<(), ImapError> {
+        if self.partial.parts.len() >= MAX_PARTS {
+            return Err(ImapError::protocol("a response of too many parts"));
+        }
+        let fits = usize::try_from(size)
+            .ok()
+            .filter(|n| n.saturating_add(self.partial.literal_bytes) <= MAX_LITERAL_BYTES);
+        if let Some(bytes) = fits {
+            self.partial.literal_bytes += bytes;
+            self.partial.literal = Some(bytes);
+            return Ok(());
+        }
+        if self.skip_oversized && size <= MAX_SKIPPED_BYTES {
+            self.partial.parts.push(Part::Skipped(size));
+            self.partial.skipping = Some(size);
+            return Ok(());
+        }
+        Err(ImapError::protocol("a literal larger than the limit"))
+    }
+
+    async fn take_literal(&mut self, size: usize) -> Result<bool, ImapError> {
+        if let Some(memory) = self.memory.clone().filter(|_| self.partial.permit.is_none() && size > 0) {
+            // Waiting for others to let go of memory is not the server's fault.
+            let start = Instant::now();
+            self.partial.permit = memory.take(size).await;
+            self.allowance.until += start.elapsed();
+        }
+        if self.buffer.len() < size {
+            let missing = size - self.buffer.len();
+            self.buffer.reserve(missing);
+            return Ok(false);
+        }
+        self.partial.literal = None;
+        let bytes = self.buffer.split_to(size).freeze();
+        self.partial.parts.push(Part::Literal(bytes));
+        Ok(true)
+    }
+
+    /// A whole line without its line end, if there is one.
+    fn take_line(&mut self) -> Result<Option<Bytes>, ImapError> {
+        let fresh = self.buffer.get(self.partial.scanned..).unwrap_or_default();
+        let Some(found) = fresh.iter().position(|b| *b == b'\n') else {
+            self.partial.scanned = self.buffer.len();
+            let too_long = self.buffer.len() > MAX_LINE_BYTES
+                && (self.buffer.len() > MAX_LONG_LINE_BYTES || !self.may_be_long(&self.buffer));
+            return if too_long { Err(ImapError::protocol("a line without end")) } else { Ok(None) };
+        };
+        let length = self.partial.scanned + found;
+        if length > MAX_LINE_BYTES && !self.may_be_long(&self.buffer) {
+            return Err(ImapError::protocol("a line longer than the limit"));
+        }
+        self.partial.scanned = 0;
+        let mut line = self.buffer.split_to(length + 1).freeze();
+        line.truncate(length);
+        if line.last() == Some(&b'\r') {
+            line.truncate(length - 1);
+        }
+        Ok(Some(line))
+    }
+
+    fn may_be_long(&self, line: &[u8]) -> bool {
+        const LONG: [&[u8]; 4] = [b"* SEARCH", b"* ESEARCH", b"* VANISHED", b"* SORT"];
+        self.partial.parts.is_empty()
+            && LONG.iter().any(|p| line.get(..p.len()).is_some_and(|l| l.eq_ignore_ascii_case(p)))
+    }
+
+    /// Counts parentheses outside quotes and splits a `{n}` off the end. Status lines are free text in which
+    /// neither means anything.
+    fn announced_literal(&mut self, line: &Bytes) -> Result<Option<(Bytes, u64)>, ImapError> {
+        if self.partial.parts.is_empty() && is_status_line(line) {
+            return Ok(None);
+        }
+        let mut escaped = false;
+        for byte in line.iter() {
+            match byte {
+                _ if escaped => escaped = false,
+                b'\\' if self.partial.in_quotes => escaped = true,
+                b'"' => self.partial.in_quotes = !self.partial.in_quotes,
+                b'(' if !self.partial.in_quotes => self.partial.depth += 1,
+                b')' if !self.partial.in_quotes => self.partial.depth = self.partial.depth.saturating_sub(1),
+                _ => {}
+            }
+            if self.partial.depth > MAX_DEPTH {
+                return Err(ImapError::protocol("parentheses nested too deeply"));
+            }
+        }
+        // A quoted string ends with its line: what a stray quote opened must not hide parentheses further on.
+        self.partial.in_quotes = false;
+        let Some(open) = line.strip_suffix(b"}").and_then(|l| l.iter().rposition(|b| *b == b'{')) else {
+            return Ok(None);
+        };
+        let digits = line.get(open + 1..line.len() - 1).unwrap_or_default();
+        let digits = digits.strip_suffix(b"+").unwrap_or(digits);
+        if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+            return Ok(None);
+        }
+        let size = std::str::from_utf8(digits).ok().and_then(|d| d.parse().ok());
+        let size = size.ok_or_else(|| ImapError::protocol("a literal larger than the limit"))?;
+        Ok(Some((line.slice(..open), size)))
+    }
+
+    async fn fill(&mut self) -> Result<(), ImapError> {
+        if self.buffer.capacity() - self.buffer.len() < READ_BYTES / 4 && self.partial.literal.is_none() {
+            self.buffer.reserve(READ_BYTES);
+        }
+        let read = self.stream.read_buf(&mut self.buffer);
+        let count = match timeout_at(self.allowance.until, read).await {
+            Err(_) => return Err(ImapError::Timeout),
+            // A reset, or TLS that ends without close_notify, is an end like any other here: only a tagged OK
+            // ever ends a command, so nothing can be taken for complete.
+            Ok(Err(_) | Ok(0)) => return Err(ImapError::Closed { bye: None }),
+            Ok(Ok(count)) => count as u64,
+        };
+        self.allowance.bytes = self
+            .allowance
+            .bytes
+            .checked_sub(count)
+            .ok_or_else(|| ImapError::protocol("the answer is larger than the limit"))?;
+        Ok(())
+    }
+}
+
+/// A tagged line, a continuation, or untagged OK, NO, BAD, BYE, PREAUTH.
+fn is_status_line(line: &[u8]) -> bool {
+    let Some(rest) = line.strip_prefix(b"* ") else { return true };
+    let word = rest.split(|b| *b == b' ').next().unwrap_or_default();
+    let status: [&[u8]; 5] = [b"OK", b"NO", b"BAD", b"BYE", b"PREAUTH"];
+    status.iter().any(|s| word.eq_ignore_ascii_case(s))
+}

@@ -1,0 +1,94 @@
+//! The table: what is due how often. The next periodic thing is a variant of [`Duty`], a row of [`DUTIES`] and an arm
+//! of the `match`.
+
+use std::time::Duration;
+
+use emailclient_core::config::Config;
+use emailclient_core::db::{Db, DbError};
+use emailclient_core::due;
+use tokio::time::Instant;
+
+use crate::sweep;
+
+/// How often the table is looked at.
+pub const TICK: Duration = Duration::from_millis(500);
+/// Rounds started in one go; the rest waits for the next tick, longest waiting first.
+const ROUNDS_PER_TICK: i64 = 500;
+
+#[derive(Debug, Clone, Copy)]
+enum Duty {
+    StartRounds,
+    ReapJobs,
+    Submissions,
+    IndexText,
+    Gone,
+    Prune,
+}
+
+const DUTIES: [(Duty, Duration); 6] = [
+    (Duty::StartRounds, Duration::from_secs(1)),
+    (Duty::ReapJobs, Duration::from_secs(5)),
+    (Duty::Submissions, Duration::from_secs(5)),
+    (Duty::IndexText, Duration::from_secs(15)),
+    (Duty::Gone, Duration::from_secs(30)),
+    (Duty::Prune, Duration::from_secs(600)),
+];
+
+/// When each duty was last done by this process.
+#[derive(Debug)]
+pub struct Schedule {
+    next: [Instant; DUTIES.len()],
+}
+
+impl Default for Schedule {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Schedule {
+    /// Everything is due at once: a new leader looks at all of it.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { next: [Instant::now(); DUTIES.len()] }
+    }
+
+    /// Does what is due. A failure is logged and does not hold up the rest.
+    pub async fn run_due(&mut self, db: &Db, config: &Config) {
+        for ((duty, every), next) in DUTIES.iter().zip(self.next.iter_mut()) {
+            if *next > Instant::now() {
+                continue;
+            }
+            *next = Instant::now() + *every;
+            if let Err(error) = run(*duty, db, config).await {
+                tracing::warn!(?duty, error = ?error, "a periodic duty failed; it is tried again at its next turn");
+            }
+        }
+    }
+}
+
+async fn run(duty: Duty, db: &Db, config: &Config) -> Result<(), DbError> {
+    match duty {
+        Duty::StartRounds => start_rounds(db, config).await,
+        Duty::ReapJobs => sweep::jobs(db).await,
+        Duty::Submissions => sweep::submissions(db).await,
+        Duty::IndexText => sweep::unindexed(db).await,
+        Duty::Gone => sweep::gone(db).await,
+        Duty::Prune => sweep::prune(db).await,
+    }
+}
+
+async fn start_rounds(db: &Db, config: &Config) -> Result<(), DbError> {
+    if !config.imap_enabled {
+        return Ok(());
+    }
+    let mut tx = db.system().await?;
+    let due = due::accounts(&mut tx, ROUNDS_PER_TICK).await?;
+    drop(tx);
+    for (tenant, account) in due {
+        let mut tx = db.tenant(tenant).await?;
+        due::start_round(&mut tx, account, config.sync_interval).await?;
+        tx.commit().await?;
+    }
+    Ok(())
+}

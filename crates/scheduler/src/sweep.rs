@@ -1,0 +1,89 @@
+//! Picks up what was left: leases that ran out, submissions in limbo, messages without a mailbox, old rows.
+
+use std::time::Duration;
+
+use emailclient_core::db::{Db, DbError};
+use emailclient_core::job::{Job, enqueue, priority, queue};
+use emailclient_core::{due, submission, sync_store};
+
+/// Finished jobs are kept this long, for whoever asks what became of them.
+const KEEP_JOBS: Duration = Duration::from_secs(24 * 3600);
+
+/// Makes jobs of dead workers ready again.
+///
+/// # Errors
+/// When the database refuses.
+pub async fn jobs(db: &Db) -> Result<(), DbError> {
+    let mut tx = db.system().await?;
+    let reaped = queue::reap(&mut tx).await?;
+    tx.commit().await?;
+    if reaped > 0 {
+        tracing::warn!(reaped, "jobs of a worker that stopped answering were taken back");
+    }
+    Ok(())
+}
+
+/// Releases submissions whose worker died, and enqueues queued ones that lost their job.
+///
+/// # Errors
+/// When the database refuses.
+pub async fn submissions(db: &Db) -> Result<(), DbError> {
+    let mut tx = db.system().await?;
+    let abandoned = due::submissions_abandoned(&mut tx).await?;
+    let forgotten = due::submissions_forgotten(&mut tx).await?;
+    drop(tx);
+    for (tenant, id) in abandoned {
+        let mut tx = db.tenant(tenant).await?;
+        submission::release_expired(&mut tx, id).await?;
+        tx.commit().await?;
+    }
+    for (tenant, submission_id) in forgotten {
+        let mut tx = db.tenant(tenant).await?;
+        enqueue(&mut tx, &Job::SendSubmission { submission_id }, Duration::ZERO, priority::SEND).await?;
+        tx.commit().await?;
+    }
+    Ok(())
+}
+
+/// Enqueues the indexing of text that no job stands for.
+///
+/// # Errors
+/// When the database refuses.
+pub async fn unindexed(db: &Db) -> Result<(), DbError> {
+    let mut tx = db.system().await?;
+    let accounts = due::accounts_unindexed(&mut tx).await?;
+    drop(tx);
+    for (tenant, account_id) in accounts {
+        let mut tx = db.tenant(tenant).await?;
+        enqueue(&mut tx, &Job::IndexText { account_id }, Duration::ZERO, priority::BACKGROUND).await?;
+        tx.commit().await?;
+    }
+    Ok(())
+}
+
+/// Removes messages that have been in no mailbox for two minutes.
+///
+/// # Errors
+/// When the database refuses.
+pub async fn gone(db: &Db) -> Result<(), DbError> {
+    let mut tx = db.system().await?;
+    let accounts = due::accounts_with_gone(&mut tx).await?;
+    drop(tx);
+    for (tenant, account) in accounts {
+        let mut tx = db.tenant(tenant).await?;
+        sync_store::sweep_gone(&mut tx, account).await?;
+        tx.commit().await?;
+    }
+    Ok(())
+}
+
+/// Removes rows that only age.
+///
+/// # Errors
+/// When the database refuses.
+pub async fn prune(db: &Db) -> Result<(), DbError> {
+    let mut tx = db.system().await?;
+    queue::prune(&mut tx, KEEP_JOBS).await?;
+    due::prune_idempotency(&mut tx).await?;
+    tx.commit().await
+}
