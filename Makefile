@@ -21,29 +21,31 @@ PACKAGES := \
   curl:/usr/bin/curl \
   ca-certificates:/usr/sbin/update-ca-certificates
 
-# BUILD=release builds what the demo and the measurements run with all optimisation; it takes minutes.
+# BUILD=release builds what the demo runs with all optimisation, which takes minutes; measurements always are so.
+# Every target builds the whole workspace, so that all share one set of artefacts.
 BUILD ?= debug
 PROFILE_debug := dev
 PROFILE_release := release
 BIN := $(or $(CARGO_TARGET_DIR),target)/$(BUILD)
-PROGRAMS := -p emailclient-api -p emailclient-worker -p emailclient-scheduler -p emailctl
 
 ##@ Run
 
 .PHONY: demo
-demo: deps ## The whole product on this machine with two filled mailboxes; prints curl lines to try. BUILD=release for speed.
-	$(CARGO) build --locked --profile $(PROFILE_$(BUILD)) -p devstack $(PROGRAMS)
-	$(BIN)/devstack demo
+demo: deps ## The whole product on this machine with two filled mailboxes; prints curl lines to try.
+	$(CARGO) build --locked --profile $(PROFILE_$(BUILD)) --workspace --bins
+	$(BIN)/devstack demo $(ARGS)
 
 ##@ Check
 
 .PHONY: test
 test: deps ## All tests, against real PostgreSQL, Redis, Dovecot and Postfix. ARGS="…" goes to cargo test.
-	$(CARGO) build --locked -p devstack
+	$(CARGO) build --locked --workspace --bins
+	$(CARGO) test --locked --workspace --no-run
 	$(or $(CARGO_TARGET_DIR),target)/debug/devstack run --no-fsync -- $(CARGO) test --locked --workspace $(ARGS)
 
 .PHONY: lint
 lint: build-deps ## Formatting, clippy with every warning an error, and cargo-deny where it is installed.
+	@$(CARGO) clippy --version >/dev/null 2>&1 && $(CARGO) fmt --version >/dev/null 2>&1 || rustup component add clippy rustfmt
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	@if $(CARGO) deny --version >/dev/null 2>&1; then \
@@ -53,15 +55,16 @@ lint: build-deps ## Formatting, clippy with every warning an error, and cargo-de
 	fi
 
 .PHONY: bench
+bench: BUILD = release
 bench: deps ## Measurements against mbsync and by the clock, as a table and as JSON. Release build: takes minutes.
-	$(CARGO) build --locked --release -p devstack $(PROGRAMS)
-	$(or $(CARGO_TARGET_DIR),target)/release/devstack bench $(ARGS)
+	$(CARGO) build --locked --profile $(PROFILE_$(BUILD)) --workspace --bins
+	$(BIN)/devstack bench $(ARGS)
 
 ##@ Build
 
 .PHONY: build
 build: build-deps ## All programs, optimised, into target/release.
-	$(CARGO) build --locked --release $(PROGRAMS)
+	$(CARGO) build --locked --release --workspace --bins
 
 .PHONY: fmt
 fmt: ## Formats every source file.

@@ -1,1 +1,14 @@
-//! placeholder
+//! What the tests share: real servers, a database of their own, the services in this process, and odd mail servers.
+//!
+//! A test starts an [`app::App`] (its own copy of a migrated database), acts through the REST API as a client would,
+//! and ends with `app.finish().await`, which fails when connections or jobs are left. The servers come from `devstack`:
+//! `make test` runs everything under one stack; a lone `cargo test -p tests` starts one by itself. A server that is
+//! missing fails the test.
+//!
+//! The next test: a file under `api/`, `worker/`, `sync/` or `schema/` where its URL, job or case is, and a `mod` line.
+
+pub mod app;
+pub mod database;
+pub mod eventually;
+pub mod mail;
+pub mod scripted;

@@ -1,1 +1,130 @@
-//! placeholder
+//! `emailctl`: the operator's command line.
+//!
+//! [`command`] is the list of commands; each does its work through `emailclient-core`. The next command: a variant
+//! there, an arm in [`run`].
+
+pub mod check;
+pub mod command;
+
+use std::io::Write as _;
+
+use anyhow::{Context as _, bail};
+use emailclient_core::config::{Config, Source};
+use emailclient_core::db::{Db, DbError, migrate};
+use emailclient_core::secret::Secret;
+use emailclient_core::tenant::{self, TenantKey};
+use emailclient_core::user::{self, Role};
+use emailclient_core::{audit, password};
+
+use crate::command::{Command, Tenant, User};
+
+/// Carries out one command.
+///
+/// # Errors
+/// With the reason and, where there is one, the way out.
+pub async fn run(command: Command, source: &Source) -> anyhow::Result<()> {
+    match command {
+        Command::Migrate => {
+            let owner = source.secret("DATABASE_OWNER_URL", 1);
+            let app = source.secret("DATABASE_URL", 1);
+            let system = source.secret("DATABASE_SYSTEM_URL", 1);
+            source.finish()?;
+            migrate::run(&owner, &app, &system).await?;
+            say(&format!("schema is at version {}", migrate::expected()))
+        }
+        Command::Check => check::run(source).await,
+        Command::Healthcheck { address } => check::health(&address).await,
+        Command::Tenant(what) => with_db(source, async |db| run_tenant(what, db).await).await,
+        Command::User(what) => with_db(source, async |db| run_user(what, db).await).await,
+    }
+}
+
+async fn with_db(source: &Source, work: impl AsyncFnOnce(&Db) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let db = Db::new(&Config::from_source(source)?)?;
+    db.verify().await?;
+    let done = work(&db).await;
+    db.close().await;
+    done
+}
+
+async fn run_tenant(what: Tenant, db: &Db) -> anyhow::Result<()> {
+    match what {
+        Tenant::Create { slug, name } => {
+            if !tenant::is_slug(&slug) {
+                bail!("{slug:?} is no slug: 2 to 63 characters of a-z, 0-9 and -, not beginning with -");
+            }
+            let name = name.unwrap_or_else(|| slug.clone());
+            match tenant::create(db, &slug, &name).await {
+                Ok(id) => say(&id.to_string()),
+                Err(DbError::Duplicate(_)) => bail!("there is a tenant {slug} already"),
+                Err(error) => Err(error.into()),
+            }
+        }
+        Tenant::Limits { slug, per_minute, per_hour } => {
+            let key = find(db, &slug).await?;
+            let mut tx = db.tenant(key.id).await?;
+            tenant::set_limits(&mut tx, per_minute, per_hour).await?;
+            audit::record(&mut tx, &audit::Entry::by_operator("tenant.limits", &slug)).await?;
+            tx.commit().await?;
+            Ok(())
+        }
+        Tenant::Suspend { slug } => set_suspended(db, &slug, true).await,
+        Tenant::Resume { slug } => set_suspended(db, &slug, false).await,
+    }
+}
+
+async fn set_suspended(db: &Db, slug: &str, suspended: bool) -> anyhow::Result<()> {
+    let key = find(db, slug).await?;
+    let mut tx = db.tenant(key.id).await?;
+    tenant::set_suspended(&mut tx, suspended).await?;
+    let action = if suspended { "tenant.suspend" } else { "tenant.resume" };
+    audit::record(&mut tx, &audit::Entry::by_operator(action, slug)).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+async fn run_user(what: User, db: &Db) -> anyhow::Result<()> {
+    let User::Create { tenant, email, name, role, password } = what;
+    let role: Role = role.into();
+    if !email.contains('@') || email.chars().any(char::is_control) {
+        bail!("{email:?} is no address");
+    }
+    let password = match password {
+        Some(password) => Secret::new(password),
+        None => Secret::new(read_line().context("the password is read from standard input, or given by --password")?),
+    };
+    if password.expose().chars().count() < 8 {
+        bail!("a password has at least 8 characters");
+    }
+    let key = find(db, &tenant).await?;
+    let hash = password::hash(password).await?;
+    let mut tx = db.tenant(key.id).await?;
+    let id = match user::create(&mut tx, &email, &name.unwrap_or_default(), role, &hash).await {
+        Err(DbError::Duplicate(_)) => bail!("{tenant} has a user {email} already"),
+        created => created?,
+    };
+    audit::record(&mut tx, &audit::Entry::by_operator("user.create", &id.to_string())).await?;
+    tx.commit().await?;
+    say(&id.to_string())
+}
+
+async fn find(db: &Db, slug: &str) -> anyhow::Result<TenantKey> {
+    let mut tx = db.system().await?;
+    tenant::find(&mut tx, slug).await?.with_context(|| format!("there is no tenant {slug}"))
+}
+
+fn read_line() -> anyhow::Result<String> {
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line)?;
+    let line = line.trim_end_matches(['\r', '\n']).to_owned();
+    if line.is_empty() {
+        bail!("nothing was given");
+    }
+    Ok(line)
+}
+
+/// Writes one line of result; a closed pipe is an error, not a panic.
+fn say(line: &str) -> anyhow::Result<()> {
+    writeln!(std::io::stdout(), "{line}")?;
+    Ok(())
+}

@@ -102,7 +102,14 @@ service lmtp {{
 }
 
 /// Sockets that Postfix, `doveadm` run by others, and Dovecot's own parts with another user must reach.
+///
+/// Without the penalty socket a wrong password delays nobody; with it every client of this address would wait.
 const SERVICES: &str = "\
+service anvil {
+  unix_listener anvil-auth-penalty {
+    mode = 0
+  }
+}
 service auth {
   unix_listener auth-client {
     mode = 0666

@@ -3,6 +3,11 @@
 //! One module per subcommand that does more than start and wait. Each ends by returning, so that the stack is
 //! dropped; nothing here calls `exit` while one is alive.
 
+mod bench;
+mod demo;
+mod interrupts;
+mod product;
+
 use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::path::PathBuf;
@@ -13,7 +18,8 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use devstack::{Endpoints, Options, Stack};
 use tokio::process::Command;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::interrupts::Interrupts;
 
 /// Real PostgreSQL, Redis, Dovecot and Postfix as private child processes.
 #[derive(Parser)]
@@ -41,6 +47,10 @@ enum Subcommands {
         #[arg(long)]
         until_eof: bool,
     },
+    /// The whole product with two filled mailboxes; prints curl lines to try.
+    Demo(demo::Arguments),
+    /// Measures the product against mbsync and by the clock; prints a table and JSON.
+    Bench(bench::Arguments),
 }
 
 #[derive(Args)]
@@ -63,32 +73,17 @@ impl StackArguments {
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<ExitCode> {
-    match Cli::parse().command {
+async fn main() -> ExitCode {
+    let result = match Cli::parse().command {
         Subcommands::Run { stack, command } => run(stack, &command).await,
         Subcommands::Up { stack, until_eof } => up(stack, until_eof).await,
-    }
-}
-
-/// SIGINT, SIGTERM and SIGHUP; listened to from before the servers start, so that none ends us half-way.
-struct Interrupts([Signal; 3]);
-
-impl Interrupts {
-    fn new() -> Result<Self> {
-        let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
-        let [interrupt, terminate, hangup] = kinds.map(signal);
-        Ok(Self([interrupt?, terminate?, hangup?]))
-    }
-
-    /// Waits for the next one.
-    async fn next(&mut self) {
-        let Self([interrupt, terminate, hangup]) = self;
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = hangup.recv() => {}
-        }
-    }
+        Subcommands::Demo(arguments) => demo::run(arguments).await,
+        Subcommands::Bench(arguments) => bench::run(arguments).await,
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("devstack: {error:#}");
+        ExitCode::FAILURE
+    })
 }
 
 async fn start(options: Options, interrupts: &mut Interrupts) -> Result<Option<Stack>> {

@@ -3,7 +3,6 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::net::{Ipv4Addr, TcpStream};
-use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -61,7 +60,7 @@ impl Spawner {
         }
         let child = quiet(&mut command, log)?.spawn().with_context(|| describe(&command))?;
         let pid = child.id();
-        self.watchdog.end_with(signal, pid)?;
+        self.watchdog.end_server(signal, pid)?;
         self.children.lock().map_err(|_| anyhow!("a starting thread panicked"))?.0.push(child);
         Ok(pid)
     }
@@ -70,7 +69,7 @@ impl Spawner {
     pub(crate) fn finish(&self, mut command: Command, log: &Path) -> Result<()> {
         let mut child =
             quiet(&mut command, log)?.process_group(0).spawn().with_context(|| describe(&command))?;
-        self.watchdog.end_with("TERM", child.id())?;
+        self.watchdog.end_server("TERM", child.id())?;
         let status = child.wait()?;
         self.watchdog.forget(child.id())?;
         if !status.success() {
@@ -144,9 +143,12 @@ pub fn signal(name: &str, pid: u32) -> Result<()> {
     if status.success() { Ok(()) } else { bail!("no process {pid}") }
 }
 
-/// Whether this process is root.
+/// Whether this process may do as root.
 pub(crate) fn is_root() -> bool {
-    std::fs::metadata("/proc/self").is_ok_and(|m| m.uid() == 0)
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    // Real, effective, saved and file system user id.
+    let uids = status.lines().find_map(|line| line.strip_prefix("Uid:")).unwrap_or_default();
+    uids.split_whitespace().nth(1) == Some("0")
 }
 
 /// `program` run as the first of `users` that exists when we are root, as ourselves otherwise.

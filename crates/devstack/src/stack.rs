@@ -110,7 +110,8 @@ impl Stack {
         &self.endpoints
     }
 
-    /// Has another child of this process ended (by SIGTERM, then SIGKILL to its process group) when the stack ends.
+    /// Has another child of this process ended (by SIGTERM, after 5 s by SIGKILL to its process group)
+    /// when the stack ends, before its servers are.
     ///
     /// # Errors
     /// Only when the watchdog was killed by somebody.
@@ -124,7 +125,7 @@ impl Stack {
     /// Only when the watchdog was killed by somebody.
     pub fn adopt_pid(&self, pid: u32) -> Result<()> {
         let spawner = self.spawner.as_ref().ok_or_else(|| anyhow!("the stack is ending"))?;
-        spawner.watchdog().end_with("TERM", pid)
+        spawner.watchdog().end_user(pid)
     }
 
     /// Takes back [`Stack::adopt`] for a child that has ended.

@@ -14,36 +14,44 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 
-/// Lines in: `end SIGNAL PID` (signal it at the end), `forget PID`, `remove DIR` (delete it at the very end).
-/// At the end: newest first, each gets its signal; what is alive after 5 s is killed with its process group.
+/// Lines in: `server SIGNAL PID`, `user SIGNAL PID` (signal it at the end), `forget PID`, `remove DIR` (delete it at
+/// the very end). At the end the users of the servers get their signals first, then the servers; what is alive of
+/// either after 5 s is killed with its process group.
 const SCRIPT: &str = r#"
 trap '' INT TERM HUP QUIT PIPE
-list= remove=
+servers= users= remove=
+without() { for e in $2; do [ "${e%%:*}" = "$1" ] || printf '%s ' "$e"; done; }
 while read -r verb a b; do
   case $verb in
-    end) list="$b:$a $list" ;;
-    forget) kept=; for e in $list; do [ "${e%%:*}" = "$a" ] || kept="$kept$e "; done; list=$kept ;;
+    server) servers="$b:$a $servers" ;;
+    user) users="$b:$a $users" ;;
+    forget) servers=$(without "$a" "$servers") users=$(without "$a" "$users") ;;
     remove) remove="$a${b:+ $b}" ;;
   esac
 done
 alive() { kill -0 "$1" 2>/dev/null && ! grep -q '^State:.Z' "/proc/$1/status" 2>/dev/null; }
-for e in $list; do kill -"${e#*:}" "${e%%:*}" 2>/dev/null; done
-tries=0
-while [ $tries -lt 100 ]; do
-  left=; for e in $list; do alive "${e%%:*}" && left=1; done
-  [ -n "$left" ] || break
-  tries=$((tries + 1)); sleep 0.05
-done
-for e in $list; do
-  if alive "${e%%:*}"; then kill -KILL "${e%%:*}" 2>/dev/null; fi
-  kill -KILL -- "-${e%%:*}" 2>/dev/null
-done
+finish() {
+  for e in $1; do kill -"${e#*:}" "${e%%:*}" 2>/dev/null; done
+  tries=0
+  while [ $tries -lt 100 ]; do
+    left=; for e in $1; do alive "${e%%:*}" && left=1; done
+    [ -n "$left" ] || break
+    tries=$((tries + 1)); sleep 0.05
+  done
+  for e in $1; do
+    if alive "${e%%:*}"; then kill -KILL "${e%%:*}" 2>/dev/null; fi
+    kill -KILL -- "-${e%%:*}" 2>/dev/null
+  done
+}
+finish "$users"
+finish "$servers"
 [ -z "$remove" ] || { rm -rf -- "$remove" 2>/dev/null || { sleep 0.3; rm -rf -- "$remove"; }; }
 exit 0
 "#;
 
-/// How long an orderly end may take before we stop waiting for it; the shell itself gives servers 5 s.
-const PATIENCE: Duration = Duration::from_secs(12);
+/// How long an orderly end may take before we stop waiting for it; the shell itself gives users and servers
+/// 5 s each.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// A running watchdog; dropping it ends everything registered and waits for that.
 pub(crate) struct Watchdog {
@@ -67,9 +75,14 @@ impl Watchdog {
         Ok(Self { shell, pipe })
     }
 
-    /// Has `pid` (and at the very end its process group) ended by `name`, a signal such as `TERM`.
-    pub(crate) fn end_with(&self, name: &str, pid: u32) -> Result<()> {
-        self.say(&format!("end {name} {pid}\n"))
+    /// Has the server `pid` (and at last its process group) ended by `name`, a signal such as `TERM`.
+    pub(crate) fn end_server(&self, name: &str, pid: u32) -> Result<()> {
+        self.say(&format!("server {name} {pid}\n"))
+    }
+
+    /// Has a user of the servers ended by SIGTERM, before they are.
+    pub(crate) fn end_user(&self, pid: u32) -> Result<()> {
+        self.say(&format!("user TERM {pid}\n"))
     }
 
     /// `pid` has ended and was reaped: its number may now belong to a stranger.

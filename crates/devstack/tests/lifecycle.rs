@@ -9,7 +9,7 @@ use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use devstack::{Endpoints, Options, Stack};
+use devstack::{Endpoints, Options, Shared, Stack};
 
 /// All living processes below `root`, by `/proc`.
 fn descendants(root: u32) -> Vec<u32> {
@@ -117,6 +117,16 @@ fn run_exits_as_its_command_did() {
         .status()
         .unwrap();
     assert_eq!(status.code(), Some(7));
+}
+
+#[test]
+fn tests_share_one_stack_whether_or_not_they_run_under_one() {
+    let first = Shared::get();
+    assert_eq!(first.dir, Shared::get().dir);
+    for port in [first.imap_port, first.imaps_port, first.lmtp_port, first.smtp_port, first.submissions_port]
+    {
+        TcpStream::connect(("127.0.0.1", port)).unwrap();
+    }
 }
 
 fn doveadm(endpoints: &Endpoints, arguments: &[&str]) -> String {

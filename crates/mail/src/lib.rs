@@ -15,6 +15,7 @@ pub mod envelope;
 pub mod error;
 pub mod flags;
 pub mod mailbox;
+pub mod mime;
 pub mod modseq;
 pub mod query;
 pub mod search_index;

@@ -23,8 +23,6 @@ mod structure;
 pub mod text;
 mod transfer;
 
-pub use self::attachment::{
-    AttachmentData, AttachmentMeta, attachment, content_disposition, safe_filename,
-};
+pub use self::attachment::{AttachmentData, AttachmentMeta, attachment, content_disposition, safe_filename};
 pub use self::limits::LimitExceeded;
 pub use self::parse::{Body, ParsedMessage, body, parse};

@@ -28,6 +28,7 @@ use std::fmt::{self, Display};
 use chrono::{DateTime, FixedOffset, SecondsFormat, Utc};
 use serde_json::{Value, json};
 
+use crate::mailbox::Role;
 use crate::search_index::Prefix;
 
 mod highlight;
@@ -166,41 +167,6 @@ pub enum Place {
     Role(Role),
     /// A mailbox by its name, path or id, as typed.
     Mailbox(String),
-}
-
-/// The roles of api mailboxes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    /// `inbox`
-    Inbox,
-    /// `sent`
-    Sent,
-    /// `drafts`
-    Drafts,
-    /// `junk`, typed `spam` too
-    Junk,
-    /// `trash`
-    Trash,
-    /// `archive`
-    Archive,
-    /// `all`
-    All,
-}
-
-impl Role {
-    /// The word clients see.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Inbox => "inbox",
-            Self::Sent => "sent",
-            Self::Drafts => "drafts",
-            Self::Junk => "junk",
-            Self::Trash => "trash",
-            Self::Archive => "archive",
-            Self::All => "all",
-        }
-    }
 }
 
 /// What `is:` asks for.

@@ -84,7 +84,8 @@ mod tests {
 
     #[test]
     fn every_count_has_its_limit() {
-        let parts = format!("Content-Type: multipart/mixed; boundary=b\r\n\r\n{}", "--b\r\n\r\nx\r\n".repeat(10_001));
+        let parts =
+            format!("Content-Type: multipart/mixed; boundary=b\r\n\r\n{}", "--b\r\n\r\nx\r\n".repeat(10_001));
         assert_eq!(check(parts.as_bytes()), Err(LimitExceeded::Parts));
         assert_eq!(check("A: b\r\n".repeat(1001).as_bytes()), Err(LimitExceeded::Headers));
         assert_eq!(check(format!("A: {}", "x".repeat(102_401)).as_bytes()), Err(LimitExceeded::HeaderSize));

@@ -117,7 +117,8 @@ impl<'a> Walker<'a> {
         if self.header_bytes > MAX_HEADERS_BYTES {
             return Err(LimitExceeded::HeadersSize);
         }
-        let in_digest = parent.and_then(|p| self.parts.get(p)).is_some_and(|p| p.info.is("multipart", "digest"));
+        let in_digest =
+            parent.and_then(|p| self.parts.get(p)).is_some_and(|p| p.info.is("multipart", "digest"));
         let info = part_info(&block.headers, in_digest);
         let index = self.parts.len();
         let boundary = (info.kind == "multipart")
@@ -252,13 +253,14 @@ fn read_mime_headers(part: &mail_parser::MessagePart<'_>, info: &mut PartInfo) {
         }
     }
     info.content_id = part.content_id().map(|id| id.trim().trim_matches(['<', '>']).to_owned());
-    let transfer = match part.headers.iter().find(|h| h.name == mail_parser::HeaderName::ContentTransferEncoding) {
-        Some(h) => match &h.value {
-            HeaderValue::Text(t) => t.trim().to_ascii_lowercase(),
-            _ => String::new(),
-        },
-        None => String::new(),
-    };
+    let transfer =
+        match part.headers.iter().find(|h| h.name == mail_parser::HeaderName::ContentTransferEncoding) {
+            Some(h) => match &h.value {
+                HeaderValue::Text(t) => t.trim().to_ascii_lowercase(),
+                _ => String::new(),
+            },
+            None => String::new(),
+        };
     info.transfer = match transfer.as_str() {
         "base64" => Transfer::Base64,
         "quoted-printable" => Transfer::QuotedPrintable,
@@ -314,7 +316,10 @@ mod tests {
 
     #[test]
     fn a_boundary_that_never_comes_leaves_text() {
-        expect("Content-Type: multipart/mixed; boundary=zz\r\n\r\n--aa\r\nhello", &[("text/plain", "--aa\r\nhello")]);
+        expect(
+            "Content-Type: multipart/mixed; boundary=zz\r\n\r\n--aa\r\nhello",
+            &[("text/plain", "--aa\r\nhello")],
+        );
         expect("Content-Type: multipart/mixed\r\n\r\nhello", &[("text/plain", "hello")]);
     }
 
@@ -324,7 +329,13 @@ mod tests {
             "Content-Type: multipart/mixed; boundary=a\r\n\r\n--a\r\nContent-Type: message/rfc822\r\n\r\n\
              Subject: in\r\nContent-Type: multipart/mixed; boundary=i\r\n\r\n--i\r\n\r\ninner\r\n--i--\r\n\
              --a\r\n\r\nouter\r\n--a--\r\n",
-            &[("text/plain", "outer")],
+            &[
+                (
+                    "message/rfc822",
+                    "Subject: in\r\nContent-Type: multipart/mixed; boundary=i\r\n\r\n--i\r\n\r\ninner\r\n--i--\r\n",
+                ),
+                ("text/plain", "outer"),
+            ],
         );
         let raw = b"Content-Type: multipart/digest; boundary=a\r\n\r\n--a\r\n\r\nSubject: one\r\n\r\nx\r\n--a--\r\n";
         let parts = walk(raw).unwrap();
@@ -334,7 +345,10 @@ mod tests {
 
     #[test]
     fn a_part_without_headers_or_blank_line_is_its_text() {
-        expect("Content-Type: multipart/mixed; boundary=a\r\n\r\n--a\r\nhello\r\n--a--", &[("text/plain", "hello")]);
+        expect(
+            "Content-Type: multipart/mixed; boundary=a\r\n\r\n--a\r\nhello\r\n--a--",
+            &[("text/plain", "hello")],
+        );
     }
 
     #[test]

@@ -5,7 +5,8 @@ use chrono::{DateTime, Days, FixedOffset, Months, NaiveDate, NaiveTime, TimeDelt
 
 use unicode_normalization::char::is_combining_mark;
 
-use super::{Field, Place, Role, Status, Term, Words};
+use super::{Field, Place, Status, Term, Words};
+use crate::mailbox::Role;
 use crate::search_index::tokens;
 
 /// What relative values refer to.
@@ -106,18 +107,11 @@ pub(super) fn term(operator: Operator, text: &str, quoted: bool, context: Contex
 }
 
 fn place(text: &str) -> Place {
-    let role = match text.to_ascii_lowercase().as_str() {
-        "anywhere" => return Place::Anywhere,
-        "inbox" => Role::Inbox,
-        "sent" => Role::Sent,
-        "drafts" => Role::Drafts,
-        "junk" | "spam" => Role::Junk,
-        "trash" => Role::Trash,
-        "archive" => Role::Archive,
-        "all" => Role::All,
-        _ => return Place::Mailbox(text.to_owned()),
-    };
-    Place::Role(role)
+    if text.eq_ignore_ascii_case("anywhere") {
+        return Place::Anywhere;
+    }
+    let role = Role::parse(text).or(text.eq_ignore_ascii_case("spam").then_some(Role::Junk));
+    role.map_or_else(|| Place::Mailbox(text.to_owned()), Place::Role)
 }
 
 fn status(text: &str) -> Result<Status, String> {

@@ -1,0 +1,82 @@
+//! What belongs to one request from its first byte to its last: id, client address, and what was learned on the way.
+
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
+
+use axum::extract::FromRequestParts;
+use http::request::Parts;
+
+use crate::error::ApiError;
+
+#[derive(Debug, Default)]
+struct Learned {
+    rate_headers: Option<(String, String)>,
+    body_hash: Option<[u8; 32]>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    request_id: String,
+    address: Option<IpAddr>,
+    path: String,
+    learned: Mutex<Learned>,
+}
+
+/// The request's own facts; the edge puts it into the extensions of every request.
+#[derive(Debug, Clone)]
+pub struct Context(Arc<Inner>);
+
+impl Context {
+    pub(crate) fn new(request_id: String, address: Option<IpAddr>, path: String) -> Self {
+        Self(Arc::new(Inner { request_id, address, path, learned: Mutex::default() }))
+    }
+
+    /// The id in `X-Request-Id`, the log and every problem.
+    #[must_use]
+    pub fn request_id(&self) -> &str {
+        &self.0.request_id
+    }
+
+    /// The client, behind trusted proxies if there are any.
+    #[must_use]
+    pub fn address(&self) -> Option<IpAddr> {
+        self.0.address
+    }
+
+    /// The path that was asked for, without the query.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.0.path
+    }
+
+    pub(crate) fn set_rate_headers(&self, policy: String, state: String) {
+        if let Ok(mut learned) = self.0.learned.lock() {
+            learned.rate_headers = Some((policy, state));
+        }
+    }
+
+    pub(crate) fn rate_headers(&self) -> Option<(String, String)> {
+        self.0.learned.lock().ok().and_then(|l| l.rate_headers.clone())
+    }
+
+    pub(crate) fn set_body_hash(&self, hash: [u8; 32]) {
+        if let Ok(mut learned) = self.0.learned.lock() {
+            learned.body_hash = Some(hash);
+        }
+    }
+
+    pub(crate) fn body_hash(&self) -> Option<[u8; 32]> {
+        self.0.learned.lock().ok().and_then(|l| l.body_hash)
+    }
+
+    pub(crate) fn of(parts: &Parts) -> Self {
+        parts.extensions.get::<Self>().cloned().unwrap_or_else(|| Self::new(String::new(), None, String::new()))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Context {
+    type Rejection = ApiError;
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        Ok(Self::of(parts))
+    }
+}

@@ -1,0 +1,186 @@
+//! A constructor for every code of the API: status, title and code are paired here and nowhere else.
+
+use http::{StatusCode, header};
+
+use super::{ApiError, FieldError};
+
+macro_rules! plain {
+    ($($(#[$doc:meta])* $name:ident: $status:ident, $code:literal, $title:literal;)*) => {$(
+        $(#[$doc])*
+        #[must_use]
+        pub fn $name(detail: impl Into<String>) -> Self {
+            Self::new(StatusCode::$status, $code, $title, detail)
+        }
+    )*};
+}
+
+impl ApiError {
+    plain! {
+        /// A parameter of path or query cannot be read.
+        invalid_parameter: BAD_REQUEST, "invalid-parameter", "A parameter is not valid";
+        /// A cursor is not one of ours, or belongs to another list.
+        invalid_cursor: BAD_REQUEST, "invalid-cursor", "The cursor does not belong to this list";
+        /// The search query cannot be read; add the column.
+        invalid_query: BAD_REQUEST, "invalid-query", "The search query is not valid";
+        /// The body is not JSON.
+        malformed_json: BAD_REQUEST, "malformed-json", "The body is not valid JSON";
+        /// No tenant was named.
+        tenant_required: BAD_REQUEST, "tenant-required", "No tenant was named";
+        /// The tenant was named twice, in two ways, or in a form that is none.
+        invalid_tenant: BAD_REQUEST, "invalid-tenant", "The tenant is not named properly";
+        /// The key is empty, too long or there twice.
+        invalid_idempotency_key: BAD_REQUEST, "invalid-idempotency-key", "The Idempotency-Key is not valid";
+        /// The tenant was switched off by the operator.
+        tenant_suspended: FORBIDDEN, "tenant-suspended", "This tenant is suspended";
+        /// The sender is not an identity of the account.
+        sender_not_allowed: FORBIDDEN, "sender-not-allowed", "This sender is not an identity of the account";
+        /// The caller may not do this.
+        insufficient_scope: FORBIDDEN, "insufficient-scope", "This needs more rights";
+        /// None of the acceptable forms can be made.
+        not_acceptable: NOT_ACCEPTABLE, "not-acceptable", "No acceptable representation";
+        /// The body did not arrive in time.
+        request_timeout: REQUEST_TIMEOUT, "request-timeout", "The request took too long to arrive";
+        /// The address is connected already.
+        account_exists: CONFLICT, "account-exists", "This address is connected already";
+        /// It is too late for that.
+        already_sending: CONFLICT, "already-sending", "The message is on its way already";
+        /// `If-Match` names another version.
+        precondition_failed: PRECONDITION_FAILED, "precondition-failed", "The object has changed";
+        /// The body is over the limit of the route.
+        payload_too_large: PAYLOAD_TOO_LARGE, "payload-too-large", "The body is too large";
+        /// The body's type, charset or encoding is not read here.
+        unsupported_media_type: UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "The body's type is not supported";
+        /// The range lies outside.
+        range_not_satisfiable: RANGE_NOT_SATISFIABLE, "range-not-satisfiable", "The range cannot be satisfied";
+        /// Fields are missing, of the wrong type, or not among those there are; add them.
+        validation: UNPROCESSABLE_ENTITY, "validation-error", "The input is not valid";
+        /// A header field contains what it must not.
+        invalid_header: UNPROCESSABLE_ENTITY, "invalid-header", "A header field is not valid";
+        /// A mail address cannot be used.
+        invalid_address: UNPROCESSABLE_ENTITY, "invalid-address", "A mail address is not valid";
+        /// This header is not the client's to set.
+        header_not_allowed: UNPROCESSABLE_ENTITY, "header-not-allowed", "This header cannot be set";
+        /// Nobody to send to.
+        no_recipients: UNPROCESSABLE_ENTITY, "no-recipients", "The message has no recipients";
+        /// Too many to send to.
+        too_many_recipients: UNPROCESSABLE_ENTITY, "too-many-recipients", "The message has too many recipients";
+        /// The time to send at is past or has no zone.
+        invalid_send_at: UNPROCESSABLE_ENTITY, "invalid-send-at", "The time to send at is not valid";
+        /// The host may not be connected to.
+        host_not_allowed: UNPROCESSABLE_ENTITY, "host-not-allowed", "This host may not be connected to";
+        /// The host's name has no address.
+        host_not_found: UNPROCESSABLE_ENTITY, "host-not-found", "The host was not found";
+        /// The port may not be connected to.
+        port_not_allowed: UNPROCESSABLE_ENTITY, "port-not-allowed", "This port may not be connected to";
+        /// The mail server refused the credentials.
+        upstream_auth_failed: UNPROCESSABLE_ENTITY, "upstream-auth-failed", "The mail server refused the credentials";
+        /// The mail server cannot be reached.
+        upstream_unreachable: UNPROCESSABLE_ENTITY, "upstream-unreachable", "The mail server cannot be reached";
+        /// The key was used for something else.
+        idempotency_key_reused: UNPROCESSABLE_ENTITY, "idempotency-key-reused", "The Idempotency-Key was used for another request";
+        /// `If-Match` is needed.
+        precondition_required: PRECONDITION_REQUIRED, "precondition-required", "If-Match is required";
+        /// Something this service needs is away.
+        unavailable: SERVICE_UNAVAILABLE, "unavailable", "The service is not available";
+    }
+
+    fn unauthorized(code: &str, title: &str, detail: &str, challenge: &str) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, code, title, detail).with_header(header::WWW_AUTHENTICATE, challenge)
+    }
+
+    /// 401: nothing usable was sent.
+    #[must_use]
+    pub fn unauthenticated() -> Self {
+        Self::unauthorized("unauthenticated", "Authentication is required", "send Authorization: Bearer with an access token", "Bearer")
+    }
+
+    /// 401: the token is not one of ours, or its session is over.
+    #[must_use]
+    pub fn invalid_token() -> Self {
+        Self::unauthorized("invalid-token", "The token is not valid", "log in again", "Bearer error=\"invalid_token\"")
+    }
+
+    /// 401: the token was good once.
+    #[must_use]
+    pub fn token_expired() -> Self {
+        let challenge = "Bearer error=\"invalid_token\", error_description=\"expired\"";
+        Self::unauthorized("token-expired", "The token has expired", "refresh it or log in again", challenge)
+    }
+
+    /// 401: no such user, or not its password; deliberately the same.
+    #[must_use]
+    pub fn invalid_credentials() -> Self {
+        Self::unauthorized("invalid-credentials", "The credentials are not valid", "address, password or tenant is wrong", "Bearer")
+    }
+
+    /// 403: the tenant is not the caller's, or there is none of that name; deliberately the same.
+    #[must_use]
+    pub fn tenant_forbidden() -> Self {
+        Self::new(StatusCode::FORBIDDEN, "tenant-forbidden", "This tenant is not yours", "the token belongs to another tenant")
+    }
+
+    /// 404: nobody's, or another tenant's; deliberately the same.
+    #[must_use]
+    pub fn not_found() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not-found", "Not found", "there is no such object or path")
+    }
+
+    /// 405; the router adds `Allow`.
+    #[must_use]
+    pub fn method_not_allowed() -> Self {
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "The method is not allowed", "see the Allow header")
+    }
+
+    /// 409: the first request with this key has not ended.
+    #[must_use]
+    pub fn idempotency_in_progress() -> Self {
+        let title = "A request with this Idempotency-Key is running";
+        Self::new(StatusCode::CONFLICT, "idempotency-in-progress", title, "try again in a second")
+            .with_header(header::RETRY_AFTER, "1")
+    }
+
+    /// 429 with the seconds to wait.
+    #[must_use]
+    pub fn rate_limited(retry_after_seconds: u64) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "rate-limited", "Too many requests", "see the Retry-After header")
+            .with_header(header::RETRY_AFTER, &retry_after_seconds.max(1).to_string())
+    }
+
+    /// 422 for one field, with the code `validation-error`.
+    #[must_use]
+    pub fn invalid_field(pointer: &str, code: &str, detail: &str) -> Self {
+        Self::validation(detail).with_errors([FieldError::new(pointer, code, detail)])
+    }
+
+    /// 422 `validation-error`: an id in the body that is nobody's or another tenant's.
+    #[must_use]
+    pub fn unknown_reference(pointer: &str) -> Self {
+        Self::invalid_field(pointer, "unknown", "there is no such object")
+    }
+
+    /// 500: a defect of ours; the cause goes to the log.
+    #[must_use]
+    pub fn internal(cause: impl Into<anyhow::Error>) -> Self {
+        Self::bare_internal().with_cause(cause)
+    }
+
+    pub(crate) fn bare_internal() -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "An internal error", "the log has the cause under this request's id")
+    }
+
+    /// The problem for a status that the framework answered by itself.
+    pub(crate) fn from_status(status: StatusCode) -> Self {
+        match status {
+            StatusCode::BAD_REQUEST => Self::invalid_parameter("the request cannot be read"),
+            StatusCode::NOT_FOUND => Self::not_found(),
+            StatusCode::METHOD_NOT_ALLOWED => Self::method_not_allowed(),
+            StatusCode::REQUEST_TIMEOUT => Self::request_timeout("the request did not arrive in time"),
+            StatusCode::PAYLOAD_TOO_LARGE => Self::payload_too_large("the body is over the limit of this route"),
+            StatusCode::UNSUPPORTED_MEDIA_TYPE => Self::unsupported_media_type("this type is not read here"),
+            StatusCode::UNPROCESSABLE_ENTITY => Self::validation("the input cannot be used"),
+            StatusCode::SERVICE_UNAVAILABLE => Self::unavailable("try again later"),
+            other if other.is_server_error() => Self::bare_internal(),
+            other => Self::new(other, "refused", other.canonical_reason().unwrap_or("Refused"), "the request was refused"),
+        }
+    }
+}

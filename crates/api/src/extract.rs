@@ -1,0 +1,252 @@
+//! The extractors of path, query and body. Each refuses with a problem document and the status the API promises.
+//!
+//! In a handler they stand in the order in which they refuse: [`crate::caller::Caller`] (token, tenant, limit, `Accept`
+//! and content type), [`PathId`] or [`Path`], [`Query`], [`crate::idempotency::IdempotencyKey`], then one of [`Json`],
+//! [`JsonNul`], [`Raw`]. A type for a body or a query is a plain struct with `Deserialize`; unknown fields are refused
+//! without saying so, hence do not use `flatten` (it hides the list of fields).
+
+pub mod body;
+pub mod negotiate;
+mod typed;
+mod value;
+
+use std::str::FromStr;
+
+use axum::extract::{FromRequest, FromRequestParts, RawPathParams, Request};
+use http::request::Parts;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha256};
+
+use crate::context::Context;
+use crate::error::{ApiError, FieldError};
+
+pub use body::Pace;
+pub use negotiate::Rules;
+
+/// Faults told at once.
+const MAX_FAULTS: usize = 50;
+
+/// A JSON body. Refuses 415, 413, 408, 400 `malformed-json`, and 422 `validation-error` with pointers (NUL included).
+#[derive(Debug)]
+pub struct Json<T>(pub T);
+
+/// As [`Json`], but a NUL in a string is left to the handler (header fields have a code of their own for it).
+#[derive(Debug)]
+pub struct JsonNul<T>(pub T);
+
+/// The bytes of the body, whatever they are, within `Rules::body_limit`.
+#[derive(Debug)]
+pub struct Raw(pub bytes::Bytes);
+
+/// The parameters of the query. An unknown, doubled or unreadable one is 400 `invalid-parameter`.
+#[derive(Debug)]
+pub struct Query<T>(pub T);
+
+/// The parameters of the path as a struct; 400 `invalid-parameter`.
+#[derive(Debug)]
+pub struct Path<T>(pub T);
+
+/// The one id of the path; 400 `invalid-parameter` when it is malformed.
+#[derive(Debug)]
+pub struct PathId<Id>(pub Id);
+
+/// The rules of the route that `parts` came in by.
+pub(crate) fn rules(parts: &Parts) -> Rules {
+    parts.extensions.get::<Rules>().copied().unwrap_or_default()
+}
+
+/// Reads bytes as JSON and as a `T`.
+///
+/// # Errors
+/// 400 `malformed-json` or 422 `validation-error`.
+pub fn from_json<T: DeserializeOwned>(bytes: &[u8], nul_allowed: bool) -> Result<T, ApiError> {
+    let value = value::parse(bytes).map_err(ApiError::malformed_json)?;
+    from_value(&value, nul_allowed)
+}
+
+/// Reads a JSON value as a `T`.
+///
+/// # Errors
+/// 422 `validation-error`.
+pub fn from_value<T: DeserializeOwned>(value: &Value, nul_allowed: bool) -> Result<T, ApiError> {
+    let mut faults = Vec::new();
+    if !nul_allowed {
+        let mut found = Vec::new();
+        value::find_nul(value, "", &mut found, MAX_FAULTS);
+        faults.extend(found.into_iter().map(|p| FieldError::new(p, "nul", "a NUL is not allowed")));
+    }
+    match typed::read(value, false) {
+        Ok(read) if faults.is_empty() => return Ok(read),
+        Ok(_) => {}
+        Err(more) => faults.extend(more),
+    }
+    faults.truncate(MAX_FAULTS);
+    Err(ApiError::validation("see errors for the fields").with_errors(faults))
+}
+
+async fn read_json<T: DeserializeOwned>(request: Request, nul_allowed: bool) -> Result<T, ApiError> {
+    let (parts, body) = request.into_parts();
+    if negotiate::has_body(&parts.headers) {
+        negotiate::check_json_type(&parts.headers)?;
+    }
+    let bytes = body::read(&parts.headers, body, rules(&parts).body_limit, Pace::Whole).await?;
+    let value = value::parse(&bytes).map_err(ApiError::malformed_json)?;
+    // Keys are sorted by the map, so equal bodies hash alike however they were written.
+    let canonical = serde_json::to_vec(&value).map_err(ApiError::internal)?;
+    Context::of(&parts).set_body_hash(Sha256::digest(canonical).into());
+    from_value(&value, nul_allowed)
+}
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
+    type Rejection = ApiError;
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        read_json(request, false).await.map(Json)
+    }
+}
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonNul<T> {
+    type Rejection = ApiError;
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        read_json(request, true).await.map(JsonNul)
+    }
+}
+
+/// An optional body: nothing when the request has none.
+impl<S: Send + Sync, T: DeserializeOwned> axum::extract::OptionalFromRequest<S> for Json<T> {
+    type Rejection = ApiError;
+    async fn from_request(request: Request, _: &S) -> Result<Option<Self>, ApiError> {
+        if !negotiate::has_body(request.headers()) {
+            return Ok(None);
+        }
+        read_json(request, false).await.map(|v| Some(Json(v)))
+    }
+}
+
+impl<S: Send + Sync> FromRequest<S> for Raw {
+    type Rejection = ApiError;
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        let (parts, body) = request.into_parts();
+        negotiate::check_encoding(&parts.headers)?;
+        let bytes = body::read(&parts.headers, body, rules(&parts).body_limit, Pace::EachPiece).await?;
+        Context::of(&parts).set_body_hash(Sha256::digest(&bytes).into());
+        Ok(Self(bytes))
+    }
+}
+
+fn bad_parameters(faults: Vec<FieldError>) -> ApiError {
+    let detail = faults.iter().map(|f| format!("{}: {}", f.pointer.trim_start_matches('/'), f.detail)).collect::<Vec<_>>();
+    ApiError::invalid_parameter(detail.join("; ")).with_errors(faults)
+}
+
+/// Reads `name=value` pairs as a `T`.
+///
+/// # Errors
+/// 400 `invalid-parameter`.
+pub fn from_query<T: DeserializeOwned>(query: &str) -> Result<T, ApiError> {
+    let mut map = Map::new();
+    for (name, text) in form_pairs(query).map_err(|e| ApiError::invalid_parameter(format!("the query is not valid: {e}")))? {
+        if text.contains('\0') || name.contains('\0') {
+            return Err(bad_parameters(vec![FieldError::new(format!("/{}", name.replace('\0', "")), "nul", "a NUL is not allowed")]));
+        }
+        if map.contains_key(&name) {
+            return Err(bad_parameters(vec![FieldError::new(format!("/{name}"), "twice", "the parameter is there twice")]));
+        }
+        map.insert(name, Value::String(text));
+    }
+    typed::read(&Value::Object(map), true).map_err(bad_parameters)
+}
+
+/// The pairs of `application/x-www-form-urlencoded` text.
+///
+/// # Errors
+/// What is wrong with the encoding.
+pub fn form_pairs(text: &str) -> Result<Vec<(String, String)>, &'static str> {
+    let pieces = text.split('&').filter(|p| !p.is_empty());
+    pieces
+        .map(|piece| {
+            let (name, value) = piece.split_once('=').unwrap_or((piece, ""));
+            Ok((percent_decode(name)?, percent_decode(value)?))
+        })
+        .collect()
+}
+
+fn percent_decode(text: &str) -> Result<String, &'static str> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'+' => out.push(b' '),
+            b'%' => {
+                let digit = |b: Option<u8>| b.and_then(|b| char::from(b).to_digit(16));
+                let (Some(high), Some(low)) = (digit(bytes.next()), digit(bytes.next())) else {
+                    return Err("a percent sign without two hexadecimal digits");
+                };
+                out.push(u8::try_from(high * 16 + low).unwrap_or_default());
+            }
+            other => out.push(other),
+        }
+    }
+    String::from_utf8(out).map_err(|_| "not UTF-8")
+}
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
+    type Rejection = ApiError;
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        from_query(parts.uri.query().unwrap_or_default()).map(Query)
+    }
+}
+
+async fn path_params<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<Map<String, Value>, ApiError> {
+    let bad = |_| ApiError::invalid_parameter("the path is not valid UTF-8");
+    let params = RawPathParams::from_request_parts(parts, state).await.map_err(bad)?;
+    Ok(params.iter().map(|(name, text)| (name.to_owned(), Value::String(text.to_owned()))).collect())
+}
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Path<T> {
+    type Rejection = ApiError;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let params = path_params(parts, state).await?;
+        typed::read(&Value::Object(params), true).map(Path).map_err(bad_parameters)
+    }
+}
+
+impl<S: Send + Sync, Id: FromStr> FromRequestParts<S> for PathId<Id> {
+    type Rejection = ApiError;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let params = path_params(parts, state).await?;
+        let text = params.values().next().and_then(Value::as_str).unwrap_or_default();
+        text.parse().map(PathId).map_err(|_| ApiError::invalid_parameter("the id in the path is not a UUID"))
+    }
+}
+
+/// Refuses any query parameter: for routes that have none.
+#[derive(Debug, serde::Deserialize)]
+pub struct NoQuery {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn query_text_is_decoded_once_and_strictly() {
+        assert_eq!(form_pairs("a=b%20c+d&&e=%C3%A9&f").unwrap(), [("a", "b c d"), ("e", "é"), ("f", "")].map(|(a, b)| (a.to_owned(), b.to_owned())));
+        for bad in ["a=%", "a=%4", "a=%zz", "a=%ff"] {
+            assert!(form_pairs(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn doubled_unknown_and_nul_parameters_are_400() {
+        #[derive(Debug, serde::Deserialize)]
+        struct Q {
+            a: Option<u8>,
+        }
+        assert_eq!(from_query::<Q>("a=3").unwrap().a, Some(3));
+        for bad in ["a=3&a=3", "b=1", "a=%00", "a=300", "a="] {
+            let error = from_query::<Q>(bad).unwrap_err();
+            assert_eq!((error.status().as_u16(), error.code()), (400, "invalid-parameter"), "{bad}");
+        }
+        assert!(from_query::<NoQuery>("").is_ok() && from_query::<NoQuery>("x=1").is_err());
+    }
+}

@@ -1,0 +1,465 @@
+//! From a JSON value (or query text) to a type, with a JSON Pointer to every fault that can be found.
+//!
+//! serde stops at the first fault. To find the next one, the place of a fault is remembered and, on another pass, filled
+//! with whatever the type asks for; passes end when nothing new turns up. Unknown fields are compared against the list
+//! that a struct declares, so a request type need not say `deny_unknown_fields`.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde::de::{
+    DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, Error as _, Expected, MapAccess, SeqAccess, Unexpected,
+    VariantAccess, Visitor,
+};
+use serde::forward_to_deserialize_any;
+use serde_json::{Map, Value};
+
+use crate::error::FieldError;
+
+const MAX_PASSES: usize = 40;
+/// Fillers for a place with a fault, tried in turn: whatever text form the type asks for.
+const FILLERS: [&str; 4] = ["", "00000000-0000-0000-0000-000000000000", "2000-01-01T00:00:00Z", "a@example.org"];
+
+/// Escapes one token of a JSON Pointer (RFC 6901 §3).
+pub fn escape(token: &str) -> String {
+    token.replace('~', "~0").replace('/', "~1")
+}
+
+#[derive(Debug)]
+struct Fault {
+    pointer: Option<String>,
+    /// Appended to the pointer of the object it is missing from.
+    missing: Option<&'static str>,
+    code: &'static str,
+    detail: String,
+}
+
+impl Fault {
+    fn new(code: &'static str, detail: String) -> Self {
+        Self { pointer: None, missing: None, code, detail }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.detail)
+    }
+}
+
+impl std::error::Error for Fault {}
+
+impl serde::de::Error for Fault {
+    fn custom<T: fmt::Display>(message: T) -> Self {
+        Self::new("invalid", message.to_string())
+    }
+    fn invalid_type(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
+        // What was found may be a secret: only its kind is told.
+        let (code, kind) = match found {
+            Unexpected::Unit | Unexpected::Option => ("null", "null"),
+            Unexpected::Bool(_) => ("wrong-type", "a boolean"),
+            Unexpected::Unsigned(_) | Unexpected::Signed(_) | Unexpected::Float(_) => ("wrong-type", "a number"),
+            Unexpected::Str(_) | Unexpected::Char(_) => ("wrong-type", "a string"),
+            Unexpected::Seq => ("wrong-type", "an array"),
+            _ => ("wrong-type", "an object"),
+        };
+        Self::new(code, format!("{expected} is expected, not {kind}"))
+    }
+    fn invalid_value(_: Unexpected<'_>, expected: &dyn Expected) -> Self {
+        Self::new("invalid", format!("{expected} is expected"))
+    }
+    fn missing_field(field: &'static str) -> Self {
+        Self { missing: Some(field), ..Self::new("missing", "this field is required".to_owned()) }
+    }
+    fn unknown_variant(_: &str, expected: &'static [&'static str]) -> Self {
+        Self::new("invalid", format!("one of {} is expected", expected.join(", ")))
+    }
+}
+
+#[derive(Default)]
+struct Pass {
+    /// What text stands for numbers and booleans: queries and paths.
+    text: bool,
+    at: RefCell<Vec<String>>,
+    filled: BTreeMap<String, usize>,
+    unknown: RefCell<BTreeSet<String>>,
+}
+
+impl Pass {
+    fn pointer(&self) -> String {
+        self.at.borrow().iter().fold(String::new(), |all, token| format!("{all}/{token}"))
+    }
+
+    fn inside<T>(&self, token: &str, work: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
+        self.at.borrow_mut().push(escape(token));
+        let done = work().map_err(|mut fault| {
+            if fault.pointer.is_none() {
+                let at = self.pointer();
+                fault.pointer = Some(match fault.missing.take() {
+                    Some(field) => format!("{at}/{}", escape(field)),
+                    None => at,
+                });
+            }
+            fault
+        });
+        self.at.borrow_mut().pop();
+        done
+    }
+}
+
+/// Reads `value` as a `T`.
+///
+/// # Errors
+/// All faults that could be found, at least one.
+pub fn read<T: DeserializeOwned>(value: &Value, text: bool) -> Result<T, Vec<FieldError>> {
+    let mut pass = Pass { text, ..Pass::default() };
+    let mut faults: BTreeMap<String, FieldError> = BTreeMap::new();
+    for _ in 0..MAX_PASSES {
+        let outcome = T::deserialize(De { value: Some(value), pass: &pass });
+        for pointer in pass.unknown.take() {
+            let fault = FieldError::new(pointer.clone(), "unknown-field", "there is no such field");
+            faults.entry(pointer).or_insert(fault);
+        }
+        let fault = match outcome {
+            Ok(read) if faults.is_empty() => return Ok(read),
+            Ok(_) => break,
+            Err(fault) => fault,
+        };
+        let pointer = match (fault.pointer, fault.missing) {
+            (Some(pointer), _) => pointer,
+            (None, Some(field)) => format!("/{}", escape(field)),
+            (None, None) => String::new(),
+        };
+        let place = place_of(&pointer, &pass.filled);
+        let tries = pass.filled.entry(place.clone()).and_modify(|n| *n += 1).or_insert(0);
+        if *tries == 0 {
+            faults.entry(pointer.clone()).or_insert(FieldError::new(pointer, fault.code, fault.detail));
+        }
+        if *tries >= FILLERS.len() || place.is_empty() {
+            break;
+        }
+    }
+    Err(faults.into_values().collect())
+}
+
+/// The filled place that `pointer` lies in, or itself.
+fn place_of(pointer: &str, filled: &BTreeMap<String, usize>) -> String {
+    let inside = |place: &&String| pointer.strip_prefix(place.as_str()).is_some_and(|rest| rest.starts_with('/') || rest.is_empty());
+    filled.keys().find(inside).cloned().unwrap_or_else(|| pointer.to_owned())
+}
+
+/// A value at the current place of a pass; nothing stands for a field that is missing and filled.
+#[derive(Clone, Copy)]
+struct De<'a> {
+    value: Option<&'a Value>,
+    pass: &'a Pass,
+}
+
+impl De<'_> {
+    fn filler(&self) -> Option<&'static str> {
+        let tries = self.pass.filled.get(&self.pass.pointer())?;
+        FILLERS.get(*tries).copied()
+    }
+
+    fn fields(&self, fields: &'static [&'static str], object: &Map<String, Value>) {
+        let known = |key: &&String| !fields.contains(&key.as_str());
+        let at = self.pass.pointer();
+        let strangers = object.keys().filter(known).map(|key| format!("{at}/{}", escape(key)));
+        self.pass.unknown.borrow_mut().extend(strangers);
+    }
+}
+
+macro_rules! scalars {
+    ($($method:ident $visit:ident $type:ty, $expected:literal;)*) => {$(
+        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+            if self.filler().is_some() {
+                return visitor.$visit(<$type>::default());
+            }
+            match self.value {
+                Some(Value::String(text)) if self.pass.text => match text.parse::<$type>() {
+                    Ok(read) => visitor.$visit(read),
+                    Err(_) => Err(Fault::new("invalid", concat!($expected, " is expected").to_owned())),
+                },
+                _ => self.deserialize_any(visitor),
+            }
+        }
+    )*};
+}
+
+impl<'de> Deserializer<'de> for De<'_> {
+    type Error = Fault;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        if let Some(filler) = self.filler() {
+            return visitor.visit_str(filler);
+        }
+        match self.value {
+            None | Some(Value::Null) => visitor.visit_unit(),
+            Some(Value::Bool(b)) => visitor.visit_bool(*b),
+            Some(Value::Number(n)) => match (n.as_u64(), n.as_i64(), n.as_f64()) {
+                (Some(u), _, _) => visitor.visit_u64(u),
+                (_, Some(i), _) => visitor.visit_i64(i),
+                (_, _, Some(f)) => visitor.visit_f64(f),
+                _ => Err(Fault::custom("a number is out of range")),
+            },
+            Some(Value::String(text)) => visitor.visit_str(text),
+            Some(Value::Array(items)) => visitor.visit_seq(Items { items: items.iter().enumerate(), pass: self.pass }),
+            Some(Value::Object(map)) => visitor.visit_map(Entries::new(map, self.pass, None)),
+        }
+    }
+
+    scalars! {
+        deserialize_bool visit_bool bool, "true or false";
+        deserialize_i8 visit_i8 i8, "a small whole number";
+        deserialize_i16 visit_i16 i16, "a whole number";
+        deserialize_i32 visit_i32 i32, "a whole number";
+        deserialize_i64 visit_i64 i64, "a whole number";
+        deserialize_u8 visit_u8 u8, "a number from 0 to 255";
+        deserialize_u16 visit_u16 u16, "a number from 0 to 65535";
+        deserialize_u32 visit_u32 u32, "a number from 0 up";
+        deserialize_u64 visit_u64 u64, "a number from 0 up";
+        deserialize_f32 visit_f32 f32, "a number";
+        deserialize_f64 visit_f64 f64, "a number";
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        match self.value {
+            _ if self.filler().is_some() => visitor.visit_none(),
+            None | Some(Value::Null) => visitor.visit_none(),
+            Some(_) => visitor.visit_some(self),
+        }
+    }
+
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        if self.filler().is_some() {
+            return visitor.visit_seq(Items { items: [].iter().enumerate(), pass: self.pass });
+        }
+        self.deserialize_any(visitor)
+    }
+
+    fn deserialize_tuple<V: Visitor<'de>>(self, _: usize, visitor: V) -> Result<V::Value, Fault> {
+        self.deserialize_seq(visitor)
+    }
+
+    fn deserialize_tuple_struct<V: Visitor<'de>>(self, _: &'static str, _: usize, visitor: V) -> Result<V::Value, Fault> {
+        self.deserialize_seq(visitor)
+    }
+
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        if self.filler().is_some() {
+            return visitor.visit_map(Entries::new(&Map::new(), self.pass, None));
+        }
+        self.deserialize_any(visitor)
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
+        match self.value {
+            _ if self.filler().is_some() => visitor.visit_map(Entries::new(&Map::new(), self.pass, Some(fields))),
+            Some(Value::Object(map)) => {
+                self.fields(fields, map);
+                visitor.visit_map(Entries::new(map, self.pass, Some(fields)))
+            }
+            _ => self.deserialize_any(visitor),
+        }
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
+        let name = match self.value {
+            _ if self.filler().is_some() => variants.first().copied().unwrap_or_default(),
+            Some(Value::String(text)) => text.as_str(),
+            _ => return self.deserialize_any(visitor),
+        };
+        visitor.visit_enum(Variant { name, pass: self.pass })
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Fault> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    fn is_human_readable(&self) -> bool {
+        true
+    }
+
+    forward_to_deserialize_any! {
+        i128 u128 char str string bytes byte_buf unit unit_struct identifier ignored_any
+    }
+}
+
+struct Items<'a> {
+    items: std::iter::Enumerate<std::slice::Iter<'a, Value>>,
+    pass: &'a Pass,
+}
+
+impl<'de> SeqAccess<'de> for Items<'_> {
+    type Error = Fault;
+    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Fault> {
+        let Some((n, value)) = self.items.next() else { return Ok(None) };
+        let (pass, value) = (self.pass, Some(value));
+        pass.inside(&n.to_string(), || seed.deserialize(De { value, pass })).map(Some)
+    }
+}
+
+/// The entries of an object, without those a struct does not know, and with those it missed on an earlier pass.
+struct Entries<'a> {
+    left: Vec<(&'a str, Option<&'a Value>)>,
+    value: Option<(&'a str, Option<&'a Value>)>,
+    pass: &'a Pass,
+}
+
+impl<'a> Entries<'a> {
+    fn new(map: &'a Map<String, Value>, pass: &'a Pass, fields: Option<&'static [&'static str]>) -> Self {
+        let known = |key: &str| fields.is_none_or(|f| f.contains(&key));
+        let mut left: Vec<_> = map.iter().filter(|(k, _)| known(k)).map(|(k, v)| (k.as_str(), Some(v))).collect();
+        let at = pass.pointer();
+        let missed = |f: &&&'static str| !map.contains_key(**f) && pass.filled.contains_key(&format!("{at}/{}", escape(f)));
+        left.extend(fields.into_iter().flatten().filter(missed).map(|f| (*f, None)));
+        left.reverse();
+        Self { left, value: None, pass }
+    }
+}
+
+impl<'de> MapAccess<'de> for Entries<'_> {
+    type Error = Fault;
+    fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Fault> {
+        let Some((key, value)) = self.left.pop() else { return Ok(None) };
+        self.value = Some((key, value));
+        let pass = self.pass;
+        pass.inside(key, || seed.deserialize(serde::de::value::StrDeserializer::new(key))).map(Some)
+    }
+    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Fault> {
+        let (key, value) = self.value.take().ok_or_else(|| Fault::custom("a value without a key"))?;
+        let pass = self.pass;
+        pass.inside(key, || seed.deserialize(De { value, pass }))
+    }
+}
+
+struct Variant<'a> {
+    name: &'a str,
+    pass: &'a Pass,
+}
+
+impl<'de, 'a> EnumAccess<'de> for Variant<'a> {
+    type Error = Fault;
+    type Variant = Self;
+    fn variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<(S::Value, Self), Fault> {
+        let name = seed.deserialize(serde::de::value::StrDeserializer::<'_, Fault>::new(self.name))?;
+        Ok((name, self))
+    }
+}
+
+impl<'de> VariantAccess<'de> for Variant<'_> {
+    type Error = Fault;
+    fn unit_variant(self) -> Result<(), Fault> {
+        Ok(())
+    }
+    fn newtype_variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value, Fault> {
+        seed.deserialize(De { value: None, pass: self.pass })
+    }
+    fn tuple_variant<V: Visitor<'de>>(self, _: usize, _: V) -> Result<V::Value, Fault> {
+        Err(Fault::custom("a plain word is expected"))
+    }
+    fn struct_variant<V: Visitor<'de>>(self, _: &'static [&'static str], _: V) -> Result<V::Value, Fault> {
+        Err(Fault::custom("a plain word is expected"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+    use serde_json::json;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize, PartialEq)]
+    #[serde(rename_all = "lowercase")]
+    enum Security {
+        Tls,
+        None,
+    }
+
+    #[derive(Debug, Deserialize)]
+    struct Server {
+        host: String,
+        port: u16,
+        security: Security,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct New {
+        email: String,
+        name: Option<String>,
+        imap: Server,
+        id: Option<uuid::Uuid>,
+        owner: uuid::Uuid,
+        #[serde(default)]
+        tags: Vec<String>,
+    }
+
+    fn faults(value: &Value) -> Vec<(String, String)> {
+        let found = read::<New>(value, false).unwrap_err();
+        found.into_iter().map(|f| (f.pointer, f.code)).collect()
+    }
+
+    #[test]
+    fn a_good_value_is_read() {
+        let id = uuid::Uuid::nil();
+        let new: New = read(
+            &json!({ "email": "a", "imap": { "host": "h", "port": 143, "security": "none" }, "owner": id, "name": null, "tags": ["x"] }),
+            false,
+        )
+        .unwrap();
+        assert_eq!((new.email.as_str(), new.imap.host.as_str(), new.imap.port, new.name), ("a", "h", 143, None));
+        assert_eq!((new.imap.security, new.id, new.owner, new.tags.len()), (Security::None, None, id, 1));
+    }
+
+    #[test]
+    fn all_faults_are_found_at_once() {
+        let bad = json!({ "imap": { "port": "993", "security": "x", "extra": 1 }, "name": 7, "owner": "no", "tags": ["a", 1], "role": "owner" });
+        let expected = [
+            ("/email", "missing"),
+            ("/imap/extra", "unknown-field"),
+            ("/imap/host", "missing"),
+            ("/imap/port", "wrong-type"),
+            ("/imap/security", "invalid"),
+            ("/name", "wrong-type"),
+            ("/owner", "invalid"),
+            ("/role", "unknown-field"),
+            ("/tags/1", "wrong-type"),
+        ];
+        assert_eq!(faults(&bad), expected.map(|(p, c)| (p.to_owned(), c.to_owned())));
+    }
+
+    #[test]
+    fn null_ranges_and_whole_bodies_of_the_wrong_kind_are_faults() {
+        let got = faults(&json!({ "email": null, "imap": null, "owner": 5 }));
+        assert_eq!(got, [("/email", "null"), ("/imap", "null"), ("/owner", "wrong-type")].map(|(p, c)| (p.to_owned(), c.to_owned())));
+        assert_eq!(faults(&json!([])).first().unwrap().0, "");
+        let port = json!({ "email": "", "owner": uuid::Uuid::nil(), "imap": { "host": "", "port": 70000, "security": "tls" } });
+        assert_eq!(faults(&port), [("/imap/port".to_owned(), "invalid".to_owned())]);
+    }
+
+    #[test]
+    fn query_text_becomes_numbers_and_booleans() {
+        #[derive(Debug, Deserialize)]
+        struct Q {
+            limit: Option<u32>,
+            unread: Option<bool>,
+            id: Option<uuid::Uuid>,
+        }
+        let q: Q = read(&json!({ "limit": "5", "unread": "true" }), true).unwrap();
+        assert_eq!((q.limit, q.unread, q.id), (Some(5), Some(true), None));
+        let bad = read::<Q>(&json!({ "limit": "-5", "unread": "yes", "id": "x", "more": "" }), true).unwrap_err();
+        assert_eq!(bad.iter().map(|f| f.pointer.as_str()).collect::<Vec<_>>(), ["/id", "/limit", "/more", "/unread"]);
+    }
+}

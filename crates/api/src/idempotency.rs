@@ -1,0 +1,175 @@
+//! `Idempotency-Key`: a POST that is sent twice takes effect once and is answered alike.
+//!
+//! The answer is kept in the transaction of the effect. Every POST handler is wrapped so:
+//!
+//! ```ignore
+//! key.once(&state, &caller, async {
+//!     // anything slow (network) first
+//!     let mut tx = key.tx(&state, &caller).await?;
+//!     let thing = core::thing::insert(&mut tx, …).await?;
+//!     Ok((tx, Reply::created(&format!("/api/things/{}", thing.id), &view(&thing))?))
+//! })
+//! .await
+//! ```
+
+use axum::extract::FromRequestParts;
+use axum::response::{IntoResponse as _, Response};
+use emailclient_core::db::TenantTx;
+use emailclient_core::idempotency::{self, Kept, Slot};
+use http::request::Parts;
+use http::{HeaderName, HeaderValue, StatusCode, header};
+use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha256};
+
+use crate::caller::Caller;
+use crate::context::Context;
+use crate::error::ApiError;
+use crate::reply::Reply;
+use crate::state::AppState;
+
+const NAME: &str = "idempotency-key";
+const MAX_CHARS: usize = 255;
+const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+
+/// The key of a request, if it has one. Refuses 400 `invalid-idempotency-key`.
+#[derive(Debug, Clone)]
+pub struct IdempotencyKey {
+    key: Option<String>,
+    route: String,
+    query: String,
+    context: Context,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
+    type Rejection = ApiError;
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let mut values = parts.headers.get_all(NAME).iter();
+        let key = match (values.next(), values.next()) {
+            (None, _) => None,
+            (Some(_), Some(_)) => return Err(ApiError::invalid_idempotency_key("the key is there twice")),
+            (Some(value), None) => {
+                let text = value.to_str().ok().map(str::trim).filter(|t| (1..=MAX_CHARS).contains(&t.len()));
+                let bad = || ApiError::invalid_idempotency_key("a key is 1 to 255 visible ASCII characters");
+                Some(text.ok_or_else(bad)?.to_owned())
+            }
+        };
+        Ok(Self {
+            key,
+            route: format!("{} {}", parts.method, parts.uri.path()),
+            query: parts.uri.query().unwrap_or_default().to_owned(),
+            context: Context::of(parts),
+        })
+    }
+}
+
+impl IdempotencyKey {
+    fn slot<'a>(&'a self, caller: &'a Caller) -> Option<Slot<'a>> {
+        self.key.as_deref().map(|key| Slot { caller: caller.actor(), route: &self.route, key })
+    }
+
+    /// The query string belongs to what was asked.
+    fn hash(&self) -> Vec<u8> {
+        let body = self.context.body_hash().unwrap_or_default();
+        Sha256::digest([self.query.as_bytes(), &[0], &body].concat()).to_vec()
+    }
+
+    /// Begins the transaction of the effect and holds the key until it ends.
+    ///
+    /// # Errors
+    /// The kept answer (through `?`), 409 `idempotency-in-progress`, 422 `idempotency-key-reused`, 503.
+    pub async fn tx(&self, state: &AppState, caller: &Caller) -> Result<TenantTx, ApiError> {
+        let mut tx = caller.tx(state).await?;
+        if let Some(slot) = self.slot(caller) {
+            if !idempotency::lock(&mut tx, &slot).await? {
+                return Err(ApiError::idempotency_in_progress());
+            }
+            self.refuse_known(&mut tx, &slot).await?;
+        }
+        Ok(tx)
+    }
+
+    async fn refuse_known(&self, tx: &mut TenantTx, slot: &Slot<'_>) -> Result<(), ApiError> {
+        match idempotency::find(tx, slot).await? {
+            None => Ok(()),
+            Some(kept) if kept.body_hash != self.hash() => {
+                Err(ApiError::idempotency_key_reused("the key was used with another body or query"))
+            }
+            Some(kept) => Err(ApiError::replay(unpack(kept)?)),
+        }
+    }
+
+    /// Runs `work`, keeps its answer with its effect, and commits. `work` hands back the transaction it wrote in;
+    /// a refusal that would be the same next time (4xx, but not 401, 408, 429 and a running twin) is kept as well.
+    ///
+    /// # Errors
+    /// What `work` refused with, and as [`IdempotencyKey::tx`].
+    pub async fn once(
+        &self,
+        state: &AppState,
+        caller: &Caller,
+        work: impl Future<Output = Result<(TenantTx, Reply), ApiError>> + Send,
+    ) -> Result<Response, ApiError> {
+        let Some(slot) = self.slot(caller) else {
+            let (tx, reply) = work.await?;
+            tx.commit().await?;
+            return Ok(reply.into_response());
+        };
+        // A repetition is answered before anything slow is done for it.
+        let mut look = caller.tx(state).await?;
+        self.refuse_known(&mut look, &slot).await?;
+        look.commit().await?;
+        let (mut tx, reply) = match work.await {
+            Ok(done) => done,
+            Err(error) if is_final(&error) => {
+                let reply = written_out(&error, &self.context)?;
+                (self.tx(state, caller).await?, reply)
+            }
+            Err(error) => return Err(error),
+        };
+        if !idempotency::keep(&mut tx, &slot, &pack(&reply, self.hash())).await? {
+            // A twin was faster: its effect stands, ours is rolled back.
+            drop(tx);
+            let mut look = caller.tx(state).await?;
+            self.refuse_known(&mut look, &slot).await?;
+            return Err(ApiError::idempotency_in_progress());
+        }
+        tx.commit().await?;
+        Ok(reply.into_response())
+    }
+}
+
+fn is_final(error: &ApiError) -> bool {
+    let transient = [StatusCode::UNAUTHORIZED, StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS];
+    let about_keys = ["idempotency-in-progress", "idempotency-key-reused", "upstream-unreachable"];
+    error.status().is_client_error()
+        && !error.is_replay()
+        && !transient.contains(&error.status())
+        && !about_keys.contains(&error.code())
+}
+
+fn written_out(error: &ApiError, context: &Context) -> Result<Reply, ApiError> {
+    let mut problem = error.problem().clone();
+    context.request_id().clone_into(&mut problem.request_id);
+    context.path().clone_into(&mut problem.instance);
+    let body = serde_json::to_vec(&problem).map_err(ApiError::internal)?;
+    let kind = HeaderValue::from_static("application/problem+json");
+    Ok(Reply::raw(error.status(), vec![(header::CONTENT_TYPE, kind)], body))
+}
+
+fn pack(reply: &Reply, body_hash: Vec<u8>) -> Kept {
+    let pair = |(name, value): &(HeaderName, HeaderValue)| {
+        Some((name.to_string(), Value::String(value.to_str().ok()?.to_owned())))
+    };
+    let headers: Map<String, Value> = reply.headers().iter().filter_map(pair).collect();
+    let status = i16::try_from(reply.status().as_u16()).unwrap_or(200);
+    Kept { body_hash, status, headers: Value::Object(headers), body: reply.body().to_vec() }
+}
+
+fn unpack(kept: Kept) -> Result<Reply, ApiError> {
+    let status = u16::try_from(kept.status).ok().and_then(|s| StatusCode::from_u16(s).ok());
+    let status = status.ok_or_else(|| ApiError::internal(anyhow::anyhow!("a kept answer has no status")))?;
+    let pairs = kept.headers.as_object().into_iter().flatten();
+    let mut headers: Vec<_> = pairs.filter_map(|(n, v)| Some((n.parse().ok()?, v.as_str()?.parse().ok()?))).collect();
+    headers.push((REPLAYED, HeaderValue::from_static("true")));
+    Ok(Reply::raw(status, headers, kept.body))
+}

@@ -1,0 +1,77 @@
+//! What every handler shares, built once at the start.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use deadpool_redis::Pool;
+use emailclient_core::clock::{SharedClock, SystemClock};
+use emailclient_core::config::Config;
+use emailclient_core::db::Db;
+use emailclient_core::dial::{Outbound, OutboundPolicy};
+use emailclient_core::redis_pool;
+use emailclient_core::seal::Keyring;
+use emailclient_core::tls::TlsConfig;
+use emailclient_core::token::TokenKey;
+
+use crate::caller::Known;
+use crate::ratelimit::Limiter;
+
+/// Shared by all requests; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct AppState {
+    /// The database.
+    pub db: Db,
+    /// Redis; may be away at any time.
+    pub redis: Pool,
+    /// Settings.
+    pub config: Arc<Config>,
+    /// The time.
+    pub clock: SharedClock,
+    /// Keys for the passwords of mail accounts.
+    pub keyring: Arc<Keyring>,
+    /// The way out to mail servers.
+    pub outbound: Arc<Outbound>,
+    /// TLS towards mail servers.
+    pub tls: TlsConfig,
+    /// Access tokens.
+    pub tokens: Arc<TokenKey>,
+    /// Request limits.
+    pub limiter: Arc<Limiter>,
+    /// Tenants and sessions seen within the last seconds.
+    pub known: Arc<Known>,
+    draining: Arc<AtomicBool>,
+}
+
+impl AppState {
+    /// Builds everything from the settings, without connecting to anything.
+    ///
+    /// # Errors
+    /// When a setting cannot be used: an address, a key, the list of allowed hosts, the extra authorities.
+    pub fn new(config: Config) -> anyhow::Result<Self> {
+        let redis = redis_pool::connect(&config.redis_url)?;
+        Ok(Self {
+            db: Db::new(&config)?,
+            limiter: Arc::new(Limiter::new(redis.clone())),
+            redis,
+            clock: Arc::new(SystemClock),
+            keyring: Arc::new(Keyring::new(&config.encryption_key, &config.encryption_keys_old)?),
+            outbound: Arc::new(Outbound::new(OutboundPolicy::parse(&config.outbound_allow)?)),
+            tls: TlsConfig::new(config.tls_extra_ca_file.as_deref())?,
+            tokens: Arc::new(TokenKey::new(&config.jwt_secret)),
+            known: Arc::new(Known::default()),
+            draining: Arc::default(),
+            config: Arc::new(config),
+        })
+    }
+
+    /// From now on the service calls itself not ready.
+    pub fn start_draining(&self) {
+        self.draining.store(true, Ordering::SeqCst);
+    }
+
+    /// True once the shutdown began.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::SeqCst)
+    }
+}

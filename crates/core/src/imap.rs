@@ -1,0 +1,128 @@
+//! IMAP: connections to users' servers and one function per protocol verb.
+//!
+//! Here live the connection ([`connect`], `login`), the guarded reading of responses (`guard`, `parse`), the
+//! one loop that ends a command (`command`) and a file for each verb. What to ask and what to make of the
+//! answer is not decided here: that is the planner's (`mail::sync`), performed by `execute`.
+//!
+//! We drive every command ourselves. async-imap was measured and read for this: its `into_inner` drops what it
+//! has already buffered, its trace log carries passwords, it reads hostile greetings with an unbounded
+//! recursive parser, and its typed streams end on a tagged NO as if all were well. Its SASL interface,
+//! [`async_imap::Authenticator`], is what mechanisms implement here. imap-proto wants a response in one piece
+//! (a second copy of every message) and refuses whole lines for one unknown item, hence our own tokenizer.
+//!
+//! To add a verb: a file `imap/<verb>.rs` with an `impl Session` block that builds a `Command`, collects the
+//! untagged responses it asked for in the closure given to `Session::run`, and hands back the others; then
+//! scripted tests in that file and a case against a real server.
+
+use std::time::Duration;
+
+mod append;
+mod command;
+mod connect;
+mod fetch;
+mod guard;
+mod idle;
+mod list;
+mod login;
+mod parse;
+mod search;
+mod select;
+mod store;
+mod transfer;
+
+#[cfg(test)]
+mod script;
+
+pub use self::command::{Session, Unsolicited};
+pub use self::connect::{Connection, Endpoint, Security, connect};
+pub use self::fetch::{ChangedSince, FetchEvent, FetchedFlags, FetchedMessage, Uids};
+pub use self::guard::{MAX_LITERAL_BYTES, MemoryBudget, Transport};
+pub use self::idle::{IdleEnd, MAX_IDLE};
+pub use self::list::{ListedMailbox, MailboxStatus};
+pub use self::login::Credentials;
+pub use self::select::{QresyncParam, Selected};
+pub use self::store::{StoreMode, StoreOutcome};
+pub use self::transfer::CopyUid;
+
+/// Longest text of a server that is kept in an error, in bytes.
+const MAX_SERVER_TEXT: usize = 500;
+
+/// What went wrong, named by what the caller must do. Texts are the server's own words, without control
+/// characters, at most 500 bytes; they may name mailboxes and addresses, so they belong to the account's
+/// owner, not to a log.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ImapError {
+    /// No connection, or no TLS on it: try again later, with the network's backoff.
+    #[error("the server could not be reached: {0}")]
+    Unreachable(String),
+    /// The host or port may not be connected to, or it would have to be without TLS: the settings must change.
+    #[error("connecting is not permitted: {0}")]
+    NotAllowed(String),
+    /// The server asks us to come back later.
+    #[error("the server asks for patience: {text}")]
+    Throttled {
+        /// When, if it said so.
+        retry_after: Option<Duration>,
+        /// Its words.
+        text: String,
+    },
+    /// The credentials were not accepted.
+    #[error("the server did not accept the credentials: {text}")]
+    AuthRejected {
+        /// The server's words.
+        text: String,
+    },
+    /// The mailbox does not exist (any more), or cannot be selected.
+    #[error("there is no such mailbox: {0}")]
+    NoSuchMailbox(String),
+    /// A tagged NO, or an argument that cannot be sent: the same command would fail again.
+    #[error("refused: {text}")]
+    Refused {
+        /// The response code in capitals (`OVERQUOTA`, `CANNOT`, …), without arguments.
+        code: Option<String>,
+        /// The server's words.
+        text: String,
+    },
+    /// A tagged BAD, or an answer that breaks the protocol or a limit: do not repeat it in the same way.
+    #[error("protocol error: {0}")]
+    Protocol(String),
+    /// No complete answer in time; the connection is useless.
+    #[error("the server did not answer in time")]
+    Timeout,
+    /// The connection ended; nothing that was under way may be taken for done.
+    #[error("the server closed the connection")]
+    Closed {
+        /// Its last words, if it had any.
+        bye: Option<String>,
+    },
+}
+
+impl ImapError {
+    pub(crate) fn protocol(text: impl Into<String>) -> Self {
+        Self::Protocol(text.into())
+    }
+
+    fn refused(text: &str) -> Self {
+        Self::Refused { code: None, text: text.to_owned() }
+    }
+
+    /// Whether the connection can still be used after this error: only a tagged NO or BAD leaves it so, and
+    /// [`Session::is_usable`] knows for sure.
+    #[must_use]
+    pub const fn is_final(&self) -> bool {
+        matches!(self, Self::Unreachable(_) | Self::Timeout | Self::Closed { .. })
+    }
+}
+
+/// A server's words, fit to be stored and shown: valid UTF-8, one line, bounded.
+fn server_text(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes.get(..bytes.len().min(MAX_SERVER_TEXT)).unwrap_or_default());
+    let mut out = String::new();
+    for c in text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }) {
+        if out.len() + c.len_utf8() > MAX_SERVER_TEXT {
+            break;
+        }
+        out.push(c);
+    }
+    out
+}

@@ -1,0 +1,460 @@
+//! One command and everything that may come back until it is done.
+//!
+//! [`Session::run`] is the only loop that ends commands, and it ends them only at their own tagged line: OK is
+//! success, NO and BAD are errors, and so are BYE and the end of the stream, however complete the answer looked
+//! before. Untagged responses nobody asked for are kept, bounded, in [`Unsolicited`]. Verbs live in their own
+//! files; this one knows none of them.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use mail::capabilities::Capabilities;
+use mail::flags::{Flags, Keywords};
+use mail::uid::{Uid, UidSet};
+use tokio::time::Instant;
+
+use super::fetch::{FetchedFlags, read_flags};
+use super::guard::{Allowance, Framer};
+use super::parse::{Code, Condition, Cursor, Response, Status, Untagged, parse};
+use super::{ImapError, server_text};
+
+/// Longest UID set in one command: servers must take 8,192 bytes a line (RFC 7162 §4 recommends this bound).
+pub(super) const MAX_SET_BYTES: usize = 7_500;
+/// What one command may receive when it does not say otherwise.
+const DEFAULT_ANSWER_BYTES: u64 = 64 << 20;
+/// Flag changes kept for a caller who has not asked yet; beyond it only the fact is kept.
+const MAX_UNSOLICITED_FLAGS: usize = 10_000;
+
+/// News that came without being asked for, since the last [`Session::take_unsolicited`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unsolicited {
+    /// The number of messages in the selected mailbox, when it was announced.
+    pub exists: Option<u32>,
+    /// How many messages were expunged by sequence number (servers without QRESYNC).
+    pub expunged: u64,
+    /// UIDs that are gone (QRESYNC).
+    pub vanished: UidSet,
+    /// Flags that changed, in order of arrival.
+    pub flags: Vec<FetchedFlags>,
+    /// Some flag change could not be kept (no UID in it, or too many): a full comparison is due.
+    pub incomplete: bool,
+}
+
+impl Unsolicited {
+    /// Whether nothing happened.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// The tagged OK of a command.
+#[derive(Debug)]
+pub(super) struct Done {
+    pub code: Option<Code>,
+}
+
+/// A command under construction: no byte of it comes from outside unencoded.
+#[derive(Debug)]
+pub(super) struct Command {
+    /// Text, then each time a literal and the text after it.
+    text: Vec<u8>,
+    literals: Vec<(usize, Bytes)>,
+}
+
+impl Command {
+    /// Starts with literal protocol text of our own.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self { text: text.into().into_bytes(), literals: Vec::new() }
+    }
+
+    /// Adds protocol text of our own.
+    pub fn text(mut self, text: &str) -> Self {
+        self.text.extend_from_slice(text.as_bytes());
+        self
+    }
+
+    /// Adds a space and a string in whatever form carries it.
+    ///
+    /// # Errors
+    /// [`ImapError::Refused`] for CR, LF or NUL, which no IMAP string of ours may hold.
+    pub fn string(mut self, value: &[u8]) -> Result<Self, ImapError> {
+        if value.iter().any(|b| matches!(b, 0 | b'\r' | b'\n')) {
+            return Err(ImapError::refused("a name or search text with a line end or NUL cannot be sent"));
+        }
+        self.text.push(b' ');
+        match mail::mailbox::quote(value) {
+            Some(quoted) => self.text.extend_from_slice(quoted.as_bytes()),
+            None => self.literals.push((self.text.len(), Bytes::copy_from_slice(value))),
+        }
+        Ok(self)
+    }
+
+    /// Adds a space and a literal of any bytes.
+    pub fn literal(mut self, value: Bytes) -> Self {
+        self.text.push(b' ');
+        self.literals.push((self.text.len(), value));
+        self
+    }
+}
+
+/// A logged-in connection. Commands run one after another; after an error that leaves the conversation in an
+/// unknown state every further command fails with [`ImapError::Closed`].
+#[derive(Debug)]
+pub struct Session {
+    pub(super) framer: Framer,
+    pub(super) capabilities: Capabilities,
+    pub(super) reply: Duration,
+    pub(super) qresync_enabled: bool,
+    unsolicited: Unsolicited,
+    next_tag: u32,
+    /// False from the first byte of a command until its tagged line: a future dropped in between leaves an
+    /// answer on the wire that would be taken for the next command's.
+    settled: bool,
+}
+
+impl Session {
+    pub(super) fn new(framer: Framer, reply: Duration) -> Self {
+        Self {
+            framer,
+            capabilities: Capabilities::default(),
+            reply,
+            qresync_enabled: false,
+            unsolicited: Unsolicited::default(),
+            next_tag: 0,
+            settled: true,
+        }
+    }
+
+    /// What the server can do, as it said after login.
+    #[must_use]
+    pub const fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    /// Forgets abilities that turned out not to work with this server.
+    pub fn restrict(&mut self, change: impl FnOnce(&mut Capabilities)) {
+        change(&mut self.capabilities);
+    }
+
+    /// Whether another command may be sent.
+    #[must_use]
+    pub const fn is_usable(&self) -> bool {
+        self.settled
+    }
+
+    /// Hands out what came unasked and starts afresh.
+    pub fn take_unsolicited(&mut self) -> Unsolicited {
+        std::mem::take(&mut self.unsolicited)
+    }
+
+    pub(super) fn has_news(&self) -> bool {
+        !self.unsolicited.is_empty()
+    }
+
+    /// Sends a command and reads until its tagged line. `on_untagged` takes the responses the command asked for
+    /// and returns the others, which are noted as unsolicited.
+    pub(super) async fn run(
+        &mut self,
+        command: Command,
+        on_untagged: impl FnMut(Untagged) -> Option<Untagged>,
+    ) -> Result<Done, ImapError> {
+        self.run_within(command, DEFAULT_ANSWER_BYTES, on_untagged).await
+    }
+
+    /// As [`Session::run`], for answers that may be larger.
+    pub(super) async fn run_within(
+        &mut self,
+        command: Command,
+        answer_bytes: u64,
+        mut on_untagged: impl FnMut(Untagged) -> Option<Untagged>,
+    ) -> Result<Done, ImapError> {
+        let condition = self.run_to_condition(command, answer_bytes, &mut on_untagged).await?;
+        self.finish(condition)
+    }
+
+    /// As [`Session::run_within`], but the tagged line is returned unjudged, for verbs to which a NO means
+    /// something special. [`Session::finish`] must follow.
+    pub(super) async fn run_to_condition(
+        &mut self,
+        command: Command,
+        answer_bytes: u64,
+        on_untagged: &mut impl FnMut(Untagged) -> Option<Untagged>,
+    ) -> Result<Condition, ImapError> {
+        let tag = self.begin(answer_bytes)?;
+        if let Some(condition) = self.send(&tag, command, on_untagged).await? {
+            return Ok(condition);
+        }
+        loop {
+            match self.next().await? {
+                Response::Tagged { tag: t, condition } if t == tag => return Ok(condition),
+                Response::Tagged { .. } | Response::Continue(_) => {}
+                Response::Untagged(u) => {
+                    if let Some(e) = self.dispatch(on_untagged(u)) {
+                        return Err(e);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A new tag, with the allowance of one command.
+    pub(super) fn begin(&mut self, answer_bytes: u64) -> Result<String, ImapError> {
+        if !self.settled {
+            return Err(ImapError::Closed { bye: None });
+        }
+        self.settled = false;
+        self.framer.allow(Allowance { until: Instant::now() + self.reply, bytes: answer_bytes });
+        Ok(self.tag())
+    }
+
+    pub(super) fn tag(&mut self) -> String {
+        self.next_tag = self.next_tag.wrapping_add(1);
+        format!("A{}", self.next_tag)
+    }
+
+    /// Turns the tagged line into the result and marks the conversation as settled.
+    pub(super) fn finish(&mut self, condition: Condition) -> Result<Done, ImapError> {
+        self.settled = true;
+        judge(condition)
+    }
+
+    pub(super) async fn next(&mut self) -> Result<Response, ImapError> {
+        Ok(parse(self.framer.read().await?))
+    }
+
+    /// Writes a command; where a literal needs the server's go-ahead, waits for it. The tagged line, if the
+    /// server ended the command instead.
+    async fn send(
+        &mut self,
+        tag: &str,
+        command: Command,
+        on_untagged: &mut impl FnMut(Untagged) -> Option<Untagged>,
+    ) -> Result<Option<Condition>, ImapError> {
+        let mut out = format!("{tag} ").into_bytes();
+        let mut from = 0;
+        for (at, literal) in command.literals {
+            out.extend_from_slice(command.text.get(from..at).unwrap_or_default());
+            from = at;
+            let at_once = self.capabilities.may_send_literal_at_once(literal.len());
+            out.extend_from_slice(format!("{{{}{}}}\r\n", literal.len(), if at_once { "+" } else { "" }).as_bytes());
+            if !at_once || literal.len() > 4096 {
+                self.framer.write(&std::mem::take(&mut out)).await?;
+                if !at_once && let Some(condition) = self.await_go_ahead(tag, on_untagged).await? {
+                    return Ok(Some(condition));
+                }
+                self.framer.allow_until(Instant::now() + upload_time(self.reply, literal.len()));
+                self.framer.write(&literal).await?;
+            } else {
+                out.extend_from_slice(&literal);
+            }
+        }
+        out.extend_from_slice(command.text.get(from..).unwrap_or_default());
+        out.extend_from_slice(b"\r\n");
+        self.framer.write(&out).await?;
+        Ok(None)
+    }
+
+    async fn await_go_ahead(
+        &mut self,
+        tag: &str,
+        on_untagged: &mut impl FnMut(Untagged) -> Option<Untagged>,
+    ) -> Result<Option<Condition>, ImapError> {
+        loop {
+            match self.next().await? {
+                Response::Continue(_) => return Ok(None),
+                Response::Tagged { tag: t, condition } if t.as_ref() == tag.as_bytes() => {
+                    if condition.status == Status::Ok {
+                        return Err(self.broken("a command ended before its literal was sent"));
+                    }
+                    return Ok(Some(condition));
+                }
+                Response::Tagged { .. } => {}
+                Response::Untagged(u) => {
+                    if let Some(e) = self.dispatch(on_untagged(u)) {
+                        return Err(e);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Every command that was sent has been answered.
+    pub(super) const fn settle(&mut self) {
+        self.settled = true;
+    }
+
+    pub(super) fn broken(&mut self, text: &str) -> ImapError {
+        self.settled = false;
+        ImapError::protocol(text)
+    }
+
+    /// Notes what no verb asked for; an error when it ends the connection.
+    pub(super) fn dispatch(&mut self, untagged: Option<Untagged>) -> Option<ImapError> {
+        match untagged? {
+            Untagged::Condition(c) if c.status == Status::Bye => return Some(bye_error(&c)),
+            Untagged::Condition(Condition { code: Some(code), .. }) => self.note_capability_code(&code),
+            Untagged::Condition(_) | Untagged::Unknown => {}
+            Untagged::Exists(n) => self.unsolicited.exists = Some(n),
+            Untagged::Expunge => self.unsolicited.expunged += 1,
+            Untagged::Fetch(fetch) => match read_flags(&fetch) {
+                Some(change) if self.unsolicited.flags.len() < MAX_UNSOLICITED_FLAGS => {
+                    self.unsolicited.flags.push(change);
+                }
+                _ => self.unsolicited.incomplete = true,
+            },
+            Untagged::Data(name, cursor) => match name.as_str() {
+                "VANISHED" => {
+                    let set = read_vanished(cursor).1;
+                    self.unsolicited.vanished = self.unsolicited.vanished.union(&set);
+                }
+                "CAPABILITY" => self.capabilities = read_capabilities(cursor),
+                _ => {}
+            },
+        }
+        None
+    }
+
+    pub(super) fn note_capability_code(&mut self, code: &Code) -> bool {
+        let told = code.name == "CAPABILITY";
+        if told {
+            self.capabilities = read_capabilities(Cursor::over(code.arguments.clone()));
+        }
+        told
+    }
+
+    /// Asks for the capabilities anew.
+    ///
+    /// # Errors
+    /// Any [`ImapError`].
+    pub async fn refresh_capabilities(&mut self) -> Result<(), ImapError> {
+        self.run(Command::new("CAPABILITY"), Some).await.map(drop)
+    }
+
+    /// Switches extensions on (ENABLE, RFC 5161); returns the names the server confirmed, in capitals. Nothing
+    /// is sent to a server without ENABLE.
+    ///
+    /// # Errors
+    /// Any [`ImapError`]; a name that is no atom is [`ImapError::Refused`].
+    pub async fn enable(&mut self, extensions: &[&str]) -> Result<Vec<String>, ImapError> {
+        let is_atom = |e: &&str| {
+            !e.is_empty() && e.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'=' | b'_'))
+        };
+        if !extensions.iter().all(is_atom) {
+            return Err(ImapError::refused("not the name of an extension"));
+        }
+        if !self.capabilities.enable || extensions.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut enabled = Vec::new();
+        self.run(Command::new(format!("ENABLE {}", extensions.join(" "))), |u| match u {
+            Untagged::Data(name, mut cursor) if name == "ENABLED" => {
+                while let Some(v) = cursor.value() {
+                    enabled.extend(v.text().map(str::to_ascii_uppercase));
+                }
+                None
+            }
+            other => Some(other),
+        })
+        .await?;
+        self.qresync_enabled |= enabled.iter().any(|e| e == "QRESYNC");
+        Ok(enabled)
+    }
+
+    /// Gives the server the chance to tell news (NOOP); they are in [`Session::take_unsolicited`] afterwards.
+    ///
+    /// # Errors
+    /// Any [`ImapError`].
+    pub async fn noop(&mut self) -> Result<(), ImapError> {
+        self.run(Command::new("NOOP"), Some).await.map(drop)
+    }
+
+    /// Says goodbye and closes. Whatever goes wrong here harms nobody, so nothing is reported.
+    pub async fn logout(mut self) {
+        self.reply = self.reply.min(Duration::from_secs(5));
+        let _ = self.run(Command::new("LOGOUT"), |_| None).await;
+    }
+}
+
+/// Time for a literal to go out: what an answer may take, and a second for each 32 KiB.
+fn upload_time(reply: Duration, bytes: usize) -> Duration {
+    reply + Duration::from_secs((bytes >> 15) as u64)
+}
+
+/// OK is success; NO and BAD become what the caller must do.
+pub(super) fn judge(condition: Condition) -> Result<Done, ImapError> {
+    if condition.status == Status::Ok {
+        return Ok(Done { code: condition.code });
+    }
+    let text = server_text(&condition.text);
+    let code = condition.code.map(|c| c.name);
+    if let Some(error) = throttled(code.as_deref(), &text) {
+        return Err(error);
+    }
+    match (condition.status, code.as_deref()) {
+        (Status::No, Some("NONEXISTENT" | "TRYCREATE")) => Err(ImapError::NoSuchMailbox(text)),
+        (Status::No, Some("AUTHENTICATIONFAILED" | "AUTHORIZATIONFAILED" | "EXPIRED")) => {
+            Err(ImapError::AuthRejected { text })
+        }
+        (Status::No, _) => Err(ImapError::Refused { code, text }),
+        _ => Err(ImapError::Protocol(if text.is_empty() { "the server answered BAD".into() } else { text })),
+    }
+}
+
+/// The error of a BYE: a plea for patience, or just the end.
+pub(super) fn bye_error(condition: &Condition) -> ImapError {
+    let text = server_text(&condition.text);
+    let code = condition.code.as_ref().map(|c| c.name.as_str());
+    throttled(code, &text).unwrap_or(ImapError::Closed { bye: Some(text) })
+}
+
+/// RFC 5530's UNAVAILABLE, LIMIT and INUSE; Gmail's and Exchange's ways of saying the same in prose
+/// ("Account exceeded command or bandwidth limits", "Too many simultaneous connections", "Request is
+/// throttled. Suggested Backoff Time: 1234 milliseconds").
+fn throttled(code: Option<&str>, text: &str) -> Option<ImapError> {
+    let lower = text.to_ascii_lowercase();
+    let said = ["throttled", "bandwidth limit", "too many simultaneous", "too many connections", "rate limit"];
+    let by_code = matches!(code, Some("UNAVAILABLE" | "LIMIT" | "INUSE" | "THROTTLED" | "SERVERBUG"));
+    if !by_code && !said.iter().any(|s| lower.contains(s)) {
+        return None;
+    }
+    let backoff = lower.split_once("backoff time:").and_then(|(_, rest)| {
+        let digits: String = rest.trim_start().chars().take_while(char::is_ascii_digit).take(9).collect();
+        digits.parse().ok().map(Duration::from_millis)
+    });
+    Some(ImapError::Throttled { retry_after: backoff, text: text.to_owned() })
+}
+
+pub(super) fn read_capabilities(mut cursor: Cursor) -> Capabilities {
+    let mut atoms = Vec::new();
+    while let Some(value) = cursor.value() {
+        atoms.push(value);
+    }
+    Capabilities::parse(atoms.iter().filter_map(|v| v.text()))
+}
+
+/// `VANISHED [(EARLIER)] set` (RFC 7162 §3.2.10): whether it is about the past, and which UIDs.
+pub(super) fn read_vanished(mut cursor: Cursor) -> (bool, UidSet) {
+    let first = cursor.value();
+    let earlier = first.as_ref().is_some_and(|v| v.list().is_some());
+    let set = if earlier { cursor.value() } else { first };
+    (earlier, set.and_then(|v| v.text().and_then(|t| UidSet::parse(t).ok())).unwrap_or_default())
+}
+
+/// Flags and keywords as STORE and APPEND take them: `(\Seen $Work)`.
+pub(super) fn flag_list(flags: Flags, keywords: &Keywords) -> Result<String, ImapError> {
+    if !keywords.iter().all(mail::flags::is_valid_keyword) {
+        return Err(ImapError::refused("a keyword that cannot be sent"));
+    }
+    let names: Vec<&str> = flags.names().into_iter().chain(keywords.iter()).collect();
+    Ok(format!("({})", names.join(" ")))
+}
+
+/// A set for a command: the only set with no UID in it that IMAP can write is none at all.
+pub(super) fn set_chunks(uids: &UidSet) -> Vec<String> {
+    uids.to_chunks(MAX_SET_BYTES)
+}
+
+pub(super) fn uid_of(value: &super::parse::Value) -> Option<Uid> {
+    Uid::new(u32::try_from(value.number()?).ok()?)
+}

@@ -1,0 +1,103 @@
+//! IDLE (RFC 2177): waiting for news of the open mailbox.
+
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+
+use super::ImapError;
+use super::command::Session;
+use super::parse::Response;
+
+/// RFC 2177: servers may log a silent client out after 30 minutes.
+pub const MAX_IDLE: Duration = Duration::from_secs(29 * 60);
+const ANSWER_BYTES: u64 = 16 << 20;
+
+/// Why waiting ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IdleEnd {
+    /// There is news: [`Session::take_unsolicited`].
+    News,
+    /// The time is over; idle again.
+    TimedOut,
+    /// The caller's signal came.
+    Stopped,
+}
+
+/// What ended the wait, before IDLE itself was ended.
+enum Wake {
+    Read(Result<Response, ImapError>),
+    End(IdleEnd),
+}
+
+impl Session {
+    /// Waits in IDLE until the server tells news, `wait` is over (at most [`MAX_IDLE`]) or `stop` resolves, and
+    /// leaves IDLE again: the session is ready for the next command. News that nobody has taken yet ends the wait
+    /// at once. A change of UIDVALIDITY is not announced in IDLE; the next command gets BYE.
+    ///
+    /// # Errors
+    /// [`ImapError::Refused`] when the server does not offer or refuses IDLE, any other [`ImapError`].
+    pub async fn idle(&mut self, wait: Duration, stop: impl Future<Output = ()>) -> Result<IdleEnd, ImapError> {
+        if !self.capabilities.idle {
+            return Err(ImapError::refused("the server does not offer IDLE"));
+        }
+        if self.has_news() {
+            return Ok(IdleEnd::News);
+        }
+        let tag = self.begin(ANSWER_BYTES)?;
+        self.framer.write(format!("{tag} IDLE\r\n").as_bytes()).await?;
+        let end_at = Instant::now() + wait.min(MAX_IDLE);
+        // Silence is what IDLE consists of: the deadline of an answer applies to the go-ahead and to DONE only.
+        tokio::pin!(stop);
+        let mut idling = false;
+        let end = loop {
+            let wake = tokio::select! {
+                response = self.next() => Wake::Read(response),
+                () = &mut stop, if idling => Wake::End(IdleEnd::Stopped),
+                () = sleep_until(end_at), if idling => Wake::End(IdleEnd::TimedOut),
+            };
+            match wake {
+                Wake::End(end) => break end,
+                Wake::Read(response) => match response? {
+                    Response::Continue(_) => {
+                        idling = true;
+                        self.framer.allow_until(end_at + self.reply);
+                    }
+                    Response::Tagged { tag: t, condition } if t.as_ref() == tag.as_bytes() => {
+                        self.finish(condition)?;
+                        return Ok(IdleEnd::News);
+                    }
+                    Response::Tagged { .. } => {}
+                    Response::Untagged(u) => {
+                        if let Some(e) = self.dispatch(Some(u)) {
+                            return Err(e);
+                        }
+                    }
+                },
+            }
+            if idling && self.has_news() {
+                break IdleEnd::News;
+            }
+        };
+        self.leave_idle(&tag).await?;
+        Ok(if self.has_news() { IdleEnd::News } else { end })
+    }
+
+    async fn leave_idle(&mut self, tag: &str) -> Result<(), ImapError> {
+        self.framer.allow_until(Instant::now() + self.reply);
+        self.framer.write(b"DONE\r\n").await?;
+        loop {
+            match self.next().await? {
+                Response::Tagged { tag: t, condition } if t.as_ref() == tag.as_bytes() => {
+                    return self.finish(condition).map(drop);
+                }
+                Response::Tagged { .. } | Response::Continue(_) => {}
+                Response::Untagged(u) => {
+                    if let Some(e) = self.dispatch(Some(u)) {
+                        return Err(e);
+                    }
+                }
+            }
+        }
+    }
+}

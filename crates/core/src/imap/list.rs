@@ -1,0 +1,304 @@
+//! LIST, STATUS and the changes of the mailbox tree: CREATE, RENAME, DELETE, SUBSCRIBE, UNSUBSCRIBE.
+//!
+//! With LIST-STATUS (RFC 5819) the whole tree with its numbers is one round trip; otherwise STATUS commands
+//! follow, pipelined. The numbers of the mailbox that is selected in this session are those the session knows:
+//! NOOP first, or ask another session. Roles (`special_use`) are the server's word only; guessing is
+//! [`mail::mailbox::assign_roles`].
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use mail::mailbox::{Role, is_inbox};
+use mail::modseq::ModSeq;
+use mail::uid::UidValidity;
+
+use super::ImapError;
+use super::command::{Command, Session};
+use super::parse::{Cursor, Response, Status, Untagged, Value};
+
+/// Mailboxes beyond this number are an attack; the largest real trees have some 10,000.
+const MAX_MAILBOXES: usize = 50_000;
+/// STATUS commands sent ahead; Dovecot reads four and leaves the rest in the socket.
+const PIPELINE: usize = 50;
+const ANSWER_BYTES: u64 = 64 << 20;
+
+/// The numbers of a mailbox. What the server left out is `None`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MailboxStatus {
+    /// Messages in it.
+    pub messages: Option<u32>,
+    /// The UID the next message will get at least.
+    pub uidnext: Option<u32>,
+    /// Generation of its UIDs.
+    pub uidvalidity: Option<UidValidity>,
+    /// Highest mod-sequence; absent without CONDSTORE.
+    pub highestmodseq: Option<ModSeq>,
+    /// Messages without `\Seen`.
+    pub unseen: Option<u32>,
+}
+
+/// A mailbox as listed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedMailbox {
+    /// The name as the server wrote it, decoded from quotes or literal only.
+    pub wire_name: Vec<u8>,
+    /// What separates levels; `None` where there are none.
+    pub delimiter: Option<char>,
+    /// Attributes as sent (`\HasChildren`, `\Sent`, …).
+    pub attributes: Vec<String>,
+    /// The role its attributes declare.
+    pub special_use: Option<Role>,
+    /// OBJECTID's identity of the mailbox (RFC 8474), which survives renames.
+    pub mailbox_id: Option<String>,
+    /// Its numbers; `None` when it cannot be selected or the server gave none.
+    pub status: Option<MailboxStatus>,
+}
+
+impl ListedMailbox {
+    /// Whether an attribute is present, in any case (`\Noselect`).
+    #[must_use]
+    pub fn has_attribute(&self, name: &str) -> bool {
+        self.attributes.iter().any(|a| a.eq_ignore_ascii_case(name))
+    }
+
+    /// Whether it can hold messages at all (neither `\Noselect` nor `\NonExistent`). A phantom may still refuse.
+    #[must_use]
+    pub fn is_selectable(&self) -> bool {
+        !self.has_attribute("\\Noselect") && !self.has_attribute("\\NonExistent")
+    }
+}
+
+type Statuses = HashMap<Vec<u8>, (MailboxStatus, Option<String>)>;
+
+impl Session {
+    /// All mailboxes with their numbers. An untagged NO for one of them (a phantom) costs its numbers only.
+    ///
+    /// # Errors
+    /// Any [`ImapError`]; then nothing may be concluded from mailboxes seen so far.
+    pub async fn list_status(&mut self) -> Result<Vec<ListedMailbox>, ImapError> {
+        let caps = self.capabilities();
+        let items = status_items(caps.condstore, caps.objectid);
+        let combined = caps.list_status && caps.list_extended;
+        let command = match (combined, caps.special_use && caps.list_extended) {
+            (true, true) => format!("LIST \"\" \"*\" RETURN (SPECIAL-USE STATUS {items})"),
+            (true, false) => format!("LIST \"\" \"*\" RETURN (STATUS {items})"),
+            (false, true) => "LIST \"\" \"*\" RETURN (SPECIAL-USE)".to_owned(),
+            (false, false) => "LIST \"\" \"*\"".to_owned(),
+        };
+        let (mut mailboxes, mut statuses) = (Vec::new(), Statuses::new());
+        let mut too_many = false;
+        self.run_within(Command::new(command), ANSWER_BYTES, |u| match u {
+            Untagged::Data(name, cursor) if name == "LIST" => {
+                too_many |= mailboxes.len() >= MAX_MAILBOXES;
+                mailboxes.extend(read_list(cursor).filter(|_| !too_many));
+                None
+            }
+            Untagged::Data(name, cursor) if name == "STATUS" => {
+                note_status(&mut statuses, cursor);
+                None
+            }
+            other => Some(other),
+        })
+        .await?;
+        if too_many {
+            return Err(ImapError::protocol("more mailboxes than can be real"));
+        }
+        if !combined {
+            self.pipeline_status(&mailboxes, &items, &mut statuses).await?;
+        }
+        for mailbox in &mut mailboxes {
+            if let Some((status, id)) = statuses.remove(&status_key(&mailbox.wire_name)) {
+                mailbox.status = Some(status);
+                mailbox.mailbox_id = id;
+            }
+        }
+        Ok(mailboxes)
+    }
+
+    /// The numbers of one mailbox.
+    ///
+    /// # Errors
+    /// [`ImapError::NoSuchMailbox`] or any other [`ImapError`].
+    pub async fn status(&mut self, wire_name: &[u8]) -> Result<MailboxStatus, ImapError> {
+        let items = status_items(self.capabilities().condstore, self.capabilities().objectid);
+        let mut statuses = Statuses::new();
+        let command = Command::new("STATUS").string(wire_name)?.text(" ").text(&items);
+        let done = self.run(command, |u| collect_status(u, &mut statuses)).await;
+        done.map_err(super::select::as_missing)?;
+        let found = statuses.remove(&status_key(wire_name));
+        found.map(|(status, _)| status).ok_or_else(|| ImapError::protocol("no STATUS in the answer to STATUS"))
+    }
+
+    async fn pipeline_status(
+        &mut self,
+        mailboxes: &[ListedMailbox],
+        items: &str,
+        statuses: &mut Statuses,
+    ) -> Result<(), ImapError> {
+        let names: Vec<&[u8]> =
+            mailboxes.iter().filter(|m| m.is_selectable()).map(|m| m.wire_name.as_slice()).collect();
+        // A name that needs a literal waits for the server's go-ahead and cannot be sent ahead.
+        let (quotable, literal): (Vec<&[u8]>, Vec<&[u8]>) =
+            names.into_iter().partition(|n| mail::mailbox::quote(n).is_some());
+        for group in quotable.chunks(PIPELINE) {
+            self.status_group(group, items, statuses).await?;
+        }
+        for name in literal {
+            let command = Command::new("STATUS").string(name)?.text(" ").text(items);
+            match self.run(command, |u| collect_status(u, statuses)).await {
+                Ok(_) | Err(ImapError::Refused { .. } | ImapError::NoSuchMailbox(_)) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
+    async fn status_group(
+        &mut self,
+        group: &[&[u8]],
+        items: &str,
+        statuses: &mut Statuses,
+    ) -> Result<(), ImapError> {
+        let mut tag = self.begin(ANSWER_BYTES)?;
+        let mut out = Vec::new();
+        let mut waiting = Vec::new();
+        for name in group.iter().filter_map(|n| mail::mailbox::quote(n)) {
+            out.extend_from_slice(format!("{tag} STATUS {name} {items}\r\n").as_bytes());
+            waiting.push(std::mem::replace(&mut tag, self.tag()));
+        }
+        self.framer.write(&out).await?;
+        let mut first_error = None;
+        while !waiting.is_empty() {
+            match self.next().await? {
+                Response::Tagged { tag, condition } => {
+                    waiting.retain(|t| t.as_bytes() != tag.as_ref());
+                    // NO means this one mailbox; BAD, that the command itself is not understood.
+                    if condition.status == Status::Bad {
+                        first_error = super::command::judge(condition).err().or(first_error);
+                    }
+                }
+                Response::Untagged(u) => {
+                    if let Some(e) = self.dispatch(collect_status(u, statuses)) {
+                        return Err(e);
+                    }
+                }
+                Response::Continue(_) => {}
+            }
+        }
+        self.settle();
+        first_error.map_or(Ok(()), Err)
+    }
+
+    /// Creates a mailbox, with a role where the server can take one (RFC 6154 §3). What it is called afterwards
+    /// only LIST knows: servers rewrite names.
+    ///
+    /// # Errors
+    /// [`ImapError::Refused`] (`ALREADYEXISTS`, `CANNOT`, …) or any other [`ImapError`].
+    pub async fn create_mailbox(&mut self, wire_name: &[u8], role: Option<Role>) -> Result<(), ImapError> {
+        let mut command = Command::new("CREATE").string(wire_name)?;
+        if let Some(attribute) = role.and_then(Role::attribute).filter(|_| self.capabilities().create_special_use)
+        {
+            command = command.text(&format!(" (USE ({attribute}))"));
+        }
+        self.run(command, Some).await.map(drop)
+    }
+
+    /// Renames a mailbox and, on most servers, those below it.
+    ///
+    /// # Errors
+    /// [`ImapError::NoSuchMailbox`], [`ImapError::Refused`] or any other [`ImapError`].
+    pub async fn rename_mailbox(&mut self, from: &[u8], to: &[u8]) -> Result<(), ImapError> {
+        self.run(Command::new("RENAME").string(from)?.string(to)?, Some).await.map(drop)
+    }
+
+    /// Deletes a mailbox with every message in it. Only a user's explicit wish may lead here.
+    ///
+    /// # Errors
+    /// [`ImapError::NoSuchMailbox`], [`ImapError::Refused`] or any other [`ImapError`].
+    pub async fn delete_mailbox(&mut self, wire_name: &[u8]) -> Result<(), ImapError> {
+        let done = self.run(Command::new("DELETE").string(wire_name)?, Some).await;
+        done.map(drop).map_err(super::select::as_missing)
+    }
+
+    /// Subscribes to a mailbox.
+    ///
+    /// # Errors
+    /// Any [`ImapError`].
+    pub async fn subscribe(&mut self, wire_name: &[u8]) -> Result<(), ImapError> {
+        self.run(Command::new("SUBSCRIBE").string(wire_name)?, Some).await.map(drop)
+    }
+
+    /// Ends the subscription of a mailbox.
+    ///
+    /// # Errors
+    /// Any [`ImapError`].
+    pub async fn unsubscribe(&mut self, wire_name: &[u8]) -> Result<(), ImapError> {
+        self.run(Command::new("UNSUBSCRIBE").string(wire_name)?, Some).await.map(drop)
+    }
+}
+
+fn status_items(condstore: bool, objectid: bool) -> String {
+    let modseq = if condstore { " HIGHESTMODSEQ" } else { "" };
+    let id = if objectid { " MAILBOXID" } else { "" };
+    format!("(MESSAGES UIDNEXT UIDVALIDITY{modseq} UNSEEN{id})")
+}
+
+/// INBOX may be spelt differently in LIST and STATUS; other names are compared byte for byte.
+fn status_key(wire_name: &[u8]) -> Vec<u8> {
+    if is_inbox(wire_name) { b"INBOX".to_vec() } else { wire_name.to_vec() }
+}
+
+fn read_list(mut cursor: Cursor) -> Option<ListedMailbox> {
+    let attributes = cursor.value()?;
+    let attributes: Vec<String> =
+        attributes.list()?.iter().filter_map(|v| v.text().map(str::to_owned)).collect();
+    let delimiter = cursor.value()?;
+    let delimiter = if delimiter.is_nil() { None } else { delimiter.text().and_then(|d| d.chars().next()) };
+    let name: Bytes = cursor.value()?.bytes()?.clone();
+    let special_use = Role::from_attributes(attributes.iter().map(String::as_str));
+    Some(ListedMailbox {
+        wire_name: name.to_vec(),
+        delimiter,
+        special_use,
+        attributes,
+        mailbox_id: None,
+        status: None,
+    })
+}
+
+fn collect_status(untagged: Untagged, statuses: &mut Statuses) -> Option<Untagged> {
+    match untagged {
+        Untagged::Data(name, cursor) if name == "STATUS" => {
+            note_status(statuses, cursor);
+            None
+        }
+        other => Some(other),
+    }
+}
+
+/// `STATUS name (item value …)`; unknown items are passed over.
+fn note_status(statuses: &mut Statuses, mut cursor: Cursor) {
+    let Some(name) = cursor.value().and_then(|v| v.bytes().cloned()) else { return };
+    let Some(Value::List(items)) = cursor.value() else { return };
+    if statuses.len() >= MAX_MAILBOXES {
+        return;
+    }
+    let (mut status, mut id) = (MailboxStatus::default(), None);
+    for pair in items.chunks_exact(2) {
+        let [item, value] = pair else { continue };
+        let number = value.number();
+        let short = number.and_then(|n| u32::try_from(n).ok());
+        match item.text().unwrap_or_default().to_ascii_uppercase().as_str() {
+            "MESSAGES" => status.messages = short,
+            "UIDNEXT" => status.uidnext = short,
+            "UIDVALIDITY" => status.uidvalidity = short.map(UidValidity),
+            "HIGHESTMODSEQ" => status.highestmodseq = number.map(ModSeq),
+            "UNSEEN" => status.unseen = short,
+            "MAILBOXID" => {
+                id = value.list().and_then(<[Value]>::first).and_then(Value::text).map(str::to_owned);
+            }
+            _ => {}
+        }
+    }
+    statuses.insert(status_key(&name), (status, id));
+}

@@ -1,0 +1,104 @@
+//! UID SEARCH: which messages there are.
+//!
+//! Its result decides over deletions, so an answer without the line that carries the result is an error, never
+//! an empty mailbox.
+
+use mail::uid::{Uid, UidSet};
+
+use super::ImapError;
+use super::command::{Command, Session, uid_of};
+use super::parse::{Cursor, Untagged};
+
+const ANSWER_BYTES: u64 = 64 << 20;
+
+impl Session {
+    /// The UIDs of all messages of the open mailbox that the server has already announced (NOOP first to have it
+    /// look).
+    ///
+    /// # Errors
+    /// [`ImapError::Protocol`] when the answer lacks its result; any other [`ImapError`].
+    pub async fn uid_search_all(&mut self) -> Result<UidSet, ImapError> {
+        let command = if self.capabilities().esearch { "UID SEARCH RETURN (ALL) ALL" } else { "UID SEARCH ALL" };
+        self.search(Command::new(command)).await
+    }
+
+    /// The UIDs by a second, independent query: a plain SEARCH over UIDs. What deletes many rows asks both.
+    ///
+    /// # Errors
+    /// As for [`Session::uid_search_all`].
+    pub async fn uid_search_all_again(&mut self) -> Result<UidSet, ImapError> {
+        self.search(Command::new("UID SEARCH UID 1:*")).await
+    }
+
+    /// Messages whose Message-ID header contains `message_id`: to find our own copy after an APPEND without
+    /// APPENDUID. Servers match substrings; the caller compares what it then fetches.
+    ///
+    /// # Errors
+    /// As for [`Session::uid_search_all`]; [`ImapError::Refused`] for line ends in the argument.
+    pub async fn uid_search_header(&mut self, message_id: &str) -> Result<UidSet, ImapError> {
+        let command = Command::new("UID SEARCH HEADER Message-ID").string(message_id.as_bytes())?;
+        self.search(command).await
+    }
+
+    async fn search(&mut self, command: Command) -> Result<UidSet, ImapError> {
+        let mut found: Option<Result<UidSet, ImapError>> = None;
+        self.run_within(command, ANSWER_BYTES, |u| match u {
+            Untagged::Data(name, cursor) if name == "SEARCH" => {
+                merge(&mut found, read_search(cursor));
+                None
+            }
+            Untagged::Data(name, cursor) if name == "ESEARCH" => {
+                merge(&mut found, read_esearch(cursor));
+                None
+            }
+            other => Some(other),
+        })
+        .await?;
+        found.unwrap_or_else(|| Err(ImapError::protocol("the answer to SEARCH lacks its result")))
+    }
+}
+
+/// Some servers split a long SEARCH over several lines.
+fn merge(found: &mut Option<Result<UidSet, ImapError>>, more: Option<UidSet>) {
+    let more = more.ok_or_else(|| ImapError::protocol("an unreadable search result"));
+    *found = Some(match (found.take(), more) {
+        (Some(Ok(a)), Ok(b)) => Ok(a.union(&b)),
+        (Some(Err(e)), _) | (_, Err(e)) => Err(e),
+        (None, b) => b,
+    });
+}
+
+/// `SEARCH n n n [(MODSEQ n)]`
+fn read_search(mut cursor: Cursor) -> Option<UidSet> {
+    let mut uids: Vec<Uid> = Vec::new();
+    while let Some(value) = cursor.value() {
+        if value.list().is_some() {
+            continue;
+        }
+        uids.push(uid_of(&value)?);
+    }
+    if !cursor.rest().iter().all(|b| *b == b' ') {
+        return None;
+    }
+    uids.sort_unstable();
+    Some(uids.into_iter().collect())
+}
+
+/// `ESEARCH [(TAG "x")] [UID] *(name value)`; without ALL there is no match.
+fn read_esearch(mut cursor: Cursor) -> Option<UidSet> {
+    let mut all = UidSet::new();
+    let mut count = None;
+    while let Some(name) = cursor.value() {
+        let Some(name) = name.text().map(str::to_ascii_uppercase) else { continue };
+        if name == "UID" {
+            continue;
+        }
+        let value = cursor.value()?;
+        match name.as_str() {
+            "ALL" => all = UidSet::parse(value.text()?).ok()?,
+            "COUNT" => count = value.number(),
+            _ => {}
+        }
+    }
+    count.is_none_or(|c| c == all.len()).then_some(all)
+}

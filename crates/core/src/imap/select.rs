@@ -1,0 +1,174 @@
+//! SELECT and EXAMINE, with QRESYNC (RFC 7162 §3.2.5) when the session enabled it.
+
+use mail::flags::{Flags, Keywords, parse_flag_list};
+use mail::modseq::ModSeq;
+use mail::uid::{UidSet, UidValidity};
+
+use super::ImapError;
+use super::command::{Command, MAX_SET_BYTES, Session, read_vanished};
+use super::fetch::{FetchedFlags, read_flags};
+use super::parse::{Code, Condition, Cursor, Untagged};
+
+/// A QRESYNC answer repeats every change since the client last looked: up to a million lines.
+const ANSWER_BYTES: u64 = 512 << 20;
+
+/// What we know of a mailbox, for the server to tell only the difference.
+#[derive(Clone, Debug)]
+pub struct QresyncParam {
+    /// The generation our knowledge belongs to.
+    pub uidvalidity: UidValidity,
+    /// Up to where we know everything; not zero.
+    pub modseq: ModSeq,
+    /// The UIDs we hold, if the server's VANISHED shall be limited to them; left out when the set is too long
+    /// for one line.
+    pub known_uids: Option<UidSet>,
+}
+
+/// A mailbox that is now open.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selected {
+    /// Generation of the UIDs; `None` when the server has no lasting UIDs.
+    pub uidvalidity: Option<UidValidity>,
+    /// The UID the next message will get at least.
+    pub uidnext: Option<u32>,
+    /// Number of messages.
+    pub exists: u32,
+    /// Highest mod-sequence. Dovecot leaves it out until CONDSTORE was used in the session.
+    pub highestmodseq: Option<ModSeq>,
+    /// The server keeps no mod-sequences for this mailbox.
+    pub nomodseq: bool,
+    /// System flags that can be set for good; all when the server did not say.
+    pub permanent_flags: Flags,
+    /// Keywords that exist already and can be set.
+    pub permanent_keywords: Keywords,
+    /// Whether new keywords can be created (`\*`).
+    pub can_create_keywords: bool,
+    /// Whether nothing in it can be changed.
+    pub read_only: bool,
+    /// UIDs that went since the given mod-sequence (QRESYNC).
+    pub vanished: UidSet,
+    /// Flags that changed since, new messages included (QRESYNC).
+    pub flags: Vec<FetchedFlags>,
+    /// OBJECTID's identity of the mailbox.
+    pub mailbox_id: Option<String>,
+    /// The server took part in QRESYNC: it accepted the parameter and its generation is the one we gave.
+    /// Without this, `vanished` and `flags` say nothing.
+    pub resynced: bool,
+}
+
+impl Session {
+    /// Opens a mailbox, `read_only` by EXAMINE. With `qresync` (ignored unless QRESYNC was enabled) the answer
+    /// carries what changed. A server whose generation differs answers as if it had not been given.
+    ///
+    /// # Errors
+    /// [`ImapError::NoSuchMailbox`] when it is gone or a phantom, any other [`ImapError`].
+    pub async fn select(
+        &mut self,
+        wire_name: &[u8],
+        qresync: Option<&QresyncParam>,
+        read_only: bool,
+    ) -> Result<Selected, ImapError> {
+        let qresync = qresync.filter(|q| self.qresync_enabled && !q.modseq.is_zero());
+        let verb = if read_only { "EXAMINE" } else { "SELECT" };
+        let mut command = Command::new(verb).string(wire_name)?;
+        match qresync {
+            Some(param) => command = command.text(&qresync_text(param)),
+            None if self.capabilities().condstore => command = command.text(" (CONDSTORE)"),
+            None => {}
+        }
+        // News of the mailbox that was open before must not be taken for news of this one.
+        drop(self.take_unsolicited());
+        let mut selected = Selected { permanent_flags: Flags::ALL, can_create_keywords: true, ..Selected::default() };
+        selected.read_only = read_only;
+        let done = self.run_within(command, ANSWER_BYTES, |u| collect(&mut selected, u)).await;
+        let done = done.map_err(as_missing)?;
+        selected.read_only |= done.code.as_ref().is_some_and(|c| c.name == "READ-ONLY");
+        selected.resynced = qresync.is_some_and(|q| selected.uidvalidity == Some(q.uidvalidity));
+        Ok(selected)
+    }
+
+    /// Leaves the open mailbox without expunging; nothing happens on servers without UNSELECT (RFC 3691).
+    ///
+    /// # Errors
+    /// Any [`ImapError`].
+    pub async fn unselect(&mut self) -> Result<(), ImapError> {
+        if self.capabilities().unselect {
+            self.run(Command::new("UNSELECT"), Some).await?;
+        }
+        Ok(())
+    }
+}
+
+fn qresync_text(param: &QresyncParam) -> String {
+    let known = param.known_uids.as_ref().map(|u| u.to_chunks(MAX_SET_BYTES));
+    let known = match known.as_deref() {
+        Some([one]) => format!(" {one}"),
+        _ => String::new(),
+    };
+    format!(" (QRESYNC ({} {}{known}))", param.uidvalidity, param.modseq)
+}
+
+fn collect(selected: &mut Selected, untagged: Untagged) -> Option<Untagged> {
+    match untagged {
+        Untagged::Exists(n) => selected.exists = n,
+        Untagged::Condition(Condition { code: Some(code), .. }) if note_code(selected, &code) => {}
+        Untagged::Data(name, cursor) if name == "VANISHED" => {
+            selected.vanished = selected.vanished.union(&read_vanished(cursor).1);
+        }
+        Untagged::Data(name, _) if name == "FLAGS" => {}
+        Untagged::Fetch(fetch) => match read_flags(&fetch) {
+            Some(flags) => selected.flags.push(flags),
+            None => return Some(Untagged::Fetch(fetch)),
+        },
+        other => return Some(other),
+    }
+    None
+}
+
+fn note_code(selected: &mut Selected, code: &Code) -> bool {
+    let mut cursor = Cursor::over(code.arguments.clone());
+    let value = cursor.value();
+    let number = value.as_ref().and_then(super::parse::Value::number);
+    let short = number.and_then(|n| u32::try_from(n).ok());
+    match code.name.as_str() {
+        "UIDVALIDITY" => selected.uidvalidity = short.map(UidValidity),
+        "UIDNEXT" => selected.uidnext = short,
+        "HIGHESTMODSEQ" => selected.highestmodseq = number.map(ModSeq),
+        "NOMODSEQ" => selected.nomodseq = true,
+        // QRESYNC: everything before belonged to the mailbox that was open (RFC 7162 §3.2.11).
+        "CLOSED" => {
+            selected.vanished = UidSet::new();
+            selected.flags.clear();
+            selected.exists = 0;
+        }
+        "PERMANENTFLAGS" => {
+            let names: Vec<&str> =
+                value.iter().filter_map(|v| v.list()).flatten().filter_map(|v| v.text()).collect();
+            selected.can_create_keywords = names.contains(&"\\*");
+            (selected.permanent_flags, selected.permanent_keywords) = parse_flag_list(names);
+        }
+        "MAILBOXID" => {
+            selected.mailbox_id =
+                value.and_then(|v| v.list()?.first()?.text().map(str::to_owned));
+        }
+        _ => return false,
+    }
+    true
+}
+
+/// A NO without a code to a command on one mailbox: Dovecot's phantoms and the prose of older servers.
+pub(super) fn as_missing(error: ImapError) -> ImapError {
+    const SAID: [&str; 6] =
+        ["doesn't exist", "does not exist", "not found", "no such mailbox", "unknown mailbox", "nonexistent"];
+    match error {
+        ImapError::Refused { code: None, text } => {
+            let lower = text.to_ascii_lowercase();
+            if SAID.iter().any(|s| lower.contains(s)) {
+                ImapError::NoSuchMailbox(text)
+            } else {
+                ImapError::Refused { code: None, text }
+            }
+        }
+        other => other,
+    }
+}

@@ -1,0 +1,103 @@
+//! UID STORE: changing flags and keywords, conditionally where the server can (CONDSTORE, RFC 7162 §3.1.3).
+
+use mail::flags::{Flags, Keywords};
+use mail::modseq::ModSeq;
+use mail::uid::UidSet;
+
+use super::ImapError;
+use super::command::{Command, Session, flag_list, set_chunks};
+use super::fetch::{FetchedFlags, read_flags};
+use super::parse::{Code, Untagged};
+
+const ANSWER_BYTES: u64 = 64 << 20;
+
+/// How the given flags change those that are there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreMode {
+    /// Adds them.
+    Add,
+    /// Takes them away.
+    Remove,
+    /// Makes them the only ones.
+    Set,
+}
+
+/// What came of a STORE.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StoreOutcome {
+    /// Left unchanged, because they changed after the given mod-sequence: look at them again.
+    pub modified: UidSet,
+    /// Flags as they are now, as far as the server said.
+    pub results: Vec<FetchedFlags>,
+}
+
+impl Session {
+    /// Changes flags and keywords of messages in the open mailbox. `unchanged_since` is ignored by servers
+    /// without CONDSTORE. UIDs that do not exist any more are silently passed over by the server.
+    ///
+    /// # Errors
+    /// [`ImapError::Refused`] for a keyword that cannot be sent or a NO, any other [`ImapError`]. When the set is
+    /// so large that several commands are needed, earlier ones have taken effect.
+    pub async fn store(
+        &mut self,
+        uids: &UidSet,
+        mode: StoreMode,
+        change: (Flags, &Keywords),
+        unchanged_since: Option<ModSeq>,
+    ) -> Result<StoreOutcome, ImapError> {
+        let flags = flag_list(change.0, change.1)?;
+        let sign = match mode {
+            StoreMode::Add => "+",
+            StoreMode::Remove => "-",
+            StoreMode::Set => "",
+        };
+        let condition = match unchanged_since {
+            Some(modseq) if self.capabilities().condstore => format!(" (UNCHANGEDSINCE {modseq})"),
+            _ => String::new(),
+        };
+        let mut outcome = StoreOutcome::default();
+        for set in set_chunks(uids) {
+            let command = Command::new(format!("UID STORE {set}{condition} {sign}FLAGS {flags}"));
+            self.store_one(command, uids, &mut outcome).await?;
+        }
+        Ok(outcome)
+    }
+
+    async fn store_one(
+        &mut self,
+        command: Command,
+        uids: &UidSet,
+        outcome: &mut StoreOutcome,
+    ) -> Result<(), ImapError> {
+        let results = &mut outcome.results;
+        let condition = self
+            .run_to_condition(command, ANSWER_BYTES, &mut |u| match u {
+                Untagged::Fetch(fetch) => match read_flags(&fetch) {
+                    Some(flags) if uids.contains(flags.uid) => {
+                        results.push(flags);
+                        None
+                    }
+                    // Conditional STORE answers `(UID n MODSEQ (m))` without flags: nothing to learn.
+                    None if fetch.items.iter().any(|(n, _)| n == "MODSEQ") => None,
+                    _ => Some(Untagged::Fetch(fetch)),
+                },
+                other => Some(other),
+            })
+            .await?;
+        let modified = condition.code.as_ref().and_then(modified);
+        match (self.finish(condition), modified) {
+            // RFC 7162 §3.1.3: NO with MODIFIED when nothing at all could be stored.
+            (Ok(_) | Err(ImapError::Refused { .. }), Some(set)) => {
+                outcome.modified = outcome.modified.union(&set);
+                Ok(())
+            }
+            (Ok(_), None) => Ok(()),
+            (Err(e), _) => Err(e),
+        }
+    }
+}
+
+fn modified(code: &Code) -> Option<UidSet> {
+    let text = std::str::from_utf8(&code.arguments).ok().filter(|_| code.name == "MODIFIED")?;
+    UidSet::parse(text.trim()).ok()
+}

@@ -1,0 +1,111 @@
+//! UID COPY, UID MOVE and UID EXPUNGE: the functions that move and remove messages on a server.
+//!
+//! Nothing else in the program does. A bare EXPUNGE, which would also remove what other clients marked, is
+//! never sent: without UIDPLUS a message keeps its `\Deleted` mark.
+
+use mail::uid::{Uid, UidSet, UidValidity, parse_ordered};
+
+use super::ImapError;
+use super::command::{Command, Session, set_chunks};
+use super::parse::{Code, Condition, Untagged};
+
+/// UIDs in one COPYUID; our sets are bounded by their text, but a range in it is not.
+const MAX_COPIED: usize = 1_000_000;
+
+/// Where messages went (RFC 4315 §3): the n-th of `source` is the n-th of `dest`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CopyUid {
+    /// Generation of the destination.
+    pub uidvalidity: UidValidity,
+    /// UIDs in the open mailbox.
+    pub source: Vec<Uid>,
+    /// UIDs in the destination.
+    pub dest: Vec<Uid>,
+}
+
+impl CopyUid {
+    /// Old and new UID, message by message.
+    pub fn pairs(&self) -> impl Iterator<Item = (Uid, Uid)> + '_ {
+        self.source.iter().copied().zip(self.dest.iter().copied())
+    }
+}
+
+impl Session {
+    /// Copies messages of the open mailbox to another. `None` when the server does not tell the new UIDs, or
+    /// nothing was there to copy.
+    ///
+    /// # Errors
+    /// [`ImapError::NoSuchMailbox`] when the destination does not exist, any other [`ImapError`]. A set so large
+    /// that it needs several commands may have been copied in part.
+    pub async fn uid_copy(&mut self, uids: &UidSet, wire_name: &[u8]) -> Result<Option<CopyUid>, ImapError> {
+        self.transfer("UID COPY", uids, wire_name).await
+    }
+
+    /// Moves messages of the open mailbox to another (RFC 6851), only where the server offers MOVE.
+    ///
+    /// # Errors
+    /// [`ImapError::Refused`] without MOVE; otherwise as [`Session::uid_copy`].
+    pub async fn uid_move(&mut self, uids: &UidSet, wire_name: &[u8]) -> Result<Option<CopyUid>, ImapError> {
+        if !self.capabilities().move_ {
+            return Err(ImapError::refused("the server does not offer MOVE"));
+        }
+        self.transfer("UID MOVE", uids, wire_name).await
+    }
+
+    /// Removes for good those of `uids` that are marked `\Deleted` (RFC 4315 §2.1).
+    ///
+    /// # Errors
+    /// [`ImapError::Refused`] without UIDPLUS, any other [`ImapError`].
+    pub async fn uid_expunge(&mut self, uids: &UidSet) -> Result<(), ImapError> {
+        if !self.capabilities().uidplus {
+            return Err(ImapError::refused("the server does not offer UID EXPUNGE"));
+        }
+        for set in set_chunks(uids) {
+            self.run(Command::new(format!("UID EXPUNGE {set}")), Some).await?;
+        }
+        Ok(())
+    }
+
+    async fn transfer(
+        &mut self,
+        verb: &str,
+        uids: &UidSet,
+        wire_name: &[u8],
+    ) -> Result<Option<CopyUid>, ImapError> {
+        let mut all: Option<CopyUid> = None;
+        for set in set_chunks(uids) {
+            let mut told: Option<CopyUid> = None;
+            let command = Command::new(format!("{verb} {set}")).string(wire_name)?;
+            // MOVE tells it in an untagged OK, before the EXPUNGEs (RFC 6851 §4.3).
+            let done = self
+                .run(command, |u| match &u {
+                    Untagged::Condition(Condition { code: Some(code), .. }) if code.name == "COPYUID" => {
+                        told = read_copyuid(code);
+                        None
+                    }
+                    _ => Some(u),
+                })
+                .await
+                .map_err(super::select::as_missing)?;
+            let told = done.code.as_ref().and_then(read_copyuid).or(told);
+            all = match (all, told) {
+                (Some(mut a), Some(b)) if a.uidvalidity == b.uidvalidity => {
+                    a.source.extend(b.source);
+                    a.dest.extend(b.dest);
+                    Some(a)
+                }
+                (a, b) => b.or(a),
+            };
+        }
+        Ok(all)
+    }
+}
+
+fn read_copyuid(code: &Code) -> Option<CopyUid> {
+    let text = std::str::from_utf8(&code.arguments).ok().filter(|_| code.name == "COPYUID")?;
+    let mut words = text.split(' ').filter(|w| !w.is_empty());
+    let uidvalidity = UidValidity(words.next()?.parse().ok()?);
+    let source = parse_ordered(words.next()?, MAX_COPIED).ok()?;
+    let dest = parse_ordered(words.next()?, MAX_COPIED).ok()?;
+    (source.len() == dest.len()).then_some(CopyUid { uidvalidity, source, dest })
+}

@@ -1,0 +1,133 @@
+//! One writer per account: a lease row with an epoch, judged by the database's time.
+//!
+//! Whoever synchronises an account holds its row of `account_leases`. Taking it over raises the epoch, and every
+//! transaction that writes what a mail server said begins with [`Lease::begin`], which checks owner, epoch and time
+//! under a share lock: a worker that was stopped and continued can write nothing once another has taken over, and none
+//! can take over while a checked transaction is open. Work is never done under the lock, only writes.
+//!
+//! A new kind of write of synchronised data starts from [`Lease::begin`]; there is no other way to get its transaction.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use crate::db::{Db, DbError, TenantTx};
+use crate::id::{AccountId, TenantId};
+
+/// How long a lease lasts without renewal: long enough for a slow commit, short enough that a crash is soon repaired.
+pub const LEASE: Duration = Duration::from_secs(30);
+
+/// The right to write one account's synchronised rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lease {
+    /// Owner of the account.
+    pub tenant: TenantId,
+    /// The account.
+    pub account: AccountId,
+    /// The process that holds it.
+    pub owner: Uuid,
+    /// Grows with every taking; an earlier holder's is smaller.
+    pub epoch: i64,
+}
+
+/// Why a write under a lease was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum LeaseError {
+    /// It ran out or another worker took over: stop, nothing may be written any more.
+    #[error("the lease of the account was lost")]
+    Lost,
+    /// The database failed.
+    #[error(transparent)]
+    Db(#[from] DbError),
+}
+
+/// Takes the lease of `account` if nobody holds it. `None`: someone does, or there is no such account.
+///
+/// Not reentrant: the same `owner` asking twice gets `None` the second time, so two jobs of one process do not mix.
+pub async fn acquire(
+    tx: &mut TenantTx,
+    account: AccountId,
+    owner: Uuid,
+    ttl: Duration,
+) -> Result<Option<Lease>, DbError> {
+    let tenant = tx.tenant();
+    let epoch: Option<i64> = sqlx::query_scalar(
+        "INSERT INTO account_leases AS l (tenant_id, account_id, owner, epoch, expires_at)
+         SELECT a.tenant_id, a.id, $3, 1, clock_timestamp() + make_interval(secs => $4)
+         FROM accounts a WHERE a.tenant_id = $1 AND a.id = $2
+         ON CONFLICT (tenant_id, account_id) DO UPDATE
+           SET owner = excluded.owner, epoch = l.epoch + 1, expires_at = excluded.expires_at
+           WHERE l.owner IS NULL OR l.expires_at IS NULL OR l.expires_at <= clock_timestamp()
+         RETURNING l.epoch",
+    )
+    .bind(tenant)
+    .bind(account)
+    .bind(owner)
+    .bind(ttl.as_secs_f64())
+    .fetch_optional(tx.conn())
+    .await?;
+    Ok(epoch.map(|epoch| Lease { tenant, account, owner, epoch }))
+}
+
+/// Extends the lease to `ttl` from now. `false`: it was lost; stop.
+pub async fn renew(tx: &mut TenantTx, lease: &Lease, ttl: Duration) -> Result<bool, DbError> {
+    let done = sqlx::query(
+        "UPDATE account_leases SET expires_at = clock_timestamp() + make_interval(secs => $5)
+         WHERE tenant_id = $1 AND account_id = $2 AND owner = $3 AND epoch = $4 AND expires_at > clock_timestamp()",
+    )
+    .bind(lease.tenant)
+    .bind(lease.account)
+    .bind(lease.owner)
+    .bind(lease.epoch)
+    .bind(ttl.as_secs_f64())
+    .execute(tx.conn())
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Gives the lease up, so that the next holder need not wait. Harmless when it was lost.
+pub async fn release(tx: &mut TenantTx, lease: &Lease) -> Result<(), DbError> {
+    sqlx::query(
+        "UPDATE account_leases SET owner = NULL, expires_at = NULL
+         WHERE tenant_id = $1 AND account_id = $2 AND owner = $3 AND epoch = $4",
+    )
+    .bind(lease.tenant)
+    .bind(lease.account)
+    .bind(lease.owner)
+    .bind(lease.epoch)
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Checks that `lease` is held and keeps it from being taken over until this transaction ends.
+///
+/// # Errors
+/// [`LeaseError::Lost`] when it is not held.
+pub async fn fence(tx: &mut TenantTx, lease: &Lease) -> Result<(), LeaseError> {
+    let held: Option<i32> = sqlx::query_scalar(
+        "SELECT 1 FROM account_leases
+         WHERE tenant_id = $1 AND account_id = $2 AND owner = $3 AND epoch = $4 AND expires_at > clock_timestamp()
+         FOR SHARE",
+    )
+    .bind(lease.tenant)
+    .bind(lease.account)
+    .bind(lease.owner)
+    .bind(lease.epoch)
+    .fetch_optional(tx.conn())
+    .await
+    .map_err(DbError::from)?;
+    held.map(|_| ()).ok_or(LeaseError::Lost)
+}
+
+impl Lease {
+    /// Begins a transaction that may write this account's synchronised rows.
+    ///
+    /// # Errors
+    /// [`LeaseError::Lost`] when another worker may have taken over.
+    pub async fn begin(&self, db: &Db) -> Result<TenantTx, LeaseError> {
+        let mut tx = db.tenant(self.tenant).await?;
+        fence(&mut tx, self).await?;
+        Ok(tx)
+    }
+}

@@ -1,0 +1,206 @@
+//! Renaming, moving, subscribing and deleting a mailbox.
+//!
+//! What the push job finds in `pending_changes.data`: for `rename_mailbox` the wire names `from_hex` and `to_hex`, for
+//! `delete_mailbox` the wire name `wire_name_hex` (its row is gone by then), both as hexadecimal bytes because old names
+//! need not be UTF-8.
+
+use mail::mailbox::{decode_name, is_inbox, split_last};
+use serde_json::json;
+use sqlx::Row as _;
+
+use super::create::Spot;
+use super::{Mailbox, MailboxError, get, record, remember};
+use crate::db::{DbError, TenantTx};
+use crate::id::{AccountId, MailboxId};
+
+/// What is to change; an absent field stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Change {
+    /// New last part of the name.
+    pub name: Option<String>,
+    /// New parent; `Some(None)` puts it at the top.
+    pub parent: Option<Option<MailboxId>>,
+    /// Subscribed or not.
+    pub subscribed: Option<bool>,
+}
+
+struct Row {
+    id: MailboxId,
+    account: AccountId,
+    wire: Vec<u8>,
+    name: String,
+    path: String,
+    delimiter: Option<char>,
+    subscribed: bool,
+}
+
+async fn lock(tx: &mut TenantTx, id: MailboxId) -> Result<Option<Row>, DbError> {
+    let row = sqlx::query(
+        "SELECT account_id, wire_name, name, path, delimiter, subscribed FROM mailboxes WHERE tenant_id = $1 AND id = $2 FOR UPDATE",
+    )
+    .bind(tx.tenant())
+    .bind(id)
+    .fetch_optional(tx.conn())
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    Ok(Some(Row {
+        id,
+        account: row.try_get("account_id")?,
+        wire: row.try_get("wire_name")?,
+        name: row.try_get("name")?,
+        path: row.try_get("path")?,
+        delimiter: row.try_get::<Option<String>, _>("delimiter")?.and_then(|d| d.chars().next()),
+        subscribed: row.try_get("subscribed")?,
+    }))
+}
+
+/// Changes a mailbox and returns it as it is then; `None` when there is none.
+///
+/// # Errors
+/// [`MailboxError`]; then the transaction must not be committed.
+pub async fn update(tx: &mut TenantTx, id: MailboxId, change: &Change) -> Result<Option<Mailbox>, MailboxError> {
+    let Some(row) = lock(tx, id).await? else { return Ok(None) };
+    let renamed = rename(tx, &row, change).await?;
+    let mut changed = renamed;
+    if let Some(subscribed) = change.subscribed.filter(|wanted| *wanted != row.subscribed) {
+        sqlx::query("UPDATE mailboxes SET subscribed = $3 WHERE tenant_id = $1 AND id = $2")
+            .bind(tx.tenant())
+            .bind(id)
+            .bind(subscribed)
+            .execute(tx.conn())
+            .await?;
+        let kind = if subscribed { "subscribe" } else { "unsubscribe" };
+        remember(tx, row.account, Some(id), kind, json!({})).await?;
+        changed = true;
+    }
+    if changed {
+        record(tx, row.account, id, "mailbox.updated").await?;
+    }
+    Ok(get(tx, id).await?)
+}
+
+async fn rename(tx: &mut TenantTx, row: &Row, change: &Change) -> Result<bool, MailboxError> {
+    if change.name.is_none() && change.parent.is_none() {
+        return Ok(false);
+    }
+    let spot = match change.parent {
+        Some(parent) => Spot::find(tx, row.account, parent).await?,
+        None => Spot { parent: parent_of(row), delimiter: row.delimiter },
+    };
+    let to = spot.wire_name(change.name.as_deref().unwrap_or(&row.name))?;
+    if to.as_bytes() == row.wire {
+        return Ok(false);
+    }
+    if is_inbox(&row.wire) {
+        return Err(MailboxError::Inbox);
+    }
+    if to.as_bytes().starts_with(&below(&row.wire, row.delimiter)) {
+        return Err(MailboxError::BelowItself);
+    }
+    write_rename(tx, row, &to).await?;
+    let data = json!({ "from_hex": hex::encode(&row.wire), "to_hex": hex::encode(&to) });
+    remember(tx, row.account, Some(row.id), "rename_mailbox", data).await?;
+    Ok(true)
+}
+
+/// The wire name of the level above, if the name has one that can be continued.
+fn parent_of(row: &Row) -> Option<String> {
+    let wire = std::str::from_utf8(&row.wire).ok()?;
+    split_last(wire, row.delimiter).0.map(str::to_owned)
+}
+
+/// What names below `wire` begin with.
+fn below(wire: &[u8], delimiter: Option<char>) -> Vec<u8> {
+    let mut prefix = wire.to_vec();
+    prefix.extend(delimiter.into_iter().flat_map(|d| d.to_string().into_bytes()));
+    prefix
+}
+
+/// Renames the row and those below it, as the server will (RFC 9051 §6.3.6).
+async fn write_rename(tx: &mut TenantTx, row: &Row, to: &str) -> Result<(), MailboxError> {
+    let taken: bool = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM mailboxes WHERE tenant_id = $1 AND account_id = $2 AND wire_name = $3)",
+    )
+    .bind(tx.tenant())
+    .bind(row.account)
+    .bind(to.as_bytes())
+    .fetch_one(tx.conn())
+    .await?;
+    if taken {
+        return Err(MailboxError::Exists);
+    }
+    let path = decode_name(to.as_bytes());
+    let (_, name) = split_last(&path, row.delimiter);
+    sqlx::query("UPDATE mailboxes SET wire_name = $3, path = $4, name = $5 WHERE tenant_id = $1 AND id = $2")
+        .bind(tx.tenant())
+        .bind(row.id)
+        .bind(to.as_bytes())
+        .bind(&path)
+        .bind(name)
+        .execute(tx.conn())
+        .await?;
+    let Some(delimiter) = row.delimiter else { return Ok(()) };
+    let prefix = below(&row.wire, Some(delimiter));
+    sqlx::query(
+        "UPDATE mailboxes SET wire_name = $3 || substring(wire_name FROM $4), path = $5 || substr(path, $6)
+         WHERE tenant_id = $1 AND account_id = $2 AND substring(wire_name FROM 1 FOR $7) = $8",
+    )
+    .bind(tx.tenant())
+    .bind(row.account)
+    .bind(to.as_bytes())
+    .bind(length(row.wire.len()) + 1)
+    .bind(&path)
+    .bind(length(row.path.chars().count()) + 1)
+    .bind(length(prefix.len()))
+    .bind(&prefix)
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+fn length(count: usize) -> i32 {
+    i32::try_from(count).unwrap_or(i32::MAX - 1)
+}
+
+/// Deletes a mailbox with the placements in it; `false` when there is none.
+///
+/// Messages on their way into it go back to where they came from: our user deleted the mailbox, not them.
+///
+/// # Errors
+/// [`MailboxError`]; then the transaction must not be committed.
+pub async fn delete(tx: &mut TenantTx, id: MailboxId) -> Result<bool, MailboxError> {
+    let Some(row) = lock(tx, id).await? else { return Ok(false) };
+    if is_inbox(&row.wire) {
+        return Err(MailboxError::Inbox);
+    }
+    if row.delimiter.is_some() && has_children(tx, &row).await? {
+        return Err(MailboxError::HasChildren);
+    }
+    sqlx::query(
+        "UPDATE message_mailboxes SET hidden_at = NULL WHERE tenant_id = $1 AND id IN
+           (SELECT placement_id FROM pending_changes WHERE tenant_id = $1 AND target_mailbox_id = $2 AND kind = 'move')",
+    )
+    .bind(tx.tenant())
+    .bind(id)
+    .execute(tx.conn())
+    .await?;
+    sqlx::query("DELETE FROM mailboxes WHERE tenant_id = $1 AND id = $2").bind(tx.tenant()).bind(id).execute(tx.conn()).await?;
+    let data = json!({ "wire_name_hex": hex::encode(&row.wire) });
+    remember(tx, row.account, None, "delete_mailbox", data).await?;
+    record(tx, row.account, id, "mailbox.deleted").await?;
+    Ok(true)
+}
+
+async fn has_children(tx: &mut TenantTx, row: &Row) -> Result<bool, DbError> {
+    let prefix = below(&row.wire, row.delimiter);
+    Ok(sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM mailboxes WHERE tenant_id = $1 AND account_id = $2 AND id <> $5 AND substring(wire_name FROM 1 FOR $3) = $4)",
+    )
+    .bind(tx.tenant())
+    .bind(row.account)
+    .bind(length(prefix.len()))
+    .bind(&prefix)
+    .bind(row.id)
+    .fetch_one(tx.conn())
+    .await?)
+}

@@ -1,0 +1,88 @@
+//! Passwords of users: argon2id (RFC 9106) with a random salt, in PHC string form.
+//!
+//! Both directions take tens of milliseconds of one core and run on the blocking pool, a few at a time, so that a flood
+//! of log-ins cannot stall the rest. Passwords of mail accounts are not here: those must be readable again (`seal.rs`).
+
+use std::sync::LazyLock;
+
+use argon2::password_hash::phc::PasswordHash;
+use argon2::password_hash::{PasswordHasher, PasswordVerifier};
+use argon2::{Algorithm, Argon2, Params, Version};
+use tokio::sync::Semaphore;
+
+use crate::secret::Secret;
+
+/// 19 MiB, 2 passes, 1 lane: the first recommendation of the OWASP list for argon2id.
+const MEMORY_KIB: u32 = 19 * 1024;
+
+/// Hashes at once in one process; each holds 19 MiB.
+static AT_ONCE: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(4));
+
+/// Why a password could not be hashed or compared.
+#[derive(Debug, thiserror::Error)]
+pub enum PasswordError {
+    /// The stored hash is not one, or argon2 refused its parameters.
+    #[error("the password hash cannot be used: {0}")]
+    Hash(String),
+    /// The process is shutting down.
+    #[error("the hashing task was cancelled")]
+    Cancelled,
+}
+
+fn hasher() -> Result<Argon2<'static>, PasswordError> {
+    let params = Params::new(MEMORY_KIB, 2, 1, None).map_err(|e| PasswordError::Hash(e.to_string()))?;
+    Ok(Argon2::new(Algorithm::Argon2id, Version::V0x13, params))
+}
+
+async fn apart<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, PasswordError> + Send + 'static,
+) -> Result<T, PasswordError> {
+    let _permit = AT_ONCE.acquire().await.map_err(|_| PasswordError::Cancelled)?;
+    tokio::task::spawn_blocking(work).await.map_err(|_| PasswordError::Cancelled)?
+}
+
+/// The PHC string to store for `password`.
+///
+/// # Errors
+/// [`PasswordError`] when the process is ending.
+pub async fn hash(password: Secret) -> Result<String, PasswordError> {
+    apart(move || {
+        let hashed = hasher()?.hash_password(password.expose().as_bytes());
+        Ok(hashed.map_err(|e| PasswordError::Hash(e.to_string()))?.to_string())
+    })
+    .await
+}
+
+/// Whether `password` is the one that `stored` was made of. Without a stored hash the answer is `false` after the
+/// same work, so that the time does not tell whether the user exists.
+///
+/// # Errors
+/// [`PasswordError::Hash`] when `stored` is not a PHC string.
+pub async fn verify(password: Secret, stored: Option<String>) -> Result<bool, PasswordError> {
+    apart(move || {
+        let hasher = hasher()?;
+        let Some(stored) = stored else {
+            let _ = hasher.hash_password(password.expose().as_bytes());
+            return Ok(false);
+        };
+        let parsed = PasswordHash::new(&stored).map_err(|e| PasswordError::Hash(e.to_string()))?;
+        Ok(hasher.verify_password(password.expose().as_bytes(), &parsed).is_ok())
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_the_same_password_verifies_and_no_two_hashes_are_equal() {
+        let stored = hash(Secret::new("correct horse")).await.unwrap();
+        assert!(stored.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{stored}");
+        assert_ne!(stored, hash(Secret::new("correct horse")).await.unwrap());
+        assert!(verify(Secret::new("correct horse"), Some(stored.clone())).await.unwrap());
+        assert!(!verify(Secret::new("correct horsf"), Some(stored)).await.unwrap());
+        assert!(!verify(Secret::new("x"), None).await.unwrap());
+        assert!(verify(Secret::new("x"), Some("plain".into())).await.is_err());
+    }
+}

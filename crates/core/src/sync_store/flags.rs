@@ -1,0 +1,112 @@
+//! Flags and keywords as the server has them, laid under what our users changed meanwhile.
+//!
+//! `base_*` is the server's last word, the other columns our view. Only rows whose base differs are read for writing, so
+//! a listing of a whole mailbox without changes writes nothing.
+
+use mail::flags::{Flags, Keywords};
+use mail::uid::Uid;
+use sqlx::Row as _;
+use uuid::Uuid;
+
+use super::Target;
+use super::ingest::message_event;
+use crate::db::{DbError, TenantTx};
+use crate::event;
+
+/// What the server says of one message's flags.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FlagState {
+    /// Which message.
+    pub uid: Uid,
+    /// System flags.
+    pub flags: Flags,
+    /// Keywords.
+    pub keywords: Keywords,
+    /// Mod-sequence, when the server has them.
+    pub modseq: Option<i64>,
+}
+
+/// Rows of one UPDATE, as columns.
+#[derive(Default)]
+struct Columns {
+    ids: Vec<Uuid>,
+    flags: Vec<i16>,
+    base_flags: Vec<i16>,
+    keywords: Vec<String>,
+    base_keywords: Vec<String>,
+    modseqs: Vec<Option<i64>>,
+}
+
+/// Takes over what the server says. Returns how many placements changed in our users' view.
+pub async fn apply(tx: &mut TenantTx, target: &Target, states: &[FlagState]) -> Result<usize, DbError> {
+    if states.is_empty() {
+        return Ok(0);
+    }
+    let rows = sqlx::query(
+        "SELECT s.n, p.id, p.message_id, p.flags, p.base_flags, p.keywords, p.base_keywords, p.hidden_at IS NULL AS visible
+         FROM unnest($4::bigint[], $5::smallint[], $6::text[]) WITH ORDINALITY AS s(uid, flags, keywords, n)
+         JOIN message_mailboxes p ON p.tenant_id = $1 AND p.mailbox_id = $2 AND p.generation = $3 AND p.uid = s.uid
+         WHERE p.base_flags <> s.flags OR p.base_keywords <> string_to_array(s.keywords, ' ')
+         ORDER BY p.id FOR NO KEY UPDATE OF p",
+    )
+    .bind(tx.tenant())
+    .bind(target.mailbox)
+    .bind(target.generation)
+    .bind(states.iter().map(|s| i64::from(s.uid)).collect::<Vec<_>>())
+    .bind(states.iter().map(|s| s.flags.bits()).collect::<Vec<_>>())
+    .bind(states.iter().map(|s| s.keywords.as_slice().join(" ")).collect::<Vec<_>>())
+    .fetch_all(tx.conn())
+    .await?;
+    let mut columns = Columns::default();
+    let mut events = Vec::new();
+    for row in rows {
+        let n: i64 = row.get("n");
+        let Some(server) = usize::try_from(n - 1).ok().and_then(|n| states.get(n)) else { continue };
+        let ours = (Flags::from_bits(row.get("flags")), Keywords::from(row.get::<Vec<String>, _>("keywords")));
+        let base = (Flags::from_bits(row.get("base_flags")), Keywords::from(row.get::<Vec<String>, _>("base_keywords")));
+        let merged = merge(&base, &ours, &(server.flags, server.keywords.clone()));
+        if row.get("visible") && merged != ours {
+            events.push(message_event("message.updated", target, row.get("message_id")));
+        }
+        columns.ids.push(row.get("id"));
+        columns.flags.push(merged.0.bits());
+        columns.base_flags.push(server.flags.bits());
+        columns.keywords.push(merged.1.as_slice().join(" "));
+        columns.base_keywords.push(server.keywords.as_slice().join(" "));
+        columns.modseqs.push(server.modseq);
+    }
+    write(tx, &columns).await?;
+    event::record(tx, Some(target.account), &events).await?;
+    Ok(events.len())
+}
+
+async fn write(tx: &mut TenantTx, c: &Columns) -> Result<(), DbError> {
+    if c.ids.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(
+        "UPDATE message_mailboxes p SET flags = n.flags, base_flags = n.base_flags,
+           keywords = string_to_array(n.keywords, ' '), base_keywords = string_to_array(n.base_keywords, ' '),
+           modseq = coalesce(n.modseq, p.modseq)
+         FROM unnest($2::uuid[], $3::smallint[], $4::smallint[], $5::text[], $6::text[], $7::bigint[])
+           AS n(id, flags, base_flags, keywords, base_keywords, modseq)
+         WHERE p.tenant_id = $1 AND p.id = n.id",
+    )
+    .bind(tx.tenant())
+    .bind(&c.ids)
+    .bind(&c.flags)
+    .bind(&c.base_flags)
+    .bind(&c.keywords)
+    .bind(&c.base_keywords)
+    .bind(&c.modseqs)
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// The server's value with our own additions and removals since `base` on top.
+fn merge(base: &(Flags, Keywords), ours: &(Flags, Keywords), server: &(Flags, Keywords)) -> (Flags, Keywords) {
+    let flags = server.0.union(ours.0.difference(base.0)).difference(base.0.difference(ours.0));
+    let (added, removed) = (ours.1.difference(&base.1), base.1.difference(&ours.1));
+    (flags, server.1.difference(&removed).union(&added))
+}

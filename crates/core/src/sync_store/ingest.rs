@@ -1,0 +1,313 @@
+//! Messages that arrived, stored in a dozen statements however many they are.
+//!
+//! Bytes, messages, conversations, placements, events and the job that makes them searchable. The checkpoint that
+//! vouches for the batch is written by the caller in the same transaction. Storing a UID again is harmless.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde_json::json;
+use sqlx::Row as _;
+use uuid::Uuid;
+
+use super::resolve::{Candidate, Decision, Resolver, Seat};
+use super::thread::{self, Joining};
+use super::{Prepared, Target, sort_date};
+use crate::db::{DbError, TenantTx};
+use crate::event::{self, NewEvent};
+use crate::id::{MessageId, PlacementId};
+use crate::job::{Job, enqueue, priority};
+
+/// What a batch came to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Ingested {
+    /// Messages the account did not have.
+    pub created: usize,
+    /// Arrivals that were one of its messages: moved, copied, or after a new UIDVALIDITY.
+    pub linked: usize,
+    /// UIDs that were stored before.
+    pub known: usize,
+}
+
+/// A placement to be inserted.
+struct NewPlacement<'a> {
+    message: Uuid,
+    arrival: &'a Prepared,
+}
+
+/// A placement that gets its UID.
+struct Seated<'a> {
+    placement: Uuid,
+    message: Uuid,
+    arrival: &'a Prepared,
+}
+
+/// Stores `batch`, in order of arrival.
+///
+/// Messages whose text was prepared are searchable at once; for the others a job is enqueued.
+pub async fn ingest(tx: &mut TenantTx, target: &Target, batch: &[Prepared]) -> Result<Ingested, DbError> {
+    if batch.is_empty() {
+        return Ok(Ingested::default());
+    }
+    let known = known_uids(tx, target, batch).await?;
+    let mut seen = HashSet::new();
+    let fresh: Vec<&Prepared> =
+        batch.iter().filter(|p| !known.contains(&i64::from(p.uid)) && seen.insert(p.uid)).collect();
+    let candidates = candidates(tx, target, &fresh).await?;
+    let mut resolver = Resolver::new(target.mailbox.0, target.generation, candidates);
+    let (mut new, mut placed, mut seated, mut events) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for arrival in fresh {
+        match resolver.decide(&arrival.hash) {
+            Decision::Seat { placement, message } => seated.push(Seated { placement, message, arrival }),
+            Decision::Place { message, revived } => {
+                let kind = if revived { "message.created" } else { "message.updated" };
+                events.push(message_event(kind, target, message));
+                placed.push(NewPlacement { message, arrival });
+            }
+            Decision::New => {
+                let message = MessageId::new().0;
+                events.push(message_event("message.created", target, message));
+                placed.push(NewPlacement { message, arrival });
+                new.push((message, arrival));
+            }
+        }
+    }
+    let done = Ingested { created: new.len(), linked: placed.len() - new.len() + seated.len(), known: known.len() };
+    insert_blobs(tx, target, &new).await?;
+    insert_messages(tx, target, &new).await?;
+    insert_placements(tx, target, &placed).await?;
+    seat_placements(tx, target, &seated).await?;
+    event::record(tx, Some(target.account), &events).await?;
+    index(tx, target, &new).await?;
+    Ok(done)
+}
+
+pub(super) fn message_event(kind: &'static str, target: &Target, message: Uuid) -> NewEvent {
+    NewEvent { kind, object_id: message, data: json!({ "mailbox_id": target.mailbox }) }
+}
+
+async fn known_uids(tx: &mut TenantTx, target: &Target, batch: &[Prepared]) -> Result<HashSet<i64>, DbError> {
+    let uids: Vec<i64> = batch.iter().map(|p| i64::from(p.uid)).collect();
+    let known: Vec<i64> = sqlx::query_scalar(
+        "SELECT uid FROM message_mailboxes
+         WHERE tenant_id = $1 AND mailbox_id = $2 AND generation = $3 AND uid = ANY ($4)",
+    )
+    .bind(tx.tenant())
+    .bind(target.mailbox)
+    .bind(target.generation)
+    .bind(uids)
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(known.into_iter().collect())
+}
+
+/// The account's messages with the same bytes and their placements, oldest first.
+async fn candidates(
+    tx: &mut TenantTx,
+    target: &Target,
+    fresh: &[&Prepared],
+) -> Result<HashMap<Vec<u8>, Vec<Candidate>>, DbError> {
+    let hashes: Vec<&[u8]> = fresh.iter().map(|p| p.hash.as_slice()).collect();
+    let rows = sqlx::query(
+        "SELECT m.blob_hash, m.id AS message_id, m.gone_at IS NOT NULL AS gone,
+                p.id AS placement_id, p.mailbox_id, p.generation, p.uid IS NOT NULL AS has_uid
+         FROM messages m LEFT JOIN message_mailboxes p ON p.tenant_id = m.tenant_id AND p.message_id = m.id
+         WHERE m.tenant_id = $1 AND m.account_id = $2 AND m.blob_hash = ANY ($3)
+           AND (m.gone_at IS NULL OR m.gone_at > clock_timestamp() - make_interval(secs => $4) OR p.id IS NOT NULL)
+         ORDER BY m.id, p.id",
+    )
+    .bind(tx.tenant())
+    .bind(target.account)
+    .bind(hashes)
+    .bind(super::vanish::GONE_KEPT_FOR.as_secs_f64())
+    .fetch_all(tx.conn())
+    .await?;
+    let mut found: HashMap<Vec<u8>, Vec<Candidate>> = HashMap::new();
+    for row in rows {
+        let list = found.entry(row.get("blob_hash")).or_default();
+        let message: Uuid = row.get("message_id");
+        if list.last().is_none_or(|c| c.message != message) {
+            list.push(Candidate { message, gone: row.get("gone"), seats: Vec::new() });
+        }
+        if let (Some(id), Some(c)) = (row.get::<Option<Uuid>, _>("placement_id"), list.last_mut()) {
+            let (mailbox, generation, has_uid) = (row.get("mailbox_id"), row.get("generation"), row.get("has_uid"));
+            c.seats.push(Seat { id, mailbox, generation, has_uid });
+        }
+    }
+    Ok(found)
+}
+
+async fn insert_blobs(tx: &mut TenantTx, target: &Target, new: &[(Uuid, &Prepared)]) -> Result<(), DbError> {
+    if new.is_empty() {
+        return Ok(());
+    }
+    let hashes: Vec<&[u8]> = new.iter().map(|(_, p)| p.hash.as_slice()).collect();
+    let raws: Vec<&[u8]> = new.iter().map(|(_, p)| p.raw.as_ref()).collect();
+    sqlx::query(
+        "INSERT INTO blobs (tenant_id, account_id, hash, size_bytes, raw)
+         SELECT $1, $2, b.hash, octet_length(b.raw), b.raw FROM unnest($3::bytea[], $4::bytea[]) AS b(hash, raw)
+         ON CONFLICT DO NOTHING",
+    )
+    .bind(tx.tenant())
+    .bind(target.account)
+    .bind(hashes)
+    .bind(raws)
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+async fn insert_messages(tx: &mut TenantTx, target: &Target, new: &[(Uuid, &Prepared)]) -> Result<(), DbError> {
+    let joining: Vec<Joining<'_>> = new
+        .iter()
+        .map(|(_, p)| Joining {
+            keys: &p.content.thread_keys,
+            subject: p.content.subject.as_deref(),
+            sort_at: sort_date(p.internal_date),
+        })
+        .collect();
+    let threads = thread::assign(tx, target.account, &joining).await?;
+    if new.is_empty() {
+        return Ok(());
+    }
+    let text = |pick: fn(&Prepared) -> &str| -> Vec<&str> { new.iter().map(|(_, p)| pick(p)).collect() };
+    // A header id holds no line end, so one separates them: arrays of arrays cannot be ragged.
+    let lines = |pick: fn(&Prepared) -> &[String]| -> Vec<String> {
+        new.iter().map(|(_, p)| pick(p).join("\n")).collect()
+    };
+    let dates = |pick: fn(&Prepared) -> DateTime<Utc>| -> Vec<DateTime<Utc>> {
+        new.iter().map(|(_, p)| pick(p)).collect()
+    };
+    sqlx::query(
+        "INSERT INTO messages (tenant_id, account_id, id, thread_id, blob_hash, size_bytes, email_id, message_id_header,
+           in_reply_to, refs, subject, from_addresses, to_addresses, cc_addresses, bcc_addresses, reply_to_addresses,
+           date, received_at, sort_at, date_sort_at, snippet, attachments, has_attachments, degraded)
+         SELECT $1, $2, m.id, m.thread, m.hash, m.size, m.email_id, m.header, string_to_array(m.reply, E'\\n'),
+           string_to_array(m.refs, E'\\n'), m.subject, m.f::jsonb, m.t::jsonb, m.c::jsonb, m.b::jsonb, m.r::jsonb,
+           m.date, m.received, m.sort, m.date_sort, m.snippet, m.attachments::jsonb, m.has, m.degraded
+         FROM unnest($3::uuid[], $4::uuid[], $5::bytea[], $6::bigint[], $7::text[], $8::text[], $9::text[], $10::text[],
+           $11::text[], $12::text[], $13::text[], $14::text[], $15::text[], $16::text[], $17::timestamptz[],
+           $18::timestamptz[], $19::timestamptz[], $20::timestamptz[], $21::text[], $22::text[], $23::bool[], $24::bool[])
+           AS m(id, thread, hash, size, email_id, header, reply, refs, subject, f, t, c, b, r, date, received, sort,
+                date_sort, snippet, attachments, has, degraded)",
+    )
+    .bind(tx.tenant())
+    .bind(target.account)
+    .bind(new.iter().map(|(id, _)| *id).collect::<Vec<_>>())
+    .bind(threads)
+    .bind(new.iter().map(|(_, p)| p.hash.as_slice()).collect::<Vec<_>>())
+    .bind(new.iter().map(|(_, p)| i64::try_from(p.raw.len()).unwrap_or(i64::MAX)).collect::<Vec<_>>())
+    .bind(new.iter().map(|(_, p)| p.email_id.as_deref()).collect::<Vec<_>>())
+    .bind(new.iter().map(|(_, p)| p.content.message_id_header.as_deref()).collect::<Vec<_>>())
+    .bind(lines(|p| &p.content.in_reply_to))
+    .bind(lines(|p| &p.content.refs))
+    .bind(new.iter().map(|(_, p)| p.content.subject.as_deref()).collect::<Vec<_>>())
+    .bind(text(|p| &p.content.from))
+    .bind(text(|p| &p.content.to))
+    .bind(text(|p| &p.content.cc))
+    .bind(text(|p| &p.content.bcc))
+    .bind(text(|p| &p.content.reply_to))
+    .bind(new.iter().map(|(_, p)| p.content.date).collect::<Vec<_>>())
+    .bind(dates(|p| p.internal_date))
+    .bind(dates(|p| sort_date(p.internal_date)))
+    .bind(dates(|p| sort_date(p.content.date.unwrap_or(p.internal_date))))
+    .bind(text(|p| &p.content.snippet))
+    .bind(text(|p| &p.content.attachments))
+    .bind(new.iter().map(|(_, p)| p.content.has_attachments).collect::<Vec<_>>())
+    .bind(new.iter().map(|(_, p)| p.content.degraded).collect::<Vec<_>>())
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+async fn insert_placements(tx: &mut TenantTx, target: &Target, placed: &[NewPlacement<'_>]) -> Result<(), DbError> {
+    if placed.is_empty() {
+        return Ok(());
+    }
+    let arrivals = || placed.iter().map(|p| p.arrival);
+    // A keyword holds no blank.
+    sqlx::query(
+        "INSERT INTO message_mailboxes (tenant_id, account_id, mailbox_id, generation, id, message_id, uid, flags,
+           base_flags, keywords, base_keywords, modseq, internal_date, sort_at)
+         SELECT $1, $2, $3, $4, p.id, p.message, p.uid, p.flags, p.flags, string_to_array(p.keywords, ' '),
+           string_to_array(p.keywords, ' '), p.modseq, p.date, p.sort
+         FROM unnest($5::uuid[], $6::uuid[], $7::bigint[], $8::smallint[], $9::text[], $10::bigint[],
+           $11::timestamptz[], $12::timestamptz[]) AS p(id, message, uid, flags, keywords, modseq, date, sort)",
+    )
+    .bind(tx.tenant())
+    .bind(target.account)
+    .bind(target.mailbox)
+    .bind(target.generation)
+    .bind(placed.iter().map(|_| PlacementId::new().0).collect::<Vec<_>>())
+    .bind(placed.iter().map(|p| p.message).collect::<Vec<_>>())
+    .bind(arrivals().map(|a| i64::from(a.uid)).collect::<Vec<_>>())
+    .bind(arrivals().map(|a| a.flags.bits()).collect::<Vec<_>>())
+    .bind(arrivals().map(|a| a.keywords.as_slice().join(" ")).collect::<Vec<_>>())
+    .bind(arrivals().map(|a| a.modseq).collect::<Vec<_>>())
+    .bind(arrivals().map(|a| a.internal_date).collect::<Vec<_>>())
+    .bind(arrivals().map(|a| sort_date(a.internal_date)).collect::<Vec<_>>())
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Gives waiting placements their UID; what our user changed meanwhile stays over what the server says.
+async fn seat_placements(tx: &mut TenantTx, target: &Target, seated: &[Seated<'_>]) -> Result<(), DbError> {
+    if seated.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(
+        "UPDATE message_mailboxes p SET uid = s.uid, generation = $3, modseq = s.modseq, internal_date = s.date,
+           sort_at = s.sort, base_flags = s.flags, base_keywords = string_to_array(s.keywords, ' '),
+           flags = (s.flags | (p.flags & ~p.base_flags)) & ~(p.base_flags & ~p.flags),
+           keywords = CASE WHEN p.keywords = p.base_keywords THEN string_to_array(s.keywords, ' ') ELSE p.keywords END
+         FROM unnest($4::uuid[], $5::bigint[], $6::smallint[], $7::text[], $8::bigint[], $9::timestamptz[],
+           $10::timestamptz[]) AS s(id, uid, flags, keywords, modseq, date, sort)
+         WHERE p.tenant_id = $1 AND p.mailbox_id = $2 AND p.id = s.id",
+    )
+    .bind(tx.tenant())
+    .bind(target.mailbox)
+    .bind(target.generation)
+    .bind(seated.iter().map(|s| s.placement).collect::<Vec<_>>())
+    .bind(seated.iter().map(|s| i64::from(s.arrival.uid)).collect::<Vec<_>>())
+    .bind(seated.iter().map(|s| s.arrival.flags.bits()).collect::<Vec<_>>())
+    .bind(seated.iter().map(|s| s.arrival.keywords.as_slice().join(" ")).collect::<Vec<_>>())
+    .bind(seated.iter().map(|s| s.arrival.modseq).collect::<Vec<_>>())
+    .bind(seated.iter().map(|s| s.arrival.internal_date).collect::<Vec<_>>())
+    .bind(seated.iter().map(|s| sort_date(s.arrival.internal_date)).collect::<Vec<_>>())
+    .execute(tx.conn())
+    .await?;
+    tracing::debug!(linked = seated.len(), first = ?seated.first().map(|s| s.message), "arrivals linked");
+    Ok(())
+}
+
+/// Makes prepared texts searchable now and leaves the others to a job.
+async fn index(tx: &mut TenantTx, target: &Target, new: &[(Uuid, &Prepared)]) -> Result<(), DbError> {
+    let ready: Vec<(Uuid, DateTime<Utc>, &str)> = new
+        .iter()
+        .filter_map(|(id, p)| Some((*id, sort_date(p.internal_date), p.content.tsvector.as_deref()?)))
+        .collect();
+    if !ready.is_empty() {
+        sqlx::query(
+            "WITH s AS (INSERT INTO message_search (tenant_id, account_id, message_id, sort_at, tsv)
+               SELECT $1, $2, t.id, t.sort, t.tsv::tsvector
+               FROM unnest($3::uuid[], $4::timestamptz[], $5::text[]) AS t(id, sort, tsv)
+               ON CONFLICT DO NOTHING)
+             UPDATE messages SET indexed_at = now() WHERE tenant_id = $1 AND id = ANY ($3)",
+        )
+        .bind(tx.tenant())
+        .bind(target.account)
+        .bind(ready.iter().map(|r| r.0).collect::<Vec<_>>())
+        .bind(ready.iter().map(|r| r.1).collect::<Vec<_>>())
+        .bind(ready.iter().map(|r| r.2).collect::<Vec<_>>())
+        .execute(tx.conn())
+        .await?;
+    }
+    if ready.len() < new.len() {
+        // Later: a backfill needs the processor for its own work first, and one job serves many batches.
+        let job = Job::IndexText { account_id: target.account };
+        enqueue(tx, &job, Duration::from_secs(5), priority::BACKGROUND).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,147 @@
+//! Which row an arriving message belongs to: a pure decision over what the account already has of the same bytes.
+//!
+//! The cases, in order:
+//! 1. our own move or copy placed it in this mailbox and waits for its UID → that placement gets the UID;
+//! 2. the mailbox had it before its UIDVALIDITY changed → that placement is carried over;
+//! 3. the account has the message, but not in this mailbox (another one has it, or it went less than two minutes ago, as
+//!    in a move) → one more placement of it;
+//! 4. otherwise a new message; a second identical copy in one mailbox is one too, over the same bytes.
+
+use std::collections::{HashMap, HashSet};
+
+use uuid::Uuid;
+
+/// A placement of a message with the same bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Seat {
+    pub id: Uuid,
+    pub mailbox: Uuid,
+    pub generation: i32,
+    pub has_uid: bool,
+}
+
+/// A message of the account with the same bytes.
+#[derive(Debug, Clone)]
+pub(super) struct Candidate {
+    pub message: Uuid,
+    pub gone: bool,
+    pub seats: Vec<Seat>,
+}
+
+/// What to do with one arrival.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Decision {
+    /// Give this placement of the message the UID.
+    Seat { placement: Uuid, message: Uuid },
+    /// Add a placement of the message; `revived`: it was in no mailbox.
+    Place { message: Uuid, revived: bool },
+    /// A message not seen before.
+    New,
+}
+
+/// Decides for arrivals in order; no message gets two placements in this mailbox.
+pub(super) struct Resolver {
+    mailbox: Uuid,
+    generation: i32,
+    by_hash: HashMap<Vec<u8>, Vec<Candidate>>,
+    used_seats: HashSet<Uuid>,
+    used_messages: HashSet<Uuid>,
+}
+
+impl Resolver {
+    pub fn new(mailbox: Uuid, generation: i32, by_hash: HashMap<Vec<u8>, Vec<Candidate>>) -> Self {
+        Self { mailbox, generation, by_hash, used_seats: HashSet::new(), used_messages: HashSet::new() }
+    }
+
+    pub fn decide(&mut self, hash: &[u8]) -> Decision {
+        let candidates = self.by_hash.get(hash).map(Vec::as_slice).unwrap_or_default();
+        let here = || {
+            candidates.iter().flat_map(|c| {
+                c.seats.iter().filter(|s| s.mailbox == self.mailbox).map(move |s| (c.message, *s))
+            })
+        };
+        let free = |seat: &Seat| !self.used_seats.contains(&seat.id);
+        let waiting = here().find(|(_, s)| !s.has_uid && free(s));
+        let earlier = || here().find(|(_, s)| s.has_uid && s.generation != self.generation && free(s));
+        if let Some((message, seat)) = waiting.or_else(earlier) {
+            self.used_seats.insert(seat.id);
+            self.used_messages.insert(message);
+            return Decision::Seat { placement: seat.id, message };
+        }
+        let elsewhere = |c: &&Candidate| {
+            !self.used_messages.contains(&c.message) && c.seats.iter().all(|s| s.mailbox != self.mailbox)
+        };
+        let gone = candidates.iter().filter(|c| c.gone).find(elsewhere);
+        if let Some(c) = gone.or_else(|| candidates.iter().find(elsewhere)) {
+            let decision = Decision::Place { message: c.message, revived: c.gone };
+            self.used_messages.insert(c.message);
+            return decision;
+        }
+        Decision::New
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HERE: Uuid = Uuid::from_u128(1);
+    const THERE: Uuid = Uuid::from_u128(2);
+
+    fn seat(id: u128, mailbox: Uuid, generation: i32, has_uid: bool) -> Seat {
+        Seat { id: Uuid::from_u128(id), mailbox, generation, has_uid }
+    }
+
+    fn candidate(message: u128, gone: bool, seats: Vec<Seat>) -> Candidate {
+        Candidate { message: Uuid::from_u128(message), gone, seats }
+    }
+
+    fn resolver(candidates: Vec<Candidate>) -> Resolver {
+        Resolver::new(HERE, 3, HashMap::from([(b"h".to_vec(), candidates)]))
+    }
+
+    #[test]
+    fn a_message_of_another_mailbox_gets_one_more_placement_and_a_second_copy_is_new() {
+        let mut r = resolver(vec![candidate(10, false, vec![seat(20, THERE, 1, true)])]);
+        assert_eq!(r.decide(b"h"), Decision::Place { message: Uuid::from_u128(10), revived: false });
+        assert_eq!(r.decide(b"h"), Decision::New);
+        assert_eq!(r.decide(b"other"), Decision::New);
+    }
+
+    #[test]
+    fn our_own_move_is_linked_before_anything_else() {
+        let mut r = resolver(vec![
+            candidate(9, true, vec![]),
+            candidate(10, false, vec![seat(20, THERE, 1, true), seat(21, HERE, 3, false)]),
+        ]);
+        let linked = Decision::Seat { placement: Uuid::from_u128(21), message: Uuid::from_u128(10) };
+        assert_eq!(r.decide(b"h"), linked);
+        assert_eq!(r.decide(b"h"), Decision::Place { message: Uuid::from_u128(9), revived: true });
+    }
+
+    #[test]
+    fn after_a_new_uidvalidity_each_copy_keeps_its_own_row() {
+        let mut r = resolver(vec![
+            candidate(10, false, vec![seat(20, HERE, 2, true)]),
+            candidate(11, false, vec![seat(21, HERE, 2, true)]),
+        ]);
+        assert!(matches!(r.decide(b"h"), Decision::Seat { placement, .. } if placement == Uuid::from_u128(20)));
+        assert!(matches!(r.decide(b"h"), Decision::Seat { placement, .. } if placement == Uuid::from_u128(21)));
+        assert_eq!(r.decide(b"h"), Decision::New);
+    }
+
+    #[test]
+    fn a_message_that_just_left_is_preferred_over_one_that_is_still_elsewhere() {
+        let mut r = resolver(vec![
+            candidate(10, false, vec![seat(20, THERE, 1, true)]),
+            candidate(11, true, vec![]),
+        ]);
+        assert_eq!(r.decide(b"h"), Decision::Place { message: Uuid::from_u128(11), revived: true });
+    }
+
+    #[test]
+    fn a_copy_already_here_does_not_take_a_second_uid() {
+        let mut r = resolver(vec![candidate(10, false, vec![seat(20, HERE, 3, true)])]);
+        assert_eq!(r.decide(b"h"), Decision::New);
+    }
+}

@@ -1,0 +1,203 @@
+//! States and causes as clients see them, and the record of rounds.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde_json::{Value, json};
+
+use super::Target;
+use crate::db::{DbError, TenantTx};
+use crate::event::{self, NewEvent};
+use crate::id::{AccountId, MailboxId, RunId};
+
+/// How an account stands with its server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AccountState {
+    /// Never connected yet.
+    Connecting,
+    /// A round is under way.
+    Syncing,
+    /// The last round succeeded.
+    Connected,
+    /// The server does not answer or speaks no IMAP.
+    Unreachable,
+    /// The server asked for patience.
+    Throttled,
+    /// The user has to give new credentials.
+    NeedsReauth,
+}
+
+impl AccountState {
+    /// As the column has it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Connecting => "connecting",
+            Self::Syncing => "syncing",
+            Self::Connected => "connected",
+            Self::Unreachable => "unreachable",
+            Self::Throttled => "throttled",
+            Self::NeedsReauth => "needs_reauth",
+        }
+    }
+}
+
+/// Why something does not work: a code of ours, a sentence, and the server's own words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cause {
+    /// For programs.
+    pub code: &'static str,
+    /// For people.
+    pub text: String,
+    /// What the server said.
+    pub upstream: Option<String>,
+}
+
+/// Sets the account's state; an event tells of it when it is another one than before. A paused account stays paused.
+///
+/// With `cause`, `retry_in` says when the next attempt is; the lease row is moved there too, so that nobody tries
+/// earlier unless a user asks.
+pub async fn set_account(
+    tx: &mut TenantTx,
+    account: AccountId,
+    state: AccountState,
+    cause: Option<&Cause>,
+    retry_in: Option<Duration>,
+) -> Result<(), DbError> {
+    let upstream = cause.and_then(|c| c.upstream.as_deref()).map(|text| json!({ "protocol": "imap", "text": text }));
+    let changed: Option<bool> = sqlx::query_scalar(
+        "UPDATE accounts a SET state = $3, cause_code = $4, cause_text = $5, cause_upstream = $6,
+           cause_since = CASE WHEN $4::text IS NULL THEN NULL WHEN o.cause_code = $4 THEN coalesce(o.cause_since, now()) ELSE now() END,
+           cause_next_try_at = now() + make_interval(secs => $7::float8)
+         FROM (SELECT id, state, cause_code, cause_since FROM accounts WHERE tenant_id = $1 AND id = $2 FOR NO KEY UPDATE) o
+         WHERE a.tenant_id = $1 AND a.id = o.id AND o.state <> 'paused'
+         RETURNING o.state <> a.state OR o.cause_code IS DISTINCT FROM a.cause_code",
+    )
+    .bind(tx.tenant())
+    .bind(account)
+    .bind(state.as_str())
+    .bind(cause.map(|c| c.code))
+    .bind(cause.map(|c| c.text.as_str()))
+    .bind(upstream)
+    .bind(retry_in.map(|d| d.as_secs_f64()))
+    .fetch_optional(tx.conn())
+    .await?;
+    if changed == Some(true) {
+        let data = json!({ "state": state.as_str(), "cause": cause.map(|c| c.code) });
+        event::record(tx, Some(account), &[NewEvent { kind: "account.updated", object_id: account.0, data }]).await?;
+    }
+    if let Some(wait) = retry_in {
+        put_off(tx, account, wait).await?;
+    }
+    Ok(())
+}
+
+/// Moves the account's next turn to `wait` from now.
+async fn put_off(tx: &mut TenantTx, account: AccountId, wait: Duration) -> Result<(), DbError> {
+    sqlx::query(
+        "UPDATE account_leases SET next_due_at = now() + make_interval(secs => $3)
+         WHERE tenant_id = $1 AND account_id = $2",
+    )
+    .bind(tx.tenant())
+    .bind(account)
+    .bind(wait.as_secs_f64())
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Counts one more failed round in a row and returns how many there are now.
+pub async fn count_failure(tx: &mut TenantTx, account: AccountId) -> Result<u32, DbError> {
+    let failures: Option<i32> = sqlx::query_scalar(
+        "UPDATE account_leases SET failures = failures + 1 WHERE tenant_id = $1 AND account_id = $2 RETURNING failures",
+    )
+    .bind(tx.tenant())
+    .bind(account)
+    .fetch_optional(tx.conn())
+    .await?;
+    Ok(failures.and_then(|n| u32::try_from(n).ok()).unwrap_or(1))
+}
+
+/// A round over all mailboxes ended well: it began at `started`.
+pub async fn round_succeeded(tx: &mut TenantTx, account: AccountId, started: DateTime<Utc>) -> Result<(), DbError> {
+    sqlx::query("UPDATE account_leases SET failures = 0 WHERE tenant_id = $1 AND account_id = $2")
+        .bind(tx.tenant())
+        .bind(account)
+        .execute(tx.conn())
+        .await?;
+    sqlx::query("UPDATE accounts SET last_synced_at = $3 WHERE tenant_id = $1 AND id = $2")
+        .bind(tx.tenant())
+        .bind(account)
+        .bind(started)
+        .execute(tx.conn())
+        .await?;
+    Ok(())
+}
+
+/// The mailbox could not be read; the round goes on with the others.
+pub async fn mailbox_failed(tx: &mut TenantTx, target: &Target, cause: &Cause) -> Result<(), DbError> {
+    sqlx::query(
+        "UPDATE mailboxes SET state = 'failed', cause_code = $3, cause_text = $4,
+           cause_since = CASE WHEN cause_code = $3 THEN coalesce(cause_since, now()) ELSE now() END
+         WHERE tenant_id = $1 AND id = $2",
+    )
+    .bind(tx.tenant())
+    .bind(target.mailbox)
+    .bind(cause.code)
+    .bind(&cause.text)
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// A round begins: takes the queued row if there is one, makes one otherwise. A row that a dead process left
+/// running is closed first.
+pub async fn start_run(tx: &mut TenantTx, account: AccountId) -> Result<RunId, DbError> {
+    let tenant = tx.tenant();
+    sqlx::query(
+        "UPDATE sync_runs SET state = 'failed', finished_at = now(), error = 'interrupted'
+         WHERE tenant_id = $1 AND account_id = $2 AND state = 'running'",
+    )
+    .bind(tenant)
+    .bind(account)
+    .execute(tx.conn())
+    .await?;
+    let queued: Option<RunId> = sqlx::query_scalar(
+        "UPDATE sync_runs SET state = 'running', started_at = now()
+         WHERE tenant_id = $1 AND account_id = $2 AND state = 'queued' RETURNING id",
+    )
+    .bind(tenant)
+    .bind(account)
+    .fetch_optional(tx.conn())
+    .await?;
+    if let Some(id) = queued {
+        return Ok(id);
+    }
+    let id = RunId::new();
+    sqlx::query("INSERT INTO sync_runs (tenant_id, id, account_id, state, started_at) VALUES ($1, $2, $3, 'running', now())")
+        .bind(tenant)
+        .bind(id)
+        .bind(account)
+        .execute(tx.conn())
+        .await?;
+    Ok(id)
+}
+
+/// A round ended, with the code of what went wrong if something did.
+pub async fn finish_run(tx: &mut TenantTx, run: RunId, error: Option<&str>) -> Result<(), DbError> {
+    sqlx::query(
+        "UPDATE sync_runs SET state = CASE WHEN $3::text IS NULL THEN 'done' ELSE 'failed' END, finished_at = now(), error = $3
+         WHERE tenant_id = $1 AND id = $2 AND state = 'running'",
+    )
+    .bind(tx.tenant())
+    .bind(run)
+    .bind(error)
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// An event about one mailbox.
+pub(super) fn mailbox_event(kind: &'static str, mailbox: MailboxId, data: Value) -> NewEvent {
+    NewEvent { kind, object_id: mailbox.0, data }
+}

@@ -1,0 +1,166 @@
+//! Placements that the server no longer has, and messages that are in no mailbox any more.
+//!
+//! A message whose last placement went stays for [`GONE_KEPT_FOR`], because in a move the old place may be seen before
+//! the new one; then [`sweep_gone`] removes it with what only it used.
+
+use std::time::Duration;
+
+use mail::uid::UidSet;
+use serde_json::json;
+use sqlx::Row as _;
+use uuid::Uuid;
+
+use super::Target;
+use crate::db::{DbError, TenantTx};
+use crate::event::{self, NewEvent};
+use crate::id::AccountId;
+
+/// How long a message in no mailbox is kept: longer than any round needs to see where it was moved.
+pub const GONE_KEPT_FOR: Duration = Duration::from_secs(120);
+
+/// Messages removed in one transaction of [`sweep_gone`].
+const SWEEP_BATCH: i64 = 500;
+
+/// A placement that was deleted.
+struct Removed {
+    message: Uuid,
+    visible: bool,
+}
+
+/// Deletes the placements with these UIDs; UIDs we do not have are ignored. Returns how many there were.
+pub async fn vanish(tx: &mut TenantTx, target: &Target, uids: &UidSet) -> Result<usize, DbError> {
+    let (first, last): (Vec<i64>, Vec<i64>) = uids.ranges().map(|(a, b)| (i64::from(a), i64::from(b))).unzip();
+    if first.is_empty() {
+        return Ok(0);
+    }
+    let rows = sqlx::query(
+        "DELETE FROM message_mailboxes p USING unnest($4::bigint[], $5::bigint[]) AS r(first, last)
+         WHERE p.tenant_id = $1 AND p.mailbox_id = $2 AND p.generation = $3 AND p.uid BETWEEN r.first AND r.last
+         RETURNING p.message_id, p.hidden_at IS NULL AS visible",
+    )
+    .bind(tx.tenant())
+    .bind(target.mailbox)
+    .bind(target.generation)
+    .bind(first)
+    .bind(last)
+    .fetch_all(tx.conn())
+    .await?;
+    announce(tx, target, removed(&rows)).await
+}
+
+/// Deletes what is left of earlier generations of the mailbox, once all of the present one has been read.
+pub async fn drop_earlier_generations(tx: &mut TenantTx, target: &Target) -> Result<usize, DbError> {
+    let rows = sqlx::query(
+        "DELETE FROM message_mailboxes WHERE tenant_id = $1 AND mailbox_id = $2 AND generation <> $3 AND uid IS NOT NULL
+         RETURNING message_id, hidden_at IS NULL AS visible",
+    )
+    .bind(tx.tenant())
+    .bind(target.mailbox)
+    .bind(target.generation)
+    .fetch_all(tx.conn())
+    .await?;
+    announce(tx, target, removed(&rows)).await
+}
+
+/// Deletes placements of our own moves and copies whose message never came, when no change waits for them any more.
+pub async fn drop_forsaken(tx: &mut TenantTx, target: &Target) -> Result<usize, DbError> {
+    let rows = sqlx::query(
+        "DELETE FROM message_mailboxes p WHERE p.tenant_id = $1 AND p.mailbox_id = $2 AND p.uid IS NULL
+           AND p.created_at < now() - interval '10 minutes'
+           AND NOT EXISTS (SELECT 1 FROM pending_changes c WHERE c.tenant_id = p.tenant_id AND c.target_placement_id = p.id)
+         RETURNING p.message_id, p.hidden_at IS NULL AS visible",
+    )
+    .bind(tx.tenant())
+    .bind(target.mailbox)
+    .fetch_all(tx.conn())
+    .await?;
+    announce(tx, target, removed(&rows)).await
+}
+
+fn removed(rows: &[sqlx::postgres::PgRow]) -> Vec<Removed> {
+    rows.iter().map(|r| Removed { message: r.get("message_id"), visible: r.get("visible") }).collect()
+}
+
+/// Events for placements that clients could see: deleted when it was the last one, updated when others are left.
+async fn announce(tx: &mut TenantTx, target: &Target, removed: Vec<Removed>) -> Result<usize, DbError> {
+    let mut shown: Vec<Uuid> = removed.iter().filter(|r| r.visible).map(|r| r.message).collect();
+    shown.sort_unstable();
+    shown.dedup();
+    announce_gone(tx, target.account, &shown, json!({ "mailbox_id": target.mailbox })).await?;
+    Ok(removed.len())
+}
+
+pub(super) async fn announce_gone(
+    tx: &mut TenantTx,
+    account: AccountId,
+    messages: &[Uuid],
+    data: serde_json::Value,
+) -> Result<(), DbError> {
+    if messages.is_empty() {
+        return Ok(());
+    }
+    let rows = sqlx::query("SELECT id, gone_at IS NOT NULL AS gone FROM messages WHERE tenant_id = $1 AND id = ANY ($2)")
+        .bind(tx.tenant())
+        .bind(messages)
+        .fetch_all(tx.conn())
+        .await?;
+    let events: Vec<NewEvent> = rows
+        .iter()
+        .map(|r| {
+            let kind = if r.get("gone") { "message.deleted" } else { "message.updated" };
+            NewEvent { kind, object_id: r.get("id"), data: data.clone() }
+        })
+        .collect();
+    event::record(tx, Some(account), &events).await
+}
+
+/// Removes messages that have been in no mailbox for [`GONE_KEPT_FOR`], the bytes and threads only they used.
+///
+/// Returns how many messages went; call again while it is not 0. Waits for a batch of the account that is being
+/// stored, since that may be about to use the same bytes.
+pub async fn sweep_gone(tx: &mut TenantTx, account: AccountId) -> Result<u64, DbError> {
+    let tenant = tx.tenant();
+    sqlx::query("SELECT 1 FROM account_leases WHERE tenant_id = $1 AND account_id = $2 FOR UPDATE")
+        .bind(tenant)
+        .bind(account)
+        .execute(tx.conn())
+        .await?;
+    // A placement that is hidden still waits for the server: its message stays until then.
+    let gone = sqlx::query(
+        "DELETE FROM messages WHERE tenant_id = $1 AND id IN (
+           SELECT m.id FROM messages m WHERE m.tenant_id = $1 AND m.account_id = $2
+             AND m.gone_at < clock_timestamp() - make_interval(secs => $3)
+             AND NOT EXISTS (SELECT 1 FROM message_mailboxes p WHERE p.tenant_id = m.tenant_id AND p.message_id = m.id)
+           LIMIT $4)
+         RETURNING blob_hash, thread_id",
+    )
+    .bind(tenant)
+    .bind(account)
+    .bind(GONE_KEPT_FOR.as_secs_f64())
+    .bind(SWEEP_BATCH)
+    .fetch_all(tx.conn())
+    .await?;
+    if gone.is_empty() {
+        return Ok(0);
+    }
+    let hashes: Vec<Vec<u8>> = gone.iter().map(|r| r.get("blob_hash")).collect();
+    let threads: Vec<Uuid> = gone.iter().map(|r| r.get("thread_id")).collect();
+    sqlx::query(
+        "DELETE FROM blobs b WHERE b.tenant_id = $1 AND b.account_id = $2 AND b.hash = ANY ($3) AND NOT EXISTS (
+           SELECT 1 FROM messages m WHERE m.tenant_id = b.tenant_id AND m.account_id = b.account_id AND m.blob_hash = b.hash)",
+    )
+    .bind(tenant)
+    .bind(account)
+    .bind(hashes)
+    .execute(tx.conn())
+    .await?;
+    sqlx::query(
+        "DELETE FROM threads t WHERE t.tenant_id = $1 AND t.id = ANY ($2)
+           AND NOT EXISTS (SELECT 1 FROM messages m WHERE m.tenant_id = t.tenant_id AND m.thread_id = t.id)",
+    )
+    .bind(tenant)
+    .bind(threads)
+    .execute(tx.conn())
+    .await?;
+    Ok(gone.len() as u64)
+}

@@ -1,0 +1,133 @@
+//! Users: who may log in to a tenant. Sessions are in `session.rs`, the hashing in `password.rs`.
+
+use sqlx::Row as _;
+use sqlx::postgres::PgRow;
+
+use crate::db::{DbError, TenantTx};
+use crate::id::UserId;
+
+/// What a user may do. The order is that of power.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// Uses the accounts.
+    Member,
+    /// Also manages users and keys.
+    Admin,
+    /// Also manages the tenant.
+    Owner,
+}
+
+impl Role {
+    /// As the column has it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Member => "member",
+            Self::Admin => "admin",
+            Self::Owner => "owner",
+        }
+    }
+
+    fn from_column(text: &str) -> Self {
+        match text {
+            "owner" => Self::Owner,
+            "admin" => Self::Admin,
+            _ => Self::Member,
+        }
+    }
+}
+
+impl std::str::FromStr for Role {
+    type Err = &'static str;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let role = Self::from_column(text);
+        if role.as_str() == text { Ok(role) } else { Err("a role is owner, admin or member") }
+    }
+}
+
+/// A user, without the password hash.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// Its id.
+    pub id: UserId,
+    /// The log-in name, as it was entered.
+    pub email: String,
+    /// The display name, may be empty.
+    pub name: String,
+    /// What it may do.
+    pub role: Role,
+    /// True when an operator switched it off.
+    pub disabled: bool,
+}
+
+pub(crate) fn from_row(row: &PgRow) -> User {
+    User {
+        id: UserId(row.get("id")),
+        email: row.get("email"),
+        name: row.get("name"),
+        role: Role::from_column(row.get("role")),
+        disabled: row.get("disabled"),
+    }
+}
+
+/// The form of an address under which it is unique in its tenant.
+#[must_use]
+pub fn email_key(email: &str) -> String {
+    email.trim().to_lowercase()
+}
+
+/// Adds a user; `password_hash` comes from [`crate::password::hash`].
+///
+/// # Errors
+/// [`DbError::Duplicate`] when the address is taken in this tenant.
+pub async fn create(tx: &mut TenantTx, email: &str, name: &str, role: Role, password_hash: &str) -> Result<UserId, DbError> {
+    let id = UserId::new();
+    sqlx::query("INSERT INTO users (tenant_id, id, email, email_key, name, role, password_hash) VALUES ($1,$2,$3,$4,$5,$6,$7)")
+        .bind(tx.tenant())
+        .bind(id)
+        .bind(email.trim())
+        .bind(email_key(email))
+        .bind(name)
+        .bind(role.as_str())
+        .bind(password_hash)
+        .execute(tx.conn())
+        .await?;
+    Ok(id)
+}
+
+/// The user with this address and its password hash.
+pub async fn for_login(tx: &mut TenantTx, email: &str) -> Result<Option<(User, String)>, DbError> {
+    let row = sqlx::query(
+        "SELECT id, email, name, role, disabled_at IS NOT NULL AS disabled, password_hash
+         FROM users WHERE tenant_id = $1 AND email_key = $2",
+    )
+    .bind(tx.tenant())
+    .bind(email_key(email))
+    .fetch_optional(tx.conn())
+    .await?;
+    Ok(row.map(|r| (from_row(&r), r.get("password_hash"))))
+}
+
+/// All users of the tenant, oldest first.
+pub async fn list(tx: &mut TenantTx) -> Result<Vec<User>, DbError> {
+    let rows = sqlx::query("SELECT id, email, name, role, disabled_at IS NOT NULL AS disabled FROM users WHERE tenant_id = $1 ORDER BY id")
+        .bind(tx.tenant())
+        .fetch_all(tx.conn())
+        .await?;
+    Ok(rows.iter().map(from_row).collect())
+}
+
+/// Replaces the password and ends all sessions of the user. `false`: there is no such user.
+pub async fn set_password(tx: &mut TenantTx, email: &str, password_hash: &str) -> Result<bool, DbError> {
+    let id: Option<UserId> =
+        sqlx::query_scalar("UPDATE users SET password_hash = $3 WHERE tenant_id = $1 AND email_key = $2 RETURNING id")
+            .bind(tx.tenant())
+            .bind(email_key(email))
+            .bind(password_hash)
+            .fetch_optional(tx.conn())
+            .await?;
+    if let Some(id) = id {
+        crate::session::revoke_all(tx, id, "password changed").await?;
+    }
+    Ok(id.is_some())
+}

@@ -1,0 +1,79 @@
+//! The sync planner: what to do next, decided from what the server said and what is stored.
+//!
+//! Here: [`plan_tree`] for the mailboxes of an account, [`plan`] for one selected mailbox, and the small
+//! decisions beside them (merging flags, relinking after a UIDVALIDITY reset, grouping local edits). Not here:
+//! commands, sockets, SQL, clocks, retries. All of it is total: no `Result`, no `async`, any input is answered.
+//!
+//! # How a driver uses it
+//!
+//! 1. LIST with STATUS, load the local mailboxes, [`plan_tree`]; write its [`TreeWrite`]s in one transaction;
+//!    visit what it lists, in its order.
+//! 2. Per visit: SELECT (`CONDSTORE` where offered), fill [`ServerView`] from the answer, load [`LocalView`],
+//!    and repeat [`plan`] until [`Plan::Done`]:
+//!    - [`Plan::Read`]: perform it; only after its tagged OK note the result in [`Seen`]. On NO, BAD or a lost
+//!      connection note nothing and leave the visit: what was not said is never taken for "nothing there".
+//!    - [`Plan::Record`]: one transaction with the writes and the checkpoint, then the same in [`LocalView`].
+//!    - [`Plan::Send`]: perform it, record the confirmation, and take its edits out of [`LocalView::edits`]
+//!      whether or not the server agreed (a refusal is counted in the rows, and tried again next round).
+//! 3. Untagged EXISTS, EXPUNGE and VANISHED keep [`ServerMailbox::exists`] current and change nothing else;
+//!    when any came, visit the mailbox once more after `Done`.
+//!
+//! Every read asks for a UID at most once per visit, so the number of steps is bounded by the size of the
+//! mailbox, whatever the server answers.
+//!
+//! # Cases
+//!
+//! Each is decided here and has the named test. A new case: a row here, its arm, its test.
+//!
+//! | case | what happens | test |
+//! | --- | --- | --- |
+//! | never synced | remember UIDNEXT and the mod-sequence, then newest first | `a_new_mailbox_is_filled_newest_first` |
+//! | UIDNEXT absent or lower than what we hold | the listing tells where new mail begins | `without_uidnext_the_listing_finds_new_mail` |
+//! | UIDNEXT far above what is assigned later | the count differs, the listing repairs | `mail_below_a_forged_uidnext_is_found_by_the_count` |
+//! | `n:*` returns the last message | UIDs are asked for by closed ranges or by listing only | `new_mail_is_asked_for_by_closed_ranges` |
+//! | UIDVALIDITY changed, lowered, missing | new generation, relink | `another_uidvalidity_starts_a_generation` |
+//! | UIDs returned twice or never | asked for once per visit | `a_uid_that_never_comes_is_asked_for_once` |
+//! | killed between rows and checkpoint | rows that exist are not fetched again | `rows_beyond_the_checkpoint_are_not_fetched_again` |
+//! | new mail during the backfill | goes before the next batch | `new_mail_goes_before_backfill` |
+//! | mod-sequence unchanged | nothing is read | `an_unchanged_mailbox_is_done_at_once` |
+//! | QRESYNC | changes and vanished since the stored mod-sequence | `with_qresync_changes_and_removals_come_in_one_read` |
+//! | CONDSTORE without QRESYNC | changes; removals only when the count differs | `with_condstore_removals_are_found_by_the_count` |
+//! | neither, NOMODSEQ, 0, over 2⁶³ | all flags in chunks | `without_mod_sequences_all_flags_are_read` |
+//! | mod-sequence backwards or forged | as without; the new one is stored | `a_mod_sequence_that_ran_backwards_is_not_trusted` |
+//! | expunge and arrival leave EXISTS equal | arrivals are counted on our side | `an_expunge_hidden_by_an_arrival_is_found` |
+//! | VANISHED of unknown UIDs, of huge ranges | only what we hold; many need a listing | `a_huge_vanished_range_needs_a_listing` |
+//! | truncated or omitted SEARCH | many removals need a second, different query | `a_truncated_search_deletes_nothing` |
+//! | two listings that contradict EXISTS | nothing is removed, the mailbox stays unsettled | `listings_that_contradict_exists_remove_nothing` |
+//! | read-only mailbox | edits wait | `a_read_only_mailbox_is_sent_nothing` |
+//! | keyword not permitted | the edit is taken back | `a_keyword_the_server_cannot_keep_is_reverted` |
+//! | our flag against the server's | three-way merge, our edit wins until confirmed | `a_local_edit_survives_the_servers_old_value` |
+//! | no MOVE, no UIDPLUS | COPY; `\Deleted` stays standing, never a bare EXPUNGE | `without_uidplus_a_move_leaves_deleted_standing` |
+//! | LIST empty or without INBOX | the tree is kept | `a_listing_without_inbox_keeps_the_tree` |
+//! | LIST lacks many mailboxes | a second listing first | `many_missing_mailboxes_need_a_second_listing` |
+//! | renamed | by MAILBOXID; else by UIDVALIDITY, and the contents are relinked | `a_rename_is_found_by_mailboxid`, `a_rename_without_mailboxid_is_relinked` |
+//! | deleted and created again | same row, new generation | `a_recreated_mailbox_starts_a_generation` |
+//! | `\Noselect`, phantom that refuses STATUS | kept, not visited; emptied only when said to be no mailbox | `a_phantom_is_kept_but_not_visited` |
+//! | spelling of INBOX | one mailbox | `inbox_is_one_mailbox_in_any_case` |
+//! | unchanged numbers | not selected | `a_mailbox_with_unchanged_numbers_is_not_visited` |
+
+mod flags;
+mod mailboxes;
+mod merge;
+mod messages;
+mod pending;
+mod plan;
+#[cfg(test)]
+mod simulation;
+mod uidvalidity;
+mod view;
+
+pub use mailboxes::{
+    ListedMailbox, LocalEntry, StatusAnswer, StatusNumbers, TreePlan, TreeWrite, plan_tree,
+};
+pub use merge::{FlagState, StoreChange, diff, merge};
+pub use pending::{Edit, EditKind, Push, ServerWrite, TransferBy, ExpungeBy, next_push};
+pub use plan::{Batch, ListBy, Plan, ServerRead, Write, plan};
+pub use uidvalidity::{Identity, Relinked, relink};
+pub use view::{
+    Checkpoint, Depth, LocalView, PermanentFlags, Policy, Seen, ServerMailbox, ServerView,
+};

@@ -1,0 +1,137 @@
+//! The order of decisions for one selected mailbox, and the vocabulary the driver is told them in.
+
+use crate::uid::{Uid, UidSet};
+
+use super::view::{Checkpoint, Depth, LocalView, Policy, ServerView};
+use super::{Push, flags, messages, next_push, uidvalidity};
+
+/// The next thing to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Plan {
+    /// Ask the server.
+    Read(ServerRead),
+    /// Commit the writes and, where there is one, the checkpoint, in one transaction.
+    Record {
+        /// In this order.
+        writes: Vec<Write>,
+        /// All columns of the checkpoint, or none.
+        checkpoint: Option<Checkpoint>,
+    },
+    /// Tell the server what our users did.
+    Send(Push),
+    /// Nothing is left to do in this visit.
+    Done,
+}
+
+/// A question to the server. A variant says which command, and where its result goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ServerRead {
+    /// The contents of messages. Batches are committed in their order: rows first or together, the checkpoint
+    /// in the transaction of the last rows. A UID may be missing from the answer. Afterwards the UIDs of all
+    /// batches go to [`Seen::asked`](super::Seen::asked), those stored to [`LocalView::known`], and the last
+    /// checkpoint to [`LocalView::checkpoint`].
+    Messages(Vec<Batch>),
+    /// Every UID. The result goes to [`Seen::listing`](super::Seen::listing) or
+    /// [`Seen::second_listing`](super::Seen::second_listing).
+    List(ListBy),
+    /// `UID FETCH 1:* (FLAGS) (CHANGEDSINCE since [VANISHED])`. Rows of known UIDs are merged into their
+    /// placements as they come ([`super::merge`]); the UIDs of VANISHED, or an empty set, go to
+    /// [`Seen::vanished`](super::Seen::vanished).
+    Changes {
+        /// The stored mod-sequence.
+        since: crate::modseq::ModSeq,
+        /// Whether to ask for VANISHED (QRESYNC is enabled).
+        vanished: bool,
+    },
+    /// `UID FETCH uids (FLAGS)`. Rows are merged as above; all the UIDs, answered or not, go to
+    /// [`Seen::flags_read`](super::Seen::flags_read).
+    Flags {
+        /// All of them known.
+        uids: UidSet,
+    },
+}
+
+/// Messages that are fetched by one command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    /// Never empty.
+    pub uids: UidSet,
+    /// What holds once they are stored.
+    pub then: Checkpoint,
+    /// Placements of the older generation exist: read [`super::Identity`] of the UIDs first, link what
+    /// [`super::relink`] finds, and fetch the contents of the others only.
+    pub relink: bool,
+}
+
+/// How all UIDs are listed. Two ways, because a server that errs in one seldom errs alike in the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ListBy {
+    /// `UID SEARCH ALL`, by ESEARCH where offered.
+    Search,
+    /// `UID FETCH 1:* (UID)`.
+    Fetch,
+}
+
+/// A change to our rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Write {
+    /// The UIDs of the placements mean nothing any more: they become the older generation, to be relinked.
+    /// Afterwards `known`, `unreadable` and [`Seen`](super::Seen) are empty and `old_generation` is set if
+    /// there are any; edits refer to UIDs, so they are loaded anew. One `mailbox.reset` event.
+    NewGeneration,
+    /// The older generation's placements that nobody claimed are gone.
+    DropOldGeneration,
+    /// These placements are gone from the mailbox.
+    Remove(UidSet),
+    /// The server cannot keep this part of an edit: local flags and keywords go back to the base value.
+    /// Afterwards the edit is taken out of the view.
+    Revert {
+        /// Index into [`LocalView::edits`].
+        edit: usize,
+        /// What is left of the edit; equal to the base when nothing is.
+        keep: super::FlagState,
+    },
+}
+
+/// Decides the next step. See [`super`] for the loop around it.
+#[must_use]
+pub fn plan(server: &ServerView, local: &LocalView, policy: &Policy) -> Plan {
+    uidvalidity::begin(server, local)
+        .or_else(|| messages::new_mail(server, local, policy))
+        .or_else(|| next_push(server, local))
+        .or_else(|| (policy.depth == Depth::Head).then_some(Plan::Done))
+        .or_else(|| flags::refresh(server, local, policy))
+        .or_else(|| messages::removals(server, local, policy))
+        .or_else(|| messages::repair(server, local, policy))
+        .or_else(|| messages::backfill(server, local, policy))
+        .or_else(|| finish(server, local))
+        .unwrap_or(Plan::Done)
+}
+
+/// Everything was looked at: say so, unless the server contradicted itself on the way.
+fn finish(server: &ServerView, local: &LocalView) -> Option<Plan> {
+    if local.old_generation {
+        return Some(Plan::Record { writes: vec![Write::DropOldGeneration], checkpoint: None });
+    }
+    if messages::contradicted(server, local) {
+        return None;
+    }
+    let settled = Checkpoint {
+        uidnext: server.mailbox.uidnext.unwrap_or(0),
+        modseq: server.mailbox.usable_modseq().unwrap_or_default(),
+        exists_seen: server.mailbox.exists,
+        ..local.checkpoint
+    };
+    (settled != local.checkpoint).then_some(Plan::Record { writes: Vec::new(), checkpoint: Some(settled) })
+}
+
+/// A checkpoint alone.
+pub(super) fn advance(checkpoint: Checkpoint) -> Plan {
+    Plan::Record { writes: Vec::new(), checkpoint: Some(checkpoint) }
+}
+
+/// A closed range, or nothing when it is empty.
+pub(super) fn closed(first: u32, last: u32) -> Option<(Uid, Uid)> {
+    let bounds = (Uid::new(first)?, Uid::new(last)?);
+    (bounds.0 <= bounds.1).then_some(bounds)
+}

@@ -1,0 +1,180 @@
+//! What the planner looks at: the selected mailbox as the server describes it, our copy of it, and how much is
+//! wanted of this visit.
+
+use crate::capabilities::Capabilities;
+use crate::flags::{Flags, Keywords};
+use crate::modseq::ModSeq;
+use crate::uid::{Uid, UidSet, UidValidity};
+
+use super::Edit;
+
+/// One selection of one mailbox.
+#[derive(Debug, Clone, Default)]
+pub struct ServerView {
+    /// What the session can do; extensions found broken on this host are cleared by the driver.
+    pub capabilities: Capabilities,
+    /// The answer to SELECT.
+    pub mailbox: ServerMailbox,
+    /// What was read since, in this visit.
+    pub seen: Seen,
+}
+
+/// The answer to SELECT. `exists` is kept current by untagged EXISTS, EXPUNGE and VANISHED; the rest stays as
+/// it was answered, so that the checkpoint never claims more than was looked at.
+#[derive(Debug, Clone, Default)]
+pub struct ServerMailbox {
+    /// UIDVALIDITY; `None` when the server names none, which counts as a value of its own.
+    pub uidvalidity: Option<UidValidity>,
+    /// UIDNEXT; `None` when the server names none.
+    pub uidnext: Option<u32>,
+    /// Number of messages.
+    pub exists: u32,
+    /// HIGHESTMODSEQ; `None` for NOMODSEQ or silence.
+    pub highestmodseq: Option<ModSeq>,
+    /// Selected READ-ONLY.
+    pub read_only: bool,
+    /// PERMANENTFLAGS.
+    pub permanent: PermanentFlags,
+}
+
+/// What PERMANENTFLAGS allows (RFC 9051 §7.1).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PermanentFlags {
+    /// System flags that last.
+    pub flags: Flags,
+    /// Keywords that last.
+    pub keywords: Keywords,
+    /// `\*`: any further keyword may be made.
+    pub any_keyword: bool,
+}
+
+/// Without the response code everything lasts (RFC 9051 §6.3.2).
+impl Default for PermanentFlags {
+    fn default() -> Self {
+        Self { flags: Flags::ALL, keywords: Keywords::new(), any_keyword: true }
+    }
+}
+
+/// What this visit has read. Only answers that ended in a tagged OK belong here.
+#[derive(Debug, Clone, Default)]
+pub struct Seen {
+    /// All UIDs, by `UID SEARCH ALL`.
+    pub listing: Option<UidSet>,
+    /// All UIDs, by `UID FETCH 1:* (UID)`.
+    pub second_listing: Option<UidSet>,
+    /// Set once the changes were read; what VANISHED named, empty without QRESYNC.
+    pub vanished: Option<UidSet>,
+    /// UIDs whose flags were read one by one.
+    pub flags_read: UidSet,
+    /// UIDs whose contents were asked for, whether or not they came.
+    pub asked: UidSet,
+}
+
+/// Our copy of the mailbox.
+#[derive(Debug, Clone, Default)]
+pub struct LocalView {
+    /// How far the copy is vouched for.
+    pub checkpoint: Checkpoint,
+    /// UIDs of the placements of this generation, those hidden by a local move or deletion included.
+    pub known: UidSet,
+    /// UIDs that could not be read before and are not due to be tried again.
+    pub unreadable: UidSet,
+    /// Whether placements of an older generation wait to be relinked.
+    pub old_generation: bool,
+    /// What our users changed here and the server has not confirmed, oldest first.
+    pub edits: Vec<Edit>,
+}
+
+/// How far our copy of a mailbox is vouched for; the columns of its row. Default: never synced.
+///
+/// Every message with `tail_uid <= uid <= head_uid` is stored or was gone when it was looked for, and every
+/// stored placement shows its state at `modseq` or later.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// Grows with each UIDVALIDITY.
+    pub generation: i32,
+    /// UIDVALIDITY of the UIDs we hold; 0 stands for a server that names none, `None` for never synced.
+    pub uidvalidity: Option<UidValidity>,
+    /// UIDNEXT when the mailbox was last settled; 0: never.
+    pub uidnext: u32,
+    /// No message up to this UID is new; 0: none looked at.
+    pub head_uid: u32,
+    /// The backfill stands here; 0: not begun, 1: complete.
+    pub tail_uid: u32,
+    /// See above; zero: unknown, every flag must be read.
+    pub modseq: ModSeq,
+    /// The server's number of messages when the mailbox was last settled.
+    pub exists_seen: u32,
+}
+
+/// How much of a mailbox is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// New mail and local edits: what a waiting user or an IDLE response asks for.
+    Head,
+    /// Everything.
+    Full,
+    /// Everything, and UIDs and flags are compared even where the numbers agree.
+    Audit,
+}
+
+/// The sizes of a visit.
+#[derive(Debug, Clone, Copy)]
+pub struct Policy {
+    /// How much is wanted.
+    pub depth: Depth,
+    /// UIDs per FETCH of contents; 200 to 1,000 saturate Dovecot.
+    pub batch: u32,
+    /// UIDs of the very first batch, so that the first page of a new account appears at once.
+    pub first_batch: u32,
+    /// Batches handed out together, for two commands in flight; new mail waits for them at most.
+    pub batches_ahead: usize,
+    /// UIDs per FETCH of flags.
+    pub flags_batch: u32,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self { depth: Depth::Full, batch: 500, first_batch: 50, batches_ahead: 4, flags_batch: 20_000 }
+    }
+}
+
+impl ServerMailbox {
+    /// The UIDVALIDITY to compare and store.
+    #[must_use]
+    pub fn epoch(&self) -> UidValidity {
+        self.uidvalidity.unwrap_or(UidValidity(0))
+    }
+
+    /// A mod-sequence that can be stored and compared: neither zero nor beyond the 63 bits of RFC 7162.
+    #[must_use]
+    pub fn usable_modseq(&self) -> Option<ModSeq> {
+        self.highestmodseq.filter(|m| (1..i64::MAX as u64).contains(&m.get()))
+    }
+}
+
+impl Checkpoint {
+    /// The UIDs newer than the head.
+    #[must_use]
+    pub(super) fn above_head(&self) -> Option<(Uid, Uid)> {
+        Some((Uid::new(self.head_uid.checked_add(1)?)?, Uid::MAX))
+    }
+
+    /// The UIDs the backfill has not reached.
+    #[must_use]
+    pub(super) fn below_tail(&self) -> Option<(Uid, Uid)> {
+        Some((Uid::MIN, Uid::new(self.tail_uid.checked_sub(1)?)?))
+    }
+
+    /// The UIDs vouched for.
+    #[must_use]
+    pub(super) fn window(&self) -> Option<(Uid, Uid)> {
+        let (tail, head) = (Uid::new(self.tail_uid)?, Uid::new(self.head_uid)?);
+        (tail <= head).then_some((tail, head))
+    }
+}
+
+/// The UIDs of `set` within `bounds`.
+pub(super) fn within(set: &UidSet, bounds: Option<(Uid, Uid)>) -> UidSet {
+    bounds.map_or_else(UidSet::new, |(first, last)| set.intersection(&UidSet::range(first, last)))
+}

@@ -1,0 +1,6 @@
+//! The walls between tenants, asked of the database itself.
+
+mod begin;
+mod catalogue;
+mod matrix;
+mod roles;

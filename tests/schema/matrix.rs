@@ -1,0 +1,122 @@
+//! The data matrix: for each table with a tenant_id, tenant B sees, changes and references nothing of tenant A.
+
+use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, Row as _};
+use tests::database::Database;
+
+/// One row of everything for tenant `t`, ids derived from it.
+async fn plant(conn: &mut PgConnection, t: &str) {
+    // Ids of one tenant differ from another's in the first group only.
+    let id = |n: u32| format!("'{t}-0000-7000-8000-{n:012}'");
+    let (tenant, user, session, account, mailbox) = (id(1), id(2), id(3), id(4), id(5));
+    let (thread, message, placement, draft, submission) = (id(6), id(7), id(8), id(9), id(10));
+    let statements = [
+        format!("INSERT INTO tenants (id, slug, name) VALUES ({tenant}, 't-{t}', 'T')"),
+        format!("INSERT INTO users (tenant_id,id,email,email_key,role,password_hash) VALUES ({tenant},{user},'a@b','a@b','owner','x')"),
+        format!("INSERT INTO sessions (tenant_id,id,user_id,expires_at) VALUES ({tenant},{session},{user},now())"),
+        format!("INSERT INTO refresh_tokens (tenant_id,token_hash,session_id) VALUES ({tenant},'x',{session})"),
+        format!("INSERT INTO accounts (tenant_id,id,email,email_key,imap_host,imap_port,imap_security,imap_username,smtp_host,smtp_port,smtp_security,smtp_username)
+                 VALUES ({tenant},{account},'a@b','a@b','h',1,'tls','u','h',1,'tls','u')"),
+        format!("INSERT INTO account_leases (tenant_id,account_id) VALUES ({tenant},{account})"),
+        format!("INSERT INTO sync_runs (tenant_id,id,account_id,state) VALUES ({tenant},{},{account},'queued')", id(11)),
+        format!("INSERT INTO mailboxes (tenant_id,id,account_id,wire_name,path,name) VALUES ({tenant},{mailbox},{account},'INBOX','INBOX','INBOX')"),
+        format!("INSERT INTO blobs (tenant_id,account_id,hash,size_bytes,raw) VALUES ({tenant},{account},'h',1,'x')"),
+        format!("INSERT INTO threads (tenant_id,id,account_id,last_message_at) VALUES ({tenant},{thread},{account},now())"),
+        format!("INSERT INTO thread_keys (tenant_id,account_id,key,thread_id) VALUES ({tenant},{account},'k',{thread})"),
+        format!("INSERT INTO messages (tenant_id,id,account_id,thread_id,blob_hash,size_bytes,received_at,sort_at,date_sort_at)
+                 VALUES ({tenant},{message},{account},{thread},'h',1,now(),now(),now())"),
+        format!("INSERT INTO message_mailboxes (tenant_id,id,account_id,mailbox_id,generation,uid,message_id,internal_date,sort_at)
+                 VALUES ({tenant},{placement},{account},{mailbox},0,1,{message},now(),now())"),
+        format!("INSERT INTO message_search (tenant_id,message_id,account_id,sort_at,tsv) VALUES ({tenant},{message},{account},now(),'word')"),
+        format!("INSERT INTO pending_changes (tenant_id,id,account_id,kind,placement_id) VALUES ({tenant},{},{account},'move',{placement})", id(12)),
+        format!("INSERT INTO drafts (tenant_id,id,account_id,content) VALUES ({tenant},{draft},{account},'{{}}')"),
+        format!("INSERT INTO draft_attachments (tenant_id,id,draft_id,position,filename,content_type,size_bytes,content) VALUES ({tenant},{},{draft},0,'f','t/t',1,'x')", id(13)),
+        format!("INSERT INTO submissions (tenant_id,id,account_id,state,message_id_header,envelope_from,mime,send_after,give_up_at)
+                 VALUES ({tenant},{submission},{account},'queued','m','a@b','x',now(),now())"),
+        format!("INSERT INTO submission_recipients (tenant_id,submission_id,position,address) VALUES ({tenant},{submission},0,'a@b')"),
+        format!("INSERT INTO submission_attempts (tenant_id,submission_id,number,worker) VALUES ({tenant},{submission},1,{user})"),
+        format!("INSERT INTO events (tenant_id,kind) VALUES ({tenant},'x.y')"),
+        format!("INSERT INTO audit_log (tenant_id,id,actor,action,result) VALUES ({tenant},{},'a','b','ok')", id(14)),
+        format!("INSERT INTO idempotency_keys (tenant_id,caller,route,key,body_hash,status,headers,body) VALUES ({tenant},'c','r','k','h',200,'{{}}','x')"),
+        format!("INSERT INTO jobs (tenant_id,id,kind,payload,max_attempts) VALUES ({tenant},{},'x','{{}}',1)", id(15)),
+    ];
+    let mut tx = conn.begin().await.unwrap();
+    tx.execute(AssertSqlSafe(format!("SELECT set_config('app.tenant_id', {tenant}, true)"))).await.unwrap();
+    for statement in statements {
+        tx.execute(AssertSqlSafe(statement.clone())).await.unwrap_or_else(|e| panic!("{statement}: {e}"));
+    }
+    tx.commit().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_tenant_sees_changes_and_references_nothing_of_another() {
+    let database = Database::create().await;
+    let mut conn = PgConnection::connect(&database.url("emailclient_app")).await.unwrap();
+    plant(&mut conn, "aaaaaaaa").await;
+    plant(&mut conn, "bbbbbbbb").await;
+    let mut superuser = database.superuser().await;
+    let tables: Vec<String> = sqlx::query_scalar(
+        "SELECT c.relname::text FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'tenant_id'
+         WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r' ORDER BY 1",
+    )
+    .fetch_all(&mut superuser)
+    .await
+    .unwrap();
+    for table in &tables {
+        let rows = |tenant: Option<&'static str>| {
+            let set = tenant.map(|t| format!("SELECT set_config('app.tenant_id', '{t}-0000-7000-8000-000000000001', true)"));
+            let sql = format!("SELECT DISTINCT tenant_id::text AS t FROM {table}");
+            (set, sql)
+        };
+        let (_, sql) = rows(None);
+        let all = superuser.fetch_all(AssertSqlSafe(sql)).await.unwrap();
+        assert_eq!(all.len(), 2, "{table} was not planted for both tenants");
+        let (_, sql) = rows(None);
+        assert_eq!(conn.fetch_all(AssertSqlSafe(sql)).await.unwrap().len(), 0, "{table} without a tenant shows rows");
+        let mut tx = conn.begin().await.unwrap();
+        let (set, sql) = rows(Some("bbbbbbbb"));
+        tx.execute(AssertSqlSafe(set.unwrap())).await.unwrap();
+        let seen = tx.fetch_all(AssertSqlSafe(sql)).await.unwrap();
+        assert_eq!(seen.len(), 1, "{table}");
+        assert!(seen[0].get::<String, _>("t").starts_with("bbbbbbbb"), "{table} shows another tenant's row");
+        if table != "audit_log" {
+            let a = "'aaaaaaaa-0000-7000-8000-000000000001'";
+            for sql in [format!("UPDATE {table} SET tenant_id = tenant_id WHERE tenant_id = {a}"), format!("DELETE FROM {table} WHERE tenant_id = {a}")] {
+                let done = tx.execute(AssertSqlSafe(sql)).await.unwrap();
+                assert_eq!(done.rows_affected(), 0, "{table}: another tenant's row was reached");
+            }
+            let mut inner = tx.begin().await.unwrap();
+            let moved = inner.execute(AssertSqlSafe(format!("UPDATE {table} SET tenant_id = {a}"))).await;
+            assert!(moved.is_err(), "{table}: a row could be given to another tenant");
+            inner.rollback().await.unwrap();
+        }
+        tx.rollback().await.unwrap();
+    }
+    let mut tx = conn.begin().await.unwrap();
+    tx.execute("SELECT set_config('app.tenant_id', 'bbbbbbbb-0000-7000-8000-000000000001', true)").await.unwrap();
+    let foreign = tx
+        .execute("INSERT INTO drafts (tenant_id,id,account_id,content) VALUES ('bbbbbbbb-0000-7000-8000-000000000001','cccccccc-0000-7000-8000-000000000001','aaaaaaaa-0000-7000-8000-000000000004','{}')")
+        .await;
+    assert!(foreign.is_err(), "a draft may refer to another tenant's account");
+    tx.rollback().await.unwrap();
+    drop((conn, superuser));
+    database.drop_it().await;
+}
+
+#[tokio::test]
+async fn the_search_function_answers_for_the_tenant_of_the_transaction_only() {
+    let database = Database::create().await;
+    let mut conn = PgConnection::connect(&database.url("emailclient_app")).await.unwrap();
+    plant(&mut conn, "aaaaaaaa").await;
+    plant(&mut conn, "bbbbbbbb").await;
+    let search = "SELECT message_id::text AS id FROM search_messages('word', NULL, NULL, NULL, NULL, 100)";
+    assert_eq!(conn.fetch_all(search).await.unwrap().len(), 0);
+    let mut tx = conn.begin().await.unwrap();
+    tx.execute("SELECT set_config('app.tenant_id', 'bbbbbbbb-0000-7000-8000-000000000001', true)").await.unwrap();
+    let found = tx.fetch_all(search).await.unwrap();
+    assert_eq!(found.len(), 1);
+    assert!(found[0].get::<String, _>("id").starts_with("bbbbbbbb"));
+    tx.rollback().await.unwrap();
+    drop(conn);
+    database.drop_it().await;
+}

@@ -1,0 +1,305 @@
+//! The services in this process, on a database and Redis prefix of their own.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use base64::Engine as _;
+use devstack::{Endpoints, Shared};
+use emailclient_core::config::{Config, Source};
+use emailclient_core::db::Db;
+use emailclient_core::id::{TenantId, new_uuid};
+use emailclient_core::secret::Secret;
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::database::Database;
+use crate::eventually::eventually;
+
+/// The key tokens are signed with in tests.
+pub const JWT_SECRET: &str = "a test's signing key of at least thirty-two bytes";
+/// Password of every user a test makes.
+pub const PASSWORD: &str = "correct horse battery staple";
+
+/// Running services and the way to them.
+pub struct App {
+    /// Its database.
+    pub database: Database,
+    /// The services' own way to the database.
+    pub db: Db,
+    /// Address of the API, `http://127.0.0.1:port`.
+    pub base: String,
+    /// A client that follows no redirects.
+    pub http: reqwest::Client,
+    /// The servers.
+    pub stack: &'static Endpoints,
+    config: Config,
+    stop: CancellationToken,
+    tasks: Vec<JoinHandle<anyhow::Result<()>>>,
+    finished: bool,
+}
+
+/// A tenant with one logged-in user.
+#[derive(Debug, Clone)]
+pub struct Tenant {
+    /// Its id.
+    pub id: TenantId,
+    /// Its slug.
+    pub slug: String,
+    /// The user's address.
+    pub email: String,
+    /// An access token.
+    pub token: String,
+    /// The refresh token that came with it.
+    pub refresh_token: String,
+}
+
+/// An answer, read whole.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// Status code.
+    pub status: u16,
+    /// Headers.
+    pub headers: reqwest::header::HeaderMap,
+    /// The body as bytes.
+    pub bytes: Vec<u8>,
+}
+
+impl Answer {
+    /// The body as JSON; null when it is none.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.bytes).unwrap_or(Value::Null)
+    }
+    /// The body as text.
+    #[must_use]
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.bytes).into_owned()
+    }
+    /// One header as text, empty when it is absent.
+    #[must_use]
+    pub fn header(&self, name: &str) -> String {
+        self.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned()
+    }
+    /// Asserts the status and returns the JSON.
+    ///
+    /// # Panics
+    /// With the whole body when the status is another.
+    #[must_use]
+    #[track_caller]
+    pub fn expect(&self, status: u16) -> Value {
+        assert_eq!(self.status, status, "{}", self.text());
+        self.json()
+    }
+    /// Asserts a problem+json answer with this status and code.
+    ///
+    /// # Panics
+    /// With the whole body when it is another.
+    #[track_caller]
+    pub fn refused(&self, status: u16, code: &str) -> Value {
+        let body = self.json();
+        assert_eq!((self.status, body["code"].as_str().unwrap_or_default()), (status, code), "{}", self.text());
+        assert_eq!(self.header("content-type"), "application/problem+json");
+        assert_eq!(body["status"], status);
+        for field in ["type", "title", "detail", "instance", "request_id"] {
+            assert!(body[field].is_string(), "{field} is missing: {body}");
+        }
+        body
+    }
+}
+
+impl App {
+    /// The API alone.
+    pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// The API with further settings.
+    pub async fn start_with(settings: &[(&str, &str)]) -> Self {
+        let stack = Shared::get();
+        let database = Database::create().await;
+        let config = config(stack, &database, settings);
+        emailclient_core::tls::install_provider();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address: SocketAddr = listener.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        let api = tokio::spawn(emailclient_api::serve(config.clone(), listener, stop.clone()));
+        let http = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .timeout(Duration::from_secs(60))
+            .no_proxy()
+            .build()
+            .unwrap();
+        let db = Db::new(&config).unwrap();
+        let app = Self {
+            database,
+            db,
+            base: format!("http://{address}"),
+            http,
+            stack,
+            config,
+            stop,
+            tasks: vec![api],
+            finished: false,
+        };
+        eventually("the API is ready", Duration::from_secs(20), async || {
+            let up = app.http.get(format!("{}/health/ready", app.base)).send().await.ok()?;
+            (up.status() == 200).then_some(())
+        })
+        .await;
+        app
+    }
+
+    /// API, worker and scheduler.
+    pub async fn start_all() -> Self {
+        let mut app = Self::start().await;
+        app.add_worker();
+        app.add_scheduler();
+        app
+    }
+
+    /// One more worker.
+    pub fn add_worker(&mut self) {
+        self.tasks.push(tokio::spawn(emailclient_worker::serve(self.config.clone(), self.stop.clone())));
+    }
+
+    /// One more scheduler.
+    pub fn add_scheduler(&mut self) {
+        self.tasks.push(tokio::spawn(emailclient_scheduler::serve(self.config.clone(), self.stop.clone())));
+    }
+
+    /// The settings the services run with.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Makes a tenant without limits, with one owner who is logged in.
+    pub async fn tenant(&self) -> Tenant {
+        let slug = format!("t-{}", new_uuid().simple());
+        let id = emailclient_core::tenant::create(&self.db, &slug, "A tenant").await.unwrap();
+        let mut tx = self.db.tenant(id).await.unwrap();
+        emailclient_core::tenant::set_limits(&mut tx, Some(0), Some(0)).await.unwrap();
+        tx.commit().await.unwrap();
+        let email = format!("owner@{slug}.test");
+        self.user(id, &email).await;
+        let login = self.login(&slug, &email).await;
+        Tenant {
+            id,
+            slug,
+            email,
+            token: login["access_token"].as_str().unwrap().to_owned(),
+            refresh_token: login["refresh_token"].as_str().unwrap().to_owned(),
+        }
+    }
+
+    /// Adds an owner to a tenant.
+    pub async fn user(&self, tenant: TenantId, email: &str) {
+        let hash = emailclient_core::password::hash(Secret::new(PASSWORD)).await.unwrap();
+        let mut tx = self.db.tenant(tenant).await.unwrap();
+        emailclient_core::user::create(&mut tx, email, "A User", emailclient_core::user::Role::Owner, &hash).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    /// Logs in and returns the answer's JSON.
+    pub async fn login(&self, slug: &str, email: &str) -> Value {
+        let answer = self
+            .http
+            .post(format!("{}/auth/login", self.base))
+            .header("X-Tenant-ID", slug)
+            .json(&json!({"email": email, "password": PASSWORD}));
+        send(answer).await.expect(200)
+    }
+
+    /// A request as `tenant`'s user.
+    #[must_use]
+    pub fn request(&self, tenant: &Tenant, method: &str, path: &str) -> reqwest::RequestBuilder {
+        self.http
+            .request(method.parse().unwrap(), format!("{}{path}", self.base))
+            .bearer_auth(&tenant.token)
+            .header("X-Tenant-ID", &tenant.slug)
+    }
+
+    /// GET as `tenant`'s user.
+    pub async fn get(&self, tenant: &Tenant, path: &str) -> Answer {
+        send(self.request(tenant, "GET", path)).await
+    }
+
+    /// POST of JSON as `tenant`'s user.
+    pub async fn post(&self, tenant: &Tenant, path: &str, body: &Value) -> Answer {
+        send(self.request(tenant, "POST", path).json(body)).await
+    }
+
+    /// PATCH of JSON as `tenant`'s user.
+    pub async fn patch(&self, tenant: &Tenant, path: &str, body: &Value) -> Answer {
+        send(self.request(tenant, "PATCH", path).json(body)).await
+    }
+
+    /// DELETE as `tenant`'s user.
+    pub async fn delete(&self, tenant: &Tenant, path: &str) -> Answer {
+        send(self.request(tenant, "DELETE", path)).await
+    }
+
+    /// Stops the services and fails when one failed, or left connections or running jobs behind.
+    ///
+    /// # Panics
+    /// Then.
+    pub async fn finish(mut self) {
+        self.finished = true;
+        self.stop.cancel();
+        for task in std::mem::take(&mut self.tasks) {
+            let ended = tokio::time::timeout(Duration::from_secs(35), task).await;
+            ended.expect("a service did not stop within 35 s").unwrap().unwrap();
+        }
+        let mut system = self.db.system().await.unwrap();
+        drop(system.commit().await);
+        self.db.close().await;
+        let mut conn = self.database.superuser().await;
+        let running: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM jobs WHERE state = 'running'").fetch_one(&mut conn).await.unwrap();
+        assert_eq!(running, 0, "jobs are still marked as running");
+        let database = self.database.clone();
+        eventually("all connections are closed", Duration::from_secs(5), async || {
+            (database.open_connections().await == 0).then_some(())
+        })
+        .await;
+        self.database.drop_it().await;
+    }
+}
+
+impl Drop for App {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        assert!(self.finished || std::thread::panicking(), "end a test with app.finish().await");
+    }
+}
+
+/// Sends and reads the whole answer.
+///
+/// # Panics
+/// When the line breaks.
+pub async fn send(request: reqwest::RequestBuilder) -> Answer {
+    let answer = request.send().await.unwrap();
+    let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
+    Answer { status, headers, bytes: answer.bytes().await.unwrap().to_vec() }
+}
+
+fn config(stack: &Endpoints, database: &Database, more: &[(&str, &str)]) -> Config {
+    let key = base64::engine::general_purpose::STANDARD.encode([7u8; 32]);
+    let mut values: Vec<(String, String)> = [
+        ("DATABASE_URL", database.url("emailclient_app").as_str()),
+        ("DATABASE_SYSTEM_URL", &database.url("emailclient_system")),
+        ("DATABASE_MAX_CONNECTIONS", "8"),
+        ("REDIS_URL", &stack.redis_url),
+        ("JWT_SECRET", JWT_SECRET),
+        ("ENCRYPTION_KEY", &key),
+        ("OUTBOUND_ALLOW", "localhost:1-65535,127.0.0.1:1-65535"),
+        ("TLS_EXTRA_CA_FILE", stack.ca_file.to_str().unwrap()),
+        ("RATE_LIMIT_LOGIN_PER_MINUTE", "100000"),
+    ]
+    .map(|(k, v)| (k.to_owned(), v.to_owned()))
+    .into();
+    values.retain(|(k, _)| !more.iter().any(|(name, _)| name == k));
+    values.extend(more.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())));
+    Config::from_source(&Source::new(values)).unwrap()
+}

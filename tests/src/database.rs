@@ -1,0 +1,85 @@
+//! A database a test: cloned from a template that is migrated once per stack and schema version.
+
+use devstack::{Endpoints, Shared};
+use emailclient_core::db::migrate;
+use emailclient_core::id::new_uuid;
+use emailclient_core::secret::Secret;
+use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _};
+
+/// A database of its own, dropped by [`Database::drop_it`].
+#[derive(Debug, Clone)]
+pub struct Database {
+    /// Its name.
+    pub name: String,
+    server: String,
+}
+
+impl Database {
+    /// Clones the template, which is made first when it is missing.
+    pub async fn create() -> Self {
+        let server = server_url(Shared::get());
+        let template = format!("template_{}", migrate::expected());
+        let name = format!("test_{}", new_uuid().simple());
+        let mut conn = connect(&format!("{server}/postgres")).await;
+        conn.execute("SELECT pg_advisory_lock(42)").await.unwrap();
+        let there: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM pg_database WHERE datname = $1)")
+            .bind(&template)
+            .fetch_one(&mut conn)
+            .await
+            .unwrap();
+        if !there {
+            conn.execute(AssertSqlSafe(format!("CREATE DATABASE {template}_new"))).await.unwrap();
+            let url = |user: &str| Secret::new(with_user(&server, user, &format!("{template}_new")));
+            migrate::run(&url("postgres"), &url("emailclient_app"), &url("emailclient_system")).await.unwrap();
+            conn.execute(AssertSqlSafe(format!("ALTER DATABASE {template}_new RENAME TO {template}"))).await.unwrap();
+        }
+        conn.execute(AssertSqlSafe(format!("CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy"))).await.unwrap();
+        conn.execute("SELECT pg_advisory_unlock(42)").await.unwrap();
+        conn.close().await.unwrap();
+        Self { name, server }
+    }
+
+    /// Address for `user` in this database.
+    #[must_use]
+    pub fn url(&self, user: &str) -> String {
+        with_user(&self.server, user, &self.name)
+    }
+
+    /// A connection as superuser, to look behind the walls.
+    pub async fn superuser(&self) -> PgConnection {
+        connect(&self.url("postgres")).await
+    }
+
+    /// Connections of the service roles that are still open.
+    pub async fn open_connections(&self) -> i64 {
+        let mut conn = connect(&format!("{}/postgres", self.server)).await;
+        sqlx::query_scalar("SELECT count(*) FROM pg_stat_activity WHERE datname = $1 AND usename LIKE 'emailclient%'")
+            .bind(&self.name)
+            .fetch_one(&mut conn)
+            .await
+            .unwrap()
+    }
+
+    /// Removes the database.
+    pub async fn drop_it(&self) {
+        let mut conn = connect(&format!("{}/postgres", self.server)).await;
+        conn.execute(AssertSqlSafe(format!("DROP DATABASE {} WITH (FORCE)", self.name))).await.unwrap();
+    }
+}
+
+async fn connect(url: &str) -> PgConnection {
+    PgConnection::connect(url).await.unwrap()
+}
+
+/// `postgres://user@host:port`, as superuser, without the database.
+fn server_url(endpoints: &Endpoints) -> String {
+    let url = endpoints.postgres_url.as_str();
+    url.rsplit_once('/').unwrap().0.to_owned()
+}
+
+fn with_user(server: &str, user: &str, database: &str) -> String {
+    let (scheme, rest) = server.split_once("://").unwrap();
+    let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+    format!("{scheme}://{user}@{host}/{database}")
+}
