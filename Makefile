@@ -26,7 +26,7 @@ PACKAGES := \
 BUILD ?= debug
 PROFILE_debug := dev
 PROFILE_release := release
-BIN := $(or $(CARGO_TARGET_DIR),target)/$(BUILD)
+BIN = $(or $(CARGO_TARGET_DIR),target)/$(BUILD)
 
 ##@ Run
 

@@ -1,1 +1,66 @@
-//! placeholder
+//! The REST API.
+//!
+//! How to write a route. One file `routes/<domain>/<verb>.rs` holds request, response, description and handler; one line
+//! in `routes/<domain>.rs` adds it; queries live in `emailclient_core`. The arguments stand in the order in which they
+//! refuse (path, query, body), so do not reorder them:
+//!
+//! ```ignore
+//! #[utoipa::path(post, path = "/api/things/{id}/parts", tag = "things", security(("bearer" = [])),
+//!     params(("id" = Uuid, Path)), request_body = NewPart,
+//!     responses((status = 201, body = Part), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
+//! pub async fn add(
+//!     State(state): State<AppState>,
+//!     caller: Caller,                         // token, tenant, limit, Accept, Content-Type
+//!     PathId(id): PathId<ThingId>,            // 400
+//!     Query(query): Query<AddQuery>,          // 400; routes without parameters take Query<NoQuery>
+//!     key: IdempotencyKey,                    // every POST
+//!     Json(new): Json<NewPart>,               // 415, 413, 408, 400, 422 with pointers; last, and only with a body
+//! ) -> Result<Response, ApiError> {
+//!     key.once(&state, &caller, async {
+//!         let mut tx = key.tx(&state, &caller).await?;                      // other methods: caller.tx(&state)
+//!         let part = thing::add_part(&mut tx, id, &new.name).await?.ok_or_else(ApiError::not_found)?;
+//!         caller.audit(&mut tx, "part.add", &part.id.to_string()).await?;
+//!         Ok((tx, Reply::created(&format!("/api/parts/{}", part.id), &view(&part))?))
+//!     })
+//!     .await
+//! }
+//! ```
+//!
+//! Reads: `caller.tx`, query, `tx.commit()`, `Ok(Reply::ok(&view)?)` (a `Reply` is a response). Raw bytes in or out:
+//! add the route to a router of its own with `.layer(Extension(Rules::ANY))`, and take [`extract::Raw`].
+//! Lists: [`page`]. Versions: [`etag`]. Roles: compare `caller.role` and refuse with `insufficient_scope`.
+
+pub mod caller;
+pub mod context;
+pub mod error;
+pub mod etag;
+pub mod extract;
+mod headers;
+pub mod idempotency;
+mod openapi;
+pub mod page;
+pub mod ratelimit;
+pub mod reply;
+mod router;
+mod routes;
+mod server;
+pub mod state;
+
+use emailclient_core::config::Config;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::state::AppState;
+
+/// Checks the database, then serves the API on `listener` until `shutdown`; running requests get 25 seconds to end.
+///
+/// # Errors
+/// When a setting cannot be used, or the database is not the one this binary was built for.
+pub async fn serve(config: Config, listener: TcpListener, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let state = AppState::new(config)?;
+    state.db.verify().await?;
+    tracing::info!(address = %listener.local_addr()?, "listening");
+    server::run(&state, router::build(state.clone()), listener, shutdown).await;
+    state.db.close().await;
+    Ok(())
+}

@@ -140,7 +140,8 @@ fn parse_entry(entry: &str) -> Result<Allowed, PolicyError> {
     } else {
         (entry, None)
     };
-    let ports = ports.map_or(Some(0..=u16::MAX), parse_ports).ok_or_else(|| error("not a port or port range"))?;
+    let ports =
+        ports.map_or(Some(0..=u16::MAX), parse_ports).ok_or_else(|| error("not a port or port range"))?;
     let (address, prefix) = name.split_once('/').map_or((name, None), |(a, p)| (a, Some(p)));
     let target = match (address.parse::<IpAddr>(), prefix) {
         (Ok(ip), prefix) => {
@@ -353,12 +354,44 @@ mod tests {
     #[test]
     fn only_public_unicast_addresses_count_as_global() {
         for bad in [
-            "0.0.0.0", "10.1.2.3", "100.64.0.1", "100.127.255.255", "127.0.0.1", "169.254.169.254",
-            "172.16.0.1", "172.31.255.255", "192.0.0.9", "192.0.2.1", "192.88.99.1", "192.168.1.1",
-            "198.18.0.1", "198.19.255.255", "198.51.100.7", "203.0.113.9", "224.0.0.1", "240.0.0.1",
-            "255.255.255.255", "::", "::1", "::ffff:8.8.8.8", "::ffff:127.0.0.1", "::8.8.8.8",
-            "64:ff9b::808:808", "64:ff9b:1::1", "100::1", "2001::1", "2001:2::1", "2001:10::1",
-            "2001:db8::1", "2002:7f00:1::", "3fff::1", "5f00::1", "fc00::1", "fd12::1", "fe80::1", "fec0::1",
+            "0.0.0.0",
+            "10.1.2.3",
+            "100.64.0.1",
+            "100.127.255.255",
+            "127.0.0.1",
+            "169.254.169.254",
+            "172.16.0.1",
+            "172.31.255.255",
+            "192.0.0.9",
+            "192.0.2.1",
+            "192.88.99.1",
+            "192.168.1.1",
+            "198.18.0.1",
+            "198.19.255.255",
+            "198.51.100.7",
+            "203.0.113.9",
+            "224.0.0.1",
+            "240.0.0.1",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "::ffff:8.8.8.8",
+            "::ffff:127.0.0.1",
+            "::8.8.8.8",
+            "64:ff9b::808:808",
+            "64:ff9b:1::1",
+            "100::1",
+            "2001::1",
+            "2001:2::1",
+            "2001:10::1",
+            "2001:db8::1",
+            "2002:7f00:1::",
+            "3fff::1",
+            "5f00::1",
+            "fc00::1",
+            "fd12::1",
+            "fe80::1",
+            "fec0::1",
             "ff02::1",
         ] {
             assert!(!is_global_unicast(bad.parse::<IpAddr>().unwrap()), "{bad}");
@@ -370,10 +403,14 @@ mod tests {
 
     #[test]
     fn allow_lists_are_read_or_refused_by_entry() {
-        for good in ["", " , ", "dovecot", "dovecot:143", "10.0.0.0/8:143-993", "[fd00::/8]:25", "fd00::/8", "::1"] {
+        for good in
+            ["", " , ", "dovecot", "dovecot:143", "10.0.0.0/8:143-993", "[fd00::/8]:25", "fd00::/8", "::1"]
+        {
             assert!(OutboundPolicy::parse(good).is_ok(), "{good}");
         }
-        for bad in ["a b", "10.0.0.0/33", "host:0x19", "host:9-1", "[::1", "[::1]x", "host/8", "h:", "10.0.0.0/-1"] {
+        for bad in
+            ["a b", "10.0.0.0/33", "host:0x19", "host:9-1", "[::1", "[::1]x", "host/8", "h:", "10.0.0.0/-1"]
+        {
             assert_eq!(OutboundPolicy::parse(&format!("ok,{bad}")).unwrap_err().entry, bad);
         }
     }
@@ -381,7 +418,9 @@ mod tests {
     #[tokio::test]
     async fn every_spelling_of_loopback_is_refused() {
         let o = Outbound::default();
-        for host in ["127.0.0.1", "127.1", "2130706433", "0x7f000001", "localhost", "::1", "::ffff:127.0.0.1", "0"] {
+        for host in
+            ["127.0.0.1", "127.1", "2130706433", "0x7f000001", "localhost", "::1", "::ffff:127.0.0.1", "0"]
+        {
             assert_eq!(o.check(host, 143).await, Err(DialError::HostNotAllowed), "{host}");
         }
         for host in ["", "a b", "a\r\nb", "a/b", "user@host", &"x".repeat(300)] {

@@ -35,3 +35,6 @@ pub mod mailbox;
 pub mod message;
 pub mod thread;
 pub mod search;
+pub mod dial;
+pub mod tls;
+pub mod imap;

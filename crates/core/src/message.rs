@@ -215,6 +215,16 @@ pub async fn exists(tx: &mut TenantTx, id: MessageId) -> Result<bool, DbError> {
         .await?)
 }
 
+/// Those of `ids` that are visible, in no order.
+pub async fn visible(tx: &mut TenantTx, ids: &[MessageId]) -> Result<Vec<MessageId>, DbError> {
+    let raw: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+    Ok(sqlx::query_scalar("SELECT id FROM messages WHERE tenant_id = $1 AND id = ANY ($2) AND gone_at IS NULL")
+        .bind(tx.tenant())
+        .bind(&raw)
+        .fetch_all(tx.conn())
+        .await?)
+}
+
 /// Gives each message its visible placements, in one statement for all of them.
 pub(crate) async fn fill_placements(tx: &mut TenantTx, messages: &mut [Summary]) -> Result<(), DbError> {
     if messages.is_empty() {

@@ -59,7 +59,9 @@ pub struct Prepared {
     pub internal_date: DateTime<Utc>,
     /// The server's own lasting id (RFC 8474), if it has them.
     pub email_id: Option<String>,
-    /// The message as sent.
+    /// Size as sent, also when `raw` was not kept.
+    pub size_bytes: u64,
+    /// The message as sent; empty when it was too large.
     pub raw: Bytes,
     /// SHA-256 of `raw`.
     pub hash: [u8; 32],
@@ -80,6 +82,8 @@ pub struct Content {
     pub thread_keys: Vec<[u8; 16]>,
     /// Decoded Subject.
     pub subject: Option<String>,
+    /// Subject without the marks of answers and forwards.
+    pub thread_subject: Option<String>,
     /// JSON array of addresses.
     pub from: String,
     /// JSON array of addresses.

@@ -96,7 +96,12 @@ impl TlsConfig {
     ///
     /// # Errors
     /// [`TlsError::Name`], [`TlsError::Certificate`], [`TlsError::Handshake`] or [`TlsError::Timeout`].
-    pub async fn connect<S>(&self, host: &str, stream: S, deadline: Duration) -> Result<TlsStream<S>, TlsError>
+    pub async fn connect<S>(
+        &self,
+        host: &str,
+        stream: S,
+        deadline: Duration,
+    ) -> Result<TlsStream<S>, TlsError>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {

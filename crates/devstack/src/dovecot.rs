@@ -21,43 +21,36 @@ pub(crate) fn start(plan: &Plan, certificates: &Certificates, spawner: &Spawner)
     chown(plan.mail_root(), Some(plan.mail_owner.uid), Some(plan.mail_owner.gid))?;
     fs::create_dir_all(plan.users_dir())?;
     chown(plan.users_dir(), Some(plan.mail_owner.uid), Some(plan.mail_owner.gid))?;
-    fs::write(plan.dovecot_conf(), configuration(plan, certificates))?;
-    let mut server = Command::new(find("dovecot", &["/usr/sbin"])?);
+    let program = find("dovecot", &["/usr/sbin"])?;
+    let version = Command::new(&program).arg("--version").output()?;
+    let version = String::from_utf8_lossy(&version.stdout);
+    fs::write(plan.dovecot_conf(), configuration(plan, certificates, &version))?;
+    let mut server = Command::new(program);
     server.arg("-F").arg("-c").arg(plan.dovecot_conf()).current_dir("/");
     let pid = spawner.server(server, &log, "TERM", Group::Own)?;
     spawner.wait_ready(pid, &log, || [plan.imap, plan.imaps, plan.lmtp].iter().all(|port| accepts(*port)))
 }
 
-fn configuration(plan: &Plan, certificates: &Certificates) -> String {
-    let run = plan.dir.join("dovecot");
+fn configuration(plan: &Plan, certificates: &Certificates, version: &str) -> String {
+    let own = match version.starts_with("2.3.") {
+        true => settings_2_3(plan, certificates),
+        false => settings_2_4(plan, certificates),
+    };
     let mailboxes: String = ["Sent", "Drafts", "Trash", "Junk", "Archive"]
         .iter()
         .map(|name| format!("  mailbox {name} {{\n    special_use = \\{name}\n    auto = subscribe\n  }}\n"))
         .collect();
     format!(
-        r"base_dir = {run}
+        r"{own}
+base_dir = {run}
 state_dir = {run}
 log_path = {log}
-protocols = imap lmtp
 listen = 127.0.0.1
 ssl = yes
-ssl_cert = <{certificate}
-ssl_key = <{key}
-disable_plaintext_auth = no
 auth_mechanisms = plain login
 auth_failure_delay = 0
-auth_worker_max_count = 30
-passdb {{
-  driver = passwd-file
-  args = scheme=PLAIN username_format=%u {users}/%u
-}}
-userdb {{
-  driver = static
-  args = uid={uid} gid={gid} home={mail}/%u
-}}
 first_valid_uid = 1
 first_valid_gid = 1
-mail_location = maildir:~/Maildir
 mail_max_userip_connections = 1000
 postmaster_address = postmaster@lab.test
 namespace inbox {{
@@ -65,14 +58,11 @@ namespace inbox {{
   separator = /
 {mailboxes}}}
 service imap-login {{
-  service_count = 0
   process_min_avail = 1
   inet_listener imap {{
-    address = 127.0.0.1
     port = {imap}
   }}
   inet_listener imaps {{
-    address = 127.0.0.1
     port = {imaps}
     ssl = yes
   }}
@@ -82,22 +72,80 @@ service imap {{
 }}
 service lmtp {{
   inet_listener lmtp {{
-    address = 127.0.0.1
     port = {lmtp}
   }}
 }}
 {SERVICES}",
-        run = run.display(),
+        run = plan.dir.join("dovecot").display(),
         log = plan.log("dovecot").display(),
+        imap = plan.imap,
+        imaps = plan.imaps,
+        lmtp = plan.lmtp,
+    )
+}
+
+/// What Debian 12 and Ubuntu 24.04 have.
+fn settings_2_3(plan: &Plan, certificates: &Certificates) -> String {
+    format!(
+        r"protocols = imap lmtp
+ssl_cert = <{certificate}
+ssl_key = <{key}
+disable_plaintext_auth = no
+passdb {{
+  driver = passwd-file
+  args = scheme=PLAIN username_format=%u {users}/%u
+}}
+userdb {{
+  driver = static
+  args = uid={uid} gid={gid} home={mail}/%u
+}}
+mail_location = maildir:~/Maildir
+service imap-login {{
+  service_count = 0
+}}",
         certificate = certificates.certificate.display(),
         key = certificates.key.display(),
         users = plan.users_dir().display(),
         uid = plan.mail_owner.uid,
         gid = plan.mail_owner.gid,
         mail = plan.mail_root().display(),
-        imap = plan.imap,
-        imaps = plan.imaps,
-        lmtp = plan.lmtp,
+    )
+}
+
+/// What Debian 13 has: the same under other names, and the version must be said first.
+fn settings_2_4(plan: &Plan, certificates: &Certificates) -> String {
+    format!(
+        r"dovecot_config_version = 2.4.0
+dovecot_storage_version = 2.4.0
+protocols {{
+  imap = yes
+  lmtp = yes
+}}
+ssl_server_cert_file = {certificate}
+ssl_server_key_file = {key}
+auth_allow_cleartext = yes
+passdb passwd-file {{
+  passwd_file_path = {users}/%{{user}}
+  default_password_scheme = PLAIN
+}}
+userdb static {{
+  fields {{
+    uid = {uid}
+    gid = {gid}
+    home = {mail}/%{{user}}
+  }}
+}}
+mail_driver = maildir
+mail_path = ~/Maildir
+service imap-login {{
+  restart_request_count = unlimited
+}}",
+        certificate = certificates.certificate.display(),
+        key = certificates.key.display(),
+        users = plan.users_dir().display(),
+        uid = plan.mail_owner.uid,
+        gid = plan.mail_owner.gid,
+        mail = plan.mail_root().display(),
     )
 }
 

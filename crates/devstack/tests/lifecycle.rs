@@ -1,6 +1,6 @@
 //! The promise of this crate: servers that work, and none of them left behind, however their owner ends.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use std::collections::HashMap;
 use std::fs;

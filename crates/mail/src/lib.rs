@@ -11,6 +11,7 @@
 pub mod address;
 pub mod backoff;
 pub mod capabilities;
+pub mod compose;
 pub mod envelope;
 pub mod error;
 pub mod flags;
@@ -20,4 +21,6 @@ pub mod modseq;
 pub mod query;
 pub mod search_index;
 pub mod smtp_reply;
+pub mod sync;
+pub mod thread;
 pub mod uid;

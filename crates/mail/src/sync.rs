@@ -15,8 +15,8 @@
 //!    - [`Plan::Record`]: one transaction with the writes and the checkpoint, then the same in [`LocalView`].
 //!    - [`Plan::Send`]: perform it, record the confirmation, and take its edits out of [`LocalView::edits`]
 //!      whether or not the server agreed (a refusal is counted in the rows, and tried again next round).
-//! 3. Untagged EXISTS, EXPUNGE and VANISHED keep [`ServerMailbox::exists`] current and change nothing else;
-//!    when any came, visit the mailbox once more after `Done`.
+//! 3. Untagged EXISTS go to [`ServerView::note_exists`], EXPUNGE and VANISHED to [`ServerView::note_removed`]
+//!    as soon as they are read. Untagged FETCH rows may be merged like any others.
 //!
 //! Every read asks for a UID at most once per visit, so the number of steps is bounded by the size of the
 //! mailbox, whatever the server answers.
@@ -64,16 +64,14 @@ mod pending;
 mod plan;
 #[cfg(test)]
 mod simulation;
+#[cfg(test)]
+mod tests;
 mod uidvalidity;
 mod view;
 
-pub use mailboxes::{
-    ListedMailbox, LocalEntry, StatusAnswer, StatusNumbers, TreePlan, TreeWrite, plan_tree,
-};
+pub use mailboxes::{ListedMailbox, LocalEntry, StatusAnswer, StatusNumbers, TreePlan, TreeWrite, plan_tree};
 pub use merge::{FlagState, StoreChange, diff, merge};
-pub use pending::{Edit, EditKind, Push, ServerWrite, TransferBy, ExpungeBy, next_push};
+pub use pending::{Edit, EditKind, ExpungeBy, Push, ServerWrite, TransferBy, next_push};
 pub use plan::{Batch, ListBy, Plan, ServerRead, Write, plan};
 pub use uidvalidity::{Identity, Relinked, relink};
-pub use view::{
-    Checkpoint, Depth, LocalView, PermanentFlags, Policy, Seen, ServerMailbox, ServerView,
-};
+pub use view::{Checkpoint, Depth, LocalView, PermanentFlags, Policy, Seen, ServerMailbox, ServerView};

@@ -130,22 +130,22 @@ pub fn read<T: DeserializeOwned>(value: &Value, text: bool) -> Result<T, Vec<Fie
             (None, Some(field)) => format!("/{}", escape(field)),
             (None, None) => String::new(),
         };
-        let place = place_of(&pointer, &pass.filled);
-        let tries = pass.filled.entry(place.clone()).and_modify(|n| *n += 1).or_insert(0);
-        if *tries == 0 {
+        let inner = lies_in_filled(&pointer, &pass.filled);
+        let tries = pass.filled.entry(pointer.clone()).and_modify(|n| *n += 1).or_insert(0);
+        let exhausted = *tries >= FILLERS.len() || pointer.is_empty();
+        if *tries == 0 && !inner {
             faults.entry(pointer.clone()).or_insert(FieldError::new(pointer, fault.code, fault.detail));
         }
-        if *tries >= FILLERS.len() || place.is_empty() {
+        if exhausted {
             break;
         }
     }
     Err(faults.into_values().collect())
 }
 
-/// The filled place that `pointer` lies in, or itself.
-fn place_of(pointer: &str, filled: &BTreeMap<String, usize>) -> String {
-    let inside = |place: &&String| pointer.strip_prefix(place.as_str()).is_some_and(|rest| rest.starts_with('/') || rest.is_empty());
-    filled.keys().find(inside).cloned().unwrap_or_else(|| pointer.to_owned())
+/// Whether `pointer` lies below a filled place: its faults are the filling's, not the client's.
+fn lies_in_filled(pointer: &str, filled: &BTreeMap<String, usize>) -> bool {
+    filled.keys().any(|place| pointer.strip_prefix(place.as_str()).is_some_and(|rest| rest.starts_with('/')))
 }
 
 /// A value at the current place of a pass; nothing stands for a field that is missing and filled.

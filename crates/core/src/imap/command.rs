@@ -237,7 +237,9 @@ impl Session {
             out.extend_from_slice(command.text.get(from..at).unwrap_or_default());
             from = at;
             let at_once = self.capabilities.may_send_literal_at_once(literal.len());
-            out.extend_from_slice(format!("{{{}{}}}\r\n", literal.len(), if at_once { "+" } else { "" }).as_bytes());
+            out.extend_from_slice(
+                format!("{{{}{}}}\r\n", literal.len(), if at_once { "+" } else { "" }).as_bytes(),
+            );
             if !at_once || literal.len() > 4096 {
                 self.framer.write(&std::mem::take(&mut out)).await?;
                 if !at_once && let Some(condition) = self.await_go_ahead(tag, on_untagged).await? {
@@ -293,7 +295,9 @@ impl Session {
     pub(super) fn dispatch(&mut self, untagged: Option<Untagged>) -> Option<ImapError> {
         match untagged? {
             Untagged::Condition(c) if c.status == Status::Bye => return Some(bye_error(&c)),
-            Untagged::Condition(Condition { code: Some(code), .. }) => self.note_capability_code(&code),
+            Untagged::Condition(Condition { code: Some(code), .. }) => {
+                self.note_capability_code(&code);
+            }
             Untagged::Condition(_) | Untagged::Unknown => {}
             Untagged::Exists(n) => self.unsolicited.exists = Some(n),
             Untagged::Expunge => self.unsolicited.expunged += 1,
@@ -413,7 +417,8 @@ pub(super) fn bye_error(condition: &Condition) -> ImapError {
 /// throttled. Suggested Backoff Time: 1234 milliseconds").
 fn throttled(code: Option<&str>, text: &str) -> Option<ImapError> {
     let lower = text.to_ascii_lowercase();
-    let said = ["throttled", "bandwidth limit", "too many simultaneous", "too many connections", "rate limit"];
+    let said =
+        ["throttled", "bandwidth limit", "too many simultaneous", "too many connections", "rate limit"];
     let by_code = matches!(code, Some("UNAVAILABLE" | "LIMIT" | "INUSE" | "THROTTLED" | "SERVERBUG"));
     if !by_code && !said.iter().any(|s| lower.contains(s)) {
         return None;
@@ -457,4 +462,118 @@ pub(super) fn set_chunks(uids: &UidSet) -> Vec<String> {
 
 pub(super) fn uid_of(value: &super::parse::Value) -> Option<Uid> {
     Uid::new(u32::try_from(value.number()?).ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::ImapError;
+    use super::super::script::{commands, is_protocol, session};
+
+    #[tokio::test]
+    async fn four_hundred_open_parentheses_are_a_protocol_error() {
+        let bomb = format!("* LIST {}\r\n$ OK\r\n", "(".repeat(400));
+        let (mut s, _) = session("", &[&bomb]).await;
+        assert!(is_protocol(&s.noop().await));
+        assert!(matches!(s.noop().await, Err(ImapError::Closed { .. })), "a broken conversation is over");
+    }
+
+    #[tokio::test]
+    async fn parentheses_in_free_text_and_quotes_mean_nothing() {
+        let deep = "(".repeat(400);
+        let text =
+            format!("* OK {deep}\r\n* LIST () \"/\" \"{deep}\"\r\n* OK ends in {{5}}\r\n$ OK {deep}\r\n");
+        let (mut s, _) = session("", &[&text]).await;
+        s.noop().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_endless_line_stops_at_the_limit() {
+        let endless = "* OK ".to_owned() + &"x".repeat(200 << 10);
+        let (mut s, _) = session("", &[&endless]).await;
+        assert!(is_protocol(&s.noop().await));
+    }
+
+    #[tokio::test]
+    async fn endless_chatter_stops_at_the_budget() {
+        let chatter = "* OK still here, as ever, and telling you so\r\n".repeat(1_500_000);
+        let (mut s, _) = session("", &[&chatter]).await;
+        assert!(is_protocol(&s.noop().await));
+    }
+
+    #[tokio::test]
+    async fn bye_and_the_end_of_the_stream_are_errors_with_their_words() {
+        let (mut s, _) = session("", &["* BYE FETCH failed: \u{1}gone\r\n"]).await;
+        assert_eq!(s.noop().await, Err(ImapError::Closed { bye: Some("FETCH failed:  gone".into()) }));
+        let (mut s, _) = session("", &["* 3 EXISTS\r\n"]).await;
+        assert_eq!(s.noop().await, Err(ImapError::Closed { bye: None }));
+        let (mut s, _) = session("", &["* BYE Too many connections\r\n"]).await;
+        assert!(matches!(s.noop().await, Err(ImapError::Throttled { .. })));
+    }
+
+    #[tokio::test]
+    async fn exchange_says_how_long_to_wait() {
+        let (mut s, _) =
+            session("", &["$ BAD Request is throttled. Suggested Backoff Time: 299961 milliseconds\r\n"])
+                .await;
+        let Err(ImapError::Throttled { retry_after, .. }) = s.noop().await else { panic!("not throttled") };
+        assert_eq!(retry_after, Some(Duration::from_millis(299_961)));
+    }
+
+    #[tokio::test]
+    async fn a_silent_server_is_a_timeout_and_ends_the_session() {
+        let (mut s, _) = session("", &["", "$ OK"]).await;
+        s.reply = Duration::from_millis(50);
+        assert_eq!(s.noop().await, Err(ImapError::Timeout));
+        assert!(!s.is_usable());
+    }
+
+    #[tokio::test]
+    async fn an_abandoned_command_ends_the_session() {
+        let (mut s, _) = session("", &["", "$ OK"]).await;
+        assert!(tokio::time::timeout(Duration::from_millis(20), s.noop()).await.is_err());
+        assert_eq!(s.noop().await, Err(ImapError::Closed { bye: None }));
+    }
+
+    #[tokio::test]
+    async fn unknown_lines_are_skipped_and_news_is_kept() {
+        let noise = "* XYZZY (\r\n* 5 FROB\r\n*\r\n\r\n* 7 EXISTS\r\n* 2 EXPUNGE\r\n* VANISHED 3:4\r\n\
+                     * 1 FETCH (UID 9 FLAGS (\\Seen))\r\n* 1 FETCH (FLAGS ())\r\n$ OK\r\n";
+        let (mut s, _) = session("", &[noise]).await;
+        s.noop().await.unwrap();
+        let news = s.take_unsolicited();
+        assert_eq!((news.exists, news.expunged, news.flags.len()), (Some(7), 1, 1));
+        assert_eq!(news.vanished.to_string(), "3:4");
+        assert!(news.incomplete && s.take_unsolicited().is_empty());
+    }
+
+    #[tokio::test]
+    async fn names_travel_quoted_or_as_literals_and_never_as_commands() {
+        let answers = ["$ OK\r\n", "+ go\r\n", "$ OK\r\n"];
+        let (mut s, seen) = session("", &answers).await;
+        s.subscribe(b"a\"b\\c").await.unwrap();
+        s.subscribe("Entwürfe".as_bytes()).await.unwrap();
+        assert_eq!(commands(&seen), ["SUBSCRIBE \"a\\\"b\\\\c\"", "SUBSCRIBE {9}", "Entwürfe"]);
+        assert!(matches!(s.subscribe(b"x\r\nA1 LOGOUT").await, Err(ImapError::Refused { .. })));
+        assert!(s.is_usable());
+    }
+
+    #[tokio::test]
+    async fn a_refused_literal_is_not_sent() {
+        let (mut s, seen) = session("", &["$ NO [TRYCREATE] none\r\n", "$ OK\r\n"]).await;
+        assert!(matches!(s.subscribe(b"\xff").await, Err(ImapError::NoSuchMailbox(_))));
+        s.noop().await.unwrap();
+        assert_eq!(commands(&seen), ["SUBSCRIBE {1}", "NOOP"]);
+    }
+
+    #[tokio::test]
+    async fn enabling_is_remembered_only_when_confirmed() {
+        let (mut s, _) =
+            session("ENABLE QRESYNC", &["* ENABLED\r\n$ OK\r\n", "* ENABLED QRESYNC\r\n$ OK\r\n"]).await;
+        assert!(s.enable(&["QRESYNC"]).await.unwrap().is_empty() && !s.qresync_enabled);
+        assert_eq!(s.enable(&["QRESYNC"]).await.unwrap(), ["QRESYNC"]);
+        assert!(s.qresync_enabled);
+        assert!(matches!(s.enable(&["A B"]).await, Err(ImapError::Refused { .. })));
+    }
 }

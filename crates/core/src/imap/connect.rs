@@ -62,7 +62,9 @@ pub async fn connect(
 ) -> Result<Connection, ImapError> {
     let Endpoint { host, port, security } = endpoint;
     if *security == Security::Plain && !outbound.allows_plain(host, *port).await.map_err(dial_error)? {
-        return Err(ImapError::NotAllowed("a connection without TLS is only made to allowed hosts".to_owned()));
+        return Err(ImapError::NotAllowed(
+            "a connection without TLS is only made to allowed hosts".to_owned(),
+        ));
     }
     let socket = outbound.dial(host, *port, deadlines).await.map_err(dial_error)?;
     match security {
@@ -143,5 +145,85 @@ fn tls_error(error: TlsError) -> ImapError {
     match error {
         TlsError::Timeout => ImapError::Timeout,
         other => ImapError::Unreachable(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::ImapError;
+    use super::super::login::Credentials;
+    use super::super::script::{REPLY, is_protocol, server};
+    use super::{greet, start_tls};
+    use crate::secret::Secret;
+
+    fn password() -> Credentials {
+        Credentials::Password { user: "me".into(), password: Secret::new("secret") }
+    }
+
+    #[tokio::test]
+    async fn bye_as_greeting_is_an_end_with_its_reason() {
+        let (stream, _) = server("* BYE go away\r\n", &[], 64);
+        let greeted = greet(Box::new(stream), REPLY).await;
+        assert_eq!(greeted.unwrap_err(), ImapError::Closed { bye: Some("go away".into()) });
+    }
+
+    #[tokio::test]
+    async fn what_is_not_imap_is_a_protocol_error() {
+        for greeting in ["220 smtp.example ESMTP\r\n", "* 3 EXISTS\r\n", "HTTP/1.1 400 Bad\r\n", "\r\n"] {
+            let (stream, _) = server(greeting, &[], 64);
+            assert!(is_protocol(&greet(Box::new(stream), REPLY).await), "{greeting}");
+        }
+    }
+
+    #[tokio::test]
+    async fn preauth_is_no_login_of_ours() {
+        let (stream, _) = server("* PREAUTH [CAPABILITY IMAP4rev1] welcome\r\n", &[], 64);
+        let connection = greet(Box::new(stream), REPLY).await.unwrap();
+        assert!(is_protocol(&connection.login(&password()).await));
+        let (stream, _) = server("* PREAUTH hi\r\n", &[], 64);
+        assert!(matches!(start_tls(Box::new(stream), REPLY).await, Err(ImapError::Protocol(_))));
+    }
+
+    #[tokio::test]
+    async fn bytes_behind_the_answer_to_starttls_are_refused() {
+        let injected = "$ OK begin\r\n* CAPABILITY IMAP4rev1 EVIL\r\n";
+        let (stream, _) = server("* OK hi\r\n", &[injected], 1 << 10);
+        assert!(matches!(start_tls(Box::new(stream), REPLY).await, Err(ImapError::Protocol(_))));
+        let (stream, _) = server("* OK hi\r\n", &["$ OK begin\r\n"], 1 << 10);
+        assert!(start_tls(Box::new(stream), REPLY).await.is_ok());
+        let (stream, _) = server("* OK hi\r\n", &["$ BAD no TLS here\r\n"], 1 << 10);
+        assert!(matches!(start_tls(Box::new(stream), REPLY).await, Err(ImapError::Protocol(_))));
+    }
+
+    #[tokio::test]
+    async fn rejected_credentials_are_told_from_a_server_in_trouble() {
+        for (answer, rejected) in [
+            ("$ NO [AUTHENTICATIONFAILED] wrong\r\n", true),
+            ("$ NO Login failed.\r\n", true),
+            ("$ NO [UNAVAILABLE] later\r\n", false),
+        ] {
+            let (stream, _) = server("* OK [CAPABILITY IMAP4rev1] hi\r\n", &[answer], 1 << 10);
+            let connection = greet(Box::new(stream), REPLY).await.unwrap();
+            let error = connection.login(&password()).await.unwrap_err();
+            assert_eq!(matches!(error, ImapError::AuthRejected { .. }), rejected, "{error:?}");
+            assert_eq!(matches!(error, ImapError::Throttled { .. }), !rejected, "{error:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn plain_and_xoauth2_are_spoken_with_and_without_an_initial_response() {
+        let greeting = "* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN] hi\r\n";
+        let (stream, seen) = server(greeting, &["$ OK [CAPABILITY IMAP4rev1 IDLE] in\r\n"], 1 << 10);
+        let session = greet(Box::new(stream), REPLY).await.unwrap().login(&password()).await.unwrap();
+        assert!(session.capabilities().idle && !session.capabilities().sasl_ir);
+        assert!(seen.lock().unwrap()[0].ends_with("AUTHENTICATE PLAIN AG1lAHNlY3JldA=="));
+
+        let greeting = "* OK [CAPABILITY IMAP4rev1 AUTH=XOAUTH2] hi\r\n";
+        let (stream, seen) =
+            server(greeting, &["+ \r\n", "+ eyJzdGF0dXMiOiI0MDEifQ==\r\n", "$ NO bad\r\n"], 1 << 10);
+        let token = Credentials::XOAuth2 { user: "me".into(), token: Secret::new("t") };
+        let refused = greet(Box::new(stream), REPLY).await.unwrap().login(&token).await;
+        assert!(matches!(refused, Err(ImapError::AuthRejected { .. })), "{refused:?}");
+        assert_eq!(seen.lock().unwrap()[1..], ["dXNlcj1tZQFhdXRoPUJlYXJlciB0AQE=", ""]);
     }
 }

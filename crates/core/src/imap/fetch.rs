@@ -217,7 +217,8 @@ impl Session {
                     let batch = under_way.remove(at);
                     match (judge(condition), batch) {
                         (Ok(_), Some(batch)) => {
-                            let done = FetchEvent::BatchDone { requested: batch.asked, missing: batch.missing };
+                            let done =
+                                FetchEvent::BatchDone { requested: batch.asked, missing: batch.missing };
                             let _ = out.send(done).await;
                         }
                         (Err(e), _) => refused = refused.or(Some(e)),
@@ -240,15 +241,22 @@ impl Session {
             format!("{tag} UID FETCH {set} (UID FLAGS INTERNALDATE RFC822.SIZE{modseq} BODY.PEEK[])\r\n");
         self.framer.allow_until(Instant::now() + self.reply);
         self.framer.write(line.as_bytes()).await?;
-        let asked = UidSet::parse(set).map_err(|_| ImapError::protocol("a UID set of our own is malformed"))?;
+        let asked =
+            UidSet::parse(set).map_err(|_| ImapError::protocol("a UID set of our own is malformed"))?;
         Ok(Batch { tag, missing: asked.clone(), asked })
     }
 
     /// Passes a message on if it was asked for and has not come yet; anything else is news.
-    async fn deliver(&mut self, fetch: Fetch, under_way: &mut VecDeque<Batch>, out: &mpsc::Sender<FetchEvent>) {
+    async fn deliver(
+        &mut self,
+        fetch: Fetch,
+        under_way: &mut VecDeque<Batch>,
+        out: &mpsc::Sender<FetchEvent>,
+    ) {
         let body = fetch.items.iter().any(|(n, v)| n == "BODY[]" && !v.is_nil());
         let uid = find(&fetch, "UID").and_then(uid_of);
-        let wanted = uid.filter(|_| body).is_some_and(|uid| under_way.iter_mut().any(|b| b.missing.remove(uid)));
+        let wanted =
+            uid.filter(|_| body).is_some_and(|uid| under_way.iter_mut().any(|b| b.missing.remove(uid)));
         if !wanted {
             let _ = self.dispatch(Some(Untagged::Fetch(fetch)));
             return;
@@ -274,8 +282,12 @@ fn find<'a>(fetch: &'a Fetch, name: &str) -> Option<&'a Value> {
 /// The flags of a FETCH response; `None` without a UID or without flags.
 pub(super) fn read_flags(fetch: &Fetch) -> Option<FetchedFlags> {
     let uid = uid_of(find(fetch, "UID")?)?;
-    let names: Vec<std::borrow::Cow<'_, str>> =
-        find(fetch, "FLAGS")?.list()?.iter().filter_map(|v| v.bytes()).map(|b| String::from_utf8_lossy(b)).collect();
+    let names: Vec<std::borrow::Cow<'_, str>> = find(fetch, "FLAGS")?
+        .list()?
+        .iter()
+        .filter_map(|v| v.bytes())
+        .map(|b| String::from_utf8_lossy(b))
+        .collect();
     let (flags, keywords) = parse_flag_list(names.iter().map(AsRef::as_ref));
     Some(FetchedFlags { uid, flags, keywords, modseq: read_modseq(fetch) })
 }
@@ -294,8 +306,8 @@ fn read_message(mut fetch: Fetch) -> Option<FetchedMessage> {
         Value::Skipped(size) => (Bytes::new(), Some(*size)),
         value => (value.bytes()?.clone(), None),
     };
-    let (flags, keywords, modseq) =
-        flags.map_or((Flags::NONE, Keywords::new(), read_modseq(&fetch)), |f| (f.flags, f.keywords, f.modseq));
+    let (flags, keywords, modseq) = flags
+        .map_or((Flags::NONE, Keywords::new(), read_modseq(&fetch)), |f| (f.flags, f.keywords, f.modseq));
     let permit = fetch.permit.take();
     Some(FetchedMessage { uid, flags, keywords, modseq, internal_date, size, raw, skipped_bytes, permit })
 }
@@ -303,4 +315,173 @@ fn read_message(mut fetch: Fetch) -> Option<FetchedMessage> {
 /// `date-time` (RFC 9051 §9): ` 1-Jan-2026 10:00:00 +0100`.
 fn parse_date(text: &str) -> Option<DateTime<FixedOffset>> {
     DateTime::parse_from_str(text.trim(), "%d-%b-%Y %H:%M:%S %z").ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use mail::modseq::ModSeq;
+    use mail::uid::{Uid, UidSet};
+    use tokio::sync::mpsc;
+
+    use super::super::script::{commands, is_protocol, session, session_by};
+    use super::super::{ImapError, MAX_LITERAL_BYTES, MemoryBudget};
+    use super::{ChangedSince, FetchEvent, FetchedMessage, Uids};
+
+    fn set(text: &str) -> UidSet {
+        UidSet::parse(text).unwrap()
+    }
+
+    fn messages(events: Vec<FetchEvent>) -> Vec<FetchedMessage> {
+        let only = |e| if let FetchEvent::Message(m) = e { Some(*m) } else { None };
+        events.into_iter().filter_map(only).collect()
+    }
+
+    async fn load(
+        width: usize,
+        batches: &[&str],
+        answers: &[&str],
+    ) -> (Result<(), ImapError>, Vec<FetchEvent>, bool) {
+        let (mut s, _) = session_by(width, "CONDSTORE", answers).await;
+        let (sender, mut receiver) = mpsc::channel(100);
+        let budget = MemoryBudget::new(1 << 20);
+        let result = s.fetch_bodies(batches.iter().map(|b| set(b)), &budget, &sender).await;
+        drop(sender);
+        let mut events = Vec::new();
+        while let Some(event) = receiver.recv().await {
+            events.push(event);
+        }
+        (result, events, s.is_usable())
+    }
+
+    #[tokio::test]
+    async fn flags_stream_and_what_is_gone_is_returned() {
+        let answer = "* VANISHED (EARLIER) 3,7:9\r\n* 1 FETCH (UID 12 MODSEQ (77) FLAGS (\\Seen $Label1 K\u{fc}))\r\n\
+                      * 2 FETCH (FLAGS (\\Seen) UID 2)\r\n$ OK done\r\n";
+        let (mut s, seen) = session("ENABLE QRESYNC", &["* ENABLED QRESYNC\r\n$ OK\r\n", answer]).await;
+        s.enable(&["QRESYNC"]).await.unwrap();
+        let mut flags = Vec::new();
+        let since = ChangedSince { modseq: ModSeq(5), vanished: true };
+        let gone =
+            s.fetch_flags(Uids::From(Uid::new(10).unwrap()), Some(since), |f| flags.push(f)).await.unwrap();
+        assert_eq!(gone.to_string(), "3,7:9");
+        assert_eq!((flags.len(), flags[0].uid.get(), flags[0].modseq), (1, 12, Some(ModSeq(77))));
+        assert_eq!(flags[0].keywords.as_slice(), ["$Label1", "K\u{fc}"]);
+        assert_eq!(s.take_unsolicited().flags.len(), 1, "the last message is not of the range");
+        assert_eq!(commands(&seen)[1], "UID FETCH 10:* (UID FLAGS) (CHANGEDSINCE 5 VANISHED)");
+    }
+
+    #[tokio::test]
+    async fn the_end_of_the_stream_inside_a_fetch_is_an_error() {
+        let cut = "* 1 FETCH (UID 1 FLAGS (\\Seen))\r\n* 2 FETCH (UID 2 FLAGS ())\r\n";
+        let (mut s, _) = session("", &[cut]).await;
+        let mut seen = 0;
+        let result = s.fetch_flags(Uids::All, None, |_| seen += 1).await;
+        assert_eq!((seen, result), (2, Err(ImapError::Closed { bye: None })));
+    }
+
+    const TWO: &str = "* 1 FETCH (UID 1 FLAGS (\\Seen) INTERNALDATE \" 1-Jan-2026 10:00:00 +0100\" RFC822.SIZE 6 \
+                       MODSEQ (9) BODY[] {6}\r\na\r\n)(\")\r\n* 2 FETCH (BODY[] \"q\\\"\" UID 2 INTERNALDATE \"x\")\r\n\
+                       $ OK done\r\n";
+
+    #[tokio::test]
+    async fn messages_survive_a_split_at_every_byte() {
+        for width in [1, 2, 3, 7, 64, 1 << 16] {
+            let (result, events, usable) = load(width, &["1:3"], &[TWO]).await;
+            assert_eq!((result, usable), (Ok(()), true), "{width}");
+            assert!(
+                matches!(events.last(), Some(FetchEvent::BatchDone { missing, .. }) if missing == &set("3"))
+            );
+            let got = messages(events);
+            assert_eq!(got.len(), 2);
+            assert_eq!((&got[0].raw[..], &got[1].raw[..]), (&b"a\r\n)(\""[..], &b"q\""[..]));
+            assert_eq!(got[0].internal_date.unwrap().to_rfc3339(), "2026-01-01T10:00:00+01:00");
+            assert_eq!((got[0].size, got[0].modseq, got[1].internal_date), (Some(6), Some(ModSeq(9)), None));
+        }
+    }
+
+    #[tokio::test]
+    async fn two_commands_are_under_way_and_the_third_waits() {
+        let one = |u: u32| format!("* {u} FETCH (UID {u} FLAGS () BODY[] {{1}}\r\nx)\r\n");
+        let first = String::new();
+        let second = format!("{}A2 OK\r\n{}A3 OK\r\n", one(1), one(2));
+        let third = format!("{}$ OK\r\n", one(3));
+        let (result, events, _) = load(1 << 16, &["1", "2", "3"], &[&first, &second, &third]).await;
+        assert_eq!(result, Ok(()));
+        assert_eq!(messages(events).len(), 3);
+    }
+
+    #[tokio::test]
+    async fn nothing_unasked_and_nothing_twice_is_delivered() {
+        let answer = "* 1 FETCH (UID 1 FLAGS () BODY[] \"a\")\r\n* 1 FETCH (UID 1 FLAGS () BODY[] \"b\")\r\n\
+                      * 1 FETCH (UID 7 FLAGS () BODY[] \"c\")\r\n* 1 FETCH (BODY[] \"d\")\r\n\
+                      * 2 FETCH (UID 2 FLAGS () BODY[] NIL)\r\n$ OK\r\n";
+        let (result, events, _) = load(1 << 16, &["1:2"], &[answer]).await;
+        assert_eq!(result, Ok(()));
+        let got = messages(events);
+        assert_eq!((got.len(), &got[0].raw[..]), (1, &b"a"[..]));
+    }
+
+    #[tokio::test]
+    async fn an_oversized_message_is_skipped_and_the_session_lives() {
+        let big = MAX_LITERAL_BYTES + 1;
+        let answer = format!(
+            "* 1 FETCH (UID 1 FLAGS () BODY[] {{{big}}}\r\n{})\r\n* 2 FETCH (UID 2 FLAGS () BODY[] {{0}}\r\n)\r\n$ OK\r\n",
+            "x".repeat(big)
+        );
+        let (result, events, usable) = load(1 << 20, &["1:2"], &[&answer]).await;
+        assert_eq!((result, usable), (Ok(()), true));
+        let got = messages(events);
+        assert_eq!(got[0].skipped_bytes, Some(big as u64));
+        assert!(got[0].raw.is_empty() && got[1].raw.is_empty() && got[1].skipped_bytes.is_none());
+    }
+
+    #[tokio::test]
+    async fn an_unasked_literal_over_the_cap_ends_the_session() {
+        let (mut s, _) = session("", &["* 1 FETCH (UID 1 BODY[] {60000000}\r\nxxx"]).await;
+        assert!(is_protocol(&s.noop().await));
+        let (mut s, _) = session("", &["* 1 FETCH (UID 1 BODY[] {99999999999999999999999}\r\nxxx"]).await;
+        assert!(is_protocol(&s.noop().await));
+    }
+
+    #[tokio::test]
+    async fn a_refused_batch_is_an_error_after_the_other_one_is_read() {
+        let second = "A2 NO no\r\n* 2 FETCH (UID 2 FLAGS () BODY[] \"x\")\r\nA3 OK\r\n";
+        let (result, events, usable) = load(1 << 16, &["1", "2", "3"], &["", second]).await;
+        assert!(matches!(result, Err(ImapError::Refused { .. })) && usable);
+        assert_eq!(messages(events).len(), 1);
+    }
+
+    #[tokio::test]
+    async fn bye_in_the_middle_keeps_the_prefix() {
+        let answer = "* 1 FETCH (UID 1 FLAGS () BODY[] \"x\")\r\n* BYE FETCH failed: broken\r\n";
+        let (result, events, usable) = load(1 << 16, &["1:2"], &[answer]).await;
+        assert_eq!(result, Err(ImapError::Closed { bye: Some("FETCH failed: broken".into()) }));
+        assert!(!usable && messages(events).len() == 1);
+    }
+
+    #[tokio::test]
+    async fn a_closed_channel_ends_the_asking_and_leaves_the_session_usable() {
+        let answer = "* 1 FETCH (UID 1 FLAGS () BODY[] \"x\")\r\n$ OK\r\n";
+        let (mut s, seen) = session("", &[answer, "$ OK\r\n"]).await;
+        let (sender, receiver) = mpsc::channel(1);
+        drop(receiver);
+        s.fetch_bodies([set("1"), set("2")], &MemoryBudget::new(9), &sender).await.unwrap();
+        s.noop().await.unwrap();
+        assert_eq!(commands(&seen), ["NOOP"]);
+    }
+
+    #[tokio::test]
+    async fn bodies_wait_for_memory() {
+        let answer = "* 1 FETCH (UID 1 FLAGS () BODY[] {4}\r\naaaa)\r\n* 2 FETCH (UID 2 FLAGS () BODY[] {4}\r\nbbbb)\r\n$ OK\r\n";
+        let (mut s, _) = session("", &[answer]).await;
+        let (sender, mut receiver) = mpsc::channel(10);
+        let budget = MemoryBudget::new(5);
+        let work = tokio::spawn(async move { s.fetch_bodies([set("1:2")], &budget, &sender).await });
+        let Some(FetchEvent::Message(first)) = receiver.recv().await else { panic!("no message") };
+        let early = tokio::time::timeout(std::time::Duration::from_millis(50), receiver.recv()).await;
+        assert!(early.is_err(), "the second message came without memory for it");
+        drop(first);
+        assert!(matches!(receiver.recv().await, Some(FetchEvent::Message(m)) if &m.raw[..] == b"bbbb"));
+        work.await.unwrap().unwrap();
+    }
 }

@@ -37,7 +37,11 @@ impl Session {
     ///
     /// # Errors
     /// [`ImapError::Refused`] when the server does not offer or refuses IDLE, any other [`ImapError`].
-    pub async fn idle(&mut self, wait: Duration, stop: impl Future<Output = ()>) -> Result<IdleEnd, ImapError> {
+    pub async fn idle(
+        &mut self,
+        wait: Duration,
+        stop: impl Future<Output = ()>,
+    ) -> Result<IdleEnd, ImapError> {
         if !self.capabilities.idle {
             return Err(ImapError::refused("the server does not offer IDLE"));
         }

@@ -126,7 +126,9 @@ impl Session {
         let done = self.run(command, |u| collect_status(u, &mut statuses)).await;
         done.map_err(super::select::as_missing)?;
         let found = statuses.remove(&status_key(wire_name));
-        found.map(|(status, _)| status).ok_or_else(|| ImapError::protocol("no STATUS in the answer to STATUS"))
+        found
+            .map(|(status, _)| status)
+            .ok_or_else(|| ImapError::protocol("no STATUS in the answer to STATUS"))
     }
 
     async fn pipeline_status(
@@ -196,7 +198,8 @@ impl Session {
     /// [`ImapError::Refused`] (`ALREADYEXISTS`, `CANNOT`, …) or any other [`ImapError`].
     pub async fn create_mailbox(&mut self, wire_name: &[u8], role: Option<Role>) -> Result<(), ImapError> {
         let mut command = Command::new("CREATE").string(wire_name)?;
-        if let Some(attribute) = role.and_then(Role::attribute).filter(|_| self.capabilities().create_special_use)
+        if let Some(attribute) =
+            role.and_then(Role::attribute).filter(|_| self.capabilities().create_special_use)
         {
             command = command.text(&format!(" (USE ({attribute}))"));
         }

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use super::ImapError;
 use super::command::{Command, Session};
 use super::connect::Connection;
-use super::parse::{Condition, Response, Status};
+use super::parse::{Condition, Response};
 use crate::secret::Secret;
 
 /// Challenges in one exchange; no mechanism needs more than three.
@@ -157,7 +157,9 @@ impl Session {
 
     async fn step(&mut self, tag: &str) -> Result<Step, ImapError> {
         match self.next().await? {
-            Response::Tagged { tag: t, condition } if t.as_ref() == tag.as_bytes() => Ok(Step::Done(condition)),
+            Response::Tagged { tag: t, condition } if t.as_ref() == tag.as_bytes() => {
+                Ok(Step::Done(condition))
+            }
             Response::Continue(challenge) => Ok(Step::Challenge(challenge)),
             Response::Tagged { .. } => Ok(Step::News),
             Response::Untagged(u) => self.dispatch(Some(u)).map_or(Ok(Step::News), Err),

@@ -18,7 +18,8 @@ impl Session {
     /// # Errors
     /// [`ImapError::Protocol`] when the answer lacks its result; any other [`ImapError`].
     pub async fn uid_search_all(&mut self) -> Result<UidSet, ImapError> {
-        let command = if self.capabilities().esearch { "UID SEARCH RETURN (ALL) ALL" } else { "UID SEARCH ALL" };
+        let command =
+            if self.capabilities().esearch { "UID SEARCH RETURN (ALL) ALL" } else { "UID SEARCH ALL" };
         self.search(Command::new(command)).await
     }
 
@@ -101,4 +102,61 @@ fn read_esearch(mut cursor: Cursor) -> Option<UidSet> {
         }
     }
     count.is_none_or(|c| c == all.len()).then_some(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::ImapError;
+    use super::super::script::{is_protocol, session};
+
+    #[tokio::test]
+    async fn a_tagged_no_is_an_error_and_not_an_empty_mailbox() {
+        let (mut s, _) =
+            session("", &["$ NO [LIMIT] slow down\r\n", "$ NO never\r\n", "$ BAD what\r\n"]).await;
+        assert!(matches!(s.uid_search_all().await, Err(ImapError::Throttled { .. })));
+        assert!(matches!(s.uid_search_all().await, Err(ImapError::Refused { .. })));
+        assert!(is_protocol(&s.uid_search_all().await));
+        assert!(s.is_usable());
+    }
+
+    #[tokio::test]
+    async fn an_ok_without_a_result_is_an_error() {
+        let (mut s, _) = session("", &["$ OK done\r\n", "* SEARCH\r\n$ OK done\r\n"]).await;
+        assert!(is_protocol(&s.uid_search_all().await));
+        assert!(s.uid_search_all().await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn results_of_both_kinds_are_read() {
+        let answers = [
+            "* ESEARCH (TAG \"A3\") UID ALL 1:3,9 COUNT 4\r\n$ OK\r\n",
+            "* SEARCH 4 2 3 (MODSEQ 917)\r\n* SEARCH 9\r\n$ OK\r\n",
+            "* ESEARCH (TAG \"A5\") UID\r\n$ OK\r\n",
+            "* ESEARCH (TAG \"A5\") UID ALL 1:3 COUNT 9\r\n$ OK\r\n",
+            "* SEARCH 1 x 3\r\n$ OK\r\n",
+        ];
+        let (mut s, seen) = session("ESEARCH", &answers).await;
+        assert_eq!(s.uid_search_all().await.unwrap().to_string(), "1:3,9");
+        assert_eq!(s.uid_search_header("<a@b>").await.unwrap().to_string(), "2:4,9");
+        assert!(s.uid_search_all().await.unwrap().is_empty());
+        assert!(is_protocol(&s.uid_search_all().await));
+        assert!(is_protocol(&s.uid_search_all().await));
+        assert_eq!(seen.lock().unwrap()[1], "A3 UID SEARCH HEADER Message-ID \"<a@b>\"");
+    }
+
+    #[tokio::test]
+    async fn a_line_end_in_a_search_text_is_refused() {
+        let (mut s, _) = session("", &[]).await;
+        let refused = s.uid_search_header("x\r\nA9 DELETE INBOX").await;
+        assert!(matches!(refused, Err(ImapError::Refused { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_million_numbers_fit_on_a_search_line() {
+        let mut line = String::from("* SEARCH");
+        (1..=1_000_000u32).for_each(|n| line.push_str(&format!(" {}", n * 2)));
+        line.push_str("\r\n$ OK\r\n");
+        let (mut s, _) = session("", &[&line]).await;
+        assert_eq!(s.uid_search_all().await.unwrap().len(), 1_000_000);
+    }
 }

@@ -78,7 +78,8 @@ impl Session {
         }
         // News of the mailbox that was open before must not be taken for news of this one.
         drop(self.take_unsolicited());
-        let mut selected = Selected { permanent_flags: Flags::ALL, can_create_keywords: true, ..Selected::default() };
+        let mut selected =
+            Selected { permanent_flags: Flags::ALL, can_create_keywords: true, ..Selected::default() };
         selected.read_only = read_only;
         let done = self.run_within(command, ANSWER_BYTES, |u| collect(&mut selected, u)).await;
         let done = done.map_err(as_missing)?;
@@ -148,8 +149,7 @@ fn note_code(selected: &mut Selected, code: &Code) -> bool {
             (selected.permanent_flags, selected.permanent_keywords) = parse_flag_list(names);
         }
         "MAILBOXID" => {
-            selected.mailbox_id =
-                value.and_then(|v| v.list()?.first()?.text().map(str::to_owned));
+            selected.mailbox_id = value.and_then(|v| v.list()?.first()?.text().map(str::to_owned));
         }
         _ => return false,
     }

@@ -3,7 +3,10 @@
 //! `base_*` is the server's last word, the other columns our view. Only rows whose base differs are read for writing, so
 //! a listing of a whole mailbox without changes writes nothing.
 
+use std::collections::HashMap;
+
 use mail::flags::{Flags, Keywords};
+use mail::sync::{FlagState as State, merge};
 use mail::uid::Uid;
 use sqlx::Row as _;
 use uuid::Uuid;
@@ -39,6 +42,9 @@ struct Columns {
 
 /// Takes over what the server says. Returns how many placements changed in our users' view.
 pub async fn apply(tx: &mut TenantTx, target: &Target, states: &[FlagState]) -> Result<usize, DbError> {
+    // A server may tell of one message twice in an answer: its last word counts.
+    let last: HashMap<Uid, &FlagState> = states.iter().map(|s| (s.uid, s)).collect();
+    let states: Vec<&FlagState> = last.into_values().collect();
     if states.is_empty() {
         return Ok(0);
     }
@@ -62,16 +68,19 @@ pub async fn apply(tx: &mut TenantTx, target: &Target, states: &[FlagState]) -> 
     for row in rows {
         let n: i64 = row.get("n");
         let Some(server) = usize::try_from(n - 1).ok().and_then(|n| states.get(n)) else { continue };
-        let ours = (Flags::from_bits(row.get("flags")), Keywords::from(row.get::<Vec<String>, _>("keywords")));
-        let base = (Flags::from_bits(row.get("base_flags")), Keywords::from(row.get::<Vec<String>, _>("base_keywords")));
-        let merged = merge(&base, &ours, &(server.flags, server.keywords.clone()));
+        let state = |flags: &str, keywords: &str| State {
+            flags: Flags::from_bits(row.get(flags)),
+            keywords: Keywords::from(row.get::<Vec<String>, _>(keywords)),
+        };
+        let (ours, base) = (state("flags", "keywords"), state("base_flags", "base_keywords"));
+        let merged = merge(&base, &ours, &State { flags: server.flags, keywords: server.keywords.clone() });
         if row.get("visible") && merged != ours {
             events.push(message_event("message.updated", target, row.get("message_id")));
         }
         columns.ids.push(row.get("id"));
-        columns.flags.push(merged.0.bits());
+        columns.flags.push(merged.flags.bits());
         columns.base_flags.push(server.flags.bits());
-        columns.keywords.push(merged.1.as_slice().join(" "));
+        columns.keywords.push(merged.keywords.as_slice().join(" "));
         columns.base_keywords.push(server.keywords.as_slice().join(" "));
         columns.modseqs.push(server.modseq);
     }
@@ -102,11 +111,4 @@ async fn write(tx: &mut TenantTx, c: &Columns) -> Result<(), DbError> {
     .execute(tx.conn())
     .await?;
     Ok(())
-}
-
-/// The server's value with our own additions and removals since `base` on top.
-fn merge(base: &(Flags, Keywords), ours: &(Flags, Keywords), server: &(Flags, Keywords)) -> (Flags, Keywords) {
-    let flags = server.0.union(ours.0.difference(base.0)).difference(base.0.difference(ours.0));
-    let (added, removed) = (ours.1.difference(&base.1), base.1.difference(&ours.1));
-    (flags, server.1.difference(&removed).union(&added))
 }

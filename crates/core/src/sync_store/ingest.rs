@@ -18,6 +18,7 @@ use crate::db::{DbError, TenantTx};
 use crate::event::{self, NewEvent};
 use crate::id::{MessageId, PlacementId};
 use crate::job::{Job, enqueue, priority};
+use crate::search::{self, index::Entry};
 
 /// What a batch came to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -163,7 +164,7 @@ async fn insert_messages(tx: &mut TenantTx, target: &Target, new: &[(Uuid, &Prep
         .iter()
         .map(|(_, p)| Joining {
             keys: &p.content.thread_keys,
-            subject: p.content.subject.as_deref(),
+            subject: p.content.thread_subject.as_deref(),
             sort_at: sort_date(p.internal_date),
         })
         .collect();
@@ -197,7 +198,7 @@ async fn insert_messages(tx: &mut TenantTx, target: &Target, new: &[(Uuid, &Prep
     .bind(new.iter().map(|(id, _)| *id).collect::<Vec<_>>())
     .bind(threads)
     .bind(new.iter().map(|(_, p)| p.hash.as_slice()).collect::<Vec<_>>())
-    .bind(new.iter().map(|(_, p)| i64::try_from(p.raw.len()).unwrap_or(i64::MAX)).collect::<Vec<_>>())
+    .bind(new.iter().map(|(_, p)| i64::try_from(p.size_bytes).unwrap_or(i64::MAX)).collect::<Vec<_>>())
     .bind(new.iter().map(|(_, p)| p.email_id.as_deref()).collect::<Vec<_>>())
     .bind(new.iter().map(|(_, p)| p.content.message_id_header.as_deref()).collect::<Vec<_>>())
     .bind(lines(|p| &p.content.in_reply_to))
@@ -284,26 +285,13 @@ async fn seat_placements(tx: &mut TenantTx, target: &Target, seated: &[Seated<'_
 
 /// Makes prepared texts searchable now and leaves the others to a job.
 async fn index(tx: &mut TenantTx, target: &Target, new: &[(Uuid, &Prepared)]) -> Result<(), DbError> {
-    let ready: Vec<(Uuid, DateTime<Utc>, &str)> = new
+    let ready: Vec<Entry> = new
         .iter()
-        .filter_map(|(id, p)| Some((*id, sort_date(p.internal_date), p.content.tsvector.as_deref()?)))
+        .filter_map(|(id, p)| {
+            Some(Entry { message: MessageId(*id), tsvector: p.content.tsvector.clone()? })
+        })
         .collect();
-    if !ready.is_empty() {
-        sqlx::query(
-            "WITH s AS (INSERT INTO message_search (tenant_id, account_id, message_id, sort_at, tsv)
-               SELECT $1, $2, t.id, t.sort, t.tsv::tsvector
-               FROM unnest($3::uuid[], $4::timestamptz[], $5::text[]) AS t(id, sort, tsv)
-               ON CONFLICT DO NOTHING)
-             UPDATE messages SET indexed_at = now() WHERE tenant_id = $1 AND id = ANY ($3)",
-        )
-        .bind(tx.tenant())
-        .bind(target.account)
-        .bind(ready.iter().map(|r| r.0).collect::<Vec<_>>())
-        .bind(ready.iter().map(|r| r.1).collect::<Vec<_>>())
-        .bind(ready.iter().map(|r| r.2).collect::<Vec<_>>())
-        .execute(tx.conn())
-        .await?;
-    }
+    search::index::write(tx, &ready).await?;
     if ready.len() < new.len() {
         // Later: a backfill needs the processor for its own work first, and one job serves many batches.
         let job = Job::IndexText { account_id: target.account };

@@ -1,18 +1,13 @@
 //! From what the server sent to rows: hashing and parsing, which is processor work and must not run on async threads.
 
 use chrono::{DateTime, Utc};
-use mail::address::Address;
 use mail::flags::{Flags, Keywords};
 use mail::mime::ParsedMessage;
-use mail::search_index::{Document, TSVECTOR_MAX_BYTES, tsvector_text};
 use mail::uid::Uid;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use super::{Content, Prepared};
-
-/// References beyond these say nothing new of a conversation: the first, which names it, and the newest.
-const MAX_THREAD_KEYS: usize = 64;
 
 /// A message as it came, before anybody looked into it.
 #[derive(Debug, Clone)]
@@ -29,12 +24,14 @@ pub struct Arrival {
     pub internal_date: DateTime<Utc>,
     /// The message as sent.
     pub raw: bytes::Bytes,
+    /// Its size, when it was too large to be loaded and `raw` is empty.
+    pub oversized: Option<u64>,
 }
 
 /// What is done with a message beyond storing it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
-    /// Look into it; without, only headers are understood later by nobody and the row is marked degraded.
+    /// Look into it; without, the row is marked degraded.
     pub parse: bool,
     /// Make its text searchable in the same transaction.
     pub index: bool,
@@ -43,14 +40,26 @@ pub struct Options {
 /// Hashes and parses. Never fails: what cannot be understood is marked degraded.
 #[must_use]
 pub fn prepare(arrival: Arrival, options: Options) -> Prepared {
-    let hash: [u8; 32] = Sha256::digest(&arrival.raw).into();
-    let content = if options.parse {
+    let hash = hash_of(&arrival);
+    let content = if options.parse && arrival.oversized.is_none() {
         content(&mail::mime::parse(&arrival.raw), options.index)
     } else {
         Content { degraded: true, ..empty() }
     };
-    let Arrival { uid, flags, keywords, modseq, internal_date, raw } = arrival;
-    Prepared { uid, flags, keywords, modseq, internal_date, email_id: None, raw, hash, content }
+    let size_bytes = arrival.oversized.unwrap_or(arrival.raw.len() as u64);
+    let Arrival { uid, flags, keywords, modseq, internal_date, raw, .. } = arrival;
+    Prepared { uid, flags, keywords, modseq, internal_date, email_id: None, size_bytes, raw, hash, content }
+}
+
+/// Of the bytes; of a message that was not loaded, of what is known about it, so that two of them are not one.
+fn hash_of(arrival: &Arrival) -> [u8; 32] {
+    match arrival.oversized {
+        None => Sha256::digest(&arrival.raw).into(),
+        Some(size) => {
+            let known = format!("oversized {} {} {size}", arrival.uid, arrival.internal_date.timestamp());
+            Sha256::digest(known.as_bytes()).into()
+        }
+    }
 }
 
 fn empty() -> Content {
@@ -67,6 +76,7 @@ pub fn content(message: &ParsedMessage, index: bool) -> Content {
         refs: message.references.clone(),
         thread_keys: thread_keys(message),
         subject: message.subject.clone(),
+        thread_subject: message.subject.as_deref().map(mail::thread::base_subject),
         from: json(&message.from),
         to: json(&message.to),
         cc: json(&message.cc),
@@ -77,51 +87,20 @@ pub fn content(message: &ParsedMessage, index: bool) -> Content {
         attachments: json(&message.attachments),
         has_attachments: message.has_attachments,
         degraded: message.degraded,
-        tsvector: index.then(|| tsvector(message)),
+        tsvector: index.then(|| crate::search::index::tsvector(message)),
     }
-}
-
-/// The text index of a message, as a literal to be cast.
-#[must_use]
-pub fn tsvector(message: &ParsedMessage) -> String {
-    fn people(list: &[Address]) -> Vec<&str> {
-        list.iter().flat_map(|a| a.name.as_deref().into_iter().chain([a.address.as_str()])).collect()
-    }
-    let document = Document {
-        subject: message.subject.as_deref().unwrap_or_default(),
-        from: people(&message.from),
-        to: people(&message.to),
-        cc: people(&message.cc),
-        bcc: people(&message.bcc),
-        list_id: message.list_id.as_deref().unwrap_or_default(),
-        filenames: message.attachments.iter().filter_map(|a| a.filename.as_deref()).collect(),
-        body: &message.text,
-    };
-    tsvector_text(&document, TSVECTOR_MAX_BYTES)
 }
 
 fn json<T: Serialize>(list: &[T]) -> String {
     serde_json::to_string(list).unwrap_or_else(|_| "[]".to_owned())
 }
 
-/// Hashes of the ids that connect the message with others.
+/// First half of the hash: an id of any length costs the same in the index.
 fn thread_keys(message: &ParsedMessage) -> Vec<[u8; 16]> {
-    let (first, rest) = message.references.split_at(message.references.len().min(1));
-    let newest = rest.iter().rev().take(MAX_THREAD_KEYS);
-    let ids = message.message_id.iter().chain(&message.in_reply_to).chain(first).chain(newest);
-    let mut keys: Vec<[u8; 16]> = ids.filter(|id| !id.is_empty()).take(2 * MAX_THREAD_KEYS).map(|id| key_of(id)).collect();
-    keys.sort_unstable();
-    keys.dedup();
-    keys
-}
-
-fn key_of(id: &str) -> [u8; 16] {
-    let digest: [u8; 32] = Sha256::digest(id.as_bytes()).into();
-    let mut key = [0; 16];
-    for (to, from) in key.iter_mut().zip(digest) {
-        *to = from;
-    }
-    key
+    mail::thread::thread_keys(message)
+        .iter()
+        .filter_map(|id| Sha256::digest(id.as_bytes()).first_chunk().copied())
+        .collect()
 }
 
 #[cfg(test)]
@@ -136,14 +115,15 @@ mod tests {
             modseq: 0,
             internal_date: DateTime::UNIX_EPOCH,
             raw: raw.into(),
+            oversized: None,
         }
     }
 
     #[test]
     fn a_reply_shares_a_key_with_what_it_answers() {
         let all = Options { parse: true, index: true };
-        let first = prepare(arrival("Message-ID: <a@x>\r\nSubject: Hi\r\n\r\nhello"), all);
-        let reply = prepare(arrival("Message-ID: <b@x>\r\nReferences: <a@x>\r\nSubject: Re: Hi\r\n\r\nworld"), all);
+        let first = prepare(arrival("Message-ID: <a@x.example>\r\nSubject: Hi\r\n\r\nhello"), all);
+        let reply = prepare(arrival("Message-ID: <b@x.example>\r\nReferences: <a@x.example>\r\nSubject: Re: Hi\r\n\r\nworld"), all);
         assert_eq!(first.content.thread_keys.len(), 1);
         assert!(reply.content.thread_keys.contains(&first.content.thread_keys[0]));
         assert!(reply.content.tsvector.unwrap().contains("world"));

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, Utc};
+use mail::thread::Placement;
 use sqlx::Row as _;
 use uuid::Uuid;
 
@@ -87,23 +88,20 @@ fn group(
     let mut made = Vec::new();
     let mut chosen = Vec::with_capacity(messages.len());
     for message in messages {
-        let mut threads: Vec<Uuid> = message
-            .keys
-            .iter()
-            .filter_map(|k| of_key.get(k).or_else(|| known.get(k)))
-            .map(|id| root(&became, *id))
-            .collect();
-        // Ids are ordered by time: the oldest stays.
-        threads.sort_unstable();
-        threads.dedup();
-        let thread = threads.first().copied().unwrap_or_else(|| {
-            let id = new_id();
-            made.push(id);
-            id
-        });
-        for absorbed in threads.into_iter().skip(1) {
-            became.insert(absorbed, thread);
-        }
+        let named = message.keys.iter().filter_map(|k| of_key.get(k).or_else(|| known.get(k)));
+        let found: Vec<Uuid> = named.map(|id| root(&became, *id)).collect();
+        let thread = match mail::thread::merge(&found) {
+            Placement::New => {
+                let id = new_id();
+                made.push(id);
+                id
+            }
+            Placement::Join(id) => id,
+            Placement::Merge { into, absorbed } => {
+                became.extend(absorbed.into_iter().map(|id| (id, into)));
+                into
+            }
+        };
         for key in message.keys {
             of_key.entry(*key).or_insert(thread);
         }

@@ -48,7 +48,8 @@ SUBMISSION=$(call -X POST "$API/api/compose/$DRAFT/send" -d '{{}}' | first_id)
 # It arrives in Bob's inbox, and the submission says so.
 for TRY in $(seq 30); do call "$API/api/accounts/$BOB/messages?role=inbox&limit=1" | grep -q "$SUBJECT" && break; sleep 1; done
 call "$API/api/submissions/$SUBMISSION"
-call "$API/api/accounts/$BOB/messages?role=inbox&limit=1" | tee /dev/stderr | grep -q "$SUBJECT" && echo "The mail to {bob} has arrived."
+ARRIVED=$(call "$API/api/accounts/$BOB/messages?role=inbox&limit=1"); echo "$ARRIVED"
+echo "$ARRIVED" | grep -q "$SUBJECT" && echo "The mail to {bob} has arrived."
 "#
     )
 }

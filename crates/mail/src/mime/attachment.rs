@@ -94,12 +94,12 @@ pub(super) fn list(
     layout: &Layout,
     html: Option<&str>,
 ) -> Vec<(AttachmentMeta, bool)> {
+    let mentioned = html.map(super::html::find_cids).unwrap_or_default();
     let metas = layout.attachments.iter().enumerate().filter_map(|(index, &i)| {
         let part = parts.get(i)?;
         let content_id =
             part.info.content_id.as_deref().map(|id| clean_text(id, 998)).filter(|id| !id.is_empty());
-        let shown = part.info.kind == "image"
-            && content_id.as_deref().zip(html).is_some_and(|(id, html)| html.contains(&format!("cid:{id}")));
+        let shown = part.info.kind == "image" && content_id.as_ref().is_some_and(|id| mentioned.contains(id));
         let meta = AttachmentMeta {
             index,
             filename: filename(&part.info),

@@ -136,8 +136,8 @@ fn skip_prelude(raw: &[u8], start: usize) -> usize {
         let len = line_len(rest);
         let line = trim_line_end(rest.get(..len).unwrap_or_default());
         let blank = line.iter().all(|b| matches!(b, b' ' | b'\t'));
-        let mbox = line.starts_with(b"From ") || line.starts_with(b">From ");
-        if !blank && !(mbox && field_name(line).is_none_or(|n| n.len() > 4)) {
+        let mbox = (line.starts_with(b"From ") || line.starts_with(b">From ")) && field_name(line).is_none();
+        if !blank && !mbox {
             return if field_name(line).is_some() { pos } else { start };
         }
         pos += len;

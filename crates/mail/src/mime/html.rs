@@ -74,8 +74,8 @@ fn builder(filter: Filter) -> ammonia::Builder<'static> {
     let mut b = ammonia::Builder::default();
     b.add_tags(["font", "big", "tfoot", "address", "main", "section"])
         .add_clean_content_tags([
-            "title", "svg", "math", "template", "xml", "noembed", "noscript", "noframes", "iframe", "object", "applet",
-            "audio", "video", "canvas", "textarea", "select",
+            "title", "svg", "math", "template", "xml", "noembed", "noscript", "noframes", "iframe", "object",
+            "applet", "audio", "video", "canvas", "textarea", "select",
         ])
         .rm_tags(["map", "area"])
         .rm_tag_attributes("blockquote", ["cite"])
@@ -179,7 +179,7 @@ fn data_image(url: &str) -> bool {
 }
 
 /// Content-IDs that the text of the HTML mentions, decoded.
-fn find_cids(html: &str) -> HashSet<String> {
+pub(super) fn find_cids(html: &str) -> HashSet<String> {
     let mut found = HashSet::new();
     let lower = html.to_ascii_lowercase();
     for (at, _) in lower.match_indices("cid:").take(10_000) {

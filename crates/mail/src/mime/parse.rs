@@ -242,12 +242,12 @@ fn list_id(value: &str) -> Option<String> {
 
 /// Every field decoded as unstructured text.
 fn readable(headers: &[RawHeader<'_>]) -> Vec<(String, String)> {
-    let parser = MessageParser::new().default_header_text();
+    let parser = MessageParser::default();
     let show = |h: &RawHeader<'_>| {
         // One by one: a value that the parser loses must not shift the names of the others.
         let value = unfold(h.value);
         let decoded = value.contains("=?").then(|| {
-            let block = normalized(&[RawHeader { name: b"X", value: value.as_bytes() }], |_| true);
+            let block = normalized(&[RawHeader { name: b"Comments", value: value.as_bytes() }], |_| true);
             parser.parse_headers(&block).and_then(|m| m.headers().first()?.value.as_text().map(str::to_owned))
         });
         let value = decoded.flatten().unwrap_or(value);

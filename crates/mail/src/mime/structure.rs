@@ -285,7 +285,9 @@ mod tests {
             .unwrap()
             .iter()
             .filter(|p| !p.container && !p.nested)
-            .map(|p| (format!("{}/{}", p.info.kind, p.info.subtype), raw[p.body.clone()].to_owned()))
+            .map(|p| {
+                (format!("{}/{}", p.info.kind, p.info.subtype), raw.get(p.body.clone()).unwrap().to_owned())
+            })
             .collect()
     }
 

@@ -33,6 +33,7 @@ pub(super) fn decoded_len(encoded: &[u8], transfer: Transfer) -> usize {
     total
 }
 
+#[expect(clippy::indexing_slicing, reason = "a byte as index into 256 entries, at compile time")]
 const fn sextets() -> [u8; 256] {
     let mut table = [255u8; 256];
     let mut i: u8 = 0;

@@ -87,8 +87,10 @@ mod tests {
     }
 
     fn any_state() -> impl Strategy<Value = FlagState> {
-        (0i16..32, prop::collection::vec("[a-d]", 0..4))
-            .prop_map(|(bits, keywords)| FlagState { flags: Flags::from_bits(bits), keywords: Keywords::from_wire(keywords) })
+        (0i16..32, prop::collection::vec("[a-d]", 0..4)).prop_map(|(bits, keywords)| FlagState {
+            flags: Flags::from_bits(bits),
+            keywords: Keywords::from_wire(keywords),
+        })
     }
 
     proptest! {

@@ -83,12 +83,12 @@ pub enum Write {
     DropOldGeneration,
     /// These placements are gone from the mailbox.
     Remove(UidSet),
-    /// The server cannot keep this part of an edit: local flags and keywords go back to the base value.
-    /// Afterwards the edit is taken out of the view.
+    /// The server cannot keep a part of an edit. Afterwards the placement's and the edit's local value are
+    /// `keep`, and the edit goes out of the view when that equals its base.
     Revert {
         /// Index into [`LocalView::edits`].
         edit: usize,
-        /// What is left of the edit; equal to the base when nothing is.
+        /// What is left of the edit.
         keep: super::FlagState,
     },
 }
@@ -108,21 +108,20 @@ pub fn plan(server: &ServerView, local: &LocalView, policy: &Policy) -> Plan {
         .unwrap_or(Plan::Done)
 }
 
-/// Everything was looked at: say so, unless the server contradicted itself on the way.
+/// Everything was looked at: say so. `exists_seen` is what we account for, so that a server that counts more
+/// than it shows differs from it in the next STATUS and is looked at again.
 fn finish(server: &ServerView, local: &LocalView) -> Option<Plan> {
     if local.old_generation {
         return Some(Plan::Record { writes: vec![Write::DropOldGeneration], checkpoint: None });
     }
-    if messages::contradicted(server, local) {
-        return None;
-    }
+    let held = messages::held_without(local, &UidSet::new());
     let settled = Checkpoint {
         uidnext: server.mailbox.uidnext.unwrap_or(0),
         modseq: server.mailbox.usable_modseq().unwrap_or_default(),
-        exists_seen: server.mailbox.exists,
+        exists_seen: u32::try_from(held).unwrap_or(u32::MAX),
         ..local.checkpoint
     };
-    (settled != local.checkpoint).then_some(Plan::Record { writes: Vec::new(), checkpoint: Some(settled) })
+    (settled != local.checkpoint).then(|| advance(settled))
 }
 
 /// A checkpoint alone.

@@ -16,7 +16,7 @@ pub(super) fn begin(server: &ServerView, local: &LocalView) -> Option<Plan> {
     let epoch = Some(mailbox.epoch());
     let at = local.checkpoint;
     if at.uidvalidity.is_some() && at.uidvalidity != epoch {
-        let fresh = Checkpoint { generation: at.generation.saturating_add(1), uidvalidity: epoch, ..Checkpoint::default() };
+        let fresh = at.next_generation(epoch);
         return Some(Plan::Record { writes: vec![Write::NewGeneration], checkpoint: Some(fresh) });
     }
     if at.tail_uid != 0 {
@@ -114,4 +114,63 @@ fn by_hash(identity: &Identity) -> Option<Key<'_>> {
 fn comparable(date: DateTime<Utc>) -> Option<i64> {
     const FROM_2037_12_31: i64 = 2_145_830_400;
     Some(date.timestamp()).filter(|at| (0..FROM_2037_12_31).contains(at))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity(header: &str, size_bytes: u64, at: i64) -> Identity {
+        Identity {
+            message_id_header: (!header.is_empty()).then(|| header.to_owned()),
+            size_bytes,
+            internal_date: DateTime::from_timestamp(at, 0),
+            ..Identity::default()
+        }
+    }
+
+    fn new(identities: &[Identity]) -> Vec<(Uid, Identity)> {
+        (100..).filter_map(Uid::new).zip(identities.iter().cloned()).collect()
+    }
+
+    fn links(old: &[Identity], now: &[Identity]) -> (Vec<(usize, u32)>, String) {
+        let found = relink(old, &new(now));
+        (found.links.iter().map(|(at, uid)| (*at, uid.get())).collect(), found.unknown.to_string())
+    }
+
+    #[test]
+    fn a_message_is_known_by_its_header_size_and_date() {
+        let old = [identity("a", 1, 10), identity("b", 2, 20), identity("c", 3, 30)];
+        let now = [identity("b", 2, 20), identity("a", 1, 11), identity("c", 4, 30), identity("", 1, 10)];
+        assert_eq!(links(&old, &now), (vec![(1, 100)], "101:103".to_owned()));
+    }
+
+    #[test]
+    fn an_email_id_goes_before_all_else_and_a_hash_helps_where_nothing_does() {
+        let mut old = [identity("a", 1, 10), identity("", 5, 50)];
+        old[0].email_id = Some("E".into());
+        old[1].hash = Some(vec![7]);
+        let mut now = [identity("x", 9, 90), identity("", 6, 60)];
+        now[0].email_id = Some("E".into());
+        now[1].hash = Some(vec![7]);
+        assert_eq!(links(&old, &now), (vec![(0, 100), (1, 101)], String::new()));
+    }
+
+    #[test]
+    fn identical_messages_are_paired_in_order_and_once() {
+        let one = identity("a", 1, 10);
+        let old = [one.clone(), one.clone()];
+        assert_eq!(
+            links(&old, &[one.clone(), one.clone(), one]),
+            (vec![(0, 100), (1, 101)], "102".to_owned())
+        );
+    }
+
+    #[test]
+    fn dates_the_server_cannot_keep_are_not_compared() {
+        let old = [identity("a", 1, -2_177_452_800), identity("b", 1, 4_000_000_000)];
+        let now = [identity("a", 1, 2_147_483_647), identity("b", 1, 2_145_830_400)];
+        assert_eq!(links(&old, &now).0.len(), 2);
+        assert_eq!(links(&[identity("c", 1, -1)], &[identity("c", 1, 1_700_000_000)]).0, []);
+    }
 }

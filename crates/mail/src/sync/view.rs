@@ -19,8 +19,8 @@ pub struct ServerView {
     pub seen: Seen,
 }
 
-/// The answer to SELECT. `exists` is kept current by untagged EXISTS, EXPUNGE and VANISHED; the rest stays as
-/// it was answered, so that the checkpoint never claims more than was looked at.
+/// The answer to SELECT. `exists` is kept current; the rest stays as it was answered, so that the checkpoint
+/// never claims more than was looked at.
 #[derive(Debug, Clone, Default)]
 pub struct ServerMailbox {
     /// UIDVALIDITY; `None` when the server names none, which counts as a value of its own.
@@ -139,6 +139,25 @@ impl Default for Policy {
     }
 }
 
+impl ServerView {
+    /// An untagged EXISTS. When it grew, where the new UIDs end is unknown and a listing is planned; a driver
+    /// that has asked for the few above the head (`UID SEARCH UID n:*`) may set `uidnext` afterwards instead.
+    pub fn note_exists(&mut self, exists: u32) {
+        if exists > self.mailbox.exists {
+            self.mailbox.uidnext = None;
+            self.seen.listing = None;
+            self.seen.second_listing = None;
+        }
+        self.mailbox.exists = exists;
+    }
+
+    /// Untagged EXPUNGE (one each) or VANISHED without EARLIER. Which placements are gone is found by the
+    /// count, in this visit or the next.
+    pub const fn note_removed(&mut self, messages: u32) {
+        self.mailbox.exists = self.mailbox.exists.saturating_sub(messages);
+    }
+}
+
 impl ServerMailbox {
     /// The UIDVALIDITY to compare and store.
     #[must_use]
@@ -154,6 +173,13 @@ impl ServerMailbox {
 }
 
 impl Checkpoint {
+    /// Where a new generation begins: nothing is vouched for. Also what [`super::TreeWrite::Recreate`] and a
+    /// rename with `relink` store.
+    #[must_use]
+    pub fn next_generation(&self, uidvalidity: Option<UidValidity>) -> Self {
+        Self { generation: self.generation.saturating_add(1), uidvalidity, ..Self::default() }
+    }
+
     /// The UIDs newer than the head.
     #[must_use]
     pub(super) fn above_head(&self) -> Option<(Uid, Uid)> {

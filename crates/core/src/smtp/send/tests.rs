@@ -52,7 +52,7 @@ async fn a_message_goes_out_with_each_recipients_own_answer() {
     assert_eq!(sent.dot.unwrap().text, "Ok: queued as ABC");
     assert_eq!(points, ["envelope", "data", "dot"]);
     let heard = heard.lock().unwrap();
-    assert!(heard.contains(&"MAIL FROM:<me@a.example> SIZE=27".to_owned()), "{heard:?}");
+    assert!(heard.contains(&"MAIL FROM:<me@a.example> SIZE=26".to_owned()), "{heard:?}");
     assert_eq!(heard[heard.len() - 5..], ["Subject: x", "", "..dot", "body", "."]);
 }
 

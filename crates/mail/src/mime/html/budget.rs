@@ -15,6 +15,9 @@ const MAX_ATTRIBUTES: usize = 500;
 const MAX_ENTITIES: usize = 20_000;
 /// Tags in a part with elements whose rules the model does not know. At this depth the parser needs 0.2 s.
 const MAX_TAGS_UNKNOWN: usize = 5000;
+/// Tags times the depth each stands at: the parser looks up the open elements at every tag. Long newsletters
+/// come to three million.
+const MAX_WORK: usize = 10_000_000;
 /// Copies of open formatting elements that the parser would make.
 const MAX_COPIES: usize = 200_000;
 
@@ -115,6 +118,7 @@ fn tags_in(html: &str) -> usize {
 struct Tree {
     open: Vec<String>,
     formatting: usize,
+    work: usize,
     copies: usize,
 }
 
@@ -131,7 +135,9 @@ impl Tree {
         } else if !VOID.contains(&name) {
             self.open(name);
         }
+        self.work += self.open.len();
         tag.attributes <= MAX_ATTRIBUTES
+            && self.work <= MAX_WORK
             && self.open.len() <= MAX_DEPTH
             && self.copies <= MAX_COPIES
     }
@@ -395,5 +401,6 @@ mod tests {
         assert!(!within_budget(&"x".repeat(1024 * 1024 + 1)));
         assert!(!within_budget(&"&amp;".repeat(20_001)));
         assert!(!within_budget(&format!("<p{}>", " a=b".repeat(501))));
+        assert!(!within_budget(&format!("{}{}", "<div>".repeat(499), "</span>".repeat(100_000))));
     }
 }

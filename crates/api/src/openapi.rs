@@ -1,0 +1,26 @@
+//! The description of the API (OpenAPI 3.1), made from the handlers, and the explorer that shows it.
+
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::{Modify, OpenApi};
+
+/// What is not said at a handler: title, security scheme, the shape of refusals.
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "Email client API", description = "Mail accounts, their mailboxes and messages, search and sending."),
+    modifiers(&Bearer),
+    components(schemas(crate::error::Problem, crate::error::FieldError, crate::error::Upstream))
+)]
+pub struct Description;
+
+struct Bearer;
+
+impl Modify for Bearer {
+    fn modify(&self, api: &mut utoipa::openapi::OpenApi) {
+        let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build();
+        api.components.get_or_insert_default().add_security_scheme("bearer", SecurityScheme::Http(scheme));
+    }
+}
+
+/// What the explorer's page may load: its own files, and styles it writes into the page.
+pub const EXPLORER_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
+     img-src 'self' data:; font-src 'self'; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";

@@ -1,0 +1,66 @@
+//! All routes under all layers.
+
+use std::any::Any;
+
+use axum::Router;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::response::{IntoResponse as _, Response};
+use http::{HeaderName, HeaderValue, Method, header};
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::compression::CompressionLayer;
+use tower_http::cors::{AllowOrigin, CorsLayer};
+use utoipa::OpenApi as _;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_swagger_ui::SwaggerUi;
+
+use crate::error::ApiError;
+use crate::headers::edge;
+use crate::openapi::{Description, EXPLORER_POLICY};
+use crate::routes;
+use crate::state::AppState;
+
+/// The service for one process.
+pub fn build(state: AppState) -> Router {
+    let (api, description) = OpenApiRouter::with_openapi(Description::openapi()).merge(routes::all()).split_for_parts();
+    let explorer = Router::<AppState>::new()
+        .merge(SwaggerUi::new("/docs").url("/openapi.json", description))
+        .layer(from_fn(async |request: axum::extract::Request, next: axum::middleware::Next| {
+            let mut response = next.run(request).await;
+            response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(EXPLORER_POLICY));
+            response
+        }));
+    let mut router = api
+        .merge(explorer)
+        .fallback(async || ApiError::not_found())
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(CompressionLayer::new());
+    // Switched off, OPTIONS is a method like any other.
+    if let Some(cors) = cors(&state) {
+        router = router.layer(cors);
+    }
+    router.layer(from_fn_with_state(state.clone(), edge)).with_state(state)
+}
+
+fn panicked(cause: Box<dyn Any + Send>) -> Response {
+    let text = cause.downcast_ref::<&str>().map(|t| (*t).to_owned()).or_else(|| cause.downcast_ref::<String>().cloned());
+    ApiError::internal(anyhow::anyhow!("a handler panicked: {}", text.unwrap_or_default())).into_response()
+}
+
+fn cors(state: &AppState) -> Option<CorsLayer> {
+    let origins: Vec<HeaderValue> = state.config.cors_origins.iter().filter_map(|o| o.parse().ok()).collect();
+    if origins.is_empty() {
+        return None;
+    }
+    let tenant: Option<HeaderName> = state.config.tenant_id_header.parse().ok();
+    let fixed = ["authorization", "content-type", "accept", "idempotency-key", "if-match", "if-none-match", "x-request-id"];
+    let allowed = fixed.into_iter().map(HeaderName::from_static).chain(tenant);
+    let exposed = ["etag", "location", "retry-after", "ratelimit", "ratelimit-policy", "x-request-id", "idempotency-replayed"];
+    Some(
+        CorsLayer::new()
+            .allow_origin(AllowOrigin::list(origins))
+            .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
+            .allow_headers(allowed.collect::<Vec<_>>())
+            .expose_headers(exposed.map(HeaderName::from_static))
+            .max_age(std::time::Duration::from_secs(600)),
+    )
+}

@@ -1,0 +1,84 @@
+//! Mailboxes: `GET, POST /api/accounts/{id}/mailboxes`, `PATCH, DELETE /api/mailboxes/{id}`.
+//!
+//! A change is visible at once and brought to the mail server by a job. The next verb: a file here and a line below.
+
+mod create;
+mod delete;
+mod list;
+mod update;
+
+use emailclient_core::id::{AccountId, MailboxId};
+use emailclient_core::mailbox::{Mailbox, MailboxError};
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
+
+use crate::error::ApiError;
+use crate::state::AppState;
+
+/// The routes of mailboxes.
+pub fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(list::list_mailboxes, create::create_mailbox))
+        .routes(routes!(update::update_mailbox, delete::delete_mailbox))
+}
+
+/// A mailbox of an account.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = Mailbox)]
+pub struct MailboxView {
+    /// Its id; survives a rename.
+    #[schema(value_type = Uuid)]
+    pub id: MailboxId,
+    /// Its account.
+    #[schema(value_type = Uuid)]
+    pub account_id: AccountId,
+    /// Last part of the path.
+    pub name: String,
+    /// Decoded path.
+    pub path: String,
+    /// What stands between the parts of the path.
+    pub delimiter: Option<String>,
+    /// `inbox`, `sent`, `drafts`, `junk`, `trash`, `archive`, `all` or nothing.
+    pub role: Option<String>,
+    /// Messages in it.
+    pub total: i32,
+    /// Those that are unread.
+    pub unread: i32,
+    /// Whether it can hold messages.
+    pub selectable: bool,
+    /// Whether it is subscribed to.
+    pub subscribed: bool,
+}
+
+impl From<Mailbox> for MailboxView {
+    fn from(m: Mailbox) -> Self {
+        Self {
+            id: m.id,
+            account_id: m.account_id,
+            name: m.name,
+            path: m.path,
+            delimiter: m.delimiter,
+            role: m.role,
+            total: m.total,
+            unread: m.unread,
+            selectable: m.selectable,
+            subscribed: m.subscribed,
+        }
+    }
+}
+
+/// What a refusal of the core means to a client.
+fn refusal(error: MailboxError) -> ApiError {
+    let text = error.to_string();
+    match error {
+        MailboxError::Name(_) => ApiError::invalid_field("/name", "invalid", &text),
+        MailboxError::Exists => ApiError::invalid_field("/name", "exists", &text),
+        MailboxError::NoSuchParent => ApiError::unknown_reference("/parent_id"),
+        MailboxError::BelowItself => ApiError::invalid_field("/parent_id", "below-itself", &text),
+        MailboxError::Inbox | MailboxError::HasChildren => ApiError::validation(text),
+        MailboxError::Db(error) => error.into(),
+    }
+}

@@ -1,0 +1,191 @@
+//! Bytes that never change, handed out whole or in part (RFC 9110 §14), and the parsing behind readable bodies.
+
+use axum::body::Body;
+use axum::response::{IntoResponse as _, Response};
+use emailclient_core::id::MessageId;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use mail::mime::html::{self, Policy, Sanitized};
+use mail::mime::{AttachmentMeta, Body as MailBody};
+use tokio::sync::Semaphore;
+
+use crate::error::ApiError;
+use crate::etag::{Conditions, ETag};
+
+/// Parsing and sanitising are CPU work on input of strangers: a few at a time, however many ask.
+static PARSING: Semaphore = Semaphore::const_new(4);
+
+/// Runs `work` off the threads that serve requests.
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
+    let _permit = PARSING.acquire().await.map_err(ApiError::internal)?;
+    tokio::task::spawn_blocking(work).await.map_err(ApiError::internal)
+}
+
+/// What readers see of a source, with its HTML made safe.
+pub(super) struct Readable {
+    pub(super) body: MailBody,
+    pub(super) html: Option<Sanitized>,
+}
+
+/// Parses a source; `remote` lets pictures be loaded from other servers. CPU work: see [`blocking`].
+pub(super) fn readable(id: MessageId, raw: &[u8], remote: bool) -> Readable {
+    let body = mail::mime::body(raw);
+    let html = body.html.as_deref().map(|source| sanitized(id, raw, source, remote));
+    Readable { body, html }
+}
+
+fn sanitized(id: MessageId, raw: &[u8], source: &str, remote: bool) -> Sanitized {
+    // Listing the attachments is a second walk over the source: only for those that point at one.
+    let attachments: Vec<AttachmentMeta> =
+        if source.to_ascii_lowercase().contains("cid:") { mail::mime::parse(raw).attachments } else { Vec::new() };
+    let address = |cid: &str| {
+        let found = attachments.iter().find(|a| a.content_id.as_deref() == Some(cid))?;
+        Some(format!("/api/messages/{id}/attachments/{}", found.index))
+    };
+    html::sanitize(source, &Policy { allow_remote: remote, cid_base: &address })
+}
+
+/// What of the bytes a request asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Slice {
+    Whole,
+    Part { first: usize, last: usize },
+    Outside,
+}
+
+/// Reads `Range` (one range of bytes). Several ranges and other units are answered with the whole, as RFC 9110 allows.
+fn slice(range: Option<&str>, length: usize) -> Slice {
+    let Some(spec) = range.and_then(|r| r.trim().strip_prefix("bytes=")) else { return Slice::Whole };
+    let Some((first, last)) = spec.trim().split_once('-') else { return Slice::Whole };
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    // More digits than a number holds lie behind any end.
+    let number = |text: &str| text.parse::<usize>().unwrap_or(usize::MAX);
+    let (first, last) = match (digits(first), digits(last)) {
+        (true, true) if number(last) < number(first) => return Slice::Whole,
+        (true, true) => (number(first), number(last)),
+        (true, false) if last.is_empty() => (number(first), usize::MAX),
+        (false, true) if first.is_empty() => match number(last) {
+            0 => return Slice::Outside,
+            count => (length.saturating_sub(count), usize::MAX),
+        },
+        _ => return Slice::Whole,
+    };
+    if first >= length { Slice::Outside } else { Slice::Part { first, last: last.min(length - 1) } }
+}
+
+/// An answer without a body when the client has these bytes already.
+pub(super) fn unchanged(tag: &ETag, conditions: &Conditions, immutable: bool) -> Option<Response> {
+    conditions.is_current(tag).then(|| {
+        let mut response = StatusCode::NOT_MODIFIED.into_response();
+        set(&mut response, header::ETAG, tag.as_str());
+        if immutable {
+            set(&mut response, header::CACHE_CONTROL, IMMUTABLE);
+        }
+        response
+    })
+}
+
+const IMMUTABLE: &str = "private, immutable";
+
+/// Bytes with what clients and browsers are told about them.
+pub(super) struct Content {
+    pub(super) bytes: Vec<u8>,
+    pub(super) content_type: String,
+    pub(super) disposition: String,
+    pub(super) tag: ETag,
+}
+
+/// Hands out immutable bytes, or the part of them that `headers` ask for. A browser is to save them, never to run them.
+pub(super) fn serve(content: Content, headers: &HeaderMap) -> Result<Response, ApiError> {
+    let length = content.bytes.len();
+    let text = |name: header::HeaderName| headers.get(name).and_then(|v| v.to_str().ok());
+    // If-Range: a part is of use only if it belongs to the bytes that the client has (RFC 9110 §13.1.5).
+    let same = text(header::IF_RANGE).is_none_or(|tag| tag == content.tag.as_str());
+    let (status, bytes) = match slice(text(header::RANGE).filter(|_| same), length) {
+        Slice::Whole => (StatusCode::OK, content.bytes),
+        Slice::Part { first, last } => {
+            (StatusCode::PARTIAL_CONTENT, content.bytes.get(first..=last).unwrap_or_default().to_vec())
+        }
+        Slice::Outside => {
+            let refused = ApiError::range_not_satisfiable(format!("there are {length} bytes"));
+            return Err(refused.with_header(header::CONTENT_RANGE, &format!("bytes */{length}")));
+        }
+    };
+    let range = slice(text(header::RANGE).filter(|_| same), length);
+    let mut response = Response::new(Body::from(bytes));
+    *response.status_mut() = status;
+    if let Slice::Part { first, last } = range {
+        set(&mut response, header::CONTENT_RANGE, &format!("bytes {first}-{last}/{length}"));
+    }
+    set(&mut response, header::CONTENT_TYPE, &content.content_type);
+    set(&mut response, header::CONTENT_DISPOSITION, &content.disposition);
+    set(&mut response, header::ETAG, content.tag.as_str());
+    set(&mut response, header::CACHE_CONTROL, IMMUTABLE);
+    set(&mut response, header::ACCEPT_RANGES, "bytes");
+    set(&mut response, header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'; sandbox");
+    Ok(response)
+}
+
+/// Sets a header; a value that no header can hold is left out.
+pub(super) fn set(response: &mut Response, name: header::HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        response.headers_mut().insert(name, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_range_of_bytes_is_cut_and_odd_ones_are_ignored() {
+        let part = |first, last| Slice::Part { first, last };
+        for (range, expected) in [
+            ("bytes=0-0", part(0, 0)),
+            ("bytes=2-", part(2, 9)),
+            ("bytes=-3", part(7, 9)),
+            ("bytes=-99", part(0, 9)),
+            ("bytes=5-99999999999999999999999", part(5, 9)),
+            ("bytes=10-", Slice::Outside),
+            ("bytes=-0", Slice::Outside),
+            ("bytes=99999999999999999999999-", Slice::Outside),
+            ("bytes=5-2", Slice::Whole),
+            ("bytes=0-1,3-4", Slice::Whole),
+            ("bytes=a-b", Slice::Whole),
+            ("bytes=-", Slice::Whole),
+            ("lines=0-1", Slice::Whole),
+        ] {
+            assert_eq!(slice(Some(range), 10), expected, "{range}");
+        }
+        assert_eq!(slice(None, 10), Slice::Whole);
+        assert_eq!(slice(Some("bytes=0-"), 0), Slice::Outside);
+    }
+
+    #[test]
+    fn a_part_names_its_place_and_a_stale_if_range_gets_the_whole() {
+        let content = || Content {
+            bytes: b"0123456789".to_vec(),
+            content_type: "text/plain".into(),
+            disposition: "attachment".into(),
+            tag: ETag::content(b"x"),
+        };
+        let mut headers = HeaderMap::from_iter([(header::RANGE, HeaderValue::from_static("bytes=2-4"))]);
+        let part = serve(content(), &headers).unwrap();
+        assert_eq!(part.status(), 206);
+        assert_eq!(part.headers()[header::CONTENT_RANGE], "bytes 2-4/10");
+        headers.insert(header::IF_RANGE, HeaderValue::from_static("\"old\""));
+        assert_eq!(serve(content(), &headers).unwrap().status(), 200);
+        headers.remove(header::IF_RANGE);
+        headers.insert(header::RANGE, HeaderValue::from_static("bytes=10-"));
+        assert_eq!(serve(content(), &headers).unwrap_err().status(), 416);
+    }
+
+    #[test]
+    fn images_of_the_message_point_at_its_attachments() {
+        let raw = b"Content-Type: multipart/related; boundary=b\r\n\r\n--b\r\nContent-Type: text/html\r\n\r\n<img src=\"cid:logo@x\"><img src=\"http://t.example/p.gif\">\r\n--b\r\nContent-Type: image/png\r\nContent-ID: <logo@x>\r\n\r\nPNG\r\n--b--\r\n";
+        let id = MessageId::new();
+        let html = readable(id, raw, false).html.unwrap();
+        assert!(html.html.contains(&format!("/api/messages/{id}/attachments/0")), "{}", html.html);
+        assert!(html.remote_blocked && !html.html.contains("t.example"));
+        assert!(readable(id, raw, true).html.unwrap().html.contains("t.example"));
+    }
+}

@@ -1,0 +1,137 @@
+//! `GET /api/messages/{id}`
+
+use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
+use emailclient_core::blob;
+use emailclient_core::db::TenantTx;
+use emailclient_core::id::MessageId;
+use emailclient_core::message;
+use mail::mime::text::truncate;
+use serde::Deserialize;
+use serde_json::Value;
+use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
+
+use super::content::{Readable, blocking, readable, unchanged};
+use super::fields::Fields;
+use super::shape::{ALONE_FIELDS, HeaderView, MessageView, SUMMARY_FIELDS, etag};
+use crate::caller::Caller;
+use crate::error::{ApiError, Problem};
+use crate::etag::{Conditions, ETag};
+use crate::extract::{PathId, Query};
+use crate::reply::Reply;
+use crate::state::AppState;
+
+/// Which bodies are in the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum BodyChoice {
+    /// Neither.
+    None,
+    /// The text part.
+    Text,
+    /// The HTML part, made safe.
+    Html,
+    /// Both.
+    #[default]
+    Both,
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct GetQuery {
+    /// `none`, `text`, `html` or `both` (default).
+    #[serde(default)]
+    #[param(inline)]
+    body: BodyChoice,
+    /// Longest `text` and `html` in bytes, each; `truncated` tells that one was cut.
+    max_body_bytes: Option<u32>,
+    /// Names of the fields to answer with, separated by commas; `headers` only when named.
+    fields: Option<String>,
+}
+
+/// What of a message is asked for.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Wanted {
+    body: BodyChoice,
+    max_body_bytes: Option<usize>,
+    headers: bool,
+}
+
+impl Wanted {
+    fn text(&self) -> bool {
+        matches!(self.body, BodyChoice::Text | BodyChoice::Both)
+    }
+    fn html(&self) -> bool {
+        matches!(self.body, BodyChoice::Html | BodyChoice::Both)
+    }
+}
+
+/// Reads a message in full and ends the transaction before anything is parsed.
+pub(super) async fn read(mut tx: TenantTx, id: MessageId, wanted: Wanted) -> Result<(MessageView, ETag), ApiError> {
+    let message = message::get(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
+    let tag = etag(&message);
+    let mut view = MessageView::new(message);
+    if !(wanted.text() || wanted.html() || wanted.headers) {
+        tx.commit().await?;
+        return Ok((view, tag));
+    }
+    let source = blob::of_message(&mut tx, id).await?;
+    tx.commit().await?;
+    if let Some(source) = source {
+        let html = wanted.html();
+        let parse = move || {
+            if html { readable(id, &source.raw, false) } else { Readable { body: mail::mime::body(&source.raw), html: None } }
+        };
+        fill(&mut view, blocking(parse).await?, &wanted);
+    }
+    Ok((view, tag))
+}
+
+fn fill(view: &mut MessageView, read: Readable, wanted: &Wanted) {
+    let limit = wanted.max_body_bytes.unwrap_or(usize::MAX);
+    let mut truncated = false;
+    let mut cut = |text: String| {
+        truncated |= text.len() > limit;
+        truncate(text, limit)
+    };
+    view.text = read.body.text.filter(|_| wanted.text()).map(&mut cut);
+    view.html = read.html.map(|safe| safe.html).filter(|_| wanted.html()).map(&mut cut);
+    view.truncated = truncated;
+    if wanted.headers {
+        let headers = read.body.headers.into_iter().map(|(name, value)| HeaderView { name, value });
+        view.headers = Some(headers.collect());
+    }
+}
+
+/// One message.
+#[utoipa::path(get, path = "/api/messages/{id}", tag = "messages", security(("bearer" = [])), params(("id" = Uuid, Path), GetQuery),
+    responses((status = 200, body = MessageView), (status = 304),
+              (status = 404, body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn get_message(
+    State(state): State<AppState>,
+    caller: Caller,
+    PathId(id): PathId<MessageId>,
+    Query(query): Query<GetQuery>,
+    conditions: Conditions,
+) -> Result<Response, ApiError> {
+    let known: Vec<&str> = SUMMARY_FIELDS.into_iter().chain(ALONE_FIELDS).collect();
+    let fields = Fields::parse(query.fields.as_deref(), &known)?;
+    let body = match (query.body, fields.keep("text"), fields.keep("html")) {
+        (BodyChoice::Both, true, false) => BodyChoice::Text,
+        (BodyChoice::Both, false, true) => BodyChoice::Html,
+        (_, false, false) | (BodyChoice::Text, false, _) | (BodyChoice::Html, _, false) => BodyChoice::None,
+        (choice, ..) => choice,
+    };
+    let max_body_bytes = query.max_body_bytes.and_then(|n| usize::try_from(n).ok());
+    let wanted = Wanted { body, max_body_bytes, headers: fields.name("headers") };
+    let mut tx = caller.tx(&state).await?;
+    // Asked first: a client that has the message costs no parsing.
+    let message = message::get(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
+    if let Some(response) = unchanged(&etag(&message), &conditions, false) {
+        return Ok(response);
+    }
+    let (view, tag) = read(tx, id, wanted).await?;
+    let value: Value = fields.cut(&view)?;
+    Ok(Reply::ok(&value)?.etag(&tag).into_response())
+}

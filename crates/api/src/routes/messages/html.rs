@@ -1,0 +1,73 @@
+//! `GET /api/messages/{id}/html`
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::Response;
+use emailclient_core::blob;
+use emailclient_core::id::MessageId;
+use http::header;
+use mail::mime::html::{POLICY_VERSION, from_text};
+use serde::{Deserialize, Deserializer};
+use utoipa::IntoParams;
+use uuid::Uuid;
+
+use super::content::{blocking, readable, set, unchanged};
+use crate::caller::Caller;
+use crate::error::{ApiError, Problem};
+use crate::etag::{Conditions, ETag};
+use crate::extract::{PathId, Query};
+use crate::state::AppState;
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct HtmlQuery {
+    /// `1` lets pictures be loaded from other servers, which tells the sender that the message was read.
+    #[serde(default, deserialize_with = "switch")]
+    #[param(value_type = Option<u8>)]
+    remote: bool,
+}
+
+/// `1` or `true`, `0` or `false`.
+fn switch<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    match text.as_str() {
+        "1" | "true" => Ok(true),
+        "0" | "false" => Ok(false),
+        _ => Err(serde::de::Error::custom("0 or 1 is expected")),
+    }
+}
+
+/// No script, no form, no frame; styles stand in the elements, and pictures come from the message unless allowed.
+fn policy(remote: bool) -> String {
+    let images = if remote { "'self' data: https: http:" } else { "'self' data:" };
+    format!("default-src 'none'; style-src 'unsafe-inline'; img-src {images}; frame-ancestors 'none'; sandbox")
+}
+
+/// A message's HTML, made safe; one without HTML has its text shown as HTML.
+#[utoipa::path(get, path = "/api/messages/{id}/html", tag = "messages", security(("bearer" = [])), params(("id" = Uuid, Path), HtmlQuery),
+    responses((status = 200, body = String, content_type = "text/html"), (status = 304),
+              (status = 404, body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn get_message_html(
+    State(state): State<AppState>,
+    caller: Caller,
+    PathId(id): PathId<MessageId>,
+    Query(query): Query<HtmlQuery>,
+    conditions: Conditions,
+) -> Result<Response, ApiError> {
+    let mut tx = caller.tx(&state).await?;
+    let source = blob::of_message(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
+    tx.commit().await?;
+    let tag = ETag::content(&[source.hash.as_slice(), format!("html {POLICY_VERSION} {id} {}", query.remote).as_bytes()].concat());
+    if let Some(response) = unchanged(&tag, &conditions, false) {
+        return Ok(response);
+    }
+    let read = move || {
+        let read = readable(id, &source.raw, query.remote);
+        read.html.map_or_else(|| from_text(read.body.text.as_deref().unwrap_or_default()), |safe| safe.html)
+    };
+    let mut response = Response::new(Body::from(blocking(read).await?));
+    set(&mut response, header::CONTENT_TYPE, "text/html; charset=utf-8");
+    set(&mut response, header::CONTENT_SECURITY_POLICY, &policy(query.remote));
+    set(&mut response, header::ETAG, tag.as_str());
+    Ok(response)
+}

@@ -1,0 +1,113 @@
+//! `GET /api/accounts/{id}/messages`
+
+use axum::Json;
+use axum::extract::State;
+use chrono::{DateTime, Utc};
+use emailclient_core::id::{AccountId, MailboxId, ThreadId};
+use emailclient_core::message::list::{self, Filter, Key, Scope as Names, Sort};
+use mail::mailbox::Role;
+use serde::Deserialize;
+use serde_json::Value;
+use utoipa::IntoParams;
+use uuid::Uuid;
+
+use super::fields::Fields;
+use super::shape::{SUMMARY_FIELDS, SummaryView};
+use crate::caller::Caller;
+use crate::error::{ApiError, FieldError, Problem};
+use crate::extract::{PathId, Query};
+use crate::page::{Limit, Page, Scope};
+use crate::state::AppState;
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ListQuery {
+    /// Rows of a page, 1 to 200.
+    #[serde(default)]
+    #[param(value_type = Option<u32>)]
+    limit: Limit,
+    /// `next_cursor` of the page before.
+    cursor: Option<String>,
+    /// Those in this mailbox.
+    #[param(value_type = Option<Uuid>)]
+    mailbox_id: Option<MailboxId>,
+    /// Those in the mailbox of this role.
+    role: Option<String>,
+    /// Without (or with) `\Seen`.
+    unread: Option<bool>,
+    /// With (or without) `\Flagged`.
+    starred: Option<bool>,
+    /// With (or without) attachments.
+    has_attachments: Option<bool>,
+    /// Those of this thread.
+    #[param(value_type = Option<Uuid>)]
+    thread_id: Option<ThreadId>,
+    /// `-received_at` (default), `received_at`, `-date` or `date`.
+    sort: Option<String>,
+    /// Names of the fields to answer with, separated by commas.
+    fields: Option<String>,
+}
+
+impl ListQuery {
+    /// Every parameter that changes the rows or their order, for the cursor.
+    fn filter_text(&self, account: AccountId) -> String {
+        let of = |flag: Option<bool>| flag.map_or("-", |f| if f { "1" } else { "0" });
+        format!(
+            "{account} {:?} {:?} {}{}{} {:?}",
+            self.mailbox_id, self.role, of(self.unread), of(self.starred), of(self.has_attachments), self.thread_id
+        )
+    }
+
+    fn check(&self) -> Result<Sort, ApiError> {
+        let refuse = |name: &str, detail: &str| {
+            let fault = FieldError::new(format!("/{name}"), "invalid", detail);
+            ApiError::invalid_parameter(format!("{name}: {detail}")).with_errors([fault])
+        };
+        if self.role.is_some() && self.mailbox_id.is_some() {
+            return Err(refuse("role", "name the mailbox by mailbox_id or by role, not by both"));
+        }
+        if self.role.as_deref().is_some_and(|role| Role::parse(role).is_none_or(|known| known.as_str() != role)) {
+            return Err(refuse("role", "one of inbox, sent, drafts, junk, trash, archive, all is expected"));
+        }
+        let sort = self.sort.as_deref().map_or(Some(Sort::default()), Sort::parse);
+        sort.ok_or_else(|| refuse("sort", "one of -received_at, received_at, -date, date is expected"))
+    }
+}
+
+/// The messages of an account, newest first unless `sort` says otherwise.
+#[utoipa::path(get, path = "/api/accounts/{id}/messages", tag = "messages", security(("bearer" = [])), params(("id" = Uuid, Path), ListQuery),
+    responses((status = 200, body = Page<SummaryView>), (status = 400, body = Problem, content_type = "application/problem+json"),
+              (status = 404, body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn list_messages(
+    State(state): State<AppState>,
+    caller: Caller,
+    PathId(account): PathId<AccountId>,
+    Query(query): Query<ListQuery>,
+) -> Result<Json<Page<Value>>, ApiError> {
+    let sort = query.check()?;
+    let fields = Fields::parse(query.fields.as_deref(), &SUMMARY_FIELDS)?;
+    let filter_text = query.filter_text(account);
+    let scope = Scope::new(&state, caller.tenant, "messages", &[&format!("{sort:?}"), &filter_text]);
+    let after = scope.open::<(DateTime<Utc>, Uuid)>(query.cursor.as_deref())?;
+    let after = after.map(|(at, id)| Key { at, id: id.into() });
+    let mut tx = caller.tx(&state).await?;
+    let names = list::scope(&mut tx, account, query.mailbox_id, query.role.as_deref(), query.thread_id).await?;
+    let (mailbox, page) = match names {
+        Names::NotFound => return Err(ApiError::not_found()),
+        Names::Empty => (None, list::Page::default()),
+        Names::Of(mailbox) => {
+            let filter = Filter {
+                mailbox,
+                unread: query.unread,
+                starred: query.starred,
+                has_attachments: query.has_attachments,
+                thread: query.thread_id,
+            };
+            (mailbox, list::page(&mut tx, account, &filter, sort, after, query.limit.rows()).await?)
+        }
+    };
+    tx.commit().await?;
+    let next_cursor = page.next.map(|k| scope.seal(&(k.at, k.id.0))).transpose()?;
+    let rows = page.messages.into_iter().map(|m| fields.cut(&SummaryView::new(m, mailbox)));
+    Ok(Json(Page { data: rows.collect::<Result<_, _>>()?, has_more: next_cursor.is_some(), next_cursor }))
+}

@@ -1,0 +1,45 @@
+//! `GET /api/messages/{id}/raw`
+
+use axum::extract::State;
+use axum::response::Response;
+use emailclient_core::blob;
+use emailclient_core::id::MessageId;
+use http::HeaderMap;
+use uuid::Uuid;
+
+use super::content::{Content, serve, unchanged};
+use crate::caller::Caller;
+use crate::error::{ApiError, Problem};
+use crate::etag::{Conditions, ETag};
+use crate::extract::{NoQuery, PathId, Query};
+use crate::state::AppState;
+
+/// The source of a message, byte for byte as its server gave it.
+#[utoipa::path(get, path = "/api/messages/{id}/raw", tag = "messages", security(("bearer" = [])), params(("id" = Uuid, Path)),
+    responses((status = 200, body = Vec<u8>, content_type = "message/rfc822"), (status = 206), (status = 304),
+              (status = 404, body = Problem, content_type = "application/problem+json"),
+              (status = 416, body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn get_message_raw(
+    State(state): State<AppState>,
+    caller: Caller,
+    PathId(id): PathId<MessageId>,
+    Query(_): Query<NoQuery>,
+    conditions: Conditions,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let mut tx = caller.tx(&state).await?;
+    let hash = blob::hash_of_message(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
+    let tag = ETag::content(&hash);
+    if let Some(response) = unchanged(&tag, &conditions, true) {
+        return Ok(response);
+    }
+    let source = blob::of_message(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
+    tx.commit().await?;
+    let content = Content {
+        bytes: source.raw,
+        content_type: "message/rfc822".to_owned(),
+        disposition: format!("attachment; filename=\"{id}.eml\""),
+        tag,
+    };
+    serve(content, &headers)
+}

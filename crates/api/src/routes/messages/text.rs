@@ -1,0 +1,65 @@
+//! `GET /api/messages/{id}/text`
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::Response;
+use emailclient_core::blob;
+use emailclient_core::id::MessageId;
+use http::header;
+use mail::mime::html::{POLICY_VERSION, to_text_limited};
+use uuid::Uuid;
+
+use super::content::{blocking, set, unchanged};
+use crate::caller::Caller;
+use crate::error::{ApiError, Problem};
+use crate::etag::{Conditions, ETag};
+use crate::extract::{NoQuery, PathId, Query};
+use crate::state::AppState;
+
+/// A message's text; one without a text part has that of its HTML.
+#[utoipa::path(get, path = "/api/messages/{id}/text", tag = "messages", security(("bearer" = [])), params(("id" = Uuid, Path)),
+    responses((status = 200, body = String, content_type = "text/plain"), (status = 304),
+              (status = 404, body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn get_message_text(
+    State(state): State<AppState>,
+    caller: Caller,
+    PathId(id): PathId<MessageId>,
+    Query(_): Query<NoQuery>,
+    conditions: Conditions,
+) -> Result<Response, ApiError> {
+    let mut tx = caller.tx(&state).await?;
+    let source = blob::of_message(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
+    tx.commit().await?;
+    let tag = ETag::content(&[source.hash.as_slice(), format!("text {POLICY_VERSION}").as_bytes()].concat());
+    if let Some(response) = unchanged(&tag, &conditions, false) {
+        return Ok(response);
+    }
+    let text = blocking(move || text_of(&source.raw)).await?;
+    let mut response = Response::new(Body::from(text));
+    set(&mut response, header::CONTENT_TYPE, "text/plain; charset=utf-8");
+    set(&mut response, header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'; sandbox");
+    set(&mut response, header::ETAG, tag.as_str());
+    Ok(response)
+}
+
+fn text_of(raw: &[u8]) -> String {
+    let body = mail::mime::body(raw);
+    match (body.text, body.html) {
+        (Some(text), Some(html)) if text.trim().is_empty() => to_text_limited(&html),
+        (Some(text), _) => text,
+        (None, Some(html)) => to_text_limited(&html),
+        (None, None) => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::text_of;
+
+    #[test]
+    fn a_message_of_html_alone_has_a_text_too() {
+        let html = text_of(b"Content-Type: text/html\r\n\r\n<p>One</p><p>Two</p>");
+        assert!(html.contains("One") && html.contains("Two") && !html.contains('<'), "{html}");
+        assert_eq!(text_of(b"Subject: x\r\n\r\nplain").trim(), "plain");
+    }
+}

@@ -1,0 +1,67 @@
+//! The listener: HTTP/1.1 connections with a deadline for headers, and an orderly end.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use http::Request;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
+
+use crate::headers::Peer;
+use crate::state::AppState;
+
+/// Slow headers lose the connection after this time; idle connections too.
+const HEADER_TIME: Duration = Duration::from_secs(10);
+/// How long new connections are still taken after the shutdown began, so that a balancer sees "not ready".
+const NOTICE: Duration = Duration::from_secs(1);
+/// How long running requests may take to end.
+const DRAIN: Duration = Duration::from_secs(25);
+
+/// Serves `router` until `shutdown`, then lets running requests end.
+pub async fn run(state: &AppState, router: Router, listener: TcpListener, shutdown: CancellationToken) {
+    let graceful = GracefulShutdown::new();
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIME).keep_alive(true).half_close(false);
+    let stop = async {
+        shutdown.cancelled().await;
+        state.start_draining();
+        tracing::info!("shutting down: not ready from now on");
+        tokio::time::sleep(NOTICE).await;
+    };
+    tokio::pin!(stop);
+    loop {
+        let (stream, peer) = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok(connection) => connection,
+                Err(error) => {
+                    // Out of descriptors, mostly: accepting again at once would spin.
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            },
+            () = &mut stop => break,
+        };
+        let _ = stream.set_nodelay(true);
+        let router = router.clone();
+        let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(Peer(peer));
+            router.clone().oneshot(request.map(Body::new))
+        });
+        let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), service));
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "connection ended");
+            }
+        });
+    }
+    drop(listener);
+    if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
+        tracing::warn!("requests were still running after the drain time and are cut off");
+    }
+}

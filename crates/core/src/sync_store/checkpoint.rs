@@ -1,0 +1,58 @@
+//! How far a mailbox is vouched for, written in the transaction of the rows it vouches for.
+
+use mail::sync::Checkpoint;
+
+use super::Target;
+use crate::db::{DbError, TenantTx};
+
+/// Writes all columns of the checkpoint. `exists` is what the server counted when the mailbox was opened: until the
+/// backfill is complete it stands for the total that progress is measured against.
+pub async fn write(tx: &mut TenantTx, target: &Target, at: &Checkpoint, exists: u32) -> Result<(), DbError> {
+    let counted = if at.tail_uid == 1 && at.exists_seen > 0 { at.exists_seen } else { exists };
+    sqlx::query(
+        "UPDATE mailboxes SET generation = $3, uidvalidity = $4, uidnext = nullif($5, 0), head_uid = $6, tail_uid = $7,
+           modseq = nullif($8, 0), base_modseq = CASE WHEN $7 = 1 THEN NULL ELSE coalesce(base_modseq, nullif($8, 0)) END,
+           exists_seen = $9,
+           state = CASE WHEN $7 = 0 THEN 'new' WHEN $7 > 1 THEN 'backfill' WHEN state = 'failed' THEN state ELSE 'synced' END
+         WHERE tenant_id = $1 AND id = $2",
+    )
+    .bind(tx.tenant())
+    .bind(target.mailbox)
+    .bind(at.generation)
+    .bind(at.uidvalidity.map(i64::from))
+    .bind(i64::from(at.uidnext))
+    .bind(i64::from(at.head_uid))
+    .bind(i64::from(at.tail_uid))
+    .bind(at.modseq.to_i64())
+    .bind(i64::from(counted))
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// A visit found nothing left to do. `whole`: all of the mailbox was compared, not only its head.
+pub async fn visited(tx: &mut TenantTx, target: &Target, whole: bool) -> Result<(), DbError> {
+    sqlx::query(
+        "UPDATE mailboxes SET last_synced_at = now(), cause_code = NULL, cause_text = NULL, cause_since = NULL,
+           state = CASE WHEN tail_uid = 1 THEN 'synced' WHEN tail_uid = 0 THEN 'new' ELSE 'backfill' END,
+           last_full_at = CASE WHEN $3 THEN now() ELSE last_full_at END
+         WHERE tenant_id = $1 AND id = $2",
+    )
+    .bind(tx.tenant())
+    .bind(target.mailbox)
+    .bind(whole)
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Mailboxes whose numbers are those we know need no visit: they are as fresh as the listing.
+pub async fn unchanged(tx: &mut TenantTx, target_ids: &[crate::id::MailboxId]) -> Result<(), DbError> {
+    let ids: Vec<uuid::Uuid> = target_ids.iter().map(|id| id.0).collect();
+    sqlx::query("UPDATE mailboxes SET last_synced_at = now() WHERE tenant_id = $1 AND id = ANY ($2)")
+        .bind(tx.tenant())
+        .bind(ids)
+        .execute(tx.conn())
+        .await?;
+    Ok(())
+}

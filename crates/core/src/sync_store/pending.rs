@@ -1,0 +1,389 @@
+//! Our users' edits on their way to the server: what waits, what the server confirmed, what it refused.
+//!
+//! A confirmation is recorded in the transaction that makes our rows agree with it; doing so twice changes nothing. A
+//! refusal is counted, and after [`GIVE_UP_AFTER`] of them the edit is taken back, so that what clients see is again what
+//! the server has.
+
+use mail::flags::Flags;
+use mail::mailbox::{decode_name, split_last};
+use mail::sync::{FlagState, StoreChange};
+use mail::uid::Uid;
+use serde_json::{Value, json};
+use sqlx::Row as _;
+use uuid::Uuid;
+
+use super::view::EditRow;
+use super::{status, vanish};
+use crate::db::{DbError, TenantTx};
+use crate::event::{self, NewEvent};
+use crate::id::{AccountId, ChangeId, MailboxId};
+
+/// A server that refused so many times will not change its mind.
+pub const GIVE_UP_AFTER: i32 = 5;
+
+/// A change of the mailbox tree that the server has not confirmed.
+#[derive(Debug, Clone)]
+pub struct TreeChange {
+    /// The row.
+    pub id: ChangeId,
+    /// What to do.
+    pub kind: TreeChangeKind,
+}
+
+/// What to do with a mailbox on the server; names as on the wire.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TreeChangeKind {
+    /// CREATE
+    Create {
+        /// The mailbox.
+        name: Vec<u8>,
+        /// What it is for.
+        role: Option<mail::mailbox::Role>,
+    },
+    /// RENAME
+    Rename {
+        /// As the server has it.
+        from: Vec<u8>,
+        /// As it shall be.
+        to: Vec<u8>,
+    },
+    /// DELETE
+    Delete {
+        /// The mailbox.
+        name: Vec<u8>,
+    },
+    /// SUBSCRIBE or UNSUBSCRIBE
+    Subscribe {
+        /// The mailbox.
+        name: Vec<u8>,
+        /// Which of the two.
+        on: bool,
+    },
+}
+
+/// Changes of the tree that wait, oldest first. Rows that mean nothing any more are dropped.
+pub async fn tree_changes(tx: &mut TenantTx, account: AccountId) -> Result<Vec<TreeChange>, DbError> {
+    let rows = sqlx::query(
+        "SELECT c.id, c.kind, c.data, b.wire_name, b.role FROM pending_changes c
+         LEFT JOIN mailboxes b ON b.tenant_id = c.tenant_id AND b.id = c.mailbox_id
+         WHERE c.tenant_id = $1 AND c.account_id = $2
+           AND c.kind IN ('create_mailbox', 'rename_mailbox', 'delete_mailbox', 'subscribe', 'unsubscribe')
+         ORDER BY c.id",
+    )
+    .bind(tx.tenant())
+    .bind(account)
+    .fetch_all(tx.conn())
+    .await?;
+    let mut changes = Vec::new();
+    for row in rows {
+        let id = row.try_get("id")?;
+        let (kind, data): (&str, Value) = (row.try_get("kind")?, row.try_get("data")?);
+        let name: Option<Vec<u8>> = row.try_get("wire_name")?;
+        let told = |key: &str| data.get(key).and_then(Value::as_str).and_then(|h| hex::decode(h).ok());
+        let role = row.try_get::<Option<&str>, _>("role")?.and_then(mail::mailbox::Role::parse);
+        let kind = match (kind, name) {
+            ("create_mailbox", Some(name)) => Some(TreeChangeKind::Create { name, role }),
+            ("rename_mailbox", _) => told("from_hex").zip(told("to_hex")).map(|(from, to)| TreeChangeKind::Rename { from, to }),
+            ("delete_mailbox", _) => told("wire_name_hex").map(|name| TreeChangeKind::Delete { name }),
+            ("subscribe", Some(name)) => Some(TreeChangeKind::Subscribe { name, on: true }),
+            ("unsubscribe", Some(name)) => Some(TreeChangeKind::Subscribe { name, on: false }),
+            _ => None,
+        };
+        match kind {
+            Some(kind) => changes.push(TreeChange { id, kind }),
+            None => done(tx, &[id]).await?,
+        }
+    }
+    Ok(changes)
+}
+
+/// These changes are what the server has now.
+pub async fn done(tx: &mut TenantTx, changes: &[ChangeId]) -> Result<(), DbError> {
+    let ids: Vec<Uuid> = changes.iter().map(|c| c.0).collect();
+    sqlx::query("DELETE FROM pending_changes WHERE tenant_id = $1 AND id = ANY ($2)")
+        .bind(tx.tenant())
+        .bind(ids)
+        .execute(tx.conn())
+        .await?;
+    Ok(())
+}
+
+/// The server has stored this change of flags: it becomes part of the base, whatever was edited since.
+pub async fn confirm_flags(tx: &mut TenantTx, rows: &[EditRow], change: &StoreChange) -> Result<(), DbError> {
+    let added: Vec<&str> = change.add_keywords.iter().collect();
+    let removed: Vec<String> = change.remove_keywords.iter().map(str::to_lowercase).collect();
+    // The order of keywords in a row is that of `Keywords`; what differs from it only makes the next comparison look.
+    sqlx::query(
+        "UPDATE message_mailboxes SET base_flags = (base_flags | $3) & ~$4::smallint,
+           base_keywords = ARRAY(
+             SELECT DISTINCT ON (lower(k)) k FROM unnest(base_keywords || $5::text[]) AS u(k)
+             WHERE lower(k) <> ALL ($6) ORDER BY lower(k) COLLATE \"C\", k)
+         WHERE tenant_id = $1 AND id = ANY ($2)",
+    )
+    .bind(tx.tenant())
+    .bind(placements(rows))
+    .bind(change.add.bits())
+    .bind(change.remove.bits())
+    .bind(added)
+    .bind(removed)
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+fn placements(rows: &[EditRow]) -> Vec<Uuid> {
+    rows.iter().map(|r| r.placement.0).collect()
+}
+
+fn changes(rows: &[EditRow]) -> Vec<ChangeId> {
+    rows.iter().filter_map(|r| r.change).collect()
+}
+
+/// The server cannot keep part of an edit: the placement shows `keep` from now on.
+pub async fn revert_flags(tx: &mut TenantTx, account: AccountId, row: &EditRow, keep: &FlagState) -> Result<(), DbError> {
+    let message: Option<Uuid> = sqlx::query_scalar(
+        "UPDATE message_mailboxes SET flags = $3, keywords = $4 WHERE tenant_id = $1 AND id = $2 RETURNING message_id",
+    )
+    .bind(tx.tenant())
+    .bind(row.placement)
+    .bind(keep.flags.bits())
+    .bind(keep.keywords.as_slice())
+    .fetch_optional(tx.conn())
+    .await?;
+    updated(tx, account, message.as_slice()).await
+}
+
+/// The server refused to store flags: the placements show again what it has.
+pub async fn refuse_flags(tx: &mut TenantTx, account: AccountId, rows: &[EditRow]) -> Result<(), DbError> {
+    let messages: Vec<Uuid> = sqlx::query_scalar(
+        "UPDATE message_mailboxes SET flags = base_flags, keywords = base_keywords WHERE tenant_id = $1 AND id = ANY ($2)
+         RETURNING message_id",
+    )
+    .bind(tx.tenant())
+    .bind(placements(rows))
+    .fetch_all(tx.conn())
+    .await?;
+    updated(tx, account, &messages).await
+}
+
+async fn updated(tx: &mut TenantTx, account: AccountId, messages: &[Uuid]) -> Result<(), DbError> {
+    let events: Vec<NewEvent> = messages
+        .iter()
+        .map(|id| NewEvent { kind: "message.updated", object_id: *id, data: json!({ "changed": "flags" }) })
+        .collect();
+    event::record(tx, Some(account), &events).await
+}
+
+/// Messages arrived in the target of a move or copy, under the UID given where the server told it, in the order of
+/// `rows`. `uidvalidity` is that of the target; UIDs of another generation than the one we know are ignored, since the
+/// arrival will be found by its contents.
+pub async fn confirm_arrival(
+    tx: &mut TenantTx,
+    rows: &[EditRow],
+    uids: &[Option<Uid>],
+    uidvalidity: Option<u32>,
+) -> Result<(), DbError> {
+    let told: Vec<(Uuid, Uuid, i64)> = rows
+        .iter()
+        .zip(uids)
+        .filter_map(|(row, uid)| Some((row.target_placement?.0, row.placement.0, i64::from((*uid)?))))
+        .collect();
+    if told.is_empty() {
+        return Ok(());
+    }
+    let targets: Vec<Uuid> = told.iter().map(|t| t.0).collect();
+    let sources: Vec<Uuid> = told.iter().map(|t| t.1).collect();
+    let numbers: Vec<i64> = told.iter().map(|t| t.2).collect();
+    // The arrival may have been read before this confirmation: then its placement is the one that stays.
+    sqlx::query(
+        "DELETE FROM message_mailboxes p USING unnest($2::uuid[], $3::bigint[]) AS n(id, uid), mailboxes b
+         WHERE p.tenant_id = $1 AND p.id = n.id AND p.uid IS NULL AND b.tenant_id = $1 AND b.id = p.mailbox_id
+           AND b.uidvalidity = $4 AND EXISTS (
+             SELECT 1 FROM message_mailboxes o WHERE o.tenant_id = $1 AND o.mailbox_id = p.mailbox_id
+               AND o.generation = b.generation AND o.uid = n.uid)",
+    )
+    .bind(tx.tenant())
+    .bind(&targets)
+    .bind(&numbers)
+    .bind(uidvalidity.map(i64::from))
+    .execute(tx.conn())
+    .await?;
+    sqlx::query(
+        "UPDATE message_mailboxes p SET uid = n.uid, generation = b.generation, base_flags = s.base_flags,
+           base_keywords = s.base_keywords
+         FROM unnest($2::uuid[], $3::uuid[], $4::bigint[]) AS n(id, source, uid), message_mailboxes s, mailboxes b
+         WHERE p.tenant_id = $1 AND p.id = n.id AND p.uid IS NULL AND s.tenant_id = $1 AND s.id = n.source
+           AND b.tenant_id = $1 AND b.id = p.mailbox_id AND b.uidvalidity = $5",
+    )
+    .bind(tx.tenant())
+    .bind(&targets)
+    .bind(&sources)
+    .bind(&numbers)
+    .bind(uidvalidity.map(i64::from))
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// The messages of a move that was done as a copy are in the target; what is left is to delete the originals.
+pub async fn copied(tx: &mut TenantTx, rows: &[EditRow]) -> Result<(), DbError> {
+    let ids: Vec<Uuid> = changes(rows).iter().map(|c| c.0).collect();
+    sqlx::query(
+        "UPDATE pending_changes SET kind = 'expunge', target_mailbox_id = NULL, target_placement_id = NULL, attempts = 0
+         WHERE tenant_id = $1 AND id = ANY ($2) AND kind = 'move'",
+    )
+    .bind(tx.tenant())
+    .bind(ids)
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// The originals are gone from the server: so are their placements and the changes that wanted it.
+pub async fn confirm_gone(tx: &mut TenantTx, rows: &[EditRow]) -> Result<(), DbError> {
+    done(tx, &changes(rows)).await?;
+    sqlx::query("DELETE FROM message_mailboxes WHERE tenant_id = $1 AND id = ANY ($2)")
+        .bind(tx.tenant())
+        .bind(placements(rows))
+        .execute(tx.conn())
+        .await?;
+    Ok(())
+}
+
+/// The originals are marked `\Deleted` and stay on a server without UIDPLUS: hidden here until somebody expunges them.
+pub async fn confirm_marked(tx: &mut TenantTx, rows: &[EditRow]) -> Result<(), DbError> {
+    done(tx, &changes(rows)).await?;
+    sqlx::query(
+        "UPDATE message_mailboxes SET flags = flags | $3, base_flags = base_flags | $3, hidden_at = coalesce(hidden_at, now())
+         WHERE tenant_id = $1 AND id = ANY ($2)",
+    )
+    .bind(tx.tenant())
+    .bind(placements(rows))
+    .bind(Flags::DELETED.bits())
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// The server refused: counted, and taken back when it was the last attempt.
+pub async fn refuse(tx: &mut TenantTx, account: AccountId, changes: &[ChangeId], error: &str) -> Result<(), DbError> {
+    let ids: Vec<Uuid> = changes.iter().map(|c| c.0).collect();
+    let given_up = sqlx::query(
+        "UPDATE pending_changes SET attempts = attempts + 1, last_error = $3 WHERE tenant_id = $1 AND id = ANY ($2)
+         RETURNING id, kind, placement_id, mailbox_id, target_placement_id, data, attempts",
+    )
+    .bind(tx.tenant())
+    .bind(ids)
+    .bind(error)
+    .fetch_all(tx.conn())
+    .await?;
+    for row in given_up {
+        if row.try_get::<i32, _>("attempts")? >= GIVE_UP_AFTER {
+            take_back(tx, account, &row).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The edits of one push that was refused.
+pub async fn refuse_edits(tx: &mut TenantTx, account: AccountId, rows: &[EditRow], error: &str) -> Result<(), DbError> {
+    refuse(tx, account, &changes(rows), error).await
+}
+
+async fn take_back(tx: &mut TenantTx, account: AccountId, row: &sqlx::postgres::PgRow) -> Result<(), DbError> {
+    done(tx, &[row.try_get("id")?]).await?;
+    let mailbox: Option<MailboxId> = row.try_get("mailbox_id")?;
+    match row.try_get::<&str, _>("kind")? {
+        "move" | "copy" | "expunge" => {
+            take_back_transfer(tx, account, row.try_get("placement_id")?, row.try_get("target_placement_id")?).await
+        }
+        "create_mailbox" => match mailbox {
+            Some(id) => take_back_creation(tx, account, id).await,
+            None => Ok(()),
+        },
+        "rename_mailbox" => match mailbox {
+            Some(id) => take_back_rename(tx, account, id, row.try_get("data")?).await,
+            None => Ok(()),
+        },
+        // A mailbox that was not deleted comes back with the next listing; subscriptions are ours alone.
+        _ => Ok(()),
+    }
+}
+
+async fn take_back_transfer(
+    tx: &mut TenantTx,
+    account: AccountId,
+    source: Option<Uuid>,
+    target: Option<Uuid>,
+) -> Result<(), DbError> {
+    let shown: Vec<Uuid> = sqlx::query_scalar(
+        "UPDATE message_mailboxes SET hidden_at = NULL WHERE tenant_id = $1 AND id = $2 AND hidden_at IS NOT NULL RETURNING message_id",
+    )
+    .bind(tx.tenant())
+    .bind(source)
+    .fetch_all(tx.conn())
+    .await?;
+    let dropped: Vec<Uuid> = sqlx::query_scalar(
+        "DELETE FROM message_mailboxes WHERE tenant_id = $1 AND id = $2 AND uid IS NULL RETURNING message_id",
+    )
+    .bind(tx.tenant())
+    .bind(target)
+    .fetch_all(tx.conn())
+    .await?;
+    let mut messages = [shown, dropped].concat();
+    messages.sort_unstable();
+    messages.dedup();
+    vanish::announce_gone(tx, account, &messages, json!({ "changed": "mailboxes" })).await
+}
+
+async fn take_back_creation(tx: &mut TenantTx, account: AccountId, id: MailboxId) -> Result<(), DbError> {
+    let gone = sqlx::query("DELETE FROM mailboxes WHERE tenant_id = $1 AND id = $2 AND uidvalidity IS NULL")
+        .bind(tx.tenant())
+        .bind(id)
+        .execute(tx.conn())
+        .await?;
+    if gone.rows_affected() == 1 {
+        let event = status::mailbox_event("mailbox.deleted", id, json!({}));
+        event::record(tx, Some(account), &[event]).await?;
+    }
+    Ok(())
+}
+
+/// The old name for the mailbox and those below it, where nothing else has taken it meanwhile.
+async fn take_back_rename(tx: &mut TenantTx, account: AccountId, id: MailboxId, data: Value) -> Result<(), DbError> {
+    let told = |key: &str| data.get(key).and_then(Value::as_str).and_then(|h| hex::decode(h).ok());
+    let Some((from, to)) = told("from_hex").zip(told("to_hex")) else { return Ok(()) };
+    let rows = sqlx::query(
+        "SELECT id, wire_name, delimiter FROM mailboxes WHERE tenant_id = $1 AND account_id = $2
+           AND (id = $3 OR substring(wire_name FROM 1 FOR $4) = $5 || convert_to(coalesce(delimiter, ''), 'UTF8') AND delimiter IS NOT NULL)",
+    )
+    .bind(tx.tenant())
+    .bind(account)
+    .bind(id)
+    .bind(i32::try_from(to.len() + 1).unwrap_or(i32::MAX))
+    .bind(&to)
+    .fetch_all(tx.conn())
+    .await?;
+    for row in rows {
+        let wire: Vec<u8> = row.try_get("wire_name")?;
+        let Some(rest) = wire.strip_prefix(to.as_slice()) else { continue };
+        let name = [from.as_slice(), rest].concat();
+        let path = decode_name(&name);
+        let delimiter: Option<String> = row.try_get("delimiter")?;
+        let (_, last) = split_last(&path, delimiter.and_then(|d| d.chars().next()));
+        sqlx::query(
+            "UPDATE mailboxes b SET wire_name = $3, path = $4, name = $5 WHERE tenant_id = $1 AND id = $2 AND NOT EXISTS (
+               SELECT 1 FROM mailboxes o WHERE o.tenant_id = $1 AND o.account_id = b.account_id AND o.wire_name = $3 AND o.id <> b.id)",
+        )
+        .bind(tx.tenant())
+        .bind(row.try_get::<Uuid, _>("id")?)
+        .bind(&name)
+        .bind(&path)
+        .bind(last)
+        .execute(tx.conn())
+        .await?;
+    }
+    let event = status::mailbox_event("mailbox.updated", id, json!({ "changed": "name" }));
+    event::record(tx, Some(account), &[event]).await
+}
+

@@ -1,0 +1,275 @@
+//! What the planner is told about our copy, and what a connection needs to know of an account.
+
+use mail::flags::{Flags, Keywords};
+use mail::mailbox::Role;
+use mail::modseq::ModSeq;
+use mail::sync::{Checkpoint, Edit, EditKind, FlagState, LocalEntry, LocalView};
+use mail::uid::{Uid, UidSet, UidValidity};
+use sqlx::Row as _;
+use sqlx::postgres::PgRow;
+use uuid::Uuid;
+
+use super::Target;
+use crate::db::{DbError, TenantTx};
+use crate::id::{AccountId, ChangeId, MailboxId, PlacementId};
+use crate::imap::{Endpoint, Security};
+use crate::seal::Sealed;
+
+/// Unconfirmed edits looked at in one visit of a mailbox; the others wait for the next.
+const MAX_EDITS: i64 = 5_000;
+
+/// How to reach an account's IMAP server.
+#[derive(Debug, Clone)]
+pub struct Connection {
+    /// Where.
+    pub endpoint: Endpoint,
+    /// User name.
+    pub username: String,
+    /// Password, encrypted; none when the account has none.
+    pub password: Option<Sealed>,
+}
+
+/// A mailbox row and what the planner sees of it.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// The row.
+    pub id: MailboxId,
+    /// For the planner.
+    pub local: LocalEntry,
+}
+
+/// The row behind an edit of [`LocalView::edits`], at the same index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EditRow {
+    /// The placement that was edited.
+    pub placement: PlacementId,
+    /// The pending change; none for flags.
+    pub change: Option<ChangeId>,
+    /// The placement made in the target mailbox.
+    pub target_placement: Option<PlacementId>,
+    /// The target mailbox.
+    pub target_mailbox: Option<MailboxId>,
+}
+
+/// One mailbox for a visit.
+#[derive(Debug, Clone, Default)]
+pub struct Visit {
+    /// For the planner.
+    pub local: LocalView,
+    /// Rows of its edits.
+    pub rows: Vec<EditRow>,
+}
+
+/// How to connect; `None` when the account does not exist.
+pub async fn connection(tx: &mut TenantTx, account: AccountId) -> Result<Option<Connection>, DbError> {
+    let row = sqlx::query(
+        "SELECT imap_host, imap_port, imap_security, imap_username, imap_password, imap_password_key
+         FROM accounts WHERE tenant_id = $1 AND id = $2",
+    )
+    .bind(tx.tenant())
+    .bind(account)
+    .fetch_optional(tx.conn())
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    let security = match row.try_get::<&str, _>("imap_security")? {
+        "tls" => Security::Tls,
+        "starttls" => Security::StartTls,
+        _ => Security::Plain,
+    };
+    let port = u16::try_from(row.try_get::<i32, _>("imap_port")?).unwrap_or(0);
+    let sealed = (row.try_get("imap_password_key")?, row.try_get("imap_password")?);
+    let password = match sealed {
+        (Some(key_id), Some(bytes)) => Some(Sealed { key_id, bytes }),
+        _ => None,
+    };
+    let endpoint = Endpoint { host: row.try_get("imap_host")?, port, security };
+    Ok(Some(Connection { endpoint, username: row.try_get("imap_username")?, password }))
+}
+
+const CHECKPOINT: &str = "b.generation, b.uidvalidity, b.uidnext, b.head_uid, b.tail_uid, b.modseq, b.exists_seen";
+
+fn checkpoint(row: &PgRow) -> Result<Checkpoint, sqlx::Error> {
+    let short = |name: &str| -> Result<u32, sqlx::Error> {
+        Ok(row.try_get::<Option<i64>, _>(name)?.and_then(|n| u32::try_from(n).ok()).unwrap_or(0))
+    };
+    let uidvalidity: Option<i64> = row.try_get("uidvalidity")?;
+    Ok(Checkpoint {
+        generation: row.try_get("generation")?,
+        uidvalidity: uidvalidity.and_then(|v| UidValidity::try_from(v).ok()),
+        uidnext: short("uidnext")?,
+        head_uid: short("head_uid")?,
+        tail_uid: short("tail_uid")?,
+        modseq: ModSeq::from_i64(row.try_get::<Option<i64>, _>("modseq")?.unwrap_or(0)),
+        exists_seen: short("exists_seen")?,
+    })
+}
+
+/// The account's mailboxes. Those that our users made or renamed and the server does not know yet are left out: a
+/// listing must neither remove nor rename them.
+pub async fn tree(tx: &mut TenantTx, account: AccountId) -> Result<Vec<Entry>, DbError> {
+    let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
+        "SELECT b.id, b.wire_name, b.delimiter, b.selectable, b.subscribed, b.role, b.mailboxid, {CHECKPOINT},
+           b.state = 'failed'
+           OR EXISTS (SELECT 1 FROM message_mailboxes p WHERE p.tenant_id = $1 AND p.account_id = $2 AND p.mailbox_id = b.id
+                      AND (p.flags <> p.base_flags OR p.keywords <> p.base_keywords) AND p.uid IS NOT NULL)
+           OR EXISTS (SELECT 1 FROM pending_changes c WHERE c.tenant_id = $1 AND c.account_id = $2 AND c.mailbox_id = b.id
+                      AND c.placement_id IS NOT NULL) AS unfinished,
+           coalesce((SELECT floor(extract(epoch FROM p.sort_at))::bigint FROM message_mailboxes p
+                     WHERE p.tenant_id = $1 AND p.mailbox_id = b.id AND p.hidden_at IS NULL
+                     ORDER BY p.sort_at DESC LIMIT 1), 0) AS active_at
+         FROM mailboxes b WHERE b.tenant_id = $1 AND b.account_id = $2
+           AND NOT EXISTS (SELECT 1 FROM pending_changes c WHERE c.tenant_id = $1 AND c.account_id = $2
+                           AND c.mailbox_id = b.id AND c.kind IN ('create_mailbox', 'rename_mailbox'))
+         ORDER BY b.id"
+    )))
+    .bind(tx.tenant())
+    .bind(account)
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(rows.iter().map(entry).collect::<Result<_, sqlx::Error>>()?)
+}
+
+fn entry(row: &PgRow) -> Result<Entry, sqlx::Error> {
+    let delimiter: Option<String> = row.try_get("delimiter")?;
+    let local = LocalEntry {
+        wire_name: row.try_get("wire_name")?,
+        delimiter: delimiter.and_then(|d| d.chars().next()),
+        selectable: row.try_get("selectable")?,
+        subscribed: row.try_get("subscribed")?,
+        role: row.try_get::<Option<&str>, _>("role")?.and_then(Role::parse),
+        mailboxid: row.try_get("mailboxid")?,
+        checkpoint: checkpoint(row)?,
+        unfinished: row.try_get("unfinished")?,
+        active_at: row.try_get("active_at")?,
+    };
+    Ok(Entry { id: row.try_get("id")?, local })
+}
+
+/// Everything a visit needs of one mailbox; `None` when it is gone.
+pub async fn visit(tx: &mut TenantTx, account: AccountId, mailbox: MailboxId) -> Result<Option<(Target, Visit)>, DbError> {
+    let row = sqlx::query(sqlx::AssertSqlSafe(format!(
+        "SELECT {CHECKPOINT}, EXISTS (SELECT 1 FROM message_mailboxes p WHERE p.tenant_id = $1 AND p.mailbox_id = b.id
+                                      AND p.generation < b.generation AND p.uid IS NOT NULL) AS old_generation
+         FROM mailboxes b WHERE b.tenant_id = $1 AND b.id = $2 AND b.account_id = $3"
+    )))
+    .bind(tx.tenant())
+    .bind(mailbox)
+    .bind(account)
+    .fetch_optional(tx.conn())
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    let at = checkpoint(&row)?;
+    let target = Target { account, mailbox, generation: at.generation };
+    let (edits, rows) = edits(tx, &target).await?;
+    let local = LocalView {
+        checkpoint: at,
+        known: known(tx, &target).await?,
+        unreadable: UidSet::new(),
+        old_generation: row.try_get("old_generation")?,
+        edits,
+    };
+    Ok(Some((target, Visit { local, rows })))
+}
+
+/// The UIDs we hold, as ranges: a million of them in order are one row.
+pub async fn known(tx: &mut TenantTx, target: &Target) -> Result<UidSet, DbError> {
+    let rows = sqlx::query(
+        "SELECT min(uid) AS first, max(uid) AS last FROM (
+           SELECT uid, uid - row_number() OVER (ORDER BY uid) AS island FROM message_mailboxes
+           WHERE tenant_id = $1 AND mailbox_id = $2 AND generation = $3 AND uid IS NOT NULL) u
+         GROUP BY island ORDER BY 1",
+    )
+    .bind(tx.tenant())
+    .bind(target.mailbox)
+    .bind(target.generation)
+    .fetch_all(tx.conn())
+    .await?;
+    let mut known = UidSet::new();
+    for row in rows {
+        let (first, last): (i64, i64) = (row.try_get("first")?, row.try_get("last")?);
+        if let (Ok(first), Ok(last)) = (Uid::try_from(first), Uid::try_from(last)) {
+            known.insert_range(first, last);
+        }
+    }
+    Ok(known)
+}
+
+/// What our users changed in the mailbox and the server has not confirmed: flags first, since a move carries them
+/// along, then moves, copies and deletions in the order they were asked for.
+pub async fn edits(tx: &mut TenantTx, target: &Target) -> Result<(Vec<Edit>, Vec<EditRow>), DbError> {
+    let rows = sqlx::query(
+        "SELECT p.uid, p.id AS placement_id, NULL::uuid AS change_id, 'flags' AS kind, NULL::uuid AS target_placement_id,
+                NULL::uuid AS target_mailbox_id, NULL::bytea AS target_name, p.flags, p.base_flags, p.keywords, p.base_keywords,
+                0 AS rank
+         FROM message_mailboxes p WHERE p.tenant_id = $1 AND p.account_id = $2 AND p.mailbox_id = $3 AND p.generation = $4
+           AND p.uid IS NOT NULL AND (p.flags <> p.base_flags OR p.keywords <> p.base_keywords)
+         UNION ALL
+         SELECT p.uid, p.id, c.id, c.kind, c.target_placement_id, c.target_mailbox_id, t.wire_name, p.flags, p.base_flags,
+                p.keywords, p.base_keywords, 1
+         FROM pending_changes c
+         JOIN message_mailboxes p ON p.tenant_id = c.tenant_id AND p.id = c.placement_id
+         LEFT JOIN mailboxes t ON t.tenant_id = c.tenant_id AND t.id = c.target_mailbox_id
+         WHERE c.tenant_id = $1 AND c.account_id = $2 AND c.mailbox_id = $3 AND p.generation = $4 AND p.uid IS NOT NULL
+           AND (c.kind = 'expunge' OR (c.kind IN ('move', 'copy') AND t.id IS NOT NULL))
+         ORDER BY rank, change_id, placement_id LIMIT $5",
+    )
+    .bind(tx.tenant())
+    .bind(target.account)
+    .bind(target.mailbox)
+    .bind(target.generation)
+    .bind(MAX_EDITS)
+    .fetch_all(tx.conn())
+    .await?;
+    let read: Vec<(Edit, EditRow)> = rows.iter().filter_map(|r| edit(r).transpose()).collect::<Result<_, _>>()?;
+    Ok(read.into_iter().unzip())
+}
+
+fn edit(row: &PgRow) -> Result<Option<(Edit, EditRow)>, sqlx::Error> {
+    let Ok(uid) = Uid::try_from(row.try_get::<i64, _>("uid")?) else { return Ok(None) };
+    let state = |flags: &str, keywords: &str| -> Result<FlagState, sqlx::Error> {
+        Ok(FlagState {
+            flags: Flags::from_bits(row.try_get(flags)?),
+            keywords: Keywords::from(row.try_get::<Vec<String>, _>(keywords)?),
+        })
+    };
+    let target = || -> Result<Vec<u8>, sqlx::Error> { row.try_get("target_name") };
+    let kind = match row.try_get::<&str, _>("kind")? {
+        "flags" => EditKind::Flags { base: state("base_flags", "base_keywords")?, local: state("flags", "keywords")? },
+        "move" => EditKind::Move { target: target()? },
+        "copy" => EditKind::Copy { target: target()? },
+        _ => EditKind::Expunge,
+    };
+    let ids = EditRow {
+        placement: row.try_get("placement_id")?,
+        change: row.try_get::<Option<Uuid>, _>("change_id")?.map(ChangeId),
+        target_placement: row.try_get::<Option<Uuid>, _>("target_placement_id")?.map(PlacementId),
+        target_mailbox: row.try_get::<Option<Uuid>, _>("target_mailbox_id")?.map(MailboxId),
+    };
+    Ok(Some((Edit { uid, kind }, ids)))
+}
+
+/// Mailboxes with edits that can be pushed now.
+pub async fn mailboxes_with_edits(tx: &mut TenantTx, account: AccountId) -> Result<Vec<MailboxId>, DbError> {
+    let ids: Vec<MailboxId> = sqlx::query_scalar(
+        "SELECT mailbox_id FROM message_mailboxes WHERE tenant_id = $1 AND account_id = $2 AND uid IS NOT NULL
+           AND (flags <> base_flags OR keywords <> base_keywords)
+         UNION
+         SELECT c.mailbox_id FROM pending_changes c
+         JOIN message_mailboxes p ON p.tenant_id = c.tenant_id AND p.id = c.placement_id
+         WHERE c.tenant_id = $1 AND c.account_id = $2 AND p.uid IS NOT NULL",
+    )
+    .bind(tx.tenant())
+    .bind(account)
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(ids)
+}
+
+/// The name of a mailbox as on the wire; `None` when it is gone.
+pub async fn wire_name(tx: &mut TenantTx, mailbox: MailboxId) -> Result<Option<Vec<u8>>, DbError> {
+    Ok(sqlx::query_scalar("SELECT wire_name FROM mailboxes WHERE tenant_id = $1 AND id = $2")
+        .bind(tx.tenant())
+        .bind(mailbox)
+        .fetch_optional(tx.conn())
+        .await?)
+}

@@ -1,0 +1,199 @@
+use super::*;
+
+fn listed(name: &str, epoch: u32, uidnext: u32, messages: u32) -> ListedMailbox {
+    ListedMailbox {
+        wire_name: name.into(),
+        delimiter: Some('/'),
+        subscribed: true,
+        status: StatusAnswer::Numbers(StatusNumbers {
+            messages: Some(messages),
+            uidnext: Some(uidnext),
+            uidvalidity: Some(UidValidity(epoch)),
+            highestmodseq: Some(ModSeq(9)),
+        }),
+        ..ListedMailbox::default()
+    }
+}
+
+/// Our row of the same mailbox, synchronised with these numbers.
+fn entry(mailbox: &ListedMailbox) -> LocalEntry {
+    let numbers = mailbox.numbers();
+    LocalEntry {
+        wire_name: mailbox.wire_name.clone(),
+        delimiter: mailbox.delimiter,
+        selectable: true,
+        subscribed: true,
+        role: mailbox.role,
+        mailboxid: mailbox.mailboxid.clone(),
+        checkpoint: Checkpoint {
+            uidvalidity: numbers.uidvalidity,
+            uidnext: numbers.uidnext.unwrap_or(0),
+            head_uid: numbers.uidnext.unwrap_or(1) - 1,
+            tail_uid: 1,
+            modseq: numbers.highestmodseq.unwrap_or_default(),
+            exists_seen: numbers.messages.unwrap_or(0),
+            ..Checkpoint::default()
+        },
+        ..LocalEntry::default()
+    }
+}
+
+fn tree() -> Vec<ListedMailbox> {
+    vec![listed("INBOX", 1, 10, 5), listed("Work", 2, 20, 7), listed("Work/Old", 3, 30, 9)]
+}
+
+fn plan_of(listed: &[ListedMailbox], local: &[LocalEntry]) -> TreePlan {
+    plan_tree(listed, local, Depth::Full, false)
+}
+
+fn entries(listed: &[ListedMailbox]) -> Vec<LocalEntry> {
+    listed.iter().map(entry).collect()
+}
+
+#[test]
+fn a_mailbox_with_unchanged_numbers_is_not_visited() {
+    let listed = tree();
+    assert_eq!(plan_of(&listed, &entries(&listed)), TreePlan::default());
+    assert_eq!(plan_tree(&listed, &entries(&listed), Depth::Audit, false).visits.len(), 3);
+    let changes: [fn(&mut LocalEntry); 7] = [
+        |e| e.checkpoint.uidnext -= 1,
+        |e| e.checkpoint.exists_seen += 1,
+        |e| e.checkpoint.modseq = ModSeq(8),
+        |e| e.checkpoint.modseq = ModSeq::ZERO,
+        |e| e.checkpoint.uidvalidity = Some(UidValidity(99)),
+        |e| e.checkpoint.tail_uid = 2,
+        |e| e.unfinished = true,
+    ];
+    for change in changes {
+        let mut local = entries(&listed);
+        change(&mut local[1]);
+        assert_eq!(plan_of(&listed, &local).visits, [1]);
+    }
+}
+
+#[test]
+fn mailboxes_are_visited_in_the_order_people_wait_for_them() {
+    let with = |name: &str, role| ListedMailbox { role, ..listed(name, 1, 5, 1) };
+    let mut all = vec![
+        with("Trash", Some(Role::Trash)),
+        with("Spam", Some(Role::Junk)),
+        with("All", Some(Role::All)),
+        listed("quiet", 1, 50, 1),
+        listed("busy", 1, 60, 1),
+        with("Drafts", Some(Role::Drafts)),
+        with("Sent", Some(Role::Sent)),
+        with("inbox", None),
+    ];
+    assert_eq!(plan_of(&all, &[]).visits, [7, 6, 5, 4, 3, 2, 1, 0]);
+    let mut local = entries(&all);
+    local[3].active_at = 1_700_000_000;
+    all[7].status = StatusAnswer::None;
+    let audit = plan_tree(&all, &local, Depth::Audit, false);
+    assert_eq!(audit.visits, [7, 6, 5, 3, 4, 2, 1, 0]);
+    assert_eq!(plan_of(&all, &local).visits, [7], "without numbers it has to be looked at");
+}
+
+#[test]
+fn new_and_deleted_mailboxes_are_written() {
+    let listed = tree();
+    let local = entries(&listed[..2]);
+    let plan = plan_of(&listed, &local);
+    assert_eq!((plan.writes, plan.visits), (vec![TreeWrite::Create { listed: 2 }], vec![2]));
+    let plan = plan_of(&listed[..2], &entries(&listed));
+    assert_eq!(plan.writes, [TreeWrite::Remove { local: 2 }]);
+}
+
+#[test]
+fn a_listing_without_inbox_keeps_the_tree() {
+    let listed = tree();
+    let local = entries(&listed);
+    assert_eq!(plan_of(&[], &local).writes, []);
+    assert_eq!(plan_of(&listed[1..2], &local).writes, []);
+    assert_eq!(plan_tree(&[], &local, Depth::Full, true).writes, []);
+}
+
+#[test]
+fn many_missing_mailboxes_need_a_second_listing() {
+    let many: Vec<ListedMailbox> =
+        (0..20).map(|n| listed(&format!("m{n}"), 100 + n, 5, 1)).chain(tree()).collect();
+    let local = entries(&many);
+    let plan = plan_of(&tree(), &local);
+    assert!(plan.needs_second_listing && plan.writes.is_empty());
+    let plan = plan_tree(&tree(), &local, Depth::Full, true);
+    assert_eq!((plan.needs_second_listing, plan.writes.len()), (false, 20));
+}
+
+#[test]
+fn a_rename_is_found_by_mailboxid() {
+    let mut before = tree();
+    before[1].mailboxid = Some("A".into());
+    before[2].mailboxid = Some("B".into());
+    let local = entries(&before);
+    let mut after = before.clone();
+    after[1].wire_name = b"Work/Old".to_vec();
+    after[2].wire_name = b"Work".to_vec();
+    let plan = plan_of(&after, &local);
+    assert_eq!(
+        plan.writes,
+        [
+            TreeWrite::Rename { local: 1, listed: 1, relink: false },
+            TreeWrite::Rename { local: 2, listed: 2, relink: false },
+        ]
+    );
+    assert!(plan.visits.is_empty());
+}
+
+#[test]
+fn a_rename_without_mailboxid_is_relinked() {
+    let before = tree();
+    let mut after = tree();
+    after[2].wire_name = b"Attic".to_vec();
+    let plan = plan_of(&after, &entries(&before));
+    assert_eq!(plan.writes, [TreeWrite::Rename { local: 2, listed: 2, relink: true }]);
+    assert_eq!(plan.visits, [2]);
+}
+
+#[test]
+fn where_all_mailboxes_share_a_uidvalidity_counts_or_names_tell_a_rename() {
+    let before = [listed("INBOX", 1, 10, 5), listed("a/x", 1, 20, 7), listed("a/y", 1, 30, 9)];
+    let after = [listed("INBOX", 1, 10, 5), listed("b/x", 1, 30, 9), listed("b/y", 1, 20, 7)];
+    let renames = plan_of(&after, &entries(&before)).writes;
+    assert_eq!(renames.len(), 2);
+    assert!(renames.contains(&TreeWrite::Rename { local: 1, listed: 2, relink: true }), "{renames:?}");
+    let after = [listed("INBOX", 1, 10, 5), listed("b/y", 1, 31, 8), listed("b/x", 1, 21, 6)];
+    let renames = plan_of(&after, &entries(&before)).writes;
+    assert!(renames.contains(&TreeWrite::Rename { local: 1, listed: 2, relink: true }), "{renames:?}");
+    let after = [listed("INBOX", 1, 10, 5), listed("p", 1, 31, 8), listed("q", 1, 21, 6)];
+    let writes = plan_of(&after, &entries(&before)).writes;
+    assert!(!writes.iter().any(|w| matches!(w, TreeWrite::Rename { .. })), "{writes:?}");
+}
+
+#[test]
+fn a_recreated_mailbox_starts_a_generation() {
+    let mut before = tree();
+    before[1].mailboxid = Some("A".into());
+    let mut after = before.clone();
+    after[1].mailboxid = Some("Z".into());
+    let plan = plan_of(&after, &entries(&before));
+    assert_eq!(plan.writes[0], TreeWrite::Recreate { local: 1, listed: 1 });
+    assert_eq!(plan.visits, [1]);
+}
+
+#[test]
+fn a_phantom_is_kept_but_not_visited() {
+    let mut after = tree();
+    after[1].status = StatusAnswer::Refused;
+    let plan = plan_of(&after, &entries(&tree()));
+    assert_eq!((plan.writes, plan.visits), (vec![TreeWrite::Update { local: 1, listed: 1 }], vec![]));
+    after[1].noselect = true;
+    let plan = plan_of(&after, &entries(&tree()));
+    assert!(plan.writes.contains(&TreeWrite::Empty { local: 1 }));
+}
+
+#[test]
+fn inbox_is_one_mailbox_in_any_case() {
+    let mut after = tree();
+    after[0].wire_name = b"Inbox".to_vec();
+    after.push(listed("INBOX", 1, 10, 5));
+    assert_eq!(plan_of(&after, &entries(&tree())), TreePlan::default());
+}
