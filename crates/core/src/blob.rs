@@ -31,20 +31,30 @@ pub async fn of_message(tx: &mut TenantTx, id: MessageId) -> Result<Option<Sourc
     .fetch_optional(tx.conn())
     .await?;
     let Some(row) = row else { return Ok(None) };
-    Ok(Some(Source { account_id: row.try_get("account_id")?, hash: row.try_get("hash")?, raw: row.try_get("raw")? }))
+    Ok(Some(Source {
+        account_id: row.try_get("account_id")?,
+        hash: row.try_get("hash")?,
+        raw: row.try_get("raw")?,
+    }))
 }
 
 /// SHA-256 of a visible message's source, without reading the source: enough to answer a conditional request.
 pub async fn hash_of_message(tx: &mut TenantTx, id: MessageId) -> Result<Option<Vec<u8>>, DbError> {
-    Ok(sqlx::query_scalar("SELECT blob_hash FROM messages WHERE tenant_id = $1 AND id = $2 AND gone_at IS NULL")
-        .bind(tx.tenant())
-        .bind(id)
-        .fetch_optional(tx.conn())
-        .await?)
+    Ok(sqlx::query_scalar(
+        "SELECT blob_hash FROM messages WHERE tenant_id = $1 AND id = $2 AND gone_at IS NULL",
+    )
+    .bind(tx.tenant())
+    .bind(id)
+    .fetch_optional(tx.conn())
+    .await?)
 }
 
 /// The sources of those of `ids` that are at most `max_bytes` long, in no order.
-pub async fn of_messages(tx: &mut TenantTx, ids: &[MessageId], max_bytes: i64) -> Result<Vec<(MessageId, Vec<u8>)>, DbError> {
+pub async fn of_messages(
+    tx: &mut TenantTx,
+    ids: &[MessageId],
+    max_bytes: i64,
+) -> Result<Vec<(MessageId, Vec<u8>)>, DbError> {
     let raw: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
     let rows = sqlx::query(
         "SELECT g.id, b.raw FROM messages g

@@ -19,6 +19,7 @@ use std::time::Duration;
 mod append;
 mod command;
 mod connect;
+pub mod execute;
 mod fetch;
 mod guard;
 mod idle;

@@ -38,3 +38,5 @@ pub mod search;
 pub mod dial;
 pub mod tls;
 pub mod imap;
+pub mod account;
+pub mod sync_run;

@@ -109,7 +109,12 @@ pub struct Page {
 }
 
 /// A page of the account's mailboxes; `None` when there is no such account.
-pub async fn list(tx: &mut TenantTx, account: AccountId, after: Option<&Key>, limit: usize) -> Result<Option<Page>, DbError> {
+pub async fn list(
+    tx: &mut TenantTx,
+    account: AccountId,
+    after: Option<&Key>,
+    limit: usize,
+) -> Result<Option<Page>, DbError> {
     if !account_exists(tx, account).await? {
         return Ok(None);
     }
@@ -133,7 +138,8 @@ pub async fn list(tx: &mut TenantTx, account: AccountId, after: Option<&Key>, li
     if rows.len() > limit
         && let Some(last) = rows.get(limit.saturating_sub(1))
     {
-        page.next = Some(Key { rank: last.try_get("rank")?, path: last.try_get("folded")?, id: last.try_get("id")? });
+        page.next =
+            Some(Key { rank: last.try_get("rank")?, path: last.try_get("folded")?, id: last.try_get("id")? });
     }
     Ok(Some(page))
 }
@@ -182,7 +188,12 @@ async fn remember(
     crate::message::edit::push(tx, account).await
 }
 
-async fn record(tx: &mut TenantTx, account: AccountId, mailbox: MailboxId, kind: &'static str) -> Result<(), DbError> {
+async fn record(
+    tx: &mut TenantTx,
+    account: AccountId,
+    mailbox: MailboxId,
+    kind: &'static str,
+) -> Result<(), DbError> {
     let event = crate::event::NewEvent { kind, object_id: mailbox.0, data: serde_json::json!({}) };
     crate::event::record(tx, Some(account), &[event]).await
 }

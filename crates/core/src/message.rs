@@ -96,7 +96,8 @@ impl Summary {
     /// The status in `mailbox`, or over all placements: flags and keywords of any, the earliest arrival.
     #[must_use]
     pub fn status(&self, mailbox: Option<MailboxId>) -> Status {
-        let named: Vec<&Placement> = self.placements.iter().filter(|p| Some(p.mailbox_id) == mailbox).collect();
+        let named: Vec<&Placement> =
+            self.placements.iter().filter(|p| Some(p.mailbox_id) == mailbox).collect();
         let chosen = if named.is_empty() { self.placements.iter().collect() } else { named };
         let empty = Status { flags: Flags::NONE, keywords: Keywords::new(), received_at: self.received_at };
         let earliest = chosen.iter().map(|p| p.received_at).min().unwrap_or(self.received_at);
@@ -208,21 +209,25 @@ pub async fn by_ids(tx: &mut TenantTx, ids: &[MessageId]) -> Result<Vec<Summary>
 
 /// Whether a visible message with this id exists.
 pub async fn exists(tx: &mut TenantTx, id: MessageId) -> Result<bool, DbError> {
-    Ok(sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM messages WHERE tenant_id = $1 AND id = $2 AND gone_at IS NULL)")
-        .bind(tx.tenant())
-        .bind(id)
-        .fetch_one(tx.conn())
-        .await?)
+    Ok(sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM messages WHERE tenant_id = $1 AND id = $2 AND gone_at IS NULL)",
+    )
+    .bind(tx.tenant())
+    .bind(id)
+    .fetch_one(tx.conn())
+    .await?)
 }
 
 /// Those of `ids` that are visible, in no order.
 pub async fn visible(tx: &mut TenantTx, ids: &[MessageId]) -> Result<Vec<MessageId>, DbError> {
     let raw: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
-    Ok(sqlx::query_scalar("SELECT id FROM messages WHERE tenant_id = $1 AND id = ANY ($2) AND gone_at IS NULL")
-        .bind(tx.tenant())
-        .bind(&raw)
-        .fetch_all(tx.conn())
-        .await?)
+    Ok(sqlx::query_scalar(
+        "SELECT id FROM messages WHERE tenant_id = $1 AND id = ANY ($2) AND gone_at IS NULL",
+    )
+    .bind(tx.tenant())
+    .bind(&raw)
+    .fetch_all(tx.conn())
+    .await?)
 }
 
 /// Gives each message its visible placements, in one statement for all of them.

@@ -63,7 +63,12 @@ const SOURCES_MAX_BYTES: i64 = 12 * 1024 * 1024;
 ///
 /// # Errors
 /// Only those of the database: a query that parsed can always be asked.
-pub async fn page(tx: &mut TenantTx, search: &Search, after: Option<Key>, limit: usize) -> Result<Page, DbError> {
+pub async fn page(
+    tx: &mut TenantTx,
+    search: &Search,
+    after: Option<Key>,
+    limit: usize,
+) -> Result<Page, DbError> {
     let (hits, next) = hits(tx, search, after, limit).await?;
     let ids: Vec<MessageId> = hits.iter().map(|h| h.id).collect();
     let messages = message::by_ids(tx, &ids).await?;
@@ -91,7 +96,12 @@ pub async fn ids(tx: &mut TenantTx, search: &Search, max: usize) -> Result<(Vec<
 }
 
 /// At most `limit` hits behind `after`, and where the next begin if there may be more.
-async fn hits(tx: &mut TenantTx, search: &Search, after: Option<Key>, limit: usize) -> Result<(Vec<Key>, Option<Key>), DbError> {
+async fn hits(
+    tx: &mut TenantTx,
+    search: &Search,
+    after: Option<Key>,
+    limit: usize,
+) -> Result<(Vec<Key>, Option<Key>), DbError> {
     let names = Names::resolve(tx, &search.query).await?;
     match necessary_tsquery(&search.query) {
         Some(words) => by_words(tx, search, &names, &words, (after, limit)).await,

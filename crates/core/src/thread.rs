@@ -104,7 +104,12 @@ fn people(lists: Vec<Vec<Address>>) -> Vec<Address> {
 }
 
 /// A page of the account's threads; `None` when there is no such account. Two statements.
-pub async fn list(tx: &mut TenantTx, account: AccountId, after: Option<Key>, limit: usize) -> Result<Option<Page>, DbError> {
+pub async fn list(
+    tx: &mut TenantTx,
+    account: AccountId,
+    after: Option<Key>,
+    limit: usize,
+) -> Result<Option<Page>, DbError> {
     if !crate::mailbox::account_exists(tx, account).await? {
         return Ok(None);
     }
@@ -141,7 +146,8 @@ pub async fn get(tx: &mut TenantTx, id: ThreadId) -> Result<Option<Thread>, DbEr
            SELECT t.tenant_id, t.id, t.account_id, t.last_message_at AS key_at FROM threads t
            WHERE t.tenant_id = $1 AND t.id = $2){SHOW}"
     );
-    let row = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(tx.tenant()).bind(id).fetch_optional(tx.conn()).await?;
+    let row =
+        sqlx::query(sqlx::AssertSqlSafe(sql)).bind(tx.tenant()).bind(id).fetch_optional(tx.conn()).await?;
     Ok(row.as_ref().map(Thread::read).transpose()?)
 }
 
@@ -201,7 +207,10 @@ mod tests {
     #[test]
     fn a_person_is_listed_once_whatever_the_case_of_the_address() {
         let person = |name: &str, address: &str| Address { name: Some(name.into()), address: address.into() };
-        let shown = people(vec![vec![person("Ann", "ann@a.example")], vec![person("A.", "ANN@a.example"), person("Bo", "bo@a.example")]]);
+        let shown = people(vec![
+            vec![person("Ann", "ann@a.example")],
+            vec![person("A.", "ANN@a.example"), person("Bo", "bo@a.example")],
+        ]);
         let names: Vec<_> = shown.iter().filter_map(|p| p.name.as_deref()).collect();
         assert_eq!(names, ["Ann", "Bo"]);
     }

@@ -67,7 +67,8 @@ pub(super) fn parse(text: &str, now: DateTime<Utc>, tz: Option<&str>) -> Result<
         let detail = "tz: an offset like +02:00 is expected";
         ApiError::invalid_parameter(detail).with_errors([FieldError::new("/tz", "invalid", detail)])
     })?;
-    MailQuery::parse(text, now, offset).map_err(|e| ApiError::invalid_query(e.to_string()).with_column(e.column))
+    MailQuery::parse(text, now, offset)
+        .map_err(|e| ApiError::invalid_query(e.to_string()).with_column(e.column))
 }
 
 /// `Z`, `UTC`, `+02:00`, `-0530` or `+02`; a blank stands for the plus that an address line turns into one.
@@ -81,7 +82,8 @@ fn offset(text: &str) -> Option<FixedOffset> {
         _ => return None,
     };
     let digits: String = rest.chars().filter(|c| *c != ':').collect();
-    let shaped = matches!(rest.len(), 2 | 4) && !rest.contains(':') || rest.len() == 5 && rest.find(':') == Some(2);
+    let shaped =
+        matches!(rest.len(), 2 | 4) && !rest.contains(':') || rest.len() == 5 && rest.find(':') == Some(2);
     if !shaped || !matches!(digits.len(), 2 | 4) || !digits.bytes().all(|b| b.is_ascii_digit()) {
         return None;
     }
@@ -133,7 +135,9 @@ mod tests {
     #[test]
     fn offsets_are_read_in_their_usual_spellings() {
         let seconds = |text: &str| offset(text).map(|o| o.local_minus_utc());
-        for (text, expected) in [("+02:00", 7200), (" 0200", 7200), ("+02", 7200), ("-05:30", -19_800), ("utc", 0), ("Z", 0)] {
+        for (text, expected) in
+            [("+02:00", 7200), (" 0200", 7200), ("+02", 7200), ("-05:30", -19_800), ("utc", 0), ("Z", 0)]
+        {
             assert_eq!(seconds(text), Some(expected), "{text}");
         }
         for bad in ["", "2", "+2", "+25:00", "+02:60", "Europe/Berlin", "+020", "+0:200", "+é2"] {

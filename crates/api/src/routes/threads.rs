@@ -12,7 +12,6 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use uuid::Uuid;
 
 use crate::routes::messages::shape::{AddressView, people};
 use crate::state::AppState;

@@ -39,3 +39,36 @@ fn read_appenduid(code: &Code) -> Option<(UidValidity, Uid)> {
     let (uidvalidity, uid) = text.trim().split_once(' ')?;
     Some((UidValidity(uidvalidity.parse().ok()?), Uid::new(uid.trim().parse().ok()?)?))
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use chrono::DateTime;
+    use mail::flags::{Flags, Keywords};
+
+    use super::super::ImapError;
+    use super::super::script::{commands, session};
+
+    #[tokio::test]
+    async fn a_message_goes_out_after_the_go_ahead_and_its_place_is_told() {
+        let (mut s, seen) = session("UIDPLUS", &["+ go\r\n", "$ OK [APPENDUID 3 9] done\r\n", ""]).await;
+        let date = DateTime::parse_from_rfc3339("2026-01-02T03:04:05+01:00").unwrap();
+        let place = s.append(b"Sent", (Flags::SEEN, &Keywords::new()), Some(date), Bytes::from_static(b"Hi\r\n"));
+        let (validity, uid) = place.await.unwrap().unwrap();
+        assert_eq!((validity.get(), uid.get()), (3, 9));
+        assert_eq!(commands(&seen)[0], "APPEND \"Sent\" (\\Seen) \" 2-Jan-2026 03:04:05 +0100\" {4}");
+    }
+
+    #[tokio::test]
+    async fn a_refusal_comes_before_the_message_leaves() {
+        let answers = ["$ NO [OVERQUOTA] full\r\n", "$ NO [TRYCREATE] none\r\n", "$ OK\r\n"];
+        let (mut s, seen) = session("LITERAL-", &answers).await;
+        let big = Bytes::from("x".repeat(5000));
+        let none = Keywords::new();
+        let full = s.append(b"a", (Flags::NONE, &none), None, big.clone()).await;
+        assert!(matches!(full, Err(ImapError::Refused { code: Some(c), .. }) if c == "OVERQUOTA"));
+        assert!(matches!(s.append(b"a", (Flags::NONE, &none), None, big).await, Err(ImapError::NoSuchMailbox(_))));
+        s.noop().await.unwrap();
+        assert_eq!(commands(&seen), ["APPEND \"a\" () {5000}", "APPEND \"a\" () {5000}", "NOOP"]);
+    }
+}

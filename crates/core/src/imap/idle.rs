@@ -105,3 +105,54 @@ impl Session {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+    use std::time::Duration;
+
+    use super::super::ImapError;
+    use super::super::script::{commands, session};
+    use super::IdleEnd;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[tokio::test]
+    async fn news_ends_the_wait_and_the_session_goes_on() {
+        let (mut s, seen) = session("IDLE", &["+ idling\r\n* OK still here\r\n* 4 EXISTS\r\n", "$ OK\r\n", "$ OK\r\n"]).await;
+        assert_eq!(s.idle(LONG, pending()).await, Ok(IdleEnd::News));
+        assert_eq!(s.idle(LONG, pending()).await, Ok(IdleEnd::News), "nobody took it yet");
+        assert_eq!(s.take_unsolicited().exists, Some(4));
+        s.noop().await.unwrap();
+        assert_eq!(commands(&seen), ["IDLE", "DONE", "NOOP"]);
+    }
+
+    #[tokio::test]
+    async fn time_and_the_signal_end_the_wait_too() {
+        let (mut s, _) = session("IDLE", &["+\r\n", "$ OK\r\n", "+ idling\r\n", "* 5 EXISTS\r\n$ OK\r\n", "+ x\r\n", "$ OK\r\n"]).await;
+        assert_eq!(s.idle(Duration::from_millis(20), pending()).await, Ok(IdleEnd::TimedOut));
+        let soon = tokio::time::sleep(Duration::from_millis(20));
+        assert_eq!(s.idle(LONG, soon).await, Ok(IdleEnd::News), "what came with DONE counts");
+        s.take_unsolicited();
+        assert_eq!(s.idle(LONG, async {}).await, Ok(IdleEnd::Stopped));
+    }
+
+    #[tokio::test]
+    async fn silence_longer_than_an_answer_may_take_is_fine_while_idle() {
+        let (mut s, _) = session("IDLE", &["+ idling\r\n", "$ OK\r\n"]).await;
+        s.reply = Duration::from_millis(30);
+        assert_eq!(s.idle(Duration::from_millis(120), pending()).await, Ok(IdleEnd::TimedOut));
+    }
+
+    #[tokio::test]
+    async fn refusal_bye_and_silence_are_errors() {
+        let (mut s, _) = session("IDLE", &["$ NO not here\r\n", "$ OK\r\n"]).await;
+        assert!(matches!(s.idle(LONG, pending()).await, Err(ImapError::Refused { .. })));
+        assert!(s.is_usable());
+        let (mut s, _) = session("IDLE", &["+ idling\r\n* BYE idle too long\r\n"]).await;
+        assert!(matches!(s.idle(LONG, pending()).await, Err(ImapError::Closed { bye: Some(_) })));
+        let (mut s, _) = session("IDLE", &["", ""]).await;
+        s.reply = Duration::from_millis(30);
+        assert_eq!(s.idle(LONG, pending()).await, Err(ImapError::Timeout));
+    }
+}

@@ -305,3 +305,73 @@ fn note_status(statuses: &mut Statuses, mut cursor: Cursor) {
     }
     statuses.insert(status_key(&name), (status, id));
 }
+
+#[cfg(test)]
+mod tests {
+    use mail::mailbox::Role;
+    use mail::modseq::ModSeq;
+
+    use super::super::ImapError;
+    use super::super::script::{commands, is_protocol, session};
+
+    const EXTENDED: &str = "LIST-EXTENDED LIST-STATUS SPECIAL-USE CONDSTORE OBJECTID";
+
+    #[tokio::test]
+    async fn one_command_lists_names_and_numbers_despite_a_phantom() {
+        let answer = "* LIST (\\HasNoChildren) \"/\" inbox\r\n* STATUS INBOX (MESSAGES 3 UIDNEXT 9 UIDVALIDITY 4 \
+                      HIGHESTMODSEQ 7 UNSEEN 1 SIZE 100 MAILBOXID (F1) X (a b))\r\n\
+                      * LIST (\\Sent) \"/\" \"a\\\"b\" (\"CHILDINFO\" (\"SUBSCRIBED\"))\r\n\
+                      * LIST () NIL {3}\r\nx)(\r\n* LIST (\\Noselect) \"\\\\\" NIL\r\n\
+                      * NO [SERVERBUG] phantom\r\n* LIST ((((\r\n* STATUS x\r\n$ OK done\r\n";
+        let (mut s, seen) = session(EXTENDED, &[answer]).await;
+        let list = s.list_status().await.unwrap();
+        assert_eq!(list.len(), 4);
+        let inbox = list[0].status.as_ref().unwrap();
+        assert_eq!((inbox.messages, inbox.uidnext, inbox.highestmodseq), (Some(3), Some(9), Some(ModSeq(7))));
+        assert_eq!(list[0].mailbox_id.as_deref(), Some("F1"));
+        assert_eq!((list[1].wire_name.as_slice(), list[1].special_use), (&b"a\"b"[..], Some(Role::Sent)));
+        assert_eq!((list[2].wire_name.as_slice(), list[2].delimiter), (&b"x)("[..], None));
+        assert_eq!((list[3].wire_name.as_slice(), list[3].delimiter), (&b"NIL"[..], Some('\\')));
+        assert!(!list[3].is_selectable() && list[1].status.is_none());
+        assert_eq!(commands(&seen).len(), 1);
+    }
+
+    #[tokio::test]
+    async fn without_the_extension_status_commands_follow_and_a_refused_one_costs_its_numbers_only() {
+        let list = "* LIST () \"/\" a\r\n* LIST () \"/\" b\r\n* LIST (\\Noselect) \"/\" c\r\n$ OK\r\n";
+        let status = "A3 NO phantom\r\n* STATUS b (MESSAGES 2)\r\nA4 OK\r\n";
+        let (mut s, seen) = session("", &[list, "", status]).await;
+        let found = s.list_status().await.unwrap();
+        assert!(found[0].status.is_none() && found[2].status.is_none());
+        assert_eq!(found[1].status.as_ref().unwrap().messages, Some(2));
+        assert_eq!(commands(&seen)[2], "STATUS \"b\" (MESSAGES UIDNEXT UIDVALIDITY UNSEEN)");
+        s.framer.allow_until(tokio::time::Instant::now());
+        assert!(s.is_usable());
+    }
+
+    #[tokio::test]
+    async fn a_refused_list_is_an_error() {
+        let (mut s, _) = session(EXTENDED, &["* LIST () \"/\" a\r\n$ NO later\r\n", "$ BAD what\r\n"]).await;
+        assert!(matches!(s.list_status().await, Err(ImapError::Refused { .. })));
+        assert!(is_protocol(&s.list_status().await));
+    }
+
+    #[tokio::test]
+    async fn a_missing_mailbox_is_told_by_code_or_prose() {
+        let answers = ["$ NO [NONEXISTENT] x\r\n", "$ NO Mailbox doesn't exist: x\r\n", "$ NO denied\r\n", "$ OK\r\n"];
+        let (mut s, _) = session("", &answers).await;
+        assert!(matches!(s.status(b"x").await, Err(ImapError::NoSuchMailbox(_))));
+        assert!(matches!(s.delete_mailbox(b"x").await, Err(ImapError::NoSuchMailbox(_))));
+        assert!(matches!(s.status(b"x").await, Err(ImapError::Refused { .. })));
+        assert!(is_protocol(&s.status(b"x").await));
+    }
+
+    #[tokio::test]
+    async fn a_mailbox_is_created_with_its_role_where_possible() {
+        let (mut s, seen) = session("CREATE-SPECIAL-USE", &["$ OK\r\n", "$ OK\r\n"]).await;
+        s.create_mailbox(b"Sent", Some(Role::Sent)).await.unwrap();
+        s.restrict(|c| c.create_special_use = false);
+        s.create_mailbox(b"Sent", Some(Role::Sent)).await.unwrap();
+        assert_eq!(commands(&seen), ["CREATE \"Sent\" (USE (\\Sent))", "CREATE \"Sent\""]);
+    }
+}

@@ -172,3 +172,63 @@ pub(super) fn as_missing(error: ImapError) -> ImapError {
         other => other,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use mail::flags::Flags;
+    use mail::modseq::ModSeq;
+    use mail::uid::{UidSet, UidValidity};
+
+    use super::super::ImapError;
+    use super::super::script::{commands, session};
+    use super::QresyncParam;
+
+    fn known(set: &str) -> QresyncParam {
+        let known_uids = Some(UidSet::parse(set).unwrap());
+        QresyncParam { uidvalidity: UidValidity(4), modseq: ModSeq(7), known_uids }
+    }
+
+    #[tokio::test]
+    async fn a_plain_select_is_read() {
+        let answer = "* FLAGS (\\Seen)\r\n* OK [PERMANENTFLAGS (\\Seen \\Deleted $Work \\*)] ok\r\n* 5 EXISTS\r\n\
+                      * 0 RECENT\r\n* OK [UIDVALIDITY 3000000000] ok\r\n* OK [UIDNEXT 9] ok\r\n\
+                      * OK [NOMODSEQ] none\r\n* OK [MAILBOXID (F2)] id\r\n$ OK [READ-ONLY] done\r\n";
+        let (mut s, seen) = session("", &[answer]).await;
+        let m = s.select(b"INBOX", Some(&known("1")), false).await.unwrap();
+        assert_eq!((m.exists, m.uidvalidity, m.uidnext), (5, Some(UidValidity(3_000_000_000)), Some(9)));
+        assert_eq!((m.permanent_flags, m.permanent_keywords.as_slice()), (Flags::SEEN | Flags::DELETED, &["$Work".to_owned()][..]));
+        assert!(m.nomodseq && m.read_only && m.can_create_keywords && !m.resynced);
+        assert_eq!(m.mailbox_id.as_deref(), Some("F2"));
+        assert_eq!(commands(&seen), ["SELECT \"INBOX\""], "QRESYNC was not enabled");
+        assert!(s.take_unsolicited().is_empty());
+    }
+
+    #[tokio::test]
+    async fn resynchronisation_ignores_what_belonged_to_the_mailbox_before() {
+        let answer = "* VANISHED 77\r\n* OK [CLOSED] previous\r\n* 2 EXISTS\r\n* OK [UIDVALIDITY 4] ok\r\n\
+                      * OK [HIGHESTMODSEQ 18446744073709551615] ok\r\n* VANISHED (EARLIER) 1:4000000000\r\n\
+                      * 1 FETCH (UID 8 FLAGS () MODSEQ (9))\r\n$ OK [READ-WRITE] done\r\n";
+        let (mut s, seen) = session("ENABLE QRESYNC", &["* ENABLED QRESYNC\r\n$ OK\r\n", answer]).await;
+        s.enable(&["QRESYNC"]).await.unwrap();
+        let m = s.select(b"x", Some(&known("1:5,8")), true).await.unwrap();
+        assert!(m.resynced && m.read_only);
+        assert_eq!((m.vanished.len(), m.flags.len(), m.highestmodseq), (4_000_000_000, 1, Some(ModSeq(u64::MAX))));
+        assert_eq!(commands(&seen)[1], "EXAMINE \"x\" (QRESYNC (4 7 1:5,8))");
+    }
+
+    #[tokio::test]
+    async fn another_generation_means_not_resynced() {
+        let answer = "* 2 EXISTS\r\n* OK [UIDVALIDITY 5] ok\r\n$ OK done\r\n";
+        let (mut s, _) = session("ENABLE QRESYNC", &["* ENABLED QRESYNC\r\n$ OK\r\n", answer]).await;
+        s.enable(&["QRESYNC"]).await.unwrap();
+        assert!(!s.select(b"x", Some(&known("1")), false).await.unwrap().resynced);
+    }
+
+    #[tokio::test]
+    async fn a_mailbox_that_is_gone_is_named_so() {
+        let (mut s, _) = session("", &["$ NO [TRYCREATE] x\r\n", "$ NO Unknown Mailbox: x\r\n"]).await;
+        for _ in 0..2 {
+            assert!(matches!(s.select(b"x", None, false).await, Err(ImapError::NoSuchMailbox(_))));
+        }
+    }
+}

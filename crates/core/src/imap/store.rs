@@ -101,3 +101,42 @@ fn modified(code: &Code) -> Option<UidSet> {
     let text = std::str::from_utf8(&code.arguments).ok().filter(|_| code.name == "MODIFIED")?;
     UidSet::parse(text.trim()).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use mail::flags::{Flags, Keywords};
+    use mail::modseq::ModSeq;
+    use mail::uid::UidSet;
+
+    use super::super::ImapError;
+    use super::super::script::{commands, session};
+    use super::StoreMode;
+
+    #[tokio::test]
+    async fn a_conditional_store_tells_what_it_left_alone() {
+        let ok = "* 1 FETCH (UID 5 MODSEQ (9) FLAGS (\\Seen))\r\n* 2 FETCH (UID 6 MODSEQ (9))\r\n\
+                  $ OK [MODIFIED 7,9] cond\r\n";
+        let (mut s, seen) = session("CONDSTORE", &[ok, "$ NO [MODIFIED 7] none\r\n", "$ NO [CANNOT] x\r\n"]).await;
+        let (set, words) = (UidSet::parse("5:9").unwrap(), Keywords::from_wire(["Work"]));
+        let outcome = s.store(&set, StoreMode::Add, (Flags::SEEN, &words), Some(ModSeq(8))).await.unwrap();
+        assert_eq!((outcome.modified.to_string(), outcome.results.len()), ("7,9".to_owned(), 1));
+        assert!(s.take_unsolicited().is_empty());
+        let outcome = s.store(&set, StoreMode::Remove, (Flags::SEEN, &words), None).await.unwrap();
+        assert_eq!(outcome.modified.to_string(), "7");
+        let refused = s.store(&set, StoreMode::Set, (Flags::NONE, &Keywords::new()), None).await;
+        assert!(matches!(refused, Err(ImapError::Refused { .. })));
+        assert_eq!(commands(&seen), [
+            "UID STORE 5:9 (UNCHANGEDSINCE 8) +FLAGS (\\Seen Work)",
+            "UID STORE 5:9 -FLAGS (\\Seen Work)",
+            "UID STORE 5:9 FLAGS ()",
+        ]);
+    }
+
+    #[tokio::test]
+    async fn a_keyword_that_would_break_the_command_is_refused() {
+        let (mut s, seen) = session("", &["$ OK\r\n"]).await;
+        let words = Keywords::from_wire(["a{9}\"]"]);
+        let refused = s.store(&UidSet::parse("1").unwrap(), StoreMode::Add, (Flags::NONE, &words), None).await;
+        assert!(matches!(refused, Err(ImapError::Refused { .. })) && commands(&seen).is_empty());
+    }
+}

@@ -109,3 +109,44 @@ fn read_copyuid(code: &Code) -> Option<CopyUid> {
     let dest = parse_ordered(words.next()?, MAX_COPIED).ok()?;
     (source.len() == dest.len()).then_some(CopyUid { uidvalidity, source, dest })
 }
+
+#[cfg(test)]
+mod tests {
+    use mail::uid::UidSet;
+
+    use super::super::ImapError;
+    use super::super::script::{commands, session};
+
+    fn set(text: &str) -> UidSet {
+        UidSet::parse(text).unwrap()
+    }
+
+    #[tokio::test]
+    async fn new_uids_are_paired_in_the_order_they_were_told() {
+        let copy = "$ OK [COPYUID 38505 304,319:320 3958,3956:3957] done\r\n";
+        let moved = "* OK [COPYUID 4 7 1] moved\r\n* 3 EXPUNGE\r\n$ OK done\r\n";
+        let (mut s, _) = session("MOVE", &[copy, moved, "$ OK [COPYUID 4 1:3 5:6] lies\r\n"]).await;
+        let told = s.uid_copy(&set("304,319:320"), b"x").await.unwrap().unwrap();
+        let pairs: Vec<_> = told.pairs().map(|(a, b)| (a.get(), b.get())).collect();
+        assert_eq!(pairs, [(304, 3958), (319, 3956), (320, 3957)]);
+        assert_eq!(s.uid_move(&set("7"), b"x").await.unwrap().unwrap().uidvalidity.get(), 4);
+        assert_eq!(s.take_unsolicited().expunged, 1);
+        assert_eq!(s.uid_copy(&set("1:3"), b"x").await, Ok(None));
+    }
+
+    #[tokio::test]
+    async fn nothing_is_expunged_or_moved_without_the_extension() {
+        let (mut s, seen) = session("", &["$ OK\r\n"]).await;
+        assert!(matches!(s.uid_expunge(&set("1")).await, Err(ImapError::Refused { .. })));
+        assert!(matches!(s.uid_move(&set("1"), b"x").await, Err(ImapError::Refused { .. })));
+        s.restrict(|c| c.uidplus = true);
+        s.uid_expunge(&UidSet::new()).await.unwrap();
+        assert!(commands(&seen).is_empty(), "an empty set is no command");
+    }
+
+    #[tokio::test]
+    async fn a_missing_destination_is_named() {
+        let (mut s, _) = session("", &["$ NO [TRYCREATE] no such\r\n"]).await;
+        assert!(matches!(s.uid_copy(&set("1"), b"x").await, Err(ImapError::NoSuchMailbox(_))));
+    }
+}

@@ -58,7 +58,11 @@ async fn lock(tx: &mut TenantTx, id: MailboxId) -> Result<Option<Row>, DbError> 
 ///
 /// # Errors
 /// [`MailboxError`]; then the transaction must not be committed.
-pub async fn update(tx: &mut TenantTx, id: MailboxId, change: &Change) -> Result<Option<Mailbox>, MailboxError> {
+pub async fn update(
+    tx: &mut TenantTx,
+    id: MailboxId,
+    change: &Change,
+) -> Result<Option<Mailbox>, MailboxError> {
     let Some(row) = lock(tx, id).await? else { return Ok(None) };
     let renamed = rename(tx, &row, change).await?;
     let mut changed = renamed;
@@ -184,7 +188,11 @@ pub async fn delete(tx: &mut TenantTx, id: MailboxId) -> Result<bool, MailboxErr
     .bind(id)
     .execute(tx.conn())
     .await?;
-    sqlx::query("DELETE FROM mailboxes WHERE tenant_id = $1 AND id = $2").bind(tx.tenant()).bind(id).execute(tx.conn()).await?;
+    sqlx::query("DELETE FROM mailboxes WHERE tenant_id = $1 AND id = $2")
+        .bind(tx.tenant())
+        .bind(id)
+        .execute(tx.conn())
+        .await?;
     let data = json!({ "wire_name_hex": hex::encode(&row.wire) });
     remember(tx, row.account, None, "delete_mailbox", data).await?;
     record(tx, row.account, id, "mailbox.deleted").await?;

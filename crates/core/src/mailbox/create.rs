@@ -15,7 +15,11 @@ pub(super) struct Spot {
 
 impl Spot {
     /// The place below `parent`, or at the top, with the delimiter that the account's server uses.
-    pub(super) async fn find(tx: &mut TenantTx, account: AccountId, parent: Option<MailboxId>) -> Result<Self, MailboxError> {
+    pub(super) async fn find(
+        tx: &mut TenantTx,
+        account: AccountId,
+        parent: Option<MailboxId>,
+    ) -> Result<Self, MailboxError> {
         let row = sqlx::query(
             "SELECT (SELECT wire_name FROM mailboxes WHERE tenant_id = $1 AND account_id = $2 AND id = $3) AS wire_name,
                     coalesce((SELECT delimiter FROM mailboxes WHERE tenant_id = $1 AND account_id = $2 AND id = $3),
@@ -67,13 +71,14 @@ pub async fn create(
 /// # Errors
 /// Only those of the database.
 pub async fn ensure_role(tx: &mut TenantTx, account: AccountId, role: &str) -> Result<MailboxId, DbError> {
-    let known: Option<MailboxId> =
-        sqlx::query_scalar("SELECT id FROM mailboxes WHERE tenant_id = $1 AND account_id = $2 AND role = $3 ORDER BY id LIMIT 1")
-            .bind(tx.tenant())
-            .bind(account)
-            .bind(role)
-            .fetch_optional(tx.conn())
-            .await?;
+    let known: Option<MailboxId> = sqlx::query_scalar(
+        "SELECT id FROM mailboxes WHERE tenant_id = $1 AND account_id = $2 AND role = $3 ORDER BY id LIMIT 1",
+    )
+    .bind(tx.tenant())
+    .bind(account)
+    .bind(role)
+    .fetch_optional(tx.conn())
+    .await?;
     if let Some(id) = known {
         return Ok(id);
     }

@@ -153,7 +153,8 @@ mod tests {
             keywords_add: vec!["work".into(), "not an atom".into()],
             keywords_remove: vec!["OLD".into()],
         };
-        let (flags, keywords) = edit.apply(Flags::FLAGGED | Flags::DRAFT, &Keywords::from_wire(["old", "Work"]));
+        let (flags, keywords) =
+            edit.apply(Flags::FLAGGED | Flags::DRAFT, &Keywords::from_wire(["old", "Work"]));
         assert_eq!(flags, Flags::SEEN | Flags::DRAFT);
         assert_eq!(keywords.as_slice(), ["Work"]);
         assert!(!edit.is_empty() && FlagEdit::default().is_empty());

@@ -140,7 +140,11 @@ pub async fn page(
     conditions(&mut sql, tx, account, filter);
     let (compare, direction) = if sort.descending() { ("<", "DESC") } else { (">", "ASC") };
     if let Some(after) = after {
-        sql.push(format!(" AND ({key}, {id}) {compare} (")).push_bind(after.at).push(", ").push_bind(after.id).push(")");
+        sql.push(format!(" AND ({key}, {id}) {compare} ("))
+            .push_bind(after.at)
+            .push(", ")
+            .push_bind(after.id)
+            .push(")");
     }
     sql.push(format!(" ORDER BY {key} {direction}, {id} {direction} LIMIT "));
     sql.push_bind(i64::try_from(limit.saturating_add(1)).unwrap_or(i64::MAX));

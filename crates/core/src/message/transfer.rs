@@ -62,7 +62,11 @@ pub async fn move_to(
 ///
 /// # Errors
 /// [`TransferError`]; then the transaction must not be committed.
-pub async fn copy_to(tx: &mut TenantTx, ids: &[MessageId], target: MailboxId) -> Result<usize, TransferError> {
+pub async fn copy_to(
+    tx: &mut TenantTx,
+    ids: &[MessageId],
+    target: MailboxId,
+) -> Result<usize, TransferError> {
     to_target(tx, ids, None, Target::Mailbox(target), Action::Copy).await
 }
 
@@ -132,14 +136,23 @@ async fn places(tx: &mut TenantTx, ids: &[MessageId]) -> Result<BTreeMap<Account
     .await?;
     let mut found: BTreeMap<AccountId, Places> = BTreeMap::new();
     for row in &rows {
-        let place = Place { id: row.try_get("id")?, mailbox: row.try_get("mailbox_id")?, holds_all: row.try_get("holds_all")? };
+        let place = Place {
+            id: row.try_get("id")?,
+            mailbox: row.try_get("mailbox_id")?,
+            holds_all: row.try_get("holds_all")?,
+        };
         let message: MessageId = row.try_get("message_id")?;
         found.entry(row.try_get("account_id")?).or_default().entry(message).or_default().push(place);
     }
     Ok(found)
 }
 
-fn steps(messages: &Places, source: Option<MailboxId>, target: Option<MailboxId>, action: Action) -> Vec<(MessageId, Step)> {
+fn steps(
+    messages: &Places,
+    source: Option<MailboxId>,
+    target: Option<MailboxId>,
+    action: Action,
+) -> Vec<(MessageId, Step)> {
     let of_one = |(id, places): (&MessageId, &Vec<Place>)| {
         plan(places, source, target, action).into_iter().map(|step| (*id, step)).collect::<Vec<_>>()
     };
@@ -165,12 +178,13 @@ async fn apply(
     remember(tx, account, steps, &placed, target).await?;
     let affected: BTreeSet<MessageId> = steps.iter().map(|(id, _)| *id).collect();
     let raw: Vec<Uuid> = affected.iter().map(|id| id.0).collect();
-    let gone: Vec<Uuid> =
-        sqlx::query_scalar("SELECT id FROM messages WHERE tenant_id = $1 AND id = ANY ($2) AND gone_at IS NOT NULL")
-            .bind(tx.tenant())
-            .bind(&raw)
-            .fetch_all(tx.conn())
-            .await?;
+    let gone: Vec<Uuid> = sqlx::query_scalar(
+        "SELECT id FROM messages WHERE tenant_id = $1 AND id = ANY ($2) AND gone_at IS NOT NULL",
+    )
+    .bind(tx.tenant())
+    .bind(&raw)
+    .fetch_all(tx.conn())
+    .await?;
     let gone: BTreeSet<MessageId> = gone.into_iter().map(MessageId).collect();
     record(tx, account, "message.updated", affected.difference(&gone).copied(), "mailboxes").await?;
     record(tx, account, "message.deleted", gone.iter().copied(), "mailboxes").await?;

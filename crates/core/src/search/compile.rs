@@ -228,8 +228,7 @@ fn leaf(sql: &mut QueryBuilder<Postgres>, term: &Term, names: &Names) {
     }
 }
 
-const PLACED: &str =
-    "EXISTS (SELECT 1 FROM message_mailboxes p WHERE p.tenant_id = g.tenant_id AND p.message_id = g.id AND p.hidden_at IS NULL AND ";
+const PLACED: &str = "EXISTS (SELECT 1 FROM message_mailboxes p WHERE p.tenant_id = g.tenant_id AND p.message_id = g.id AND p.hidden_at IS NULL AND ";
 
 fn in_mailboxes(sql: &mut QueryBuilder<Postgres>, names: &Names, name: &str) {
     let ids = names.mailboxes.get(name).cloned().unwrap_or_default();
@@ -254,14 +253,21 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Query {
-        Query::parse(text, DateTime::UNIX_EPOCH + TimeDelta::days(20_000), FixedOffset::east_opt(0).unwrap()).unwrap()
+        Query::parse(text, DateTime::UNIX_EPOCH + TimeDelta::days(20_000), FixedOffset::east_opt(0).unwrap())
+            .unwrap()
     }
 
     #[test]
     fn dates_bound_the_walk_only_where_every_match_keeps_them() {
         let day = |n| Some(DateTime::UNIX_EPOCH + TimeDelta::days(n));
-        assert_eq!(bounds(&parse("a after:1970-01-11 before:1970-02-01")), Bounds { since: day(10), before: day(31) });
-        assert_eq!(bounds(&parse("a after:1970-01-11 after:1970-01-21")), Bounds { since: day(20), before: None });
+        assert_eq!(
+            bounds(&parse("a after:1970-01-11 before:1970-02-01")),
+            Bounds { since: day(10), before: day(31) }
+        );
+        assert_eq!(
+            bounds(&parse("a after:1970-01-11 after:1970-01-21")),
+            Bounds { since: day(20), before: None }
+        );
         assert_eq!(bounds(&parse("a OR after:1970-01-11")), Bounds::default());
         assert_eq!(bounds(&parse("a -after:1970-01-11")), Bounds::default());
         // Arrivals before 1970 and after 2099 stand at the edge of the sort key.
@@ -270,7 +276,10 @@ mod tests {
 
     #[test]
     fn no_word_of_a_query_becomes_part_of_the_statement() {
-        let search = Search { query: parse("from:mallory in:\"x') OR true --\" -larger:5 OR subject:\"drop table\""), account: None };
+        let search = Search {
+            query: parse("from:mallory in:\"x') OR true --\" -larger:5 OR subject:\"drop table\""),
+            account: None,
+        };
         let mut sql = QueryBuilder::<Postgres>::new("");
         condition(&mut sql, &search, &Names::default());
         let text = sql.into_string();
@@ -279,7 +288,12 @@ mod tests {
 
     #[test]
     fn trash_and_junk_are_left_out_until_they_are_named() {
-        let named = |trash_named, junk_named, anywhere| Names { trash_named, junk_named, anywhere, ..Names::default() };
+        let named = |trash_named, junk_named, anywhere| Names {
+            trash_named,
+            junk_named,
+            anywhere,
+            ..Names::default()
+        };
         assert_eq!(named(false, false, false).left_out(), ["trash", "junk"]);
         assert_eq!(named(true, false, false).left_out(), ["junk"]);
         assert!(named(true, true, false).left_out().is_empty());

@@ -19,7 +19,8 @@ pub fn tsvector(message: &ParsedMessage) -> String {
     let people = |list: &'_ [mail::address::Address]| -> Vec<String> {
         list.iter().flat_map(|a| a.name.iter().cloned().chain([a.address.clone()])).collect()
     };
-    let (from, to, cc, bcc) = (people(&message.from), people(&message.to), people(&message.cc), people(&message.bcc));
+    let (from, to, cc, bcc) =
+        (people(&message.from), people(&message.to), people(&message.cc), people(&message.bcc));
     let document = Document {
         subject: message.subject.as_deref().unwrap_or_default(),
         from: from.iter().map(String::as_str).collect(),
@@ -66,7 +67,11 @@ pub async fn write(tx: &mut TenantTx, entries: &[Entry]) -> Result<(), DbError> 
 }
 
 /// Makes one fresh message searchable in the transaction that stores it.
-pub async fn index_one_inline(tx: &mut TenantTx, message: MessageId, parsed: &ParsedMessage) -> Result<(), DbError> {
+pub async fn index_one_inline(
+    tx: &mut TenantTx,
+    message: MessageId,
+    parsed: &ParsedMessage,
+) -> Result<(), DbError> {
     write(tx, &[Entry { message, tsvector: tsvector(parsed) }]).await
 }
 
@@ -74,7 +79,12 @@ pub async fn index_one_inline(tx: &mut TenantTx, message: MessageId, parsed: &Pa
 /// `limit` does not mean that it was the last: call again until it returns 0.
 ///
 /// Two short transactions, with the parsing between them.
-pub async fn index_pending(db: &Db, tenant: TenantId, account: AccountId, limit: usize) -> Result<usize, DbError> {
+pub async fn index_pending(
+    db: &Db,
+    tenant: TenantId,
+    account: AccountId,
+    limit: usize,
+) -> Result<usize, DbError> {
     let mut tx = db.tenant(tenant).await?;
     let sources = pending(&mut tx, account, limit).await?;
     drop(tx);
@@ -100,7 +110,11 @@ fn entry(message: MessageId, raw: &[u8]) -> Entry {
 }
 
 /// Sources of the newest messages without words, as many as fit into [`BATCH_MAX_BYTES`], but at least one.
-async fn pending(tx: &mut TenantTx, account: AccountId, limit: usize) -> Result<Vec<(MessageId, Vec<u8>)>, DbError> {
+async fn pending(
+    tx: &mut TenantTx,
+    account: AccountId,
+    limit: usize,
+) -> Result<Vec<(MessageId, Vec<u8>)>, DbError> {
     let rows = sqlx::query(
         "WITH due AS (
            SELECT id, blob_hash, size_bytes, row_number() OVER w AS n, sum(size_bytes) OVER w AS bytes FROM (

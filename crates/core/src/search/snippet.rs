@@ -21,9 +21,14 @@ pub fn is_worth_reading(query: &Query) -> bool {
 }
 
 /// Snippets of a page, as escaped HTML with `<mark>`. Parses mail: not for an async thread, see [`of_page`].
-fn all(messages: &[(MessageId, String)], mut sources: HashMap<MessageId, Vec<u8>>, query: &Query) -> Vec<String> {
+fn all(
+    messages: &[(MessageId, String)],
+    mut sources: HashMap<MessageId, Vec<u8>>,
+    query: &Query,
+) -> Vec<String> {
     let one = |(id, stored): &(MessageId, String)| {
-        let text = sources.remove(id).map(|raw| mail::mime::parse(&raw).text).filter(|text| !text.trim().is_empty());
+        let text =
+            sources.remove(id).map(|raw| mail::mime::parse(&raw).text).filter(|text| !text.trim().is_empty());
         highlight(text.as_deref().unwrap_or(stored), query, SNIPPET_CHARS)
     };
     messages.iter().map(one).collect()
@@ -31,7 +36,8 @@ fn all(messages: &[(MessageId, String)], mut sources: HashMap<MessageId, Vec<u8>
 
 /// Snippets of the page's messages, in their order. Call it when no transaction is open.
 pub async fn of_page(page: &mut Page, query: &Query) -> Vec<String> {
-    let messages: Vec<(MessageId, String)> = page.messages.iter().map(|m| (m.id, m.snippet.clone())).collect();
+    let messages: Vec<(MessageId, String)> =
+        page.messages.iter().map(|m| (m.id, m.snippet.clone())).collect();
     let sources: HashMap<MessageId, Vec<u8>> = std::mem::take(&mut page.sources).into_iter().collect();
     let asked = query.clone();
     let stored = messages.clone();
@@ -53,7 +59,10 @@ mod tests {
         let raw = b"Subject: x\r\n\r\nThe Invoice <attached>\r\n".to_vec();
         let messages = [(a, "old".to_owned()), (b, "an invoice & more".to_owned())];
         let marked = all(&messages, HashMap::from([(a, raw)]), &query);
-        assert_eq!(marked, ["The <mark>Invoice</mark> &lt;attached&gt;", "an <mark>invoice</mark> &amp; more"]);
+        assert_eq!(
+            marked,
+            ["The <mark>Invoice</mark> &lt;attached&gt;", "an <mark>invoice</mark> &amp; more"]
+        );
         assert!(is_worth_reading(&query));
     }
 }

@@ -51,6 +51,8 @@ pub struct Cause {
     pub text: String,
     /// What the server said.
     pub upstream: Option<String>,
+    /// Its response code, in capitals.
+    pub response_code: Option<String>,
 }
 
 /// Sets the account's state; an event tells of it when it is another one than before. A paused account stays paused.
@@ -64,7 +66,11 @@ pub async fn set_account(
     cause: Option<&Cause>,
     retry_in: Option<Duration>,
 ) -> Result<(), DbError> {
-    let upstream = cause.and_then(|c| c.upstream.as_deref()).map(|text| json!({ "protocol": "imap", "text": text }));
+    let upstream = cause.and_then(|c| {
+        let text = c.upstream.as_deref()?;
+        let retryable = state != AccountState::NeedsReauth;
+        Some(json!({ "protocol": "imap", "response_code": c.response_code, "text": text, "retryable": retryable }))
+    });
     let changed: Option<bool> = sqlx::query_scalar(
         "UPDATE accounts a SET state = $3, cause_code = $4, cause_text = $5, cause_upstream = $6,
            cause_since = CASE WHEN $4::text IS NULL THEN NULL WHEN o.cause_code = $4 THEN coalesce(o.cause_since, now()) ELSE now() END,

@@ -15,10 +15,10 @@ pub(super) fn new_mail(server: &ServerView, local: &LocalView, policy: &Policy) 
     // Lower than what we hold is as good as none: the listing decides.
     let uidnext = server.mailbox.uidnext.filter(|next| *next > at.head_uid);
     let told = uidnext.map_or(at.head_uid, |next| next - 1);
-    let (wanted, head) = match &server.seen.listing {
+    let (wanted, head) = match listed(server) {
         Some(listing) => {
             let last = listing.last().map_or(0, Uid::get);
-            (within(listing, at.above_head()), told.max(last))
+            (within(&listing, at.above_head()), told.max(last))
         }
         None if uidnext.is_some() && told - at.head_uid <= policy.batch => {
             (closed(at.head_uid + 1, told).map_or_else(UidSet::new, |(a, b)| UidSet::range(a, b)), told)
@@ -27,6 +27,10 @@ pub(super) fn new_mail(server: &ServerView, local: &LocalView, policy: &Policy) 
     };
     if head == at.head_uid {
         return None;
+    }
+    if short(server) && server.seen.second_listing.is_none() {
+        // The head must not move over mail that a truncated listing left out.
+        return Some(Plan::Read(ServerRead::List(ListBy::Fetch)));
     }
     let wanted = not_yet_read(&wanted, server, local);
     let mut batches = Vec::new();
@@ -64,10 +68,8 @@ pub(super) fn removals(server: &ServerView, local: &LocalView, policy: &Policy) 
     let missing = local.known.difference(listing);
     let Some(second) = &seen.second_listing else {
         let unproven = missing.difference(&vanished);
-        // A listing shorter than EXISTS may lack what is there, for removals and for repairs alike.
-        let short = listing.len() < u64::from(server.mailbox.exists);
         let matters = !unproven.is_empty() || local.checkpoint.tail_uid == 1;
-        if (short && matters) || needs_proof(&unproven, local) {
+        if (short(server) && matters) || needs_proof(&unproven, local) {
             return Some(Plan::Read(ServerRead::List(ListBy::Fetch)));
         }
         return remove(missing);
@@ -104,8 +106,7 @@ pub(super) fn held_without(local: &LocalView, gone: &UidSet) -> u64 {
 
 /// Messages inside what we vouch for that we do not hold: lost by an error, ours or the server's.
 pub(super) fn repair(server: &ServerView, local: &LocalView, policy: &Policy) -> Option<Plan> {
-    let seen = &server.seen;
-    let listing = seen.listing.as_ref()?.union(seen.second_listing.as_ref().unwrap_or(&UidSet::new()));
+    let listing = listed(server)?;
     let mut absent = not_yet_read(&within(&listing, local.checkpoint.window()), server, local);
     let uids = absent.take_newest(policy.batch.max(1));
     let batch = Batch { uids, then: local.checkpoint, relink: local.old_generation };
@@ -118,10 +119,10 @@ pub(super) fn backfill(server: &ServerView, local: &LocalView, policy: &Policy) 
     if at.tail_uid <= 1 {
         return None;
     }
-    let Some(listing) = &server.seen.listing else {
+    let Some(listing) = listed(server) else {
         return Some(Plan::Read(ServerRead::List(ListBy::Search)));
     };
-    let mut rest = not_yet_read(&within(listing, at.below_tail()), server, local);
+    let mut rest = not_yet_read(&within(&listing, at.below_tail()), server, local);
     let untouched = at.tail_uid > at.head_uid;
     let mut batches: Vec<Batch> = Vec::new();
     while !rest.is_empty() && batches.len() < policy.batches_ahead.max(1) {
@@ -134,6 +135,17 @@ pub(super) fn backfill(server: &ServerView, local: &LocalView, policy: &Policy) 
         return Some(advance(Checkpoint { tail_uid: 1, ..at }));
     }
     Some(Plan::Read(ServerRead::Messages(batches)))
+}
+
+/// What any listing of this visit named.
+fn listed(server: &ServerView) -> Option<UidSet> {
+    let (first, second) = (server.seen.listing.as_ref()?, server.seen.second_listing.as_ref());
+    Some(second.map_or_else(|| first.clone(), |second| first.union(second)))
+}
+
+/// A listing shorter than EXISTS may lack what is there, for removals and for additions alike.
+fn short(server: &ServerView) -> bool {
+    server.seen.listing.as_ref().is_some_and(|listing| listing.len() < u64::from(server.mailbox.exists))
 }
 
 fn not_yet_read(uids: &UidSet, server: &ServerView, local: &LocalView) -> UidSet {

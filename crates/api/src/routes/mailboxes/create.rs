@@ -6,7 +6,6 @@ use emailclient_core::id::{AccountId, MailboxId};
 use emailclient_core::mailbox::{account_exists, create};
 use serde::Deserialize;
 use utoipa::ToSchema;
-use uuid::Uuid;
 
 use super::{MailboxView, refusal};
 use crate::caller::Caller;
@@ -34,7 +33,7 @@ pub(super) async fn create_mailbox(
     State(state): State<AppState>,
     caller: Caller,
     PathId(account): PathId<AccountId>,
-    Query(_): Query<NoQuery>,
+    _none: Query<NoQuery>,
     key: IdempotencyKey,
     Json(body): Json<NewMailbox>,
 ) -> Result<Response, ApiError> {

@@ -4,7 +4,6 @@ use axum::extract::State;
 use emailclient_core::id::MailboxId;
 use emailclient_core::mailbox::change;
 use http::StatusCode;
-use uuid::Uuid;
 
 use super::refusal;
 use crate::caller::Caller;
@@ -20,7 +19,7 @@ pub(super) async fn delete_mailbox(
     State(state): State<AppState>,
     caller: Caller,
     PathId(id): PathId<MailboxId>,
-    Query(_): Query<NoQuery>,
+    _none: Query<NoQuery>,
 ) -> Result<StatusCode, ApiError> {
     let mut tx = caller.tx(&state).await?;
     if !change::delete(&mut tx, id).await.map_err(refusal)? {

@@ -39,7 +39,9 @@ pub(super) async fn list_mailboxes(
     let after = scope.open::<(i32, String, Uuid)>(query.cursor.as_deref())?;
     let after = after.map(|(rank, path, id)| Key { rank, path, id: id.into() });
     let mut tx = caller.tx(&state).await?;
-    let page = mailbox::list(&mut tx, account, after.as_ref(), query.limit.rows()).await?.ok_or_else(ApiError::not_found)?;
+    let page = mailbox::list(&mut tx, account, after.as_ref(), query.limit.rows())
+        .await?
+        .ok_or_else(ApiError::not_found)?;
     tx.commit().await?;
     let next_cursor = page.next.as_ref().map(|k| scope.seal(&(k.rank, &k.path, k.id.0))).transpose()?;
     let data = page.mailboxes.into_iter().map(MailboxView::from).collect();

@@ -6,7 +6,6 @@ use emailclient_core::id::MailboxId;
 use emailclient_core::mailbox::change::{self, Change};
 use serde::{Deserialize, Deserializer};
 use utoipa::ToSchema;
-use uuid::Uuid;
 
 use super::{MailboxView, refusal};
 use crate::caller::Caller;
@@ -40,12 +39,13 @@ pub(super) async fn update_mailbox(
     State(state): State<AppState>,
     caller: Caller,
     PathId(id): PathId<MailboxId>,
-    Query(_): Query<NoQuery>,
+    _none: Query<NoQuery>,
     Json(body): Json<MailboxPatch>,
 ) -> Result<JsonReply<MailboxView>, ApiError> {
     let change = Change { name: body.name, parent: body.parent_id, subscribed: body.subscribed };
     let mut tx = caller.tx(&state).await?;
-    let changed = change::update(&mut tx, id, &change).await.map_err(refusal)?.ok_or_else(ApiError::not_found)?;
+    let changed =
+        change::update(&mut tx, id, &change).await.map_err(refusal)?.ok_or_else(ApiError::not_found)?;
     caller.audit(&mut tx, "mailbox.update", &id.to_string()).await?;
     tx.commit().await?;
     Ok(JsonReply(changed.into()))

@@ -7,14 +7,13 @@ use axum::response::Response;
 use emailclient_core::db::TenantTx;
 use emailclient_core::id::{MailboxId, MessageId};
 use emailclient_core::mailbox;
+use emailclient_core::message;
 use emailclient_core::message::edit::{self, FlagEdit};
 use emailclient_core::message::transfer::{self, Target};
-use emailclient_core::message::{self};
 use emailclient_core::search::{self, Search};
 use mail::flags::{Flags, is_valid_keyword};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use uuid::Uuid;
 
 use super::update::refusal;
 use crate::caller::Caller;
@@ -91,8 +90,12 @@ impl ActionRequest {
     fn check(&self) -> Result<(), ApiError> {
         let mut faults = Vec::new();
         match (&self.ids, &self.query) {
-            (None, None) => faults.push(FieldError::new("/ids", "missing", "name messages by ids or by query")),
-            (Some(_), Some(_)) => faults.push(FieldError::new("/query", "exclusive", "ids and query exclude each other")),
+            (None, None) => {
+                faults.push(FieldError::new("/ids", "missing", "name messages by ids or by query"))
+            }
+            (Some(_), Some(_)) => {
+                faults.push(FieldError::new("/query", "exclusive", "ids and query exclude each other"))
+            }
             (Some(ids), None) if ids.is_empty() || ids.len() > MAX_IDS => {
                 faults.push(FieldError::new("/ids", "length", format!("1 to {MAX_IDS} ids are expected")));
             }
@@ -104,14 +107,26 @@ impl ActionRequest {
         }
         let labelled = matches!(self.action, ActionName::AddKeyword | ActionName::RemoveKeyword);
         match (&self.keyword, labelled) {
-            (None, true) => faults.push(FieldError::new("/keyword", "missing", "this action needs a keyword")),
-            (Some(_), false) => faults.push(FieldError::new("/keyword", "unexpected", "this action takes no keyword")),
+            (None, true) => {
+                faults.push(FieldError::new("/keyword", "missing", "this action needs a keyword"))
+            }
+            (Some(_), false) => {
+                faults.push(FieldError::new("/keyword", "unexpected", "this action takes no keyword"))
+            }
             (Some(keyword), true) if !is_valid_keyword(keyword) => {
-                faults.push(FieldError::new("/keyword", "invalid", "a keyword is an IMAP atom of at most 255 characters"));
+                faults.push(FieldError::new(
+                    "/keyword",
+                    "invalid",
+                    "a keyword is an IMAP atom of at most 255 characters",
+                ));
             }
             _ => {}
         }
-        if faults.is_empty() { Ok(()) } else { Err(ApiError::validation("see errors for the fields").with_errors(faults)) }
+        if faults.is_empty() {
+            Ok(())
+        } else {
+            Err(ApiError::validation("see errors for the fields").with_errors(faults))
+        }
     }
 
     fn flag_edit(&self) -> Option<FlagEdit> {
@@ -130,7 +145,11 @@ impl ActionRequest {
 }
 
 /// The messages meant, each once; an id of nobody's or another tenant's is refused.
-async fn named(tx: &mut TenantTx, state: &AppState, request: &ActionRequest) -> Result<Vec<MessageId>, ApiError> {
+async fn named(
+    tx: &mut TenantTx,
+    state: &AppState,
+    request: &ActionRequest,
+) -> Result<Vec<MessageId>, ApiError> {
     if let Some(text) = &request.query {
         let query = parse(text, state.clock.now(), None)?;
         let (ids, more) = search::ids(tx, &Search { query, account: None }, MAX_MATCHES).await?;
@@ -142,8 +161,11 @@ async fn named(tx: &mut TenantTx, state: &AppState, request: &ActionRequest) -> 
     }
     let ids = request.ids.clone().unwrap_or_default();
     let known: HashSet<MessageId> = message::visible(tx, &ids).await?.into_iter().collect();
-    let unknown = |(index, _): (usize, &MessageId)| FieldError::new(format!("/ids/{index}"), "unknown", "there is no such object");
-    let faults: Vec<FieldError> = ids.iter().enumerate().filter(|(_, id)| !known.contains(id)).map(unknown).collect();
+    let unknown = |(index, _): (usize, &MessageId)| {
+        FieldError::new(format!("/ids/{index}"), "unknown", "there is no such object")
+    };
+    let faults: Vec<FieldError> =
+        ids.iter().enumerate().filter(|(_, id)| !known.contains(id)).map(unknown).collect();
     if !faults.is_empty() {
         return Err(ApiError::validation("some of the messages do not exist").with_errors(faults));
     }
@@ -160,9 +182,13 @@ async fn perform(tx: &mut TenantTx, request: &ActionRequest, ids: &[MessageId]) 
             continue;
         }
         let done = match (request.action, named) {
-            (ActionName::Move, Some(target)) => transfer::move_to(tx, batch, None, Target::Mailbox(target)).await,
+            (ActionName::Move, Some(target)) => {
+                transfer::move_to(tx, batch, None, Target::Mailbox(target)).await
+            }
             (ActionName::Copy, Some(target)) => transfer::copy_to(tx, batch, target).await,
-            (ActionName::Archive, source) => transfer::move_to(tx, batch, source, Target::Role("archive")).await,
+            (ActionName::Archive, source) => {
+                transfer::move_to(tx, batch, source, Target::Role("archive")).await
+            }
             (ActionName::Junk, source) => transfer::move_to(tx, batch, source, Target::Role("junk")).await,
             (ActionName::Trash, source) => transfer::move_to(tx, batch, source, Target::Role("trash")).await,
             (_, source) => transfer::delete(tx, batch, source, false).await,
@@ -179,7 +205,7 @@ async fn perform(tx: &mut TenantTx, request: &ActionRequest, ids: &[MessageId]) 
 pub(super) async fn act_on_messages(
     State(state): State<AppState>,
     caller: Caller,
-    Query(_): Query<NoQuery>,
+    _none: Query<NoQuery>,
     key: IdempotencyKey,
     Json(request): Json<ActionRequest>,
 ) -> Result<Response, ApiError> {
@@ -220,7 +246,13 @@ mod tests {
         assert_eq!(check(json!({ "ids": [], "action": "star" })).unwrap_err(), ["/ids"]);
         assert_eq!(check(json!({ "ids": [id], "query": "x", "action": "star" })).unwrap_err(), ["/query"]);
         assert_eq!(check(json!({ "ids": [id], "action": "move" })).unwrap_err(), ["/mailbox_id"]);
-        assert_eq!(check(json!({ "ids": [id], "action": "add_keyword", "keyword": "a b" })).unwrap_err(), ["/keyword"]);
-        assert_eq!(check(json!({ "ids": [id], "action": "star", "keyword": "a" })).unwrap_err(), ["/keyword"]);
+        assert_eq!(
+            check(json!({ "ids": [id], "action": "add_keyword", "keyword": "a b" })).unwrap_err(),
+            ["/keyword"]
+        );
+        assert_eq!(
+            check(json!({ "ids": [id], "action": "star", "keyword": "a" })).unwrap_err(),
+            ["/keyword"]
+        );
     }
 }

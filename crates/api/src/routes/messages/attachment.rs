@@ -7,7 +7,6 @@ use emailclient_core::id::MessageId;
 use http::HeaderMap;
 use serde::Deserialize;
 use utoipa::IntoParams;
-use uuid::Uuid;
 
 use super::content::{Content, blocking, serve, unchanged};
 use crate::caller::Caller;
@@ -36,7 +35,7 @@ pub(super) async fn get_attachment(
     State(state): State<AppState>,
     caller: Caller,
     Path(place): Path<Place>,
-    Query(_): Query<NoQuery>,
+    _none: Query<NoQuery>,
     conditions: Conditions,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
@@ -45,7 +44,9 @@ pub(super) async fn get_attachment(
     tx.commit().await?;
     let tag = ETag::content(&[source.hash.as_slice(), &place.n.to_be_bytes()].concat());
     let index = usize::try_from(place.n).unwrap_or(usize::MAX);
-    let found = blocking(move || mail::mime::attachment(&source.raw, index)).await?.ok_or_else(ApiError::not_found)?;
+    let found = blocking(move || mail::mime::attachment(&source.raw, index))
+        .await?
+        .ok_or_else(ApiError::not_found)?;
     if let Some(response) = unchanged(&tag, &conditions, true) {
         return Ok(response);
     }

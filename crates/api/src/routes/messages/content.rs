@@ -15,7 +15,9 @@ use crate::etag::{Conditions, ETag};
 static PARSING: Semaphore = Semaphore::const_new(4);
 
 /// Runs `work` off the threads that serve requests.
-pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ApiError> {
     let _permit = PARSING.acquire().await.map_err(ApiError::internal)?;
     tokio::task::spawn_blocking(work).await.map_err(ApiError::internal)
 }
@@ -35,8 +37,11 @@ pub(super) fn readable(id: MessageId, raw: &[u8], remote: bool) -> Readable {
 
 fn sanitized(id: MessageId, raw: &[u8], source: &str, remote: bool) -> Sanitized {
     // Listing the attachments is a second walk over the source: only for those that point at one.
-    let attachments: Vec<AttachmentMeta> =
-        if source.to_ascii_lowercase().contains("cid:") { mail::mime::parse(raw).attachments } else { Vec::new() };
+    let attachments: Vec<AttachmentMeta> = if source.to_ascii_lowercase().contains("cid:") {
+        mail::mime::parse(raw).attachments
+    } else {
+        Vec::new()
+    };
     let address = |cid: &str| {
         let found = attachments.iter().find(|a| a.content_id.as_deref() == Some(cid))?;
         Some(format!("/api/messages/{id}/attachments/{}", found.index))
@@ -121,7 +126,11 @@ pub(super) fn serve(content: Content, headers: &HeaderMap) -> Result<Response, A
     set(&mut response, header::ETAG, content.tag.as_str());
     set(&mut response, header::CACHE_CONTROL, IMMUTABLE);
     set(&mut response, header::ACCEPT_RANGES, "bytes");
-    set(&mut response, header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'; sandbox");
+    set(
+        &mut response,
+        header::CONTENT_SECURITY_POLICY,
+        "default-src 'none'; frame-ancestors 'none'; sandbox",
+    );
     Ok(response)
 }
 

@@ -7,7 +7,6 @@ use emailclient_core::message::transfer;
 use http::StatusCode;
 use serde::Deserialize;
 use utoipa::IntoParams;
-use uuid::Uuid;
 
 use super::shape::etag;
 use super::update::refusal;

@@ -60,7 +60,11 @@ mod tests {
         assert!(all.keep("b") && !all.name("b"));
         assert_eq!(all.cut(&object).unwrap(), object);
         for bad in ["c", "", "a,,b"] {
-            assert_eq!(Fields::parse(Some(bad), &["a", "b"]).unwrap_err().code(), "invalid-parameter", "{bad}");
+            assert_eq!(
+                Fields::parse(Some(bad), &["a", "b"]).unwrap_err().code(),
+                "invalid-parameter",
+                "{bad}"
+            );
         }
     }
 }

@@ -10,7 +10,6 @@ use mail::mime::text::truncate;
 use serde::Deserialize;
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
-use uuid::Uuid;
 
 use super::content::{Readable, blocking, readable, unchanged};
 use super::fields::Fields;
@@ -68,7 +67,11 @@ impl Wanted {
 }
 
 /// Reads a message in full and ends the transaction before anything is parsed.
-pub(super) async fn read(mut tx: TenantTx, id: MessageId, wanted: Wanted) -> Result<(MessageView, ETag), ApiError> {
+pub(super) async fn read(
+    mut tx: TenantTx,
+    id: MessageId,
+    wanted: Wanted,
+) -> Result<(MessageView, ETag), ApiError> {
     let message = message::get(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
     let tag = etag(&message);
     let mut view = MessageView::new(message);
@@ -81,7 +84,11 @@ pub(super) async fn read(mut tx: TenantTx, id: MessageId, wanted: Wanted) -> Res
     if let Some(source) = source {
         let html = wanted.html();
         let parse = move || {
-            if html { readable(id, &source.raw, false) } else { Readable { body: mail::mime::body(&source.raw), html: None } }
+            if html {
+                readable(id, &source.raw, false)
+            } else {
+                Readable { body: mail::mime::body(&source.raw), html: None }
+            }
         };
         fill(&mut view, blocking(parse).await?, &wanted);
     }

@@ -9,7 +9,6 @@ use http::header;
 use mail::mime::html::{POLICY_VERSION, from_text};
 use serde::{Deserialize, Deserializer};
 use utoipa::IntoParams;
-use uuid::Uuid;
 
 use super::content::{blocking, readable, set, unchanged};
 use crate::caller::Caller;
@@ -40,7 +39,9 @@ fn switch<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> 
 /// No script, no form, no frame; styles stand in the elements, and pictures come from the message unless allowed.
 fn policy(remote: bool) -> String {
     let images = if remote { "'self' data: https: http:" } else { "'self' data:" };
-    format!("default-src 'none'; style-src 'unsafe-inline'; img-src {images}; frame-ancestors 'none'; sandbox")
+    format!(
+        "default-src 'none'; style-src 'unsafe-inline'; img-src {images}; frame-ancestors 'none'; sandbox"
+    )
 }
 
 /// A message's HTML, made safe; one without HTML has its text shown as HTML.
@@ -57,7 +58,9 @@ pub(super) async fn get_message_html(
     let mut tx = caller.tx(&state).await?;
     let source = blob::of_message(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
     tx.commit().await?;
-    let tag = ETag::content(&[source.hash.as_slice(), format!("html {POLICY_VERSION} {id} {}", query.remote).as_bytes()].concat());
+    let tag = ETag::content(
+        &[source.hash.as_slice(), format!("html {POLICY_VERSION} {id} {}", query.remote).as_bytes()].concat(),
+    );
     if let Some(response) = unchanged(&tag, &conditions, false) {
         return Ok(response);
     }

@@ -54,7 +54,12 @@ impl ListQuery {
         let of = |flag: Option<bool>| flag.map_or("-", |f| if f { "1" } else { "0" });
         format!(
             "{account} {:?} {:?} {}{}{} {:?}",
-            self.mailbox_id, self.role, of(self.unread), of(self.starred), of(self.has_attachments), self.thread_id
+            self.mailbox_id,
+            self.role,
+            of(self.unread),
+            of(self.starred),
+            of(self.has_attachments),
+            self.thread_id
         )
     }
 
@@ -66,7 +71,11 @@ impl ListQuery {
         if self.role.is_some() && self.mailbox_id.is_some() {
             return Err(refuse("role", "name the mailbox by mailbox_id or by role, not by both"));
         }
-        if self.role.as_deref().is_some_and(|role| Role::parse(role).is_none_or(|known| known.as_str() != role)) {
+        if self
+            .role
+            .as_deref()
+            .is_some_and(|role| Role::parse(role).is_none_or(|known| known.as_str() != role))
+        {
             return Err(refuse("role", "one of inbox, sent, drafts, junk, trash, archive, all is expected"));
         }
         let sort = self.sort.as_deref().map_or(Some(Sort::default()), Sort::parse);
@@ -91,7 +100,8 @@ pub(super) async fn list_messages(
     let after = scope.open::<(DateTime<Utc>, Uuid)>(query.cursor.as_deref())?;
     let after = after.map(|(at, id)| Key { at, id: id.into() });
     let mut tx = caller.tx(&state).await?;
-    let names = list::scope(&mut tx, account, query.mailbox_id, query.role.as_deref(), query.thread_id).await?;
+    let names =
+        list::scope(&mut tx, account, query.mailbox_id, query.role.as_deref(), query.thread_id).await?;
     let (mailbox, page) = match names {
         Names::NotFound => return Err(ApiError::not_found()),
         Names::Empty => (None, list::Page::default()),

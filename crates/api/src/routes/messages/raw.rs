@@ -5,7 +5,6 @@ use axum::response::Response;
 use emailclient_core::blob;
 use emailclient_core::id::MessageId;
 use http::HeaderMap;
-use uuid::Uuid;
 
 use super::content::{Content, serve, unchanged};
 use crate::caller::Caller;
@@ -23,7 +22,7 @@ pub(super) async fn get_message_raw(
     State(state): State<AppState>,
     caller: Caller,
     PathId(id): PathId<MessageId>,
-    Query(_): Query<NoQuery>,
+    _none: Query<NoQuery>,
     conditions: Conditions,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {

@@ -8,7 +8,6 @@ use mail::flags::Flags;
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
-use uuid::Uuid;
 
 use crate::etag::ETag;
 
@@ -119,8 +118,26 @@ pub struct SummaryView {
 
 /// Names of the fields of [`SummaryView`], for `fields=`.
 pub const SUMMARY_FIELDS: [&str; 20] = [
-    "id", "account_id", "thread_id", "mailboxes", "message_id_header", "subject", "from", "to", "cc", "date",
-    "received_at", "size_bytes", "flags", "keywords", "unread", "starred", "answered", "draft", "has_attachments", "snippet",
+    "id",
+    "account_id",
+    "thread_id",
+    "mailboxes",
+    "message_id_header",
+    "subject",
+    "from",
+    "to",
+    "cc",
+    "date",
+    "received_at",
+    "size_bytes",
+    "flags",
+    "keywords",
+    "unread",
+    "starred",
+    "answered",
+    "draft",
+    "has_attachments",
+    "snippet",
 ];
 
 impl SummaryView {
@@ -227,8 +244,18 @@ pub struct MessageView {
 }
 
 /// Names of the fields that [`MessageView`] has beside those of lists.
-pub const ALONE_FIELDS: [&str; 10] =
-    ["bcc", "reply_to", "in_reply_to", "references", "text", "html", "truncated", "degraded", "attachments", "headers"];
+pub const ALONE_FIELDS: [&str; 10] = [
+    "bcc",
+    "reply_to",
+    "in_reply_to",
+    "references",
+    "text",
+    "html",
+    "truncated",
+    "degraded",
+    "attachments",
+    "headers",
+];
 
 impl MessageView {
     /// A message without its bodies and headers.

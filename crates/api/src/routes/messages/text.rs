@@ -7,7 +7,6 @@ use emailclient_core::blob;
 use emailclient_core::id::MessageId;
 use http::header;
 use mail::mime::html::{POLICY_VERSION, to_text_limited};
-use uuid::Uuid;
 
 use super::content::{blocking, set, unchanged};
 use crate::caller::Caller;
@@ -24,7 +23,7 @@ pub(super) async fn get_message_text(
     State(state): State<AppState>,
     caller: Caller,
     PathId(id): PathId<MessageId>,
-    Query(_): Query<NoQuery>,
+    _none: Query<NoQuery>,
     conditions: Conditions,
 ) -> Result<Response, ApiError> {
     let mut tx = caller.tx(&state).await?;
@@ -37,7 +36,11 @@ pub(super) async fn get_message_text(
     let text = blocking(move || text_of(&source.raw)).await?;
     let mut response = Response::new(Body::from(text));
     set(&mut response, header::CONTENT_TYPE, "text/plain; charset=utf-8");
-    set(&mut response, header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'; sandbox");
+    set(
+        &mut response,
+        header::CONTENT_SECURITY_POLICY,
+        "default-src 'none'; frame-ancestors 'none'; sandbox",
+    );
     set(&mut response, header::ETAG, tag.as_str());
     Ok(response)
 }

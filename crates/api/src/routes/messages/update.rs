@@ -4,14 +4,13 @@ use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use emailclient_core::db::TenantTx;
 use emailclient_core::id::{MailboxId, MessageId};
+use emailclient_core::mailbox;
 use emailclient_core::message::edit::{self, FlagEdit};
 use emailclient_core::message::transfer::{self, Target, TransferError};
 use emailclient_core::message::{self, Message};
-use emailclient_core::mailbox;
 use mail::flags::{Flags, is_valid_keyword};
 use serde::Deserialize;
 use utoipa::ToSchema;
-use uuid::Uuid;
 
 use super::get::{Wanted, read};
 use super::shape::{MessageView, etag};
@@ -72,7 +71,8 @@ impl MessagePatch {
         if !faults.is_empty() {
             return Err(ApiError::validation("see errors for the fields").with_errors(faults));
         }
-        let (keywords_add, keywords_remove) = (self.keywords_add.unwrap_or_default(), self.keywords_remove.unwrap_or_default());
+        let (keywords_add, keywords_remove) =
+            (self.keywords_add.unwrap_or_default(), self.keywords_remove.unwrap_or_default());
         Ok(FlagEdit { add, remove, keywords_add, keywords_remove })
     }
 }
@@ -120,14 +120,20 @@ pub(super) fn refusal(error: TransferError, pointer: &str) -> ApiError {
     }
 }
 
-async fn check_source(tx: &mut TenantTx, message: &Message, mailbox: Option<MailboxId>) -> Result<(), ApiError> {
+async fn check_source(
+    tx: &mut TenantTx,
+    message: &Message,
+    mailbox: Option<MailboxId>,
+) -> Result<(), ApiError> {
     let Some(id) = mailbox else { return Ok(()) };
     if message.summary.placements.iter().any(|p| p.mailbox_id == id) {
         return Ok(());
     }
     match mailbox::get(tx, id).await? {
         None => Err(ApiError::unknown_reference("/mailbox_id")),
-        Some(_) => Err(ApiError::invalid_field("/mailbox_id", "not-there", "the message is not in this mailbox")),
+        Some(_) => {
+            Err(ApiError::invalid_field("/mailbox_id", "not-there", "the message is not in this mailbox"))
+        }
     }
 }
 
@@ -141,7 +147,7 @@ pub(super) async fn update_message(
     State(state): State<AppState>,
     caller: Caller,
     PathId(id): PathId<MessageId>,
-    Query(_): Query<NoQuery>,
+    _none: Query<NoQuery>,
     conditions: Conditions,
     Json(body): Json<MessagePatch>,
 ) -> Result<Response, ApiError> {

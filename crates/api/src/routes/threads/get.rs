@@ -56,7 +56,8 @@ pub(super) async fn get_thread(
     let after = scope.open::<(DateTime<Utc>, Uuid)>(query.cursor.as_deref())?.map(|(at, id)| Key { at, id });
     let mut tx = caller.tx(&state).await?;
     let thread = thread::get(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
-    let (messages, next) = thread::messages(&mut tx, id, after, query.limit.map_or(PAGE, Limit::rows)).await?;
+    let (messages, next) =
+        thread::messages(&mut tx, id, after, query.limit.map_or(PAGE, Limit::rows)).await?;
     tx.commit().await?;
     let next_cursor = next.map(|k| scope.seal(&(k.at, k.id))).transpose()?;
     Ok(Json(ThreadAlone {

@@ -39,7 +39,8 @@ pub(super) async fn list_threads(
     let scope = Scope::new(&state, caller.tenant, "threads", &[&account.to_string()]);
     let after = scope.open::<(DateTime<Utc>, Uuid)>(query.cursor.as_deref())?.map(|(at, id)| Key { at, id });
     let mut tx = caller.tx(&state).await?;
-    let page = thread::list(&mut tx, account, after, query.limit.rows()).await?.ok_or_else(ApiError::not_found)?;
+    let page =
+        thread::list(&mut tx, account, after, query.limit.rows()).await?.ok_or_else(ApiError::not_found)?;
     tx.commit().await?;
     let next_cursor = page.next.map(|k| scope.seal(&(k.at, k.id))).transpose()?;
     let data = page.threads.into_iter().map(ThreadView::from).collect();

@@ -65,7 +65,12 @@ pub struct Step {
 /// Placements of one message hold the same bytes, so only one has to reach the target and none does when it is there
 /// already; the others are expunged.
 #[must_use]
-pub fn plan(places: &[Place], source: Option<MailboxId>, target: Option<MailboxId>, action: Action) -> Vec<Step> {
+pub fn plan(
+    places: &[Place],
+    source: Option<MailboxId>,
+    target: Option<MailboxId>,
+    action: Action,
+) -> Vec<Step> {
     let step = |kind: StepKind, place: &Place| Step { kind, placement: place.id, mailbox: place.mailbox };
     let in_target = |place: &Place| Some(place.mailbox) == target;
     let named: Vec<&Place> = places.iter().filter(|p| source.is_none_or(|s| p.mailbox == s)).collect();

@@ -1,0 +1,70 @@
+//! What a failure means for the account or the mailbox: its state, the cause people read, and when to try again.
+
+use std::time::Duration;
+
+use mail::backoff;
+
+use super::{SyncContext, SyncError};
+use crate::imap::ImapError;
+use crate::lease::Lease;
+use crate::sync_store::status::{self, AccountState, Cause};
+
+/// Accounts whose user has to act are looked at once a day, in case the server changed its mind.
+const IDLE_RETRY: Duration = Duration::from_secs(24 * 3600);
+
+/// Records the failure of a round. Failures of ours (database, lease, shutdown) are no state of the account.
+pub(super) async fn record(ctx: &SyncContext, lease: &Lease, error: &SyncError) -> Result<(), SyncError> {
+    let (state, cause) = match error {
+        SyncError::Imap(error) => (state_of(error), cause_of(error)),
+        SyncError::Credentials(_) => {
+            let text = "The stored password cannot be used; enter it again.".to_owned();
+            (AccountState::NeedsReauth, Cause { code: "credentials-unusable", text, upstream: None, response_code: None })
+        }
+        _ => return Ok(()),
+    };
+    let mut tx = lease.begin(&ctx.db).await?;
+    let failures = status::count_failure(&mut tx, lease.account).await?;
+    let unit = ctx.clock.unit();
+    let retry_in = match (state, error) {
+        (AccountState::NeedsReauth, _) => backoff::auth(failures, unit).unwrap_or(IDLE_RETRY),
+        (AccountState::Throttled, SyncError::Imap(ImapError::Throttled { retry_after, .. })) => {
+            backoff::throttle(failures, *retry_after, unit)
+        }
+        _ => backoff::network(failures, unit),
+    };
+    status::set_account(&mut tx, lease.account, state, Some(&cause), Some(retry_in)).await?;
+    tx.commit().await?;
+    tracing::info!(account_id = %lease.account, state = state.as_str(), code = cause.code, retry_s = retry_in.as_secs(), "round failed");
+    Ok(())
+}
+
+fn state_of(error: &ImapError) -> AccountState {
+    match error {
+        ImapError::AuthRejected { .. } => AccountState::NeedsReauth,
+        ImapError::Throttled { .. } => AccountState::Throttled,
+        _ => AccountState::Unreachable,
+    }
+}
+
+/// The sentence people read about an error of the server; its own words are beside it.
+pub(super) fn cause_of(error: &ImapError) -> Cause {
+    let (code, text) = match error {
+        ImapError::Unreachable(_) => ("upstream-unreachable", "The mail server cannot be reached."),
+        ImapError::Timeout => ("upstream-timeout", "The mail server does not answer in time."),
+        ImapError::Closed { .. } => ("upstream-closed", "The mail server ended the connection."),
+        ImapError::NotAllowed(_) => ("host-not-allowed", "Connecting to this mail server in this way is not permitted."),
+        ImapError::Throttled { .. } => ("upstream-throttled", "The mail server asks for patience."),
+        ImapError::AuthRejected { .. } => ("upstream-auth-failed", "The mail server does not accept the credentials."),
+        ImapError::NoSuchMailbox(_) => ("no-such-mailbox", "The mail server has no such mailbox."),
+        ImapError::Refused { .. } => ("upstream-refused", "The mail server refused a command."),
+        ImapError::Protocol(_) => ("upstream-protocol", "The mail server's answer could not be understood."),
+    };
+    let (upstream, response_code) = match error {
+        ImapError::Unreachable(text) | ImapError::NoSuchMailbox(text) | ImapError::Protocol(text) => (Some(text.clone()), None),
+        ImapError::Throttled { text, .. } | ImapError::AuthRejected { text } => (Some(text.clone()), None),
+        ImapError::Refused { code, text } => (Some(text.clone()), code.clone()),
+        ImapError::Closed { bye } => (bye.clone(), None),
+        ImapError::NotAllowed(_) | ImapError::Timeout => (None, None),
+    };
+    Cause { code, text: text.to_owned(), upstream, response_code }
+}

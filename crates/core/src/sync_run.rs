@@ -1,0 +1,129 @@
+//! Rounds of synchronisation as clients see them: asked for here, carried out under `sync_store`.
+//!
+//! At most one round of an account waits and one runs. A request while one runs waits behind it, so that everything on
+//! the server before the request is covered by the round it is answered with.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use sqlx::Row as _;
+use sqlx::postgres::PgRow;
+
+use crate::db::{DbError, TenantTx};
+use crate::id::{AccountId, RunId};
+use crate::job::{Job, enqueue, priority};
+
+/// One round.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    /// Its id.
+    pub id: RunId,
+    /// `queued`, `running`, `done` or `failed`.
+    pub state: String,
+    /// When it began.
+    pub started_at: Option<DateTime<Utc>>,
+    /// When it ended.
+    pub finished_at: Option<DateTime<Utc>>,
+}
+
+fn from_row(row: &PgRow) -> Run {
+    Run {
+        id: RunId(row.get("id")),
+        state: row.get("state"),
+        started_at: row.get("started_at"),
+        finished_at: row.get("finished_at"),
+    }
+}
+
+/// Asks for a round of an account that exists: the one that waits already, or a new one. A user waits for it.
+///
+/// # Errors
+/// [`DbError::MissingReference`] when the account does not exist.
+pub async fn request(tx: &mut TenantTx, account: AccountId) -> Result<Run, DbError> {
+    // The update changes nothing; it makes the statement return the waiting row, and locks it against being started.
+    let row = sqlx::query(
+        "INSERT INTO sync_runs (tenant_id, id, account_id, state) VALUES ($1, $2, $3, 'queued')
+         ON CONFLICT (tenant_id, account_id) WHERE state = 'queued' DO UPDATE SET state = 'queued'
+         RETURNING id, state, started_at, finished_at",
+    )
+    .bind(tx.tenant())
+    .bind(RunId::new())
+    .bind(account)
+    .fetch_one(tx.conn())
+    .await?;
+    enqueue(tx, &Job::SyncAccount { account_id: account }, Duration::ZERO, priority::USER).await?;
+    Ok(from_row(&row))
+}
+
+/// The round that was asked for last.
+pub async fn latest(tx: &mut TenantTx, account: AccountId) -> Result<Option<Run>, DbError> {
+    let row = sqlx::query(
+        "SELECT id, state, started_at, finished_at FROM sync_runs WHERE tenant_id = $1 AND account_id = $2
+         ORDER BY requested_at DESC, id DESC LIMIT 1",
+    )
+    .bind(tx.tenant())
+    .bind(account)
+    .fetch_optional(tx.conn())
+    .await?;
+    Ok(row.as_ref().map(from_row))
+}
+
+/// How far one mailbox is. Placements are counted.
+#[derive(Debug, Clone)]
+pub struct MailboxProgress {
+    /// Its id.
+    pub id: crate::id::MailboxId,
+    /// Last part of its path.
+    pub name: String,
+    /// Its special use, if it has one.
+    pub role: Option<String>,
+    /// `new`, `backfill`, `synced` or `failed`.
+    pub state: String,
+    /// Placements that are here.
+    pub synced: i64,
+    /// Placements on the server, as last seen.
+    pub total: i64,
+    /// When it was last read to the end.
+    pub last_synced_at: Option<DateTime<Utc>>,
+    /// Why it cannot be read: code, words, since when.
+    pub cause: Option<(String, String, Option<DateTime<Utc>>)>,
+}
+
+/// How far the selectable mailboxes of an account are.
+pub async fn progress(tx: &mut TenantTx, account: AccountId) -> Result<Vec<MailboxProgress>, DbError> {
+    let rows = sqlx::query(
+        "SELECT id, name, role, state, total::bigint AS synced, last_synced_at, cause_code, cause_text, cause_since,
+                CASE WHEN state = 'synced' THEN total::bigint ELSE greatest(total::bigint, exists_seen) END AS total
+         FROM mailboxes WHERE tenant_id = $1 AND account_id = $2 AND selectable ORDER BY path, id",
+    )
+    .bind(tx.tenant())
+    .bind(account)
+    .fetch_all(tx.conn())
+    .await?;
+    let cause = |r: &PgRow| {
+        let code: Option<String> = r.get("cause_code");
+        code.map(|c| (c, r.get::<Option<String>, _>("cause_text").unwrap_or_default(), r.get("cause_since")))
+    };
+    Ok(rows
+        .iter()
+        .map(|r| MailboxProgress {
+            id: crate::id::MailboxId(r.get("id")),
+            name: r.get("name"),
+            role: r.get("role"),
+            state: r.get("state"),
+            synced: r.get("synced"),
+            total: r.get("total"),
+            last_synced_at: r.get("last_synced_at"),
+            cause: cause(r),
+        })
+        .collect())
+}
+
+/// When the account's next round is due.
+pub async fn next_due(tx: &mut TenantTx, account: AccountId) -> Result<Option<DateTime<Utc>>, DbError> {
+    Ok(sqlx::query_scalar("SELECT next_due_at FROM account_leases WHERE tenant_id = $1 AND account_id = $2")
+        .bind(tx.tenant())
+        .bind(account)
+        .fetch_optional(tx.conn())
+        .await?)
+}

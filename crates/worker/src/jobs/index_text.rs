@@ -1,0 +1,31 @@
+//! Makes the text of synchronised messages searchable, newest first, in batches that each commit.
+
+use std::time::Duration;
+
+use emailclient_core::id::{AccountId, TenantId};
+use emailclient_core::search::index;
+
+use crate::environment::Environment;
+use crate::error::JobError;
+
+/// Messages a batch: bounds memory at a few times 64 messages' size, and what a crash repeats.
+const BATCH: usize = 64;
+/// After this long the job makes room for others and goes on later.
+const SLICE: Duration = Duration::from_secs(20);
+
+/// Indexes until nothing is left or the slice is over.
+///
+/// # Errors
+/// When the database refuses; what was indexed before stays.
+pub async fn run(env: &Environment, tenant: TenantId, account: AccountId) -> Result<(), JobError> {
+    if !env.config.parse_index_text {
+        return Ok(());
+    }
+    let end = tokio::time::Instant::now() + SLICE;
+    while index::index_pending(&env.db, tenant, account, BATCH).await? == BATCH {
+        if env.shutdown.is_cancelled() || tokio::time::Instant::now() > end {
+            return Err(JobError::retry_after(Duration::from_millis(200), anyhow::anyhow!("more text is waiting")));
+        }
+    }
+    Ok(())
+}

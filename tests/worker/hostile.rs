@@ -1,0 +1,96 @@
+//! Mail servers and mail that would break a careless client: the process lives, other tenants are served, nothing is lost.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tests::app::{App, Tenant};
+use tests::eventually::eventually;
+use tests::{mail, scripted};
+
+/// Creates an account on an odd IMAP server, unverified, and waits until the worker has given its verdict on it.
+async fn state_of_odd_account(app: &App, tenant: &Tenant, port: u16) -> serde_json::Value {
+    let body = json!({
+        "email": format!("odd{port}@lab.test"),
+        "imap": {"host": "127.0.0.1", "port": port, "security": "none", "username": "u", "password": "p"},
+        "smtp": {"host": "127.0.0.1", "port": port, "security": "none", "username": "u", "password": "p"},
+    });
+    let account = app.post(tenant, "/api/accounts?verify=false", &body).await.expect(201);
+    let path = format!("/api/sync/status/{}", account["id"].as_str().unwrap());
+    eventually("the worker has met the odd server", Duration::from_secs(30), async || {
+        let status = app.get(tenant, &path).await.expect(200);
+        (!status["cause"].is_null()).then_some(status)
+    })
+    .await
+}
+
+/// Another tenant's account still synchronises.
+async fn others_are_served(app: &App) {
+    let tenant = app.tenant().await;
+    let user = mail::new_mailbox(app);
+    mail::fill(app, &user, "INBOX", vec![mail::message("Still here", "s@example.test", "x")]);
+    let account = mail::connect(app, &tenant, &user).await;
+    let status = mail::synchronise(app, &tenant, &account).await;
+    assert_eq!(status["progress"]["messages_synced"], 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn four_hundred_open_parentheses_endless_lines_and_gibberish_end_in_a_cause() {
+    let app = App::start_all().await;
+    let tenant = app.tenant().await;
+    let parentheses = scripted::imap(|tag, command| match command.split(' ').next().unwrap_or_default() {
+        "LIST" => [format!("* LIST {} \"/\" INBOX\r\n", "(".repeat(400)).as_bytes(), format!("{tag} OK done\r\n").as_bytes()].concat(),
+        "CAPABILITY" => format!("* CAPABILITY IMAP4rev1\r\n{tag} OK done\r\n").into_bytes(),
+        _ => format!("{tag} OK done\r\n").into_bytes(),
+    })
+    .await;
+    let gibberish = scripted::imap(|_, _| vec![0xff; 4096]).await;
+    let endless = scripted::serve(|mut stream| async move {
+        use tokio::io::AsyncWriteExt as _;
+        while stream.write_all(&[b'a'; 65536]).await.is_ok() {}
+    })
+    .await;
+    for port in [parentheses.port, gibberish.port, endless.port] {
+        let status = state_of_odd_account(&app, &tenant, port).await;
+        assert!(status["cause"]["code"].is_string() && status["cause"]["text"].is_string(), "{status}");
+        assert_ne!(status["state"], "connected");
+    }
+    others_are_served(&app).await;
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn forty_thousand_nested_messages_are_stored_raw_and_the_mailbox_goes_on() {
+    let app = App::start_all().await;
+    let tenant = app.tenant().await;
+    let user = mail::new_mailbox(&app);
+    let mut nested = b"Subject: Nested\r\nMessage-ID: <nested@example.test>\r\n".to_vec();
+    for _ in 0..40_000 {
+        nested.extend_from_slice(b"Content-Type: message/rfc822\r\n\r\n");
+    }
+    nested.extend_from_slice(b"end\r\n");
+    let divs = format!(
+        "From: a@example.test\r\nSubject: Divs\r\nMessage-ID: <divs@example.test>\r\nMIME-Version: 1.0\r\nContent-Type: text/html\r\n\r\n{}deep{}\r\n",
+        "<div>".repeat(20_000),
+        "</div>".repeat(20_000)
+    );
+    let after = mail::message("After", "after@example.test", "still read");
+    mail::fill(&app, &user, "INBOX", vec![nested.clone(), divs.into_bytes(), after]);
+    let account = mail::connect(&app, &tenant, &user).await;
+    mail::synchronise(&app, &tenant, &account).await;
+    let page = app.get(&tenant, &format!("/api/accounts/{account}/messages?role=inbox")).await.expect(200);
+    let find = |subject: &str| {
+        let all = page["data"].as_array().unwrap();
+        all.iter().find(|m| m["subject"] == subject).unwrap_or_else(|| panic!("{subject} is missing: {page}"))["id"].as_str().unwrap().to_owned()
+    };
+    let alone = app.get(&tenant, &format!("/api/messages/{}", find("Nested"))).await.expect(200);
+    assert_eq!(alone["degraded"], true);
+    let raw = app.get(&tenant, &format!("/api/messages/{}/raw", find("Nested"))).await;
+    assert_eq!(raw.bytes, nested, "nothing is lost");
+    let start = std::time::Instant::now();
+    let html = app.get(&tenant, &format!("/api/messages/{}/html", find("Divs"))).await;
+    assert_eq!(html.status, 200);
+    assert!(html.text().contains("deep"));
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    app.get(&tenant, &format!("/api/messages/{}", find("After"))).await.expect(200);
+    app.finish().await;
+}

@@ -1,0 +1,145 @@
+//! The lease table: who holds a job, who may end it, and what happens to a job whose worker died.
+
+use std::time::Duration;
+
+use emailclient_core::db::Db;
+use emailclient_core::id::{AccountId, TenantId, new_uuid};
+use emailclient_core::job::queue::{self, Claimed, Outcome};
+use emailclient_core::job::{Job, enqueue, priority};
+use sqlx::Row as _;
+use tests::app::App;
+
+const LEASE: Duration = Duration::from_secs(30);
+
+async fn add(db: &Db, tenant: TenantId, account_id: AccountId, delay: Duration, priority: i16) {
+    let mut tx = db.tenant(tenant).await.unwrap();
+    enqueue(&mut tx, &Job::IndexText { account_id }, delay, priority).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+async fn claim(db: &Db, owner: uuid::Uuid, slots: usize, lease: Duration) -> Vec<Claimed> {
+    let mut tx = db.system().await.unwrap();
+    let claimed = queue::claim(&mut tx, owner, slots, lease).await.unwrap();
+    tx.commit().await.unwrap();
+    claimed
+}
+
+async fn finish(db: &Db, owner: uuid::Uuid, job: &Claimed, outcome: Outcome) -> bool {
+    let mut tx = db.system().await.unwrap();
+    let written = queue::finish(&mut tx, owner, job, &outcome).await.unwrap();
+    tx.commit().await.unwrap();
+    written
+}
+
+async fn reap(db: &Db) -> u64 {
+    let mut tx = db.system().await.unwrap();
+    let reaped = queue::reap(&mut tx).await.unwrap();
+    tx.commit().await.unwrap();
+    reaped
+}
+
+async fn states(app: &App) -> Vec<(String, i32)> {
+    let mut conn = app.database.superuser().await;
+    let rows = sqlx::query("SELECT state, attempt FROM jobs ORDER BY id").fetch_all(&mut conn).await.unwrap();
+    rows.iter().map(|r| (r.get("state"), r.get("attempt"))).collect()
+}
+
+#[tokio::test]
+async fn a_job_asked_for_five_times_waits_once_and_runs_again_if_asked_while_running() {
+    let app = App::start().await;
+    let (tenant, account, me) = (app.tenant().await.id, AccountId::new(), new_uuid());
+    for _ in 0..5 {
+        add(&app.db, tenant, account, Duration::ZERO, priority::BACKGROUND).await;
+    }
+    let claimed = claim(&app.db, me, 10, LEASE).await;
+    assert_eq!(claimed.len(), 1);
+    add(&app.db, tenant, account, Duration::ZERO, priority::USER).await;
+    assert!(claim(&app.db, me, 10, LEASE).await.is_empty(), "it must not run twice at once");
+    assert!(finish(&app.db, me, &claimed[0], Outcome::Done).await);
+    let again = claim(&app.db, me, 10, LEASE).await;
+    assert_eq!(again.len(), 1, "what was asked for during the run is done after it");
+    assert!(finish(&app.db, me, &again[0], Outcome::Done).await);
+    assert!(claim(&app.db, me, 10, LEASE).await.is_empty());
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn the_urgent_is_claimed_first_and_the_future_not_at_all() {
+    let app = App::start().await;
+    let (tenant, me) = (app.tenant().await.id, new_uuid());
+    let ids: Vec<AccountId> = (0..4).map(|_| AccountId::new()).collect();
+    add(&app.db, tenant, ids[0], Duration::ZERO, priority::BACKGROUND).await;
+    add(&app.db, tenant, ids[1], Duration::ZERO, priority::USER).await;
+    add(&app.db, tenant, ids[2], Duration::ZERO, priority::ROUND).await;
+    add(&app.db, tenant, ids[3], Duration::from_secs(60), priority::USER).await;
+    let order: Vec<Job> = claim(&app.db, me, 10, LEASE).await.into_iter().map(|c| c.job).collect();
+    assert_eq!(order, [ids[1], ids[2], ids[0]].map(|account_id| Job::IndexText { account_id }));
+    for job in states(&app).await {
+        assert!(job.0 == "running" || job.0 == "ready");
+    }
+    let mut tx = app.db.system().await.unwrap();
+    queue::prune(&mut tx, Duration::ZERO).await.unwrap();
+    tx.commit().await.unwrap();
+    let mut conn = app.database.superuser().await;
+    sqlx::query("DELETE FROM jobs").execute(&mut conn).await.unwrap();
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_dead_workers_job_goes_to_another_and_the_dead_one_can_end_nothing() {
+    let app = App::start().await;
+    let (tenant, account, dead, alive) = (app.tenant().await.id, AccountId::new(), new_uuid(), new_uuid());
+    add(&app.db, tenant, account, Duration::ZERO, priority::ROUND).await;
+    let first = claim(&app.db, dead, 1, Duration::from_millis(50)).await;
+    tokio::time::sleep(Duration::from_millis(120)).await;
+    assert_eq!(reap(&app.db).await, 1);
+    let mut conn = app.database.superuser().await;
+    sqlx::query("UPDATE jobs SET run_at = now()").execute(&mut conn).await.unwrap();
+    let second = claim(&app.db, alive, 1, LEASE).await;
+    assert_eq!((second.len(), second[0].attempt), (1, 2), "the attempt of the dead worker counts");
+    assert!(!finish(&app.db, dead, &first[0], Outcome::Done).await, "a lost lease ends nothing");
+    assert!(finish(&app.db, alive, &second[0], Outcome::Done).await);
+    assert_eq!(states(&app).await, [("done".to_owned(), 2)]);
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_job_that_kills_its_workers_is_dead_after_its_attempts() {
+    let app = App::start().await;
+    let (tenant, account) = (app.tenant().await.id, AccountId::new());
+    add(&app.db, tenant, account, Duration::ZERO, priority::ROUND).await;
+    let mut conn = app.database.superuser().await;
+    sqlx::query("UPDATE jobs SET max_attempts = 2").execute(&mut conn).await.unwrap();
+    for _ in 0..2 {
+        sqlx::query("UPDATE jobs SET run_at = now()").execute(&mut conn).await.unwrap();
+        assert_eq!(claim(&app.db, new_uuid(), 1, Duration::from_millis(20)).await.len(), 1);
+        tokio::time::sleep(Duration::from_millis(60)).await;
+        assert_eq!(reap(&app.db).await, 1);
+    }
+    assert_eq!(states(&app).await, [("dead".to_owned(), 2)]);
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn two_workers_never_hold_the_same_job() {
+    let app = App::start().await;
+    let tenant = app.tenant().await.id;
+    for _ in 0..60 {
+        add(&app.db, tenant, AccountId::new(), Duration::ZERO, priority::ROUND).await;
+    }
+    let (a, b) = (new_uuid(), new_uuid());
+    let (mut seen, mut total) = (std::collections::HashSet::new(), 0);
+    loop {
+        let (x, y) = tokio::join!(claim(&app.db, a, 7, LEASE), claim(&app.db, b, 7, LEASE));
+        if x.is_empty() && y.is_empty() {
+            break;
+        }
+        for (owner, job) in x.iter().map(|j| (a, j)).chain(y.iter().map(|j| (b, j))) {
+            total += 1;
+            assert!(seen.insert(job.id), "a job was claimed twice");
+            assert!(finish(&app.db, owner, job, Outcome::Done).await);
+        }
+    }
+    assert_eq!(total, 60);
+    app.finish().await;
+}
