@@ -166,7 +166,8 @@ fn claims(headers: &HeaderMap, state: &AppState) -> Result<Claims, ApiError> {
     let (Some(value), None) = (values.next(), values.next()) else {
         return Err(ApiError::unauthenticated());
     };
-    let (scheme, token) = value.to_str().ok().and_then(|v| v.split_once(' ')).ok_or_else(ApiError::unauthenticated)?;
+    let (scheme, token) =
+        value.to_str().ok().and_then(|v| v.split_once(' ')).ok_or_else(ApiError::unauthenticated)?;
     let token = token.trim();
     if !scheme.eq_ignore_ascii_case("bearer") || token.is_empty() {
         return Err(ApiError::unauthenticated());
@@ -212,7 +213,11 @@ pub fn named_tenant(headers: &HeaderMap, state: &AppState) -> Result<Option<Stri
         (Some(_), Some(_)) => Err(ApiError::invalid_tenant("the tenant header is there twice")),
         (Some(value), None) => {
             let text = value.to_str().unwrap_or_default().trim().to_owned();
-            if is_tenant_name(&text) { Ok(Some(text)) } else { Err(ApiError::invalid_tenant("a tenant is named by its slug or id")) }
+            if is_tenant_name(&text) {
+                Ok(Some(text))
+            } else {
+                Err(ApiError::invalid_tenant("a tenant is named by its slug or id"))
+            }
         }
     }
 }

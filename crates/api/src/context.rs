@@ -70,7 +70,11 @@ impl Context {
     }
 
     pub(crate) fn of(parts: &Parts) -> Self {
-        parts.extensions.get::<Self>().cloned().unwrap_or_else(|| Self::new(String::new(), None, String::new()))
+        parts
+            .extensions
+            .get::<Self>()
+            .cloned()
+            .unwrap_or_else(|| Self::new(String::new(), None, String::new()))
     }
 }
 

@@ -96,8 +96,11 @@ mod tests {
     #[test]
     fn conditions_compare_versions() {
         let tag = ETag::version("x", 3);
-        let with = |m: Option<&str>| Conditions { if_match: m.map(|t| vec![t.to_owned()]), ..Conditions::default() };
-        assert!(with(Some("\"x.3\"")).require_match(&tag).is_ok() && with(Some("*")).require_match(&tag).is_ok());
+        let with =
+            |m: Option<&str>| Conditions { if_match: m.map(|t| vec![t.to_owned()]), ..Conditions::default() };
+        assert!(
+            with(Some("\"x.3\"")).require_match(&tag).is_ok() && with(Some("*")).require_match(&tag).is_ok()
+        );
         assert_eq!(with(Some("\"x.2\"")).check_match(&tag).unwrap_err().status(), 412);
         // A weak tag never matches where strength is asked for.
         assert_eq!(with(Some("W/\"x.3\"")).check_match(&tag).unwrap_err().status(), 412);

@@ -135,7 +135,10 @@ impl<S: Send + Sync> FromRequest<S> for Raw {
 }
 
 fn bad_parameters(faults: Vec<FieldError>) -> ApiError {
-    let detail = faults.iter().map(|f| format!("{}: {}", f.pointer.trim_start_matches('/'), f.detail)).collect::<Vec<_>>();
+    let detail = faults
+        .iter()
+        .map(|f| format!("{}: {}", f.pointer.trim_start_matches('/'), f.detail))
+        .collect::<Vec<_>>();
     ApiError::invalid_parameter(detail.join("; ")).with_errors(faults)
 }
 
@@ -145,12 +148,22 @@ fn bad_parameters(faults: Vec<FieldError>) -> ApiError {
 /// 400 `invalid-parameter`.
 pub fn from_query<T: DeserializeOwned>(query: &str) -> Result<T, ApiError> {
     let mut map = Map::new();
-    for (name, text) in form_pairs(query).map_err(|e| ApiError::invalid_parameter(format!("the query is not valid: {e}")))? {
+    for (name, text) in
+        form_pairs(query).map_err(|e| ApiError::invalid_parameter(format!("the query is not valid: {e}")))?
+    {
         if text.contains('\0') || name.contains('\0') {
-            return Err(bad_parameters(vec![FieldError::new(format!("/{}", name.replace('\0', "")), "nul", "a NUL is not allowed")]));
+            return Err(bad_parameters(vec![FieldError::new(
+                format!("/{}", name.replace('\0', "")),
+                "nul",
+                "a NUL is not allowed",
+            )]));
         }
         if map.contains_key(&name) {
-            return Err(bad_parameters(vec![FieldError::new(format!("/{name}"), "twice", "the parameter is there twice")]));
+            return Err(bad_parameters(vec![FieldError::new(
+                format!("/{name}"),
+                "twice",
+                "the parameter is there twice",
+            )]));
         }
         map.insert(name, Value::String(text));
     }
@@ -230,7 +243,10 @@ mod tests {
 
     #[test]
     fn query_text_is_decoded_once_and_strictly() {
-        assert_eq!(form_pairs("a=b%20c+d&&e=%C3%A9&f").unwrap(), [("a", "b c d"), ("e", "é"), ("f", "")].map(|(a, b)| (a.to_owned(), b.to_owned())));
+        assert_eq!(
+            form_pairs("a=b%20c+d&&e=%C3%A9&f").unwrap(),
+            [("a", "b c d"), ("e", "é"), ("f", "")].map(|(a, b)| (a.to_owned(), b.to_owned()))
+        );
         for bad in ["a=%", "a=%4", "a=%zz", "a=%ff"] {
             assert!(form_pairs(bad).is_err(), "{bad}");
         }

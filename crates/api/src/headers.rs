@@ -90,7 +90,8 @@ fn as_problem(context: &Context, mut response: Response) -> Response {
         *response.body_mut() = Body::from(body);
         return response;
     }
-    let written = response.headers().get(header::CONTENT_TYPE).is_some_and(|t| t == "application/problem+json");
+    let written =
+        response.headers().get(header::CONTENT_TYPE).is_some_and(|t| t == "application/problem+json");
     if !refused || written || (health && status == StatusCode::SERVICE_UNAVAILABLE) {
         return response;
     }
@@ -105,7 +106,9 @@ fn as_problem(context: &Context, mut response: Response) -> Response {
 
 /// A client's id is kept when it is short and plain, so that it can stand in logs.
 fn request_id(headers: &HeaderMap) -> String {
-    let plain = |t: &&str| (1..=128).contains(&t.len()) && t.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b));
+    let plain = |t: &&str| {
+        (1..=128).contains(&t.len()) && t.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b))
+    };
     let sent = headers.get(REQUEST_ID).and_then(|v| v.to_str().ok()).filter(plain);
     sent.map_or_else(|| new_uuid().to_string(), str::to_owned)
 }
@@ -147,7 +150,8 @@ fn client_address(headers: &HeaderMap, peer: Option<IpAddr>, trusted: &[String])
 /// Whether an address or network in CIDR notation contains `ip`.
 fn covers(entry: &str, ip: IpAddr) -> bool {
     let (net, bits) = entry.split_once('/').map_or((entry, None), |(n, b)| (n, b.parse::<u32>().ok()));
-    let prefix = |value: u128, width: u32, bits: u32| value.checked_shr(width.saturating_sub(bits)).unwrap_or(0);
+    let prefix =
+        |value: u128, width: u32, bits: u32| value.checked_shr(width.saturating_sub(bits)).unwrap_or(0);
     match (net.parse::<IpAddr>(), ip) {
         (Ok(IpAddr::V4(net)), IpAddr::V4(ip)) => {
             let bits = bits.unwrap_or(32);

@@ -169,7 +169,8 @@ fn unpack(kept: Kept) -> Result<Reply, ApiError> {
     let status = u16::try_from(kept.status).ok().and_then(|s| StatusCode::from_u16(s).ok());
     let status = status.ok_or_else(|| ApiError::internal(anyhow::anyhow!("a kept answer has no status")))?;
     let pairs = kept.headers.as_object().into_iter().flatten();
-    let mut headers: Vec<_> = pairs.filter_map(|(n, v)| Some((n.parse().ok()?, v.as_str()?.parse().ok()?))).collect();
+    let mut headers: Vec<_> =
+        pairs.filter_map(|(n, v)| Some((n.parse().ok()?, v.as_str()?.parse().ok()?))).collect();
     headers.push((REPLAYED, HeaderValue::from_static("true")));
     Ok(Reply::raw(status, headers, kept.body))
 }

@@ -53,7 +53,11 @@ impl Limit {
 impl<'de> Deserialize<'de> for Limit {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let number = u16::deserialize(deserializer)?;
-        if (1..=200).contains(&number) { Ok(Self(number)) } else { Err(serde::de::Error::custom("1 to 200 is expected")) }
+        if (1..=200).contains(&number) {
+            Ok(Self(number))
+        } else {
+            Err(serde::de::Error::custom("1 to 200 is expected"))
+        }
     }
 }
 
@@ -73,7 +77,11 @@ impl<T> Page<T> {
     ///
     /// # Errors
     /// What `cursor` fails with.
-    pub fn cut(mut rows: Vec<T>, limit: Limit, cursor: impl FnOnce(&T) -> Result<String, ApiError>) -> Result<Self, ApiError> {
+    pub fn cut(
+        mut rows: Vec<T>,
+        limit: Limit,
+        cursor: impl FnOnce(&T) -> Result<String, ApiError>,
+    ) -> Result<Self, ApiError> {
         let has_more = rows.len() > limit.rows();
         rows.truncate(limit.rows());
         let next_cursor = rows.last().filter(|_| has_more).map(cursor).transpose()?;
@@ -82,7 +90,11 @@ impl<T> Page<T> {
 
     /// The same page with every row turned into something else.
     pub fn map<U>(self, f: impl FnMut(T) -> U) -> Page<U> {
-        Page { data: self.data.into_iter().map(f).collect(), next_cursor: self.next_cursor, has_more: self.has_more }
+        Page {
+            data: self.data.into_iter().map(f).collect(),
+            next_cursor: self.next_cursor,
+            has_more: self.has_more,
+        }
     }
 }
 
@@ -145,7 +157,8 @@ mod tests {
     fn a_cursor_opens_in_its_own_list_only() {
         let key = Secret::new("k".repeat(32));
         let tenant = TenantId::new();
-        let scope = |t: TenantId, route: &str, filter: &[&str]| Scope::with_key(key.clone(), t, route, filter);
+        let scope =
+            |t: TenantId, route: &str, filter: &[&str]| Scope::with_key(key.clone(), t, route, filter);
         let own = scope(tenant, "messages", &["-date", "unread"]);
         let cursor = own.seal(&(7, "x")).unwrap();
         assert_eq!(own.open::<(u32, String)>(Some(&cursor)).unwrap(), Some((7, "x".into())));

@@ -91,7 +91,8 @@ impl Limiter {
 
     /// Takes one token from each of `buckets`, or none if one of them is empty.
     pub async fn take(&self, buckets: &[Bucket]) -> Verdict {
-        let resting = self.rest_until.lock().ok().and_then(|r| *r).is_some_and(|until| Instant::now() < until);
+        let resting =
+            self.rest_until.lock().ok().and_then(|r| *r).is_some_and(|until| Instant::now() < until);
         if !resting {
             match tokio::time::timeout(REDIS_PATIENCE, self.take_shared(buckets)).await {
                 Ok(Ok(verdict)) => return verdict,
@@ -141,7 +142,8 @@ impl Limiter {
                 })
             })
             .collect();
-        let wait = |b: &Bucket, level: f64| b.window.mul_f64(((1.0 - level) / f64::from(b.quota.max(1))).max(0.0));
+        let wait =
+            |b: &Bucket, level: f64| b.window.mul_f64(((1.0 - level) / f64::from(b.quota.max(1))).max(0.0));
         let retry_after = buckets.iter().zip(&levels).map(|(b, l)| wait(b, *l)).max().unwrap_or_default();
         let allowed = levels.iter().all(|l| *l >= 1.0);
         let spent = if allowed { 1.0 } else { 0.0 };
@@ -149,7 +151,11 @@ impl Limiter {
         for (bucket, level) in buckets.iter().zip(levels) {
             let tokens = level - spent;
             local.insert(bucket.key.clone(), Local { tokens, at: now, window: bucket.window });
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a level lies between 0 and a u32")]
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "a level lies between 0 and a u32"
+            )]
             remaining.push(tokens.max(0.0) as u64);
         }
         Verdict { allowed, retry_after, remaining }

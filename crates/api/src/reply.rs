@@ -57,7 +57,13 @@ impl Reply {
     /// 204.
     #[must_use]
     pub fn no_content() -> Self {
-        Self { status: StatusCode::NO_CONTENT, headers: Vec::new(), body: Vec::new() }
+        Self::empty(StatusCode::NO_CONTENT)
+    }
+
+    /// A status alone.
+    #[must_use]
+    pub fn empty(status: StatusCode) -> Self {
+        Self { status, headers: Vec::new(), body: Vec::new() }
     }
 
     /// With one header more; a value that no header can hold is left out.

@@ -21,12 +21,15 @@ use crate::state::AppState;
 
 /// The service for one process.
 pub fn build(state: AppState) -> Router {
-    let (api, description) = OpenApiRouter::with_openapi(Description::openapi()).merge(routes::all()).split_for_parts();
+    let (api, description) =
+        OpenApiRouter::with_openapi(Description::openapi()).merge(routes::all()).split_for_parts();
     let explorer = Router::<AppState>::new()
         .merge(SwaggerUi::new("/docs").url("/openapi.json", description))
         .layer(from_fn(async |request: axum::extract::Request, next: axum::middleware::Next| {
             let mut response = next.run(request).await;
-            response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(EXPLORER_POLICY));
+            response
+                .headers_mut()
+                .insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(EXPLORER_POLICY));
             response
         }));
     let mut router = api
@@ -42,7 +45,10 @@ pub fn build(state: AppState) -> Router {
 }
 
 fn panicked(cause: Box<dyn Any + Send>) -> Response {
-    let text = cause.downcast_ref::<&str>().map(|t| (*t).to_owned()).or_else(|| cause.downcast_ref::<String>().cloned());
+    let text = cause
+        .downcast_ref::<&str>()
+        .map(|t| (*t).to_owned())
+        .or_else(|| cause.downcast_ref::<String>().cloned());
     ApiError::internal(anyhow::anyhow!("a handler panicked: {}", text.unwrap_or_default())).into_response()
 }
 
@@ -52,9 +58,25 @@ fn cors(state: &AppState) -> Option<CorsLayer> {
         return None;
     }
     let tenant: Option<HeaderName> = state.config.tenant_id_header.parse().ok();
-    let fixed = ["authorization", "content-type", "accept", "idempotency-key", "if-match", "if-none-match", "x-request-id"];
+    let fixed = [
+        "authorization",
+        "content-type",
+        "accept",
+        "idempotency-key",
+        "if-match",
+        "if-none-match",
+        "x-request-id",
+    ];
     let allowed = fixed.into_iter().map(HeaderName::from_static).chain(tenant);
-    let exposed = ["etag", "location", "retry-after", "ratelimit", "ratelimit-policy", "x-request-id", "idempotency-replayed"];
+    let exposed = [
+        "etag",
+        "location",
+        "retry-after",
+        "ratelimit",
+        "ratelimit-policy",
+        "x-request-id",
+        "idempotency-replayed",
+    ];
     Some(
         CorsLayer::new()
             .allow_origin(AllowOrigin::list(origins))

@@ -1,6 +1,13 @@
 //! All routes, one module a domain. The next domain: a module with a `routes()`, and a line in [`all`].
 
+mod accounts;
+mod auth;
 mod health;
+mod mailboxes;
+mod messages;
+mod search;
+mod sync;
+mod threads;
 
 use utoipa_axum::router::OpenApiRouter;
 
@@ -8,5 +15,13 @@ use crate::state::AppState;
 
 /// The routes of all domains.
 pub fn all() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().merge(health::routes())
+    OpenApiRouter::new()
+        .merge(health::routes())
+        .merge(auth::routes())
+        .merge(accounts::routes())
+        .merge(sync::routes())
+        .merge(mailboxes::routes())
+        .merge(messages::routes())
+        .merge(threads::routes())
+        .merge(search::routes())
 }

@@ -150,7 +150,8 @@ pub fn email_key(email: &str) -> String {
     email.trim().to_lowercase()
 }
 
-const SELECT: &str = "SELECT id, email, name, state, cause_code, cause_text, cause_upstream, cause_since, cause_next_try_at,
+const SELECT: &str =
+    "SELECT id, email, name, state, cause_code, cause_text, cause_upstream, cause_since, cause_next_try_at,
     imap_host, imap_port, imap_security, imap_username, imap_password IS NOT NULL AS imap_has_password,
     smtp_host, smtp_port, smtp_security, smtp_username, smtp_password IS NOT NULL AS smtp_has_password,
     identities, version, last_synced_at, created_at, updated_at FROM accounts";
@@ -207,7 +208,9 @@ pub async fn get_for_update(tx: &mut TenantTx, id: AccountId) -> Result<Option<A
 
 /// Accounts in the order they were connected, those after `after`.
 pub async fn list(tx: &mut TenantTx, after: Option<AccountId>, limit: i64) -> Result<Vec<Account>, DbError> {
-    let sql = sqlx::AssertSqlSafe(format!("{SELECT} WHERE tenant_id = $1 AND ($2::uuid IS NULL OR id > $2) ORDER BY id LIMIT $3"));
+    let sql = sqlx::AssertSqlSafe(format!(
+        "{SELECT} WHERE tenant_id = $1 AND ($2::uuid IS NULL OR id > $2) ORDER BY id LIMIT $3"
+    ));
     let rows = sqlx::query(sql).bind(tx.tenant()).bind(after).bind(limit).fetch_all(tx.conn()).await?;
     Ok(rows.iter().map(from_row).collect())
 }
@@ -215,14 +218,23 @@ pub async fn list(tx: &mut TenantTx, after: Option<AccountId>, limit: i64) -> Re
 /// Whether the address is connected already, by another account than `except`.
 pub async fn exists(tx: &mut TenantTx, email: &str, except: Option<AccountId>) -> Result<bool, DbError> {
     let sql = "SELECT EXISTS (SELECT 1 FROM accounts WHERE tenant_id = $1 AND email_key = $2 AND ($3::uuid IS NULL OR id <> $3))";
-    Ok(sqlx::query_scalar(sql).bind(tx.tenant()).bind(email_key(email)).bind(except).fetch_one(tx.conn()).await?)
+    Ok(sqlx::query_scalar(sql)
+        .bind(tx.tenant())
+        .bind(email_key(email))
+        .bind(except)
+        .fetch_one(tx.conn())
+        .await?)
 }
 
 /// Servers and passwords of an account, opened.
 ///
 /// # Errors
 /// [`AccountError::Seal`] when a password was sealed under a key that is gone, or was tampered with.
-pub async fn credentials(tx: &mut TenantTx, keyring: &Keyring, id: AccountId) -> Result<Option<Credentials>, AccountError> {
+pub async fn credentials(
+    tx: &mut TenantTx,
+    keyring: &Keyring,
+    id: AccountId,
+) -> Result<Option<Credentials>, AccountError> {
     let Some(account) = get(tx, id).await? else { return Ok(None) };
     let row = sqlx::query(
         "SELECT imap_password, imap_password_key, smtp_password, smtp_password_key FROM accounts WHERE tenant_id = $1 AND id = $2",
@@ -235,7 +247,9 @@ pub async fn credentials(tx: &mut TenantTx, keyring: &Keyring, id: AccountId) ->
     let tenant = tx.tenant();
     let open = |field: &'static str, key: &str| -> Result<Secret, SealError> {
         match (row.get::<Option<Vec<u8>>, _>(field), row.get::<Option<String>, _>(key)) {
-            (Some(bytes), Some(key_id)) => keyring.open(Place { tenant, account: id, field }, &Sealed { key_id, bytes }),
+            (Some(bytes), Some(key_id)) => {
+                keyring.open(Place { tenant, account: id, field }, &Sealed { key_id, bytes })
+            }
             _ => Ok(Secret::default()),
         }
     };

@@ -41,13 +41,22 @@ pub async fn find(tx: &mut TenantTx, slot: &Slot<'_>) -> Result<Option<Kept>, Db
     .bind(slot.key)
     .fetch_optional(tx.conn())
     .await?;
-    Ok(row.map(|r| Kept { body_hash: r.get("body_hash"), status: r.get("status"), headers: r.get("headers"), body: r.get("body") }))
+    Ok(row.map(|r| Kept {
+        body_hash: r.get("body_hash"),
+        status: r.get("status"),
+        headers: r.get("headers"),
+        body: r.get("body"),
+    }))
 }
 
 /// Claims the key until this transaction ends. `false`: another transaction holds it.
 pub async fn lock(tx: &mut TenantTx, slot: &Slot<'_>) -> Result<bool, DbError> {
-    let name = format!("{}\0{}\0{}\0{}", tx.tenant(), slot.caller, slot.route, slot.key).replace('\0', "\u{1}");
-    Ok(sqlx::query_scalar("SELECT pg_try_advisory_xact_lock(hashtextextended($1, 7203453))").bind(name).fetch_one(tx.conn()).await?)
+    let name =
+        format!("{}\0{}\0{}\0{}", tx.tenant(), slot.caller, slot.route, slot.key).replace('\0', "\u{1}");
+    Ok(sqlx::query_scalar("SELECT pg_try_advisory_xact_lock(hashtextextended($1, 7203453))")
+        .bind(name)
+        .fetch_one(tx.conn())
+        .await?)
 }
 
 /// Keeps an answer. `false`: one is kept already, and this transaction must not commit.

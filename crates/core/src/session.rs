@@ -29,7 +29,12 @@ pub enum Refreshed {
 }
 
 /// Opens a session with its first refresh token, of which `token_hash` is kept. It ends at `expires_at`.
-pub async fn open(tx: &mut TenantTx, user: UserId, token_hash: &[u8], expires_at: DateTime<Utc>) -> Result<SessionId, DbError> {
+pub async fn open(
+    tx: &mut TenantTx,
+    user: UserId,
+    token_hash: &[u8],
+    expires_at: DateTime<Utc>,
+) -> Result<SessionId, DbError> {
     let id = SessionId::new();
     sqlx::query("INSERT INTO sessions (tenant_id, id, user_id, expires_at) VALUES ($1, $2, $3, $4)")
         .bind(tx.tenant())
@@ -99,7 +104,12 @@ pub async fn refresh(
 }
 
 /// The user of a session that is not over; nothing when the session is, or the user was switched off.
-pub async fn live(tx: &mut TenantTx, session: SessionId, user: UserId, now: DateTime<Utc>) -> Result<Option<User>, DbError> {
+pub async fn live(
+    tx: &mut TenantTx,
+    session: SessionId,
+    user: UserId,
+    now: DateTime<Utc>,
+) -> Result<Option<User>, DbError> {
     let row = sqlx::query(
         "SELECT u.id, u.email, u.name, u.role, false AS disabled FROM sessions s
          JOIN users u ON u.tenant_id = s.tenant_id AND u.id = s.user_id

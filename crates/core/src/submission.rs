@@ -24,10 +24,11 @@ use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
 pub use self::aftermath::{
-    NextProbe, SentCopy, SentCopyWork, probe_work, record_found, record_not_found, sent_copy_work, settle_sent_copy,
+    NextProbe, ProbeWork, SentCopy, SentCopyWork, mailboxes, probe_work, record_found, record_not_found, sent_copy_work, settle_sent_copy,
 };
-pub use self::attempt::{Attempt, Claim, Handover, claim, finish, mark, release_expired, renew};
+pub use self::attempt::{Attempt, Claim, Finished, Handover, LEASE, claim, finish, mark, release_expired, renew};
 pub use self::person::{CancelError, Cancelled, ResendError, cancel, resend};
+pub use self::settle::Ending;
 
 use crate::db::{DbError, TenantTx};
 use crate::event::{self, NewEvent};

@@ -80,7 +80,13 @@ impl TokenKey {
     ///
     /// # Errors
     /// [`TokenError::Invalid`] when the claims cannot be written, which does not happen.
-    pub fn sign(&self, user: UserId, tenant: TenantId, session: SessionId, now: DateTime<Utc>) -> Result<String, TokenError> {
+    pub fn sign(
+        &self,
+        user: UserId,
+        tenant: TenantId,
+        session: SessionId,
+        now: DateTime<Utc>,
+    ) -> Result<String, TokenError> {
         let at = now.timestamp();
         let claims = Claims {
             iss: ISSUER.into(),
@@ -115,7 +121,9 @@ impl TokenKey {
         // Times are judged below by our own clock.
         rules.validate_exp = false;
         rules.validate_nbf = false;
-        let claims = jsonwebtoken::decode::<Claims>(token, &self.decoding, &rules).map_err(|_| TokenError::Invalid)?.claims;
+        let claims = jsonwebtoken::decode::<Claims>(token, &self.decoding, &rules)
+            .map_err(|_| TokenError::Invalid)?
+            .claims;
         let at = now.timestamp();
         if claims.nbf > at.saturating_add(LEEWAY) {
             return Err(TokenError::Invalid);
@@ -223,7 +231,8 @@ mod tests {
         let tenant = TenantId::new();
         let (token, hash) = new_refresh(tenant);
         assert_eq!(read_refresh(token.expose()), Some((tenant, hash)));
-        for bad in ["", ".", "x.y", &format!("{}.short", tenant.0.simple()), &format!("{}z", token.expose())] {
+        for bad in ["", ".", "x.y", &format!("{}.short", tenant.0.simple()), &format!("{}z", token.expose())]
+        {
             assert!(read_refresh(bad).is_none(), "{bad}");
         }
     }

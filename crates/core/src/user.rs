@@ -80,7 +80,13 @@ pub fn email_key(email: &str) -> String {
 ///
 /// # Errors
 /// [`DbError::Duplicate`] when the address is taken in this tenant.
-pub async fn create(tx: &mut TenantTx, email: &str, name: &str, role: Role, password_hash: &str) -> Result<UserId, DbError> {
+pub async fn create(
+    tx: &mut TenantTx,
+    email: &str,
+    name: &str,
+    role: Role,
+    password_hash: &str,
+) -> Result<UserId, DbError> {
     let id = UserId::new();
     sqlx::query("INSERT INTO users (tenant_id, id, email, email_key, name, role, password_hash) VALUES ($1,$2,$3,$4,$5,$6,$7)")
         .bind(tx.tenant())
@@ -119,13 +125,14 @@ pub async fn list(tx: &mut TenantTx) -> Result<Vec<User>, DbError> {
 
 /// Replaces the password and ends all sessions of the user. `false`: there is no such user.
 pub async fn set_password(tx: &mut TenantTx, email: &str, password_hash: &str) -> Result<bool, DbError> {
-    let id: Option<UserId> =
-        sqlx::query_scalar("UPDATE users SET password_hash = $3 WHERE tenant_id = $1 AND email_key = $2 RETURNING id")
-            .bind(tx.tenant())
-            .bind(email_key(email))
-            .bind(password_hash)
-            .fetch_optional(tx.conn())
-            .await?;
+    let id: Option<UserId> = sqlx::query_scalar(
+        "UPDATE users SET password_hash = $3 WHERE tenant_id = $1 AND email_key = $2 RETURNING id",
+    )
+    .bind(tx.tenant())
+    .bind(email_key(email))
+    .bind(password_hash)
+    .fetch_optional(tx.conn())
+    .await?;
     if let Some(id) = id {
         crate::session::revoke_all(tx, id, "password changed").await?;
     }

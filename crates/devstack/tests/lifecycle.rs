@@ -38,7 +38,17 @@ fn name(pid: u32) -> String {
     fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned()
 }
 
-fn up(arguments: &[&str]) -> (Child, Endpoints) {
+/// A child that a failing test does not leave behind.
+struct Held(Child);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn up(arguments: &[&str]) -> (Held, Endpoints) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_devstack"))
         .args(["up", "--no-fsync"])
         .args(arguments)
@@ -49,7 +59,7 @@ fn up(arguments: &[&str]) -> (Child, Endpoints) {
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     let endpoints = serde_json::from_str(&line).unwrap();
-    (child, endpoints)
+    (Held(child), endpoints)
 }
 
 fn assert_all_gone(pids: &[u32], endpoints: &Endpoints) {
@@ -65,48 +75,54 @@ fn assert_all_gone(pids: &[u32], endpoints: &Endpoints) {
     }
 }
 
-/// Every server and the workers that some of them fork.
-fn assert_complete(pids: &[u32]) {
-    let names: Vec<String> = pids.iter().map(|p| name(*p)).collect();
-    for server in ["postgres", "redis-server", "dovecot", "master", "qmgr", "imap-login"] {
-        assert!(names.iter().any(|n| n == server), "no {server} among {names:?}");
+/// All processes below `root`, once each of `names` is among them: servers go on forking after they answer.
+fn complete(root: u32, names: &[&str]) -> Vec<u32> {
+    let until = Instant::now() + Duration::from_secs(20);
+    loop {
+        let pids = descendants(root);
+        let found: Vec<String> = pids.iter().map(|p| name(*p)).collect();
+        if names.iter().all(|wanted| found.iter().any(|n| n == wanted)) {
+            return pids;
+        }
+        assert!(Instant::now() < until, "not all of {names:?} among {found:?}");
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
+
+const SERVERS: [&str; 6] = ["postgres", "redis-server", "dovecot", "master", "qmgr", "imap-login"];
 
 #[test]
 fn a_killed_supervisor_leaves_no_process_and_no_folder_behind() {
     let (mut supervisor, endpoints) = up(&[]);
-    let pids = descendants(supervisor.id());
-    assert_complete(&pids);
-    supervisor.kill().unwrap();
-    supervisor.wait().unwrap();
+    let pids = complete(supervisor.0.id(), &SERVERS);
+    supervisor.0.kill().unwrap();
+    supervisor.0.wait().unwrap();
     assert_all_gone(&pids, &endpoints);
 }
 
 #[test]
 fn a_supervisor_bound_to_its_reader_ends_when_the_pipe_closes() {
     let (mut supervisor, endpoints) = up(&["--until-eof"]);
-    let pids = descendants(supervisor.id());
-    assert_complete(&pids);
-    drop(supervisor.stdin.take());
-    assert!(supervisor.wait().unwrap().success());
+    let pids = complete(supervisor.0.id(), &SERVERS);
+    drop(supervisor.0.stdin.take());
+    assert!(supervisor.0.wait().unwrap().success());
     assert_all_gone(&pids, &endpoints);
 }
 
 #[test]
 fn a_terminated_run_ends_its_command_and_its_servers() {
-    let mut run = Command::new(env!("CARGO_BIN_EXE_devstack"))
+    let run = Command::new(env!("CARGO_BIN_EXE_devstack"))
         .args(["run", "--no-fsync", "--", "sh", "-c", "echo \"$DEVSTACK\"; exec sleep 1000"])
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
+    let mut run = Held(run);
     let mut line = String::new();
-    BufReader::new(run.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    BufReader::new(run.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
     let endpoints: Endpoints = serde_json::from_str(&line).unwrap();
-    let pids = descendants(run.id());
-    assert!(pids.iter().any(|p| name(*p) == "sleep"));
-    devstack::signal("TERM", run.id()).unwrap();
-    run.wait().unwrap();
+    let pids = complete(run.0.id(), &["sleep", "postgres"]);
+    devstack::signal("TERM", run.0.id()).unwrap();
+    run.0.wait().unwrap();
     assert_all_gone(&pids, &endpoints);
 }
 

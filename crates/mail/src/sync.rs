@@ -43,6 +43,7 @@
 //! | expunge and arrival leave EXISTS equal | arrivals are counted on our side | `an_expunge_hidden_by_an_arrival_is_found` |
 //! | VANISHED of unknown UIDs, of huge ranges | only what we hold; many need a listing | `a_huge_vanished_range_needs_a_listing` |
 //! | truncated or omitted SEARCH | many removals need a second, different query | `a_truncated_search_deletes_nothing` |
+//! | new mail missing in a truncated SEARCH | the head waits for a second listing | `the_head_does_not_move_over_mail_a_truncated_search_left_out` |
 //! | two listings that contradict EXISTS | nothing is removed, the mailbox stays unsettled | `listings_that_contradict_exists_remove_nothing` |
 //! | read-only mailbox | edits wait | `a_read_only_mailbox_is_sent_nothing` |
 //! | keyword not permitted | the edit is taken back | `a_keyword_the_server_cannot_keep_is_reverted` |

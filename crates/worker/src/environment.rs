@@ -7,6 +7,8 @@ use emailclient_core::config::Config;
 use emailclient_core::db::Db;
 use emailclient_core::dial::{Outbound, OutboundPolicy};
 use emailclient_core::id::new_uuid;
+use emailclient_core::imap::MemoryBudget;
+use emailclient_core::imap::execute::{MEMORY_BYTES, SyncContext};
 use emailclient_core::seal::Keyring;
 use emailclient_core::tls::TlsConfig;
 use tokio_util::sync::CancellationToken;
@@ -31,6 +33,8 @@ pub struct Environment {
     pub worker_id: Uuid,
     /// Fires when the process is to stop.
     pub shutdown: CancellationToken,
+    /// The same for rounds of synchronisation, with the memory they share.
+    pub sync: SyncContext,
 }
 
 impl Environment {
@@ -39,7 +43,7 @@ impl Environment {
     /// # Errors
     /// When an address, a key, the outbound list or a certificate file cannot be read.
     pub fn new(config: Config, shutdown: CancellationToken) -> anyhow::Result<Self> {
-        Ok(Self {
+        let sync = SyncContext {
             db: Db::new(&config)?,
             clock: Arc::new(SystemClock),
             keyring: Arc::new(Keyring::new(&config.encryption_key, &config.encryption_keys_old)?),
@@ -47,7 +51,19 @@ impl Environment {
             tls: TlsConfig::new(config.tls_extra_ca_file.as_deref())?,
             config: Arc::new(config),
             worker_id: new_uuid(),
+            memory: MemoryBudget::new(MEMORY_BYTES),
+            shutdown: shutdown.clone(),
+        };
+        Ok(Self {
+            db: sync.db.clone(),
+            config: sync.config.clone(),
+            clock: sync.clock.clone(),
+            keyring: sync.keyring.clone(),
+            outbound: sync.outbound.clone(),
+            tls: sync.tls.clone(),
+            worker_id: sync.worker_id,
             shutdown,
+            sync,
         })
     }
 }

@@ -18,6 +18,8 @@ pub enum Then {
     Retry,
     /// Try again after this time.
     RetryAfter(Duration),
+    /// It was not its turn: try again after this time, and do not count the attempt.
+    Postpone(Duration),
     /// Never try again.
     Fail,
 }
@@ -30,6 +32,10 @@ impl JobError {
     /// Try again after `wait`.
     pub fn retry_after(wait: Duration, cause: impl Into<anyhow::Error>) -> Self {
         Self { cause: cause.into(), then: Then::RetryAfter(wait) }
+    }
+    /// It was not its turn yet; try again after `wait` without counting this as an attempt.
+    pub fn postpone(wait: Duration, cause: impl Into<anyhow::Error>) -> Self {
+        Self { cause: cause.into(), then: Then::Postpone(wait) }
     }
     /// Trying again would not help.
     pub fn fail(cause: impl Into<anyhow::Error>) -> Self {

@@ -402,6 +402,7 @@ fn outcome(job: &Claimed, result: &Result<(), BoxDynError>) -> Outcome {
     };
     match error.downcast_ref::<JobFailure>().map(|f| f.0.then) {
         Some(Then::Fail) => Outcome::Dead { error: text },
+        Some(Then::Postpone(after)) => Outcome::Postpone { after },
         Some(Then::RetryAfter(after)) => Outcome::Retry { after, error: text },
         Some(Then::Retry) | None => Outcome::Retry { after: backoff(), error: text },
     }
@@ -411,6 +412,7 @@ impl AckLayer {
     async fn record(&self, job: &Claimed, outcome: &Outcome) {
         match outcome {
             Outcome::Done => tracing::debug!(job = %job.id, kind = job.job.kind(), "job done"),
+            Outcome::Postpone { .. } => tracing::debug!(job = %job.id, kind = job.job.kind(), "job postponed"),
             Outcome::Retry { after, error } => {
                 tracing::warn!(job = %job.id, kind = job.job.kind(), tenant = %job.tenant, attempt = job.attempt, after_ms = after.as_millis() as u64, %error, "job will be tried again");
             }

@@ -85,19 +85,30 @@ impl ApiError {
     }
 
     fn unauthorized(code: &str, title: &str, detail: &str, challenge: &str) -> Self {
-        Self::new(StatusCode::UNAUTHORIZED, code, title, detail).with_header(header::WWW_AUTHENTICATE, challenge)
+        Self::new(StatusCode::UNAUTHORIZED, code, title, detail)
+            .with_header(header::WWW_AUTHENTICATE, challenge)
     }
 
     /// 401: nothing usable was sent.
     #[must_use]
     pub fn unauthenticated() -> Self {
-        Self::unauthorized("unauthenticated", "Authentication is required", "send Authorization: Bearer with an access token", "Bearer")
+        Self::unauthorized(
+            "unauthenticated",
+            "Authentication is required",
+            "send Authorization: Bearer with an access token",
+            "Bearer",
+        )
     }
 
     /// 401: the token is not one of ours, or its session is over.
     #[must_use]
     pub fn invalid_token() -> Self {
-        Self::unauthorized("invalid-token", "The token is not valid", "log in again", "Bearer error=\"invalid_token\"")
+        Self::unauthorized(
+            "invalid-token",
+            "The token is not valid",
+            "log in again",
+            "Bearer error=\"invalid_token\"",
+        )
     }
 
     /// 401: the token was good once.
@@ -110,13 +121,23 @@ impl ApiError {
     /// 401: no such user, or not its password; deliberately the same.
     #[must_use]
     pub fn invalid_credentials() -> Self {
-        Self::unauthorized("invalid-credentials", "The credentials are not valid", "address, password or tenant is wrong", "Bearer")
+        Self::unauthorized(
+            "invalid-credentials",
+            "The credentials are not valid",
+            "address, password or tenant is wrong",
+            "Bearer",
+        )
     }
 
     /// 403: the tenant is not the caller's, or there is none of that name; deliberately the same.
     #[must_use]
     pub fn tenant_forbidden() -> Self {
-        Self::new(StatusCode::FORBIDDEN, "tenant-forbidden", "This tenant is not yours", "the token belongs to another tenant")
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "tenant-forbidden",
+            "This tenant is not yours",
+            "the token belongs to another tenant",
+        )
     }
 
     /// 404: nobody's, or another tenant's; deliberately the same.
@@ -128,7 +149,12 @@ impl ApiError {
     /// 405; the router adds `Allow`.
     #[must_use]
     pub fn method_not_allowed() -> Self {
-        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "The method is not allowed", "see the Allow header")
+        Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method-not-allowed",
+            "The method is not allowed",
+            "see the Allow header",
+        )
     }
 
     /// 409: the first request with this key has not ended.
@@ -142,8 +168,13 @@ impl ApiError {
     /// 429 with the seconds to wait.
     #[must_use]
     pub fn rate_limited(retry_after_seconds: u64) -> Self {
-        Self::new(StatusCode::TOO_MANY_REQUESTS, "rate-limited", "Too many requests", "see the Retry-After header")
-            .with_header(header::RETRY_AFTER, &retry_after_seconds.max(1).to_string())
+        Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "rate-limited",
+            "Too many requests",
+            "see the Retry-After header",
+        )
+        .with_header(header::RETRY_AFTER, &retry_after_seconds.max(1).to_string())
     }
 
     /// 422 for one field, with the code `validation-error`.
@@ -165,7 +196,12 @@ impl ApiError {
     }
 
     pub(crate) fn bare_internal() -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "An internal error", "the log has the cause under this request's id")
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            "An internal error",
+            "the log has the cause under this request's id",
+        )
     }
 
     /// The problem for a status that the framework answered by itself.
@@ -175,12 +211,19 @@ impl ApiError {
             StatusCode::NOT_FOUND => Self::not_found(),
             StatusCode::METHOD_NOT_ALLOWED => Self::method_not_allowed(),
             StatusCode::REQUEST_TIMEOUT => Self::request_timeout("the request did not arrive in time"),
-            StatusCode::PAYLOAD_TOO_LARGE => Self::payload_too_large("the body is over the limit of this route"),
+            StatusCode::PAYLOAD_TOO_LARGE => {
+                Self::payload_too_large("the body is over the limit of this route")
+            }
             StatusCode::UNSUPPORTED_MEDIA_TYPE => Self::unsupported_media_type("this type is not read here"),
             StatusCode::UNPROCESSABLE_ENTITY => Self::validation("the input cannot be used"),
             StatusCode::SERVICE_UNAVAILABLE => Self::unavailable("try again later"),
             other if other.is_server_error() => Self::bare_internal(),
-            other => Self::new(other, "refused", other.canonical_reason().unwrap_or("Refused"), "the request was refused"),
+            other => Self::new(
+                other,
+                "refused",
+                other.canonical_reason().unwrap_or("Refused"),
+                "the request was refused",
+            ),
         }
     }
 }

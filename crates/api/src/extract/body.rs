@@ -29,7 +29,8 @@ pub enum Pace {
 /// 400 when the line breaks or the framing is wrong.
 pub async fn read(headers: &HeaderMap, body: Body, limit: usize, pace: Pace) -> Result<Bytes, ApiError> {
     let too_large = || ApiError::payload_too_large(format!("this route takes at most {limit} bytes"));
-    let announced = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());
+    let announced =
+        headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());
     if announced.is_some_and(|n| usize::try_from(n).is_ok_and(|n| n > limit)) {
         return Err(too_large());
     }

@@ -65,7 +65,8 @@ pub fn has_body(headers: &HeaderMap) -> bool {
 pub fn check_json_type(headers: &HeaderMap) -> Result<(), ApiError> {
     check_encoding(headers)?;
     let (essence, charset) = content_type(headers);
-    let json = essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"));
+    let json =
+        essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"));
     if !json {
         return Err(ApiError::unsupported_media_type("send Content-Type: application/json"));
     }
@@ -120,7 +121,9 @@ pub fn accepts(headers: &HeaderMap, kind: &str, subtype: &str) -> bool {
                 _ if t == "*" && s == "*" => 1,
                 _ => continue,
             };
-            let weight = parts.find_map(|p| p.strip_prefix("q=").or(p.strip_prefix("Q="))).and_then(|q| q.parse().ok());
+            let weight = parts
+                .find_map(|p| p.strip_prefix("q=").or(p.strip_prefix("Q=")))
+                .and_then(|q| q.parse().ok());
             if best.is_none_or(|(b, _)| specificity >= b) {
                 best = Some((specificity, weight.unwrap_or(1.0)));
             }
@@ -139,7 +142,14 @@ mod tests {
 
     #[test]
     fn the_most_specific_range_decides() {
-        for good in ["*/*", "application/json", "text/html, application/*;q=0.2", "application/json;q=0.1,*/*;q=0", "APPLICATION/JSON", ""] {
+        for good in [
+            "*/*",
+            "application/json",
+            "text/html, application/*;q=0.2",
+            "application/json;q=0.1,*/*;q=0",
+            "APPLICATION/JSON",
+            "",
+        ] {
             assert!(accepts(&with(header::ACCEPT, good), "application", "json"), "{good}");
         }
         for bad in ["text/html", "application/json;q=0, */*", "image/*", "json"] {
@@ -153,7 +163,8 @@ mod tests {
         for good in ["application/json", "application/json; charset=UTF-8", "application/merge-patch+json"] {
             assert!(check_json_type(&with(header::CONTENT_TYPE, good)).is_ok(), "{good}");
         }
-        for bad in ["text/plain", "application/json; charset=latin1", "application/x-www-form-urlencoded", ""] {
+        for bad in ["text/plain", "application/json; charset=latin1", "application/x-www-form-urlencoded", ""]
+        {
             assert_eq!(check_json_type(&with(header::CONTENT_TYPE, bad)).unwrap_err().status(), 415, "{bad}");
         }
         let mut zipped = with(header::CONTENT_TYPE, "application/json");

@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::de::{
-    DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, Error as _, Expected, MapAccess, SeqAccess, Unexpected,
-    VariantAccess, Visitor,
+    DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, Error as _, Expected, MapAccess, SeqAccess,
+    Unexpected, VariantAccess, Visitor,
 };
 use serde::forward_to_deserialize_any;
 use serde_json::{Map, Value};
@@ -19,7 +19,8 @@ use crate::error::FieldError;
 
 const MAX_PASSES: usize = 40;
 /// Fillers for a place with a fault, tried in turn: whatever text form the type asks for.
-const FILLERS: [&str; 4] = ["", "00000000-0000-0000-0000-000000000000", "2000-01-01T00:00:00Z", "a@example.org"];
+const FILLERS: [&str; 4] =
+    ["", "00000000-0000-0000-0000-000000000000", "2000-01-01T00:00:00Z", "a@example.org"];
 
 /// Escapes one token of a JSON Pointer (RFC 6901 §3).
 pub fn escape(token: &str) -> String {
@@ -58,7 +59,9 @@ impl serde::de::Error for Fault {
         let (code, kind) = match found {
             Unexpected::Unit | Unexpected::Option => ("null", "null"),
             Unexpected::Bool(_) => ("wrong-type", "a boolean"),
-            Unexpected::Unsigned(_) | Unexpected::Signed(_) | Unexpected::Float(_) => ("wrong-type", "a number"),
+            Unexpected::Unsigned(_) | Unexpected::Signed(_) | Unexpected::Float(_) => {
+                ("wrong-type", "a number")
+            }
             Unexpected::Str(_) | Unexpected::Char(_) => ("wrong-type", "a string"),
             Unexpected::Seq => ("wrong-type", "an array"),
             _ => ("wrong-type", "an object"),
@@ -203,7 +206,9 @@ impl<'de> Deserializer<'de> for De<'_> {
                 _ => Err(Fault::custom("a number is out of range")),
             },
             Some(Value::String(text)) => visitor.visit_str(text),
-            Some(Value::Array(items)) => visitor.visit_seq(Items { items: items.iter().enumerate(), pass: self.pass }),
+            Some(Value::Array(items)) => {
+                visitor.visit_seq(Items { items: items.iter().enumerate(), pass: self.pass })
+            }
             Some(Value::Object(map)) => visitor.visit_map(Entries::new(map, self.pass, None)),
         }
     }
@@ -241,7 +246,12 @@ impl<'de> Deserializer<'de> for De<'_> {
         self.deserialize_seq(visitor)
     }
 
-    fn deserialize_tuple_struct<V: Visitor<'de>>(self, _: &'static str, _: usize, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_tuple_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: usize,
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
         self.deserialize_seq(visitor)
     }
 
@@ -259,7 +269,9 @@ impl<'de> Deserializer<'de> for De<'_> {
         visitor: V,
     ) -> Result<V::Value, Fault> {
         match self.value {
-            _ if self.filler().is_some() => visitor.visit_map(Entries::new(&Map::new(), self.pass, Some(fields))),
+            _ if self.filler().is_some() => {
+                visitor.visit_map(Entries::new(&Map::new(), self.pass, Some(fields)))
+            }
             Some(Value::Object(map)) => {
                 self.fields(fields, map);
                 visitor.visit_map(Entries::new(map, self.pass, Some(fields)))
@@ -282,7 +294,11 @@ impl<'de> Deserializer<'de> for De<'_> {
         visitor.visit_enum(Variant { name, pass: self.pass })
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
         visitor.visit_newtype_struct(self)
     }
 
@@ -319,9 +335,12 @@ struct Entries<'a> {
 impl<'a> Entries<'a> {
     fn new(map: &'a Map<String, Value>, pass: &'a Pass, fields: Option<&'static [&'static str]>) -> Self {
         let known = |key: &str| fields.is_none_or(|f| f.contains(&key));
-        let mut left: Vec<_> = map.iter().filter(|(k, _)| known(k)).map(|(k, v)| (k.as_str(), Some(v))).collect();
+        let mut left: Vec<_> =
+            map.iter().filter(|(k, _)| known(k)).map(|(k, v)| (k.as_str(), Some(v))).collect();
         let at = pass.pointer();
-        let missed = |f: &&&'static str| !map.contains_key(**f) && pass.filled.contains_key(&format!("{at}/{}", escape(f)));
+        let missed = |f: &&&'static str| {
+            !map.contains_key(**f) && pass.filled.contains_key(&format!("{at}/{}", escape(f)))
+        };
         left.extend(fields.into_iter().flatten().filter(missed).map(|f| (*f, None)));
         left.reverse();
         Self { left, value: None, pass }
@@ -419,7 +438,10 @@ mod tests {
             false,
         )
         .unwrap();
-        assert_eq!((new.email.as_str(), new.imap.host.as_str(), new.imap.port, new.name), ("a", "h", 143, None));
+        assert_eq!(
+            (new.email.as_str(), new.imap.host.as_str(), new.imap.port, new.name),
+            ("a", "h", 143, None)
+        );
         assert_eq!((new.imap.security, new.id, new.owner, new.tags.len()), (Security::None, None, id, 1));
     }
 
@@ -443,7 +465,11 @@ mod tests {
     #[test]
     fn null_ranges_and_whole_bodies_of_the_wrong_kind_are_faults() {
         let got = faults(&json!({ "email": null, "imap": null, "owner": 5 }));
-        assert_eq!(got, [("/email", "null"), ("/imap", "null"), ("/owner", "wrong-type")].map(|(p, c)| (p.to_owned(), c.to_owned())));
+        assert_eq!(
+            got,
+            [("/email", "null"), ("/imap", "null"), ("/owner", "wrong-type")]
+                .map(|(p, c)| (p.to_owned(), c.to_owned()))
+        );
         assert_eq!(faults(&json!([])).first().unwrap().0, "");
         let port = json!({ "email": "", "owner": uuid::Uuid::nil(), "imap": { "host": "", "port": 70000, "security": "tls" } });
         assert_eq!(faults(&port), [("/imap/port".to_owned(), "invalid".to_owned())]);
@@ -459,7 +485,11 @@ mod tests {
         }
         let q: Q = read(&json!({ "limit": "5", "unread": "true" }), true).unwrap();
         assert_eq!((q.limit, q.unread, q.id), (Some(5), Some(true), None));
-        let bad = read::<Q>(&json!({ "limit": "-5", "unread": "yes", "id": "x", "more": "" }), true).unwrap_err();
-        assert_eq!(bad.iter().map(|f| f.pointer.as_str()).collect::<Vec<_>>(), ["/id", "/limit", "/more", "/unread"]);
+        let bad =
+            read::<Q>(&json!({ "limit": "-5", "unread": "yes", "id": "x", "more": "" }), true).unwrap_err();
+        assert_eq!(
+            bad.iter().map(|f| f.pointer.as_str()).collect::<Vec<_>>(),
+            ["/id", "/limit", "/more", "/unread"]
+        );
     }
 }

@@ -71,7 +71,9 @@ pub fn parse(bytes: &[u8]) -> Result<Value, String> {
     serde_json::from_str::<Strict>(text).map(|Strict(v)| v).map_err(|e| {
         let what = match e.classify() {
             serde_json::error::Category::Eof => "it ends too early",
-            serde_json::error::Category::Data => "a key stands twice in one object, or a number is out of range",
+            serde_json::error::Category::Data => {
+                "a key stands twice in one object, or a number is out of range"
+            }
             _ => "a syntax error or too deep nesting",
         };
         format!("{what} at line {} column {}", e.line(), e.column())
@@ -110,7 +112,15 @@ mod tests {
     #[test]
     fn doubled_keys_trailing_text_bad_utf8_and_depth_are_refused() {
         assert!(parse(br#"{"a":{"b":[1,2.5,null,"x"]}}"#).is_ok());
-        for bad in [&b"{\"a\":1,\"a\":2}"[..], b"{\"o\":{\"a\":1,\"a\":1}}", b"{} x", b"", b"{\"a\":\"\xff\"}", b"nul", b"1e999"] {
+        for bad in [
+            &b"{\"a\":1,\"a\":2}"[..],
+            b"{\"o\":{\"a\":1,\"a\":1}}",
+            b"{} x",
+            b"",
+            b"{\"a\":\"\xff\"}",
+            b"nul",
+            b"1e999",
+        ] {
             assert!(parse(bad).is_err(), "{}", String::from_utf8_lossy(bad));
         }
         assert!(parse("[".repeat(100_000).as_bytes()).is_err());

@@ -49,7 +49,8 @@ fn word(good: bool) -> &'static str {
 async fn look(state: &AppState) -> Health {
     let database = async { matches!(tokio::time::timeout(PATIENCE, state.db.ping()).await, Ok(Ok(()))) };
     let redis = async { emailclient_core::redis_pool::ping(&state.redis).await.is_ok() };
-    let schema = async { matches!(tokio::time::timeout(PATIENCE, state.db.schema_is_current()).await, Ok(Ok(true))) };
+    let schema =
+        async { matches!(tokio::time::timeout(PATIENCE, state.db.schema_is_current()).await, Ok(Ok(true))) };
     let (database, redis, migrations) = tokio::join!(database, redis, schema);
     let status = if database && redis && migrations { "ok" } else { "degraded" };
     let checks = Checks { database: word(database), redis: word(redis), migrations: word(migrations) };

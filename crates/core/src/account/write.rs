@@ -48,7 +48,12 @@ impl NewAccount {
         first.truncate(1);
         if first.is_empty() {
             let (text, html) = (String::new(), String::new());
-            first.push(Identity { email: self.email.clone(), name: self.name.clone(), signature_text: text, signature_html: html });
+            first.push(Identity {
+                email: self.email.clone(),
+                name: self.name.clone(),
+                signature_text: text,
+                signature_html: html,
+            });
         }
         first.extend(others);
         first
@@ -109,7 +114,12 @@ pub async fn create(tx: &mut TenantTx, keyring: &Keyring, new: &NewAccount) -> R
 ///
 /// # Errors
 /// As [`create`].
-pub async fn replace(tx: &mut TenantTx, keyring: &Keyring, id: AccountId, new: &NewAccount) -> Result<Option<Account>, AccountError> {
+pub async fn replace(
+    tx: &mut TenantTx,
+    keyring: &Keyring,
+    id: AccountId,
+    new: &NewAccount,
+) -> Result<Option<Account>, AccountError> {
     let done = sqlx::query(
         "UPDATE accounts SET email = $3, email_key = $4, name = $5, identities = $6,
            imap_host = $7, imap_port = $8, imap_security = $9, imap_username = $10,
@@ -149,7 +159,12 @@ pub async fn replace(tx: &mut TenantTx, keyring: &Keyring, id: AccountId, new: &
     written(tx, id, "account.updated").await.map(Some)
 }
 
-async fn keep_passwords(tx: &mut TenantTx, keyring: &Keyring, id: AccountId, new: &NewAccount) -> Result<(), AccountError> {
+async fn keep_passwords(
+    tx: &mut TenantTx,
+    keyring: &Keyring,
+    id: AccountId,
+    new: &NewAccount,
+) -> Result<(), AccountError> {
     let imap = seal(tx, keyring, id, "imap_password", new.imap.password.as_ref())?;
     let smtp = seal(tx, keyring, id, "smtp_password", new.smtp.password.as_ref())?;
     sqlx::query(
@@ -187,6 +202,7 @@ pub async fn delete(tx: &mut TenantTx, id: AccountId) -> Result<bool, DbError> {
     if done.rows_affected() == 0 {
         return Ok(false);
     }
-    event::record(tx, Some(id), &[NewEvent { kind: "account.deleted", object_id: id.0, data: json!({}) }]).await?;
+    event::record(tx, Some(id), &[NewEvent { kind: "account.deleted", object_id: id.0, data: json!({}) }])
+        .await?;
     Ok(true)
 }

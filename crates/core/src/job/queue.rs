@@ -32,6 +32,11 @@ pub struct Claimed {
 pub enum Outcome {
     /// It did what it was for.
     Done,
+    /// It was not its turn: later again, and the attempt does not count.
+    Postpone {
+        /// Wait at least this long.
+        after: Duration,
+    },
     /// Try again after this time.
     Retry {
         /// Wait at least this long.
@@ -103,6 +108,7 @@ pub async fn renew(tx: &mut SystemTx, owner: Uuid, jobs: &[JobId], lease: Durati
 pub async fn finish(tx: &mut SystemTx, owner: Uuid, job: &Claimed, outcome: &Outcome) -> Result<bool, DbError> {
     let (state, wait, error) = match outcome {
         Outcome::Done => ("done", 0.0, None),
+        Outcome::Postpone { after } => ("ready", after.as_secs_f64(), None),
         Outcome::Retry { error, .. } if job.attempt >= job.max_attempts => ("dead", 0.0, Some(error)),
         Outcome::Retry { after, error } => ("ready", after.as_secs_f64(), Some(error)),
         Outcome::Dead { error } => ("dead", 0.0, Some(error)),
@@ -110,8 +116,8 @@ pub async fn finish(tx: &mut SystemTx, owner: Uuid, job: &Claimed, outcome: &Out
     // Asked for again while it ran: ready at once, with its attempts forgotten when it had succeeded.
     let written = sqlx::query(
         "UPDATE jobs SET state = CASE WHEN rerun THEN 'ready' ELSE $4 END,
-           attempt = CASE WHEN rerun AND $4 = 'done' THEN 0 ELSE attempt END,
-           run_at = CASE WHEN rerun THEN now() WHEN $4 = 'ready' THEN now() + make_interval(secs => $5) ELSE run_at END,
+           attempt = CASE WHEN rerun AND $4 = 'done' THEN 0 WHEN $8 THEN attempt - 1 ELSE attempt END,
+           run_at = CASE WHEN rerun AND NOT $8 THEN now() WHEN $4 = 'ready' THEN now() + make_interval(secs => $5) ELSE run_at END,
            last_error = coalesce($6, last_error), rerun = false, lease_owner = NULL, lease_until = NULL,
            finished_at = CASE WHEN rerun OR $4 = 'ready' THEN NULL ELSE now() END
          WHERE tenant_id = $1 AND id = $2 AND lease_owner = $3 AND attempt = $7 AND state = 'running'",
@@ -123,6 +129,7 @@ pub async fn finish(tx: &mut SystemTx, owner: Uuid, job: &Claimed, outcome: &Out
     .bind(wait)
     .bind(error)
     .bind(job.attempt)
+    .bind(matches!(outcome, Outcome::Postpone { .. }))
     .execute(tx.conn())
     .await?;
     if written.rows_affected() == 1 {

@@ -169,6 +169,20 @@ pub async fn record_found(tx: &mut TenantTx, id: SubmissionId) -> Result<Option<
     Ok(Some(state))
 }
 
+/// The mailboxes of an account with one of `roles`, as the server names them, in the order of `roles`.
+pub async fn mailboxes(tx: &mut TenantTx, account: AccountId, roles: &[&str]) -> Result<Vec<Vec<u8>>, DbError> {
+    let names = sqlx::query_scalar(
+        "SELECT wire_name FROM mailboxes WHERE tenant_id = $1 AND account_id = $2 AND role = ANY ($3) AND selectable
+         ORDER BY array_position($3, role), id",
+    )
+    .bind(tx.tenant())
+    .bind(account)
+    .bind(roles)
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(names)
+}
+
 /// What follows a search that found nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NextProbe {

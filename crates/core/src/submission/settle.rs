@@ -69,27 +69,33 @@ impl Ending {
         }
     }
 
-    /// From what the conversation gave; `offered` are the replies to RCPT that the hand-over had recorded, `None` where it
-    /// did not come that far. `None`: stopped by ourselves, nothing is to be written.
+    /// Ended by ourselves before the message left: tried again.
     #[must_use]
-    pub fn of(result: &Result<Sent, SendError>, offered: Option<&[SmtpReply]>, recipients: usize) -> Option<Self> {
+    pub fn interrupted(recipients: usize) -> Self {
+        Self::before(&SmtpError::Unreachable("the hand-over was interrupted on our side".to_owned()), recipients)
+    }
+
+    /// From what the conversation gave; `offered` are the replies to RCPT that the hand-over had recorded, `None` where it
+    /// did not come that far.
+    #[must_use]
+    pub fn of(result: &Result<Sent, SendError>, offered: Option<&[SmtpReply]>, recipients: usize) -> Self {
         match result {
-            Ok(sent) => Some(Self::told(sent)),
-            Err(SendError::Before(error)) => Some(Self::before(error, recipients)),
-            Err(SendError::Stopped(_)) => None,
+            Ok(sent) => Self::told(sent),
+            Err(SendError::Before(error)) => Self::before(error, recipients),
+            Err(SendError::Stopped(_)) => Self::interrupted(recipients),
             Err(SendError::InDoubt(error)) => {
                 let verdict = |reply: &SmtpReply| match reply.class() {
                     // Its fate is the message's.
                     ReplyClass::Success => Verdict { state: "pending", code: None, text: Some(error.text()) },
                     _ => Verdict::of(reply),
                 };
-                Some(Self {
+                Self {
                     verdicts: offered.unwrap_or_default().iter().map(verdict).collect(),
                     in_doubt: true,
                     code: error.code().map(i32::from),
                     text: Some(error.text()),
                     queue_id: None,
-                })
+                }
             }
         }
     }
@@ -170,7 +176,7 @@ mod tests {
         let recipients = vec![reply("250 ok"), reply("550 5.1.1 no"), reply("451 later")];
         let with = |dot: &str| {
             let sent = Sent { recipients: recipients.clone(), dot: Some(reply(dot)) };
-            Ending::of(&Ok(sent), None, 3).unwrap()
+            Ending::of(&Ok(sent), None, 3)
         };
         let ending = with("250 2.0.0 Ok: queued as 4F2A9");
         assert_eq!(states(&ending), ["accepted", "refused", "deferred"]);
@@ -182,7 +188,7 @@ mod tests {
     #[test]
     fn doubt_leaves_open_only_who_was_in_the_envelope() {
         let offered = [reply("250 ok"), reply("550 no"), reply("451 later")];
-        let ending = Ending::of(&Err(SendError::InDoubt(SmtpError::Closed)), Some(&offered), 3).unwrap();
+        let ending = Ending::of(&Err(SendError::InDoubt(SmtpError::Closed)), Some(&offered), 3);
         assert_eq!(states(&ending), ["pending", "refused", "deferred"]);
         assert!(ending.in_doubt);
     }

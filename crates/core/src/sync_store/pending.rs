@@ -116,7 +116,7 @@ pub async fn confirm_flags(tx: &mut TenantTx, rows: &[EditRow], change: &StoreCh
     sqlx::query(
         "UPDATE message_mailboxes SET base_flags = (base_flags | $3) & ~$4::smallint,
            base_keywords = ARRAY(
-             SELECT DISTINCT ON (lower(k)) k FROM unnest(base_keywords || $5::text[]) AS u(k)
+             SELECT DISTINCT ON (lower(k) COLLATE \"C\") k FROM unnest(base_keywords || $5::text[]) AS u(k)
              WHERE lower(k) <> ALL ($6) ORDER BY lower(k) COLLATE \"C\", k)
          WHERE tenant_id = $1 AND id = ANY ($2)",
     )

@@ -55,7 +55,8 @@ pub struct Cause {
     pub response_code: Option<String>,
 }
 
-/// Sets the account's state; an event tells of it when it is another one than before. A paused account stays paused.
+/// Sets the account's state; an event tells of it when it is another one than before, not
+/// for the beginning and end of every round. A paused account stays paused.
 ///
 /// With `cause`, `retry_in` says when the next attempt is; the lease row is moved there too, so that nobody tries
 /// earlier unless a user asks.
@@ -77,7 +78,8 @@ pub async fn set_account(
            cause_next_try_at = now() + make_interval(secs => $7::float8)
          FROM (SELECT id, state, cause_code, cause_since FROM accounts WHERE tenant_id = $1 AND id = $2 FOR NO KEY UPDATE) o
          WHERE a.tenant_id = $1 AND a.id = o.id AND o.state <> 'paused'
-         RETURNING o.state <> a.state OR o.cause_code IS DISTINCT FROM a.cause_code",
+         RETURNING (o.state <> a.state AND NOT (o.state IN ('syncing', 'connected') AND a.state IN ('syncing', 'connected')))
+           OR o.cause_code IS DISTINCT FROM a.cause_code",
     )
     .bind(tx.tenant())
     .bind(account)

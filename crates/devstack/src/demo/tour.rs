@@ -14,7 +14,7 @@ pub(crate) fn lines(url: &str, endpoints: &Endpoints, mailboxes: &[&str; 2]) -> 
         r#"API={url}
 TOKEN=$(curl -sS "$API/auth/login" -H 'X-Tenant-ID: {TENANT}' -H 'Accept: text/plain' -d '{{"email":"{USER}","password":"{PASSWORD}"}}')
 call() {{ curl -sS -H "Authorization: Bearer $TOKEN" -H 'X-Tenant-ID: {TENANT}' -H 'Content-Type: application/json' "$@"; echo; }}
-first_id() {{ grep -o '"id":"[^"]*"' | head -n 1 | cut -d '"' -f 4; }}
+first_id() {{ local ANSWER; ANSWER=$(cat); echo "$ANSWER" >&2; echo "$ANSWER" | grep -o '"id":"[^"]*"' | head -n 1 | cut -d '"' -f 4; }}
 # Is it well? Who am I?
 curl -sS "$API/health"; echo
 call "$API/auth/me"

@@ -263,6 +263,15 @@ fn a_truncated_search_deletes_nothing() {
 }
 
 #[test]
+fn the_head_does_not_move_over_mail_a_truncated_search_left_out() {
+    let (mut model, store) = synced(Flavour::Condstore, 10);
+    model.arrive(700);
+    let mut view = model.select();
+    view.seen.listing = Some(set("1:10,600:700"));
+    assert_eq!(plan(&view, &store.view(), &Policy::default()), Plan::Read(ServerRead::List(ListBy::Fetch)));
+}
+
+#[test]
 fn two_listings_that_agree_remove_many() {
     let (mut model, mut store) = synced(Flavour::Condstore, 300);
     (1..=200).for_each(|uid| model.expunge(uid));
@@ -291,6 +300,18 @@ fn an_audit_reads_everything_even_where_the_numbers_agree() {
     let audit = Policy { depth: Depth::Audit, ..Policy::default() };
     visit(&mut model, &mut store, &audit, &[], None);
     assert_equal(&model, &store);
+}
+
+#[test]
+fn mail_announced_during_a_visit_is_looked_up() {
+    let (mut model, store) = synced(Flavour::Qresync, 10);
+    let mut view = model.select();
+    let head = Policy { depth: Depth::Head, ..Policy::default() };
+    model.arrive(1);
+    view.note_exists(11);
+    assert_eq!(plan(&view, &store.view(), &head), Plan::Read(ServerRead::List(ListBy::Search)));
+    view.mailbox.uidnext = Some(12);
+    assert!(matches!(plan(&view, &store.view(), &head), Plan::Read(ServerRead::Messages(_))));
 }
 
 #[test]

@@ -1,0 +1,30 @@
+//! Connected mail accounts.
+//!
+//! `input` is what a client may say and how it is judged, `trial` tries servers over the network (before any
+//! transaction), `view` is what comes back.
+
+mod create;
+mod delete;
+mod get;
+mod input;
+mod list;
+mod patch;
+mod replace;
+mod trial;
+mod verify;
+mod view;
+
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::state::AppState;
+
+pub use self::view::CauseView;
+
+/// The routes of this domain.
+pub fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(list::list, create::create))
+        .routes(routes!(verify::verify))
+        .routes(routes!(get::get, replace::replace, patch::patch, delete::delete))
+}

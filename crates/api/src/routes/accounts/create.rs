@@ -1,0 +1,51 @@
+//! Connecting an account.
+
+use axum::extract::State;
+use axum::response::Response;
+use emailclient_core::account::{self, NewAccount};
+use emailclient_core::secret::Secret;
+use emailclient_core::sync_run;
+
+use super::input::{AccountIn, VerifyQuery, check, check_hosts};
+use super::trial;
+use super::view::{AccountView, etag, exists};
+use crate::caller::Caller;
+use crate::error::{ApiError, Problem};
+use crate::extract::{Json, Query};
+use crate::idempotency::IdempotencyKey;
+use crate::reply::Reply;
+use crate::state::AppState;
+
+/// Connects an account and starts its first synchronisation. The credentials are tried first, unless `verify=false`.
+#[utoipa::path(post, path = "/api/accounts", tag = "accounts", security(("bearer" = [])),
+    params(("verify" = Option<bool>, Query, description = "false: save without trying the credentials")), request_body = AccountIn,
+    responses((status = 201, body = AccountView), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
+pub async fn create(
+    State(state): State<AppState>,
+    caller: Caller,
+    Query(query): Query<VerifyQuery>,
+    key: IdempotencyKey,
+    Json(body): Json<AccountIn>,
+) -> Result<Response, ApiError> {
+    let new = NewAccount::from(body);
+    key.once(&state, &caller, async {
+        check(&new, true)?;
+        let mut look = caller.tx(&state).await?;
+        if account::exists(&mut look, &new.email, None).await? {
+            return Err(exists());
+        }
+        look.commit().await?;
+        check_hosts(&state, &new, !query.wanted()).await?;
+        if query.wanted() {
+            let none = Secret::default();
+            trial::require(&state, &new, (&none, &none)).await?;
+        }
+        let mut tx = key.tx(&state, &caller).await?;
+        let account = account::create(&mut tx, &state.keyring, &new).await?;
+        sync_run::request(&mut tx, account.id).await?;
+        caller.audit(&mut tx, "account.create", &account.id.to_string()).await?;
+        let (location, tag) = (format!("/api/accounts/{}", account.id), etag(&account));
+        Ok((tx, Reply::created(&location, &AccountView::from(account))?.etag(&tag)))
+    })
+    .await
+}

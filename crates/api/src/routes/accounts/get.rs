@@ -1,0 +1,34 @@
+//! One account.
+
+use axum::extract::State;
+use emailclient_core::account;
+use emailclient_core::id::AccountId;
+use http::StatusCode;
+
+use super::view::{AccountView, etag};
+use crate::caller::Caller;
+use crate::error::{ApiError, Problem};
+use crate::etag::Conditions;
+use crate::extract::{NoQuery, PathId, Query};
+use crate::reply::Reply;
+use crate::state::AppState;
+
+/// One account, with its state and its tag.
+#[utoipa::path(get, path = "/api/accounts/{id}", tag = "accounts", security(("bearer" = [])), params(("id" = Uuid, Path)),
+    responses((status = 200, body = AccountView), (status = 304), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
+pub async fn get(
+    State(state): State<AppState>,
+    caller: Caller,
+    PathId(id): PathId<AccountId>,
+    Query(NoQuery {}): Query<NoQuery>,
+    conditions: Conditions,
+) -> Result<Reply, ApiError> {
+    let mut tx = caller.tx(&state).await?;
+    let account = account::get(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
+    tx.commit().await?;
+    let tag = etag(&account);
+    if conditions.is_current(&tag) {
+        return Ok(Reply::empty(StatusCode::NOT_MODIFIED).etag(&tag));
+    }
+    Ok(Reply::ok(&AccountView::from(account))?.etag(&tag))
+}

@@ -1,0 +1,308 @@
+//! What a client may say about an account, and whether it can be used.
+
+use emailclient_core::account::{Account, Identity, NewAccount, NewServer, Server, security_word};
+use emailclient_core::dial::DialError;
+use emailclient_core::imap::Security;
+use emailclient_core::secret::Secret;
+use mail::address;
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use crate::error::{ApiError, FieldError};
+use crate::state::AppState;
+
+const MAX_NAME: usize = 200;
+const MAX_USERNAME: usize = 512;
+const MAX_PASSWORD: usize = 1024;
+const MAX_IDENTITIES: usize = 100;
+const MAX_SIGNATURE: usize = 64 * 1024;
+
+/// `verify=false` saves without trying the credentials.
+#[derive(Debug, Deserialize)]
+pub struct VerifyQuery {
+    pub verify: Option<bool>,
+}
+
+impl VerifyQuery {
+    pub fn wanted(&self) -> bool {
+        self.verify.unwrap_or(true)
+    }
+}
+
+/// How a connection is protected.
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SecurityIn {
+    /// TLS from the first byte.
+    Tls,
+    /// STARTTLS, required.
+    Starttls,
+    /// None; only for hosts that the operator allowed.
+    None,
+}
+
+impl From<SecurityIn> for Security {
+    fn from(s: SecurityIn) -> Self {
+        match s {
+            SecurityIn::Tls => Self::Tls,
+            SecurityIn::Starttls => Self::StartTls,
+            SecurityIn::None => Self::Plain,
+        }
+    }
+}
+
+/// A mail server.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+pub struct ServerIn {
+    host: String,
+    port: u16,
+    security: SecurityIn,
+    username: String,
+    /// Needed when the account is made; later, left out, the one there is stays.
+    #[schema(value_type = Option<String>)]
+    password: Option<Secret>,
+}
+
+/// Who the account may write as.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+pub struct IdentityIn {
+    email: String,
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    signature_text: String,
+    #[serde(default)]
+    signature_html: String,
+}
+
+/// A whole account.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+pub struct AccountIn {
+    email: String,
+    name: Option<String>,
+    imap: ServerIn,
+    smtp: ServerIn,
+    identities: Option<Vec<IdentityIn>>,
+}
+
+/// Some fields of a server.
+#[derive(Debug, Deserialize, ToSchema)]
+pub struct ServerPatch {
+    host: Option<String>,
+    port: Option<u16>,
+    security: Option<SecurityIn>,
+    username: Option<String>,
+    #[schema(value_type = Option<String>)]
+    password: Option<Secret>,
+}
+
+/// Some fields of an account; what is left out stays.
+#[derive(Debug, Deserialize, ToSchema)]
+pub struct AccountPatch {
+    email: Option<String>,
+    name: Option<String>,
+    imap: Option<ServerPatch>,
+    smtp: Option<ServerPatch>,
+    identities: Option<Vec<IdentityIn>>,
+}
+
+impl From<ServerIn> for NewServer {
+    fn from(s: ServerIn) -> Self {
+        let host = s.host.trim().trim_end_matches('.').to_owned();
+        Self { host, port: s.port, security: s.security.into(), username: s.username, password: s.password }
+    }
+}
+
+impl From<IdentityIn> for Identity {
+    fn from(i: IdentityIn) -> Self {
+        let email = i.email.trim().to_owned();
+        Self { email, name: i.name, signature_text: i.signature_text, signature_html: i.signature_html }
+    }
+}
+
+impl From<AccountIn> for NewAccount {
+    fn from(a: AccountIn) -> Self {
+        Self {
+            email: a.email.trim().to_owned(),
+            name: a.name.unwrap_or_default(),
+            imap: a.imap.into(),
+            smtp: a.smtp.into(),
+            identities: a.identities.unwrap_or_default().into_iter().map(Identity::from).collect(),
+        }
+    }
+}
+
+fn merged(old: &Server, patch: Option<ServerPatch>) -> NewServer {
+    let kept = NewServer {
+        host: old.host.clone(),
+        port: old.port,
+        security: old.security,
+        username: old.username.clone(),
+        password: None,
+    };
+    let Some(p) = patch else { return kept };
+    NewServer {
+        host: p.host.map_or(kept.host, |h| h.trim().trim_end_matches('.').to_owned()),
+        port: p.port.unwrap_or(kept.port),
+        security: p.security.map_or(kept.security, Security::from),
+        username: p.username.unwrap_or(kept.username),
+        password: p.password,
+    }
+}
+
+impl AccountPatch {
+    /// `old` with these fields replaced.
+    pub fn over(self, old: &Account) -> NewAccount {
+        let identities = self.identities.map(|all| all.into_iter().map(Identity::from).collect());
+        NewAccount {
+            email: self.email.map_or_else(|| old.email.clone(), |e| e.trim().to_owned()),
+            name: self.name.unwrap_or_else(|| old.name.clone()),
+            imap: merged(&old.imap, self.imap),
+            smtp: merged(&old.smtp, self.smtp),
+            identities: identities.unwrap_or_else(|| old.identities.clone()),
+        }
+    }
+}
+
+/// Whether a connection that was proved before would now be another one.
+pub fn connection_changed(old: &Server, new: &NewServer) -> bool {
+    new.password.is_some()
+        || old.host != new.host
+        || old.port != new.port
+        || security_word(old.security) != security_word(new.security)
+        || old.username != new.username
+}
+
+/// Judges everything that needs no network.
+///
+/// # Errors
+/// 422 `invalid-address`, `invalid-header` or `validation-error`, with pointers.
+pub fn check(new: &NewAccount, password_needed: bool) -> Result<(), ApiError> {
+    check_address(&new.email, "/email")?;
+    check_name(&new.name, "/name")?;
+    let mut faults = Vec::new();
+    for (server, at) in [(&new.imap, "/imap"), (&new.smtp, "/smtp")] {
+        check_server(server, at, password_needed, &mut faults);
+    }
+    if new.identities.len() > MAX_IDENTITIES {
+        faults.push(FieldError::new(
+            "/identities",
+            "too-many",
+            format!("at most {MAX_IDENTITIES} identities"),
+        ));
+    }
+    for (n, identity) in new.identities.iter().enumerate() {
+        let at = format!("/identities/{n}");
+        check_address(&identity.email, &format!("{at}/email"))?;
+        check_name(&identity.name, &format!("{at}/name"))?;
+        for (text, field) in
+            [(&identity.signature_text, "signature_text"), (&identity.signature_html, "signature_html")]
+        {
+            if text.len() > MAX_SIGNATURE {
+                faults.push(FieldError::new(
+                    format!("{at}/{field}"),
+                    "too-long",
+                    format!("at most {MAX_SIGNATURE} bytes"),
+                ));
+            }
+        }
+    }
+    if faults.is_empty() {
+        Ok(())
+    } else {
+        Err(ApiError::validation("see errors for the fields").with_errors(faults))
+    }
+}
+
+fn check_address(text: &str, pointer: &str) -> Result<(), ApiError> {
+    address::validate(text).map_err(|e| {
+        ApiError::invalid_address(e.to_string()).with_errors([FieldError::new(
+            pointer,
+            "invalid-address",
+            e.to_string(),
+        )])
+    })
+}
+
+fn check_name(text: &str, pointer: &str) -> Result<(), ApiError> {
+    if text.chars().any(char::is_control) {
+        let detail = "a name must not contain line breaks or control characters";
+        return Err(ApiError::invalid_header(detail).with_errors([FieldError::new(
+            pointer,
+            "invalid-header",
+            detail,
+        )]));
+    }
+    if text.len() > MAX_NAME {
+        return Err(ApiError::invalid_field(pointer, "too-long", "at most 200 bytes"));
+    }
+    Ok(())
+}
+
+fn check_server(server: &NewServer, at: &str, password_needed: bool, faults: &mut Vec<FieldError>) {
+    let mut fault = |field: &str, code: &str, detail: &str| {
+        faults.push(FieldError::new(format!("{at}/{field}"), code, detail))
+    };
+    if server.username.len() > MAX_USERNAME || server.username.chars().any(char::is_control) {
+        fault("username", "invalid", "at most 512 bytes, without control characters");
+    }
+    if at == "/imap" && server.username.is_empty() {
+        fault("username", "empty", "a user name is needed");
+    }
+    match &server.password {
+        None if password_needed => fault("password", "missing", "this field is required"),
+        Some(p) if p.expose().len() > MAX_PASSWORD || p.expose().contains(['\r', '\n']) => {
+            fault("password", "invalid", "at most 1024 bytes on one line");
+        }
+        _ => {}
+    }
+}
+
+/// Judges host and port of both servers by what the names resolve to now.
+///
+/// # Errors
+/// 422 `host-not-allowed`, `port-not-allowed`, or `host-not-found` unless `later` admits that.
+pub async fn check_hosts(state: &AppState, new: &NewAccount, later: bool) -> Result<(), ApiError> {
+    let (imap, smtp) = tokio::join!(
+        check_host(state, &new.imap, "/imap", later),
+        check_host(state, &new.smtp, "/smtp", later)
+    );
+    imap.and(smtp)
+}
+
+async fn check_host(state: &AppState, server: &NewServer, at: &str, later: bool) -> Result<(), ApiError> {
+    let plain = server.security == Security::Plain;
+    let verdict = match state.outbound.check(&server.host, server.port).await {
+        Ok(()) if plain => state.outbound.allows_plain(&server.host, server.port).await,
+        Err(DialError::HostNotFound) if later && plain => {
+            Ok(state.outbound.is_allowed_explicitly(&server.host, server.port))
+        }
+        other => other.map(|()| true),
+    };
+    let refuse = |error: fn(String) -> ApiError, field: &str, detail: &str| {
+        let error = error(detail.to_owned());
+        let code = error.code().to_owned();
+        Err(error.with_errors([FieldError::new(format!("{at}/{field}"), code, detail)]))
+    };
+    match verdict {
+        Ok(true) => Ok(()),
+        Ok(false) => refuse(
+            ApiError::host_not_allowed,
+            "security",
+            "a connection without TLS is only made to hosts the operator allowed",
+        ),
+        Err(DialError::HostNotAllowed) => {
+            refuse(ApiError::host_not_allowed, "host", "this host may not be connected to")
+        }
+        Err(DialError::PortNotAllowed) => {
+            refuse(ApiError::port_not_allowed, "port", "this port may not be connected to")
+        }
+        Err(DialError::HostNotFound | DialError::Timeout | DialError::Unreachable(_)) if later => Ok(()),
+        Err(DialError::HostNotFound) => refuse(ApiError::host_not_found, "host", "the host was not found"),
+        Err(DialError::Timeout | DialError::Unreachable(_)) => refuse(
+            ApiError::upstream_unreachable,
+            "host",
+            "the name of the host could not be resolved in time",
+        ),
+    }
+}

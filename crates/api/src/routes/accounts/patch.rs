@@ -1,0 +1,29 @@
+//! Changing an account in part.
+
+use axum::extract::State;
+use emailclient_core::id::AccountId;
+
+use super::input::{AccountPatch, VerifyQuery};
+use super::replace::change;
+use super::view::AccountView;
+use crate::caller::Caller;
+use crate::error::{ApiError, Problem};
+use crate::etag::Conditions;
+use crate::extract::{Json, PathId, Query};
+use crate::reply::Reply;
+use crate::state::AppState;
+
+/// Changes the fields that are given. Changed credentials are tried first, unless `verify=false`.
+#[utoipa::path(patch, path = "/api/accounts/{id}", tag = "accounts", security(("bearer" = [])),
+    params(("id" = Uuid, Path), ("verify" = Option<bool>, Query)), request_body = AccountPatch,
+    responses((status = 200, body = AccountView), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
+pub async fn patch(
+    State(state): State<AppState>,
+    caller: Caller,
+    PathId(id): PathId<AccountId>,
+    Query(query): Query<VerifyQuery>,
+    conditions: Conditions,
+    Json(body): Json<AccountPatch>,
+) -> Result<Reply, ApiError> {
+    change(&state, &caller, (id, &conditions, query.wanted()), |old| body.over(old)).await
+}

@@ -1,0 +1,75 @@
+//! Changing an account as a whole, and what changing it in part shares with that.
+
+use axum::extract::State;
+use emailclient_core::account::{self, Account, NewAccount};
+use emailclient_core::id::AccountId;
+use emailclient_core::sync_run;
+
+use super::input::{AccountIn, VerifyQuery, check, check_hosts, connection_changed};
+use super::trial;
+use super::view::{AccountView, etag, exists};
+use crate::caller::Caller;
+use crate::error::{ApiError, Problem};
+use crate::etag::Conditions;
+use crate::extract::{Json, PathId, Query};
+use crate::reply::Reply;
+use crate::state::AppState;
+
+/// Replaces the account; a password that is left out stays. Changed credentials are tried first, unless `verify=false`.
+#[utoipa::path(put, path = "/api/accounts/{id}", tag = "accounts", security(("bearer" = [])),
+    params(("id" = Uuid, Path), ("verify" = Option<bool>, Query)), request_body = AccountIn,
+    responses((status = 200, body = AccountView), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
+pub async fn replace(
+    State(state): State<AppState>,
+    caller: Caller,
+    PathId(id): PathId<AccountId>,
+    Query(query): Query<VerifyQuery>,
+    conditions: Conditions,
+    Json(body): Json<AccountIn>,
+) -> Result<Reply, ApiError> {
+    let new = NewAccount::from(body);
+    change(&state, &caller, (id, &conditions, query.wanted()), |_| new).await
+}
+
+/// Reads, merges, tries, and writes if nobody else wrote meanwhile.
+///
+/// # Errors
+/// 404, 412, and as for a new account.
+pub async fn change(
+    state: &AppState,
+    caller: &Caller,
+    (id, conditions, verify): (AccountId, &Conditions, bool),
+    merge: impl FnOnce(&Account) -> NewAccount,
+) -> Result<Reply, ApiError> {
+    let mut look = caller.tx(state).await?;
+    let old = account::get(&mut look, id).await?.ok_or_else(ApiError::not_found)?;
+    conditions.check_match(&etag(&old))?;
+    let new = merge(&old);
+    check(&new, false)?;
+    if account::exists(&mut look, &new.email, Some(id)).await? {
+        return Err(exists());
+    }
+    let kept = account::credentials(&mut look, &state.keyring, id).await?.ok_or_else(ApiError::not_found)?;
+    look.commit().await?;
+    let changed = connection_changed(&old.imap, &new.imap) || connection_changed(&old.smtp, &new.smtp);
+    if changed {
+        check_hosts(state, &new, !verify).await?;
+    }
+    if changed && verify {
+        trial::require(state, &new, (&kept.imap_password, &kept.smtp_password)).await?;
+    }
+    let mut tx = caller.tx(state).await?;
+    let now = account::get_for_update(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
+    if now.version != old.version {
+        return Err(ApiError::precondition_failed("the account was changed by someone else meanwhile"));
+    }
+    let account =
+        account::replace(&mut tx, &state.keyring, id, &new).await?.ok_or_else(ApiError::not_found)?;
+    if changed {
+        sync_run::request(&mut tx, id).await?;
+    }
+    caller.audit(&mut tx, "account.update", &id.to_string()).await?;
+    tx.commit().await?;
+    let tag = etag(&account);
+    Ok(Reply::ok(&AccountView::from(account))?.etag(&tag))
+}

@@ -1,0 +1,129 @@
+//! Trying credentials at the servers. Nothing is saved, and no transaction is open meanwhile.
+
+use std::time::Duration;
+
+use emailclient_core::account::{NewAccount, NewServer};
+use emailclient_core::dial::Deadlines;
+use emailclient_core::imap::{self, Credentials, Endpoint, ImapError};
+use emailclient_core::secret::Secret;
+use emailclient_core::smtp::{self, Dialler, SmtpError, SmtpServer};
+
+use crate::error::{ApiError, FieldError, Upstream};
+use crate::state::AppState;
+
+/// One server may take this long in all: a client waits.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Why a server did not let us in.
+#[derive(Debug)]
+pub struct Failure {
+    /// Our code.
+    pub code: &'static str,
+    /// For people.
+    pub text: String,
+    /// What the server said.
+    pub upstream: Upstream,
+}
+
+/// Tries both servers at once.
+pub async fn both(
+    state: &AppState,
+    new: &NewAccount,
+    old: (&Secret, &Secret),
+) -> (Result<(), Failure>, Result<(), Failure>) {
+    let imap_password = new.imap.password.as_ref().unwrap_or(old.0);
+    let smtp_password = new.smtp.password.as_ref().unwrap_or(old.1);
+    tokio::join!(try_imap(state, &new.imap, imap_password), try_smtp(state, &new.smtp, smtp_password))
+}
+
+/// Tries both servers and refuses if one does not let us in.
+///
+/// # Errors
+/// 422 `upstream-auth-failed`, `upstream-unreachable` or `host-not-allowed`.
+pub async fn require(state: &AppState, new: &NewAccount, old: (&Secret, &Secret)) -> Result<(), ApiError> {
+    let (imap, smtp) = both(state, new, old).await;
+    for (outcome, at) in [(imap, "/imap"), (smtp, "/smtp")] {
+        if let Err(failure) = outcome {
+            return Err(refusal(failure, at));
+        }
+    }
+    Ok(())
+}
+
+fn refusal(failure: Failure, at: &str) -> ApiError {
+    let (error, field) = match failure.code {
+        "upstream-auth-failed" => (ApiError::upstream_auth_failed(failure.text.clone()), "password"),
+        "host-not-allowed" => (ApiError::host_not_allowed(failure.text.clone()), "host"),
+        _ => (ApiError::upstream_unreachable(failure.text.clone()), "host"),
+    };
+    error
+        .with_errors([FieldError::new(format!("{at}/{field}"), failure.code, failure.text)])
+        .with_upstream(failure.upstream)
+}
+
+fn endpoint(server: &NewServer) -> Endpoint {
+    Endpoint { host: server.host.clone(), port: server.port, security: server.security }
+}
+
+fn deadlines(reply: Duration) -> Deadlines {
+    Deadlines { reply: reply.min(PATIENCE), ..Deadlines::default() }
+}
+
+async fn try_imap(state: &AppState, server: &NewServer, password: &Secret) -> Result<(), Failure> {
+    let credentials = Credentials::Password { user: server.username.clone(), password: password.clone() };
+    let deadlines = deadlines(state.config.imap_command_timeout);
+    let attempt = async {
+        let connection = imap::connect(&state.outbound, &state.tls, &endpoint(server), &deadlines).await?;
+        connection.login(&credentials).await?.logout().await;
+        Ok(())
+    };
+    let outcome = tokio::time::timeout(PATIENCE, attempt).await.unwrap_or(Err(ImapError::Timeout));
+    outcome.map_err(|error| {
+        let (code, response_code, retryable) = match &error {
+            ImapError::AuthRejected { .. } => {
+                ("upstream-auth-failed", Some("AUTHENTICATIONFAILED".to_owned()), false)
+            }
+            ImapError::NotAllowed(_) => ("host-not-allowed", None, false),
+            ImapError::Refused { code, .. } => ("upstream-unreachable", code.clone(), false),
+            _ => ("upstream-unreachable", None, true),
+        };
+        let text = error.to_string();
+        Failure {
+            code,
+            upstream: Upstream { protocol: "imap".into(), response_code, text: text.clone(), retryable },
+            text,
+        }
+    })
+}
+
+async fn try_smtp(state: &AppState, server: &NewServer, password: &Secret) -> Result<(), Failure> {
+    let dialler = Dialler {
+        outbound: &state.outbound,
+        tls: &state.tls,
+        helo_name: &state.config.smtp_helo_name,
+        deadlines: deadlines(state.config.smtp_command_timeout),
+    };
+    let server = SmtpServer {
+        endpoint: endpoint(server),
+        username: server.username.clone(),
+        password: password.clone(),
+    };
+    let outcome = tokio::time::timeout(PATIENCE, smtp::verify(&dialler, &server))
+        .await
+        .unwrap_or(Err(SmtpError::Timeout));
+    outcome.map_err(|error| {
+        let code = match &error {
+            SmtpError::AuthRejected(_) => "upstream-auth-failed",
+            SmtpError::NotAllowed(_) => "host-not-allowed",
+            _ => "upstream-unreachable",
+        };
+        let response_code = error.code().map(|c| c.to_string());
+        let upstream = Upstream {
+            protocol: "smtp".into(),
+            response_code,
+            text: error.text(),
+            retryable: error.is_temporary(),
+        };
+        Failure { code, upstream, text: error.to_string() }
+    })
+}

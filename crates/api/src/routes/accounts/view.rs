@@ -1,0 +1,125 @@
+//! An account as clients see it.
+
+use chrono::{DateTime, Utc};
+use emailclient_core::account::{Account, AccountError, Cause, Identity, Server, security_word};
+use emailclient_core::db::DbError;
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::error::ApiError;
+use crate::etag::ETag;
+
+/// A mail server; the password never comes back.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ServerView {
+    host: String,
+    port: u16,
+    /// `tls`, `starttls` or `none`.
+    security: &'static str,
+    username: String,
+    has_password: bool,
+}
+
+/// Who the account may write as.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct IdentityView {
+    email: String,
+    name: String,
+    signature_text: String,
+    signature_html: String,
+}
+
+/// Why an account does not work.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct CauseView {
+    code: String,
+    text: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upstream: Option<Value>,
+    since: Option<DateTime<Utc>>,
+    next_try_at: Option<DateTime<Utc>>,
+}
+
+/// A connected account.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct AccountView {
+    id: Uuid,
+    email: String,
+    name: String,
+    /// `connecting`, `syncing`, `connected`, `unreachable`, `throttled`, `needs_reauth` or `paused`.
+    state: String,
+    cause: Option<CauseView>,
+    imap: ServerView,
+    smtp: ServerView,
+    /// Whether the password for reading mail is kept.
+    has_password: bool,
+    identities: Vec<IdentityView>,
+    last_synced_at: Option<DateTime<Utc>>,
+    created_at: DateTime<Utc>,
+    updated_at: DateTime<Utc>,
+}
+
+impl From<Cause> for CauseView {
+    fn from(c: Cause) -> Self {
+        Self { code: c.code, text: c.text, upstream: c.upstream, since: c.since, next_try_at: c.next_try_at }
+    }
+}
+
+impl From<Server> for ServerView {
+    fn from(s: Server) -> Self {
+        let security = security_word(s.security);
+        Self { host: s.host, port: s.port, security, username: s.username, has_password: s.has_password }
+    }
+}
+
+impl From<Identity> for IdentityView {
+    fn from(i: Identity) -> Self {
+        Self {
+            email: i.email,
+            name: i.name,
+            signature_text: i.signature_text,
+            signature_html: i.signature_html,
+        }
+    }
+}
+
+impl From<Account> for AccountView {
+    fn from(a: Account) -> Self {
+        Self {
+            id: a.id.0,
+            email: a.email,
+            name: a.name,
+            state: a.state,
+            cause: a.cause.map(CauseView::from),
+            has_password: a.imap.has_password,
+            imap: a.imap.into(),
+            smtp: a.smtp.into(),
+            identities: a.identities.into_iter().map(IdentityView::from).collect(),
+            last_synced_at: a.last_synced_at,
+            created_at: a.created_at,
+            updated_at: a.updated_at,
+        }
+    }
+}
+
+/// The tag over what a client can write; the state of the synchronisation does not change it.
+pub fn etag(account: &Account) -> ETag {
+    ETag::version(account.id, account.version)
+}
+
+impl From<AccountError> for ApiError {
+    fn from(error: AccountError) -> Self {
+        match error {
+            AccountError::Db(DbError::Duplicate(_)) => exists(),
+            AccountError::Db(error) => error.into(),
+            AccountError::Seal(error) => error.into(),
+        }
+    }
+}
+
+/// 409: the address is connected already.
+pub fn exists() -> ApiError {
+    ApiError::account_exists("an account with this address exists in this tenant")
+}

@@ -1,0 +1,71 @@
+//! A new pair of tokens for a refresh token.
+
+use axum::extract::State;
+use emailclient_core::audit::{self, Entry};
+use emailclient_core::secret::Secret;
+use emailclient_core::session::{self, Refreshed};
+use emailclient_core::tenant;
+use emailclient_core::token::{SESSION_LIFETIME, new_refresh, read_refresh};
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use super::{LoginView, TenantView};
+use crate::context::Context;
+use crate::error::{ApiError, Problem};
+use crate::extract::{Json, NoQuery, Query};
+use crate::reply::Reply;
+use crate::state::AppState;
+
+/// The token of the last log-in or refresh.
+#[derive(Debug, Deserialize, ToSchema)]
+pub struct Refresh {
+    #[schema(value_type = String)]
+    refresh_token: Secret,
+}
+
+/// Exchanges a refresh token; each is good once, and a second use ends the session.
+#[utoipa::path(post, path = "/auth/refresh", tag = "auth", request_body = Refresh,
+    responses((status = 200, body = LoginView), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
+pub async fn refresh(
+    State(state): State<AppState>,
+    context: Context,
+    Query(NoQuery {}): Query<NoQuery>,
+    Json(body): Json<Refresh>,
+) -> Result<Reply, ApiError> {
+    let (tenant_id, old) = read_refresh(body.refresh_token.expose()).ok_or_else(ApiError::invalid_token)?;
+    let mut system = state.db.system().await?;
+    let found = tenant::find(&mut system, &tenant_id.to_string()).await?;
+    system.commit().await?;
+    let key = found.ok_or_else(ApiError::invalid_token)?;
+    if key.suspended {
+        return Err(ApiError::tenant_suspended("the operator suspended this tenant"));
+    }
+    let (token, new) = new_refresh(tenant_id);
+    let now = state.clock.now();
+    let mut tx = state.db.tenant(tenant_id).await?;
+    match session::refresh(&mut tx, &old, &new, now, now + SESSION_LIFETIME).await? {
+        Refreshed::Refused => Err(ApiError::invalid_token()),
+        Refreshed::Reused { session, user } => {
+            let (actor, target) = (format!("user:{user}"), session.to_string());
+            let address = context.address().map(|a| a.to_string());
+            let entry = Entry {
+                actor: &actor,
+                action: "session.refresh",
+                target: Some(&target),
+                address: address.as_deref(),
+                result: "reused",
+                request_id: Some(context.request_id()),
+            };
+            audit::record(&mut tx, &entry).await?;
+            tx.commit().await?;
+            state.known.forget_session(session);
+            Err(ApiError::invalid_token())
+        }
+        Refreshed::User { session, user } => {
+            let name = tenant::name(&mut tx).await?.unwrap_or_default();
+            tx.commit().await?;
+            let tenant = TenantView { id: tenant_id.0, slug: key.slug, name };
+            Reply::ok(&LoginView::new(&state, &user, tenant, session, &token)?)
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! Rounds of synchronisation: asking for one, watching it.
+
+mod start;
+mod status;
+
+use chrono::{DateTime, Utc};
+use emailclient_core::sync_run::Run;
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
+
+use crate::state::AppState;
+
+/// The routes of this domain.
+pub fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(start::start)).routes(routes!(status::status))
+}
+
+/// One round.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct RunView {
+    /// Its id.
+    id: Uuid,
+    /// `queued`, `running`, `done` or `failed`.
+    state: String,
+    /// When it began.
+    started_at: Option<DateTime<Utc>>,
+    /// When it ended.
+    finished_at: Option<DateTime<Utc>>,
+}
+
+impl From<Run> for RunView {
+    fn from(run: Run) -> Self {
+        Self { id: run.id.0, state: run.state, started_at: run.started_at, finished_at: run.finished_at }
+    }
+}

@@ -1,0 +1,34 @@
+//! Asking for a round.
+
+use axum::extract::State;
+use axum::response::Response;
+use emailclient_core::id::AccountId;
+use emailclient_core::{account, sync_run};
+
+use super::RunView;
+use crate::caller::Caller;
+use crate::error::{ApiError, Problem};
+use crate::extract::{NoQuery, PathId, Query};
+use crate::idempotency::IdempotencyKey;
+use crate::reply::Reply;
+use crate::state::AppState;
+
+/// Synchronises the account now. Answers the round that will see everything that is on the server at this moment.
+#[utoipa::path(post, path = "/api/sync/imap/{account_id}", tag = "sync", security(("bearer" = [])),
+    params(("account_id" = Uuid, Path)),
+    responses((status = 202, body = RunView), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
+pub async fn start(
+    State(state): State<AppState>,
+    caller: Caller,
+    PathId(id): PathId<AccountId>,
+    Query(NoQuery {}): Query<NoQuery>,
+    key: IdempotencyKey,
+) -> Result<Response, ApiError> {
+    key.once(&state, &caller, async {
+        let mut tx = key.tx(&state, &caller).await?;
+        account::get(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
+        let run = sync_run::request(&mut tx, id).await?;
+        Ok((tx, Reply::accepted(&format!("/api/sync/status/{id}"), &RunView::from(run))?))
+    })
+    .await
+}

@@ -1,0 +1,258 @@
+//! Messages from the server to rows: reader → channel → hashing and parsing on the blocking pool → writer.
+//!
+//! The stages run at once and every queue between them is bounded, so a slow database stops the reading of the socket.
+//! A message's share of the memory budget is given back when its row is committed; whenever the reader falls silent, what
+//! has come is committed, so that stages that wait for each other's memory always come loose.
+
+use std::time::Duration;
+
+use mail::sync::{Batch, Checkpoint};
+use mail::uid::{Uid, UidSet};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::timeout;
+
+use super::round::Link;
+use super::visit::{Open, is_refusal};
+use super::{SyncContext, SyncError};
+use crate::imap::{FetchEvent, FetchedMessage, ImapError, Session};
+use crate::lease::Lease;
+use crate::sync_store::prepare::{Arrival, Options, prepare};
+use crate::sync_store::{Prepared, Target, checkpoint, ingest};
+
+/// Messages between the socket and the parsers.
+const READ_AHEAD: usize = 64;
+/// One parsing task: large enough that its scheduling does not matter, small enough to keep both ends busy.
+const GROUP_MESSAGES: usize = 32;
+const GROUP_BYTES: usize = 1 << 20;
+/// Parsing tasks under way.
+const GROUPS_AHEAD: usize = 4;
+/// One transaction at most: rows beyond it are committed without a checkpoint.
+const COMMIT_BYTES: usize = 16 << 20;
+const COMMIT_MESSAGES: usize = 1_000;
+/// A reader that brings nothing for so long may be waiting for memory that we hold.
+const SILENCE: Duration = Duration::from_millis(50);
+/// More new messages than these are indexed by a job: their sender did not wait for them a moment ago.
+const INDEX_AT_ONCE: u64 = 200;
+
+/// Parsed, with its share of the memory budget.
+struct Ready {
+    prepared: Prepared,
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+enum Item {
+    Group(JoinHandle<Vec<Ready>>),
+    Answered(UidSet),
+    Silence,
+}
+
+/// Fetches and stores `batches`, each with its checkpoint, and tells the view.
+pub(super) async fn messages(link: &mut Link<'_>, open: &mut Open, batches: Vec<Batch>) -> Result<(), SyncError> {
+    let before = open.local.checkpoint;
+    let wanted: u64 = batches.iter().map(|b| b.uids.len()).sum();
+    let fresh = batches.iter().any(|b| b.then.head_uid != before.head_uid);
+    let config = &link.ctx.config;
+    let index = config.parse_enabled && config.parse_index_text && fresh && wanted <= INDEX_AT_ONCE;
+    let options = Options { parse: config.parse_enabled, index };
+    let sets: Vec<UidSet> = batches.iter().map(|b| b.uids.clone()).collect();
+    for set in &sets {
+        open.server.seen.asked = open.server.seen.asked.union(set);
+    }
+    let writer = Writer {
+        ctx: link.ctx,
+        lease: link.lease,
+        target: open.target,
+        exists: open.server.mailbox.exists,
+        durable: fresh,
+        batches: batches.into_iter().map(|b| (b.uids, b.then)).collect(),
+        next: 0,
+        waiting: Vec::new(),
+        bytes: 0,
+        stored: Stored { known: UidSet::new(), at: None, created: 0 },
+    };
+    let (out, inbox) = mpsc::channel(READ_AHEAD);
+    let (groups_out, groups_in) = mpsc::channel(GROUPS_AHEAD);
+    let (read, (), stored) = tokio::join!(
+        read(&mut link.session, link.ctx, sets, out),
+        group(link.ctx, options, inbox, groups_out),
+        writer.run(groups_in),
+    );
+    let stored = stored?;
+    link.report.created += stored.created;
+    open.local.known = open.local.known.union(&stored.known);
+    open.local.checkpoint = stored.at.unwrap_or(before);
+    Ok(read?)
+}
+
+/// Reads all sets. A server that refuses a whole command may do so for one message in it: then they are asked for one by
+/// one, and those it still refuses count as answered without a message.
+async fn read(
+    session: &mut Session,
+    ctx: &SyncContext,
+    sets: Vec<UidSet>,
+    out: mpsc::Sender<FetchEvent>,
+) -> Result<(), ImapError> {
+    let Err(error) = session.fetch_bodies(sets.clone(), &ctx.memory, &out).await else { return Ok(()) };
+    if !is_refusal(&error) || !session.is_usable() {
+        return Err(error);
+    }
+    for uid in sets.iter().flat_map(UidSet::iter) {
+        let one = UidSet::range(uid, uid);
+        match session.fetch_bodies([one.clone()], &ctx.memory, &out).await {
+            Ok(()) => {}
+            Err(error) if is_refusal(&error) && session.is_usable() => {
+                let nothing = FetchEvent::BatchDone { requested: one.clone(), missing: one };
+                if out.send(nothing).await.is_err() {
+                    return Ok(());
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Gathers messages into groups and sends them to be parsed, in order.
+async fn group(ctx: &SyncContext, options: Options, mut inbox: mpsc::Receiver<FetchEvent>, out: mpsc::Sender<Item>) {
+    let mut gathered: Vec<FetchedMessage> = Vec::new();
+    let mut bytes = 0;
+    loop {
+        let event = timeout(SILENCE, inbox.recv()).await;
+        let full = match event {
+            Ok(Some(FetchEvent::Message(message))) => {
+                bytes += message.raw.len();
+                gathered.push(*message);
+                if gathered.len() < GROUP_MESSAGES && bytes < GROUP_BYTES {
+                    continue;
+                }
+                None
+            }
+            Ok(Some(FetchEvent::BatchDone { requested, .. })) => Some(Some(Item::Answered(requested))),
+            Ok(None) => Some(None),
+            Err(_) => Some(Some(Item::Silence)),
+        };
+        bytes = 0;
+        if !gathered.is_empty() {
+            let parsing = parse(ctx, options, std::mem::take(&mut gathered));
+            if out.send(Item::Group(parsing)).await.is_err() {
+                return;
+            }
+        }
+        match full {
+            Some(Some(item)) => {
+                if out.send(item).await.is_err() {
+                    return;
+                }
+            }
+            Some(None) => return,
+            None => {}
+        }
+    }
+}
+
+fn parse(ctx: &SyncContext, options: Options, messages: Vec<FetchedMessage>) -> JoinHandle<Vec<Ready>> {
+    let now = ctx.clock.now();
+    spawn_blocking(move || {
+        messages
+            .into_iter()
+            .map(|m| {
+                let arrival = Arrival {
+                    uid: m.uid,
+                    flags: m.flags,
+                    keywords: m.keywords,
+                    modseq: m.modseq.map_or(0, |n| n.to_i64()),
+                    internal_date: m.internal_date.map_or(now, |d| d.to_utc()),
+                    raw: m.raw,
+                    oversized: m.skipped_bytes,
+                };
+                Ready { prepared: prepare(arrival, options), _permit: m.permit }
+            })
+            .collect()
+    })
+}
+
+/// What the writer committed.
+struct Stored {
+    known: UidSet,
+    at: Option<Checkpoint>,
+    created: usize,
+}
+
+struct Writer<'a> {
+    ctx: &'a SyncContext,
+    lease: &'a Lease,
+    target: Target,
+    exists: u32,
+    durable: bool,
+    /// What of each batch is not answered yet, and what holds afterwards.
+    batches: Vec<(UidSet, Checkpoint)>,
+    /// The first batch without its checkpoint.
+    next: usize,
+    waiting: Vec<Ready>,
+    bytes: usize,
+    stored: Stored,
+}
+
+impl Writer<'_> {
+    async fn run(mut self, mut items: mpsc::Receiver<Item>) -> Result<Stored, SyncError> {
+        while let Some(item) = items.recv().await {
+            match item {
+                Item::Group(parsing) => {
+                    // The only way to fail is a panic, which the parser catches, or the end of the process.
+                    let ready = parsing.await.map_err(|_| SyncError::Stopped)?;
+                    self.bytes += ready.iter().map(|r| r.prepared.raw.len()).sum::<usize>();
+                    self.waiting.extend(ready);
+                    if self.bytes >= COMMIT_BYTES || self.waiting.len() >= COMMIT_MESSAGES {
+                        self.commit(None).await?;
+                    }
+                }
+                Item::Answered(uids) => self.answered(&uids).await?,
+                Item::Silence => self.commit(None).await?,
+            }
+        }
+        // The reader ended early: what came is whole and true, only nothing vouches for the rest.
+        self.commit(None).await?;
+        Ok(self.stored)
+    }
+
+    /// A command was answered completely; every batch that is complete now, and all before it, gets its checkpoint.
+    async fn answered(&mut self, uids: &UidSet) -> Result<(), SyncError> {
+        for (open, _) in &mut self.batches {
+            *open = open.difference(uids);
+        }
+        let mut reached = None;
+        while let Some((open, then)) = self.batches.get(self.next)
+            && open.is_empty()
+        {
+            reached = Some(*then);
+            self.next += 1;
+        }
+        if reached.is_some() { self.commit(reached).await } else { Ok(()) }
+    }
+
+    async fn commit(&mut self, reached: Option<Checkpoint>) -> Result<(), SyncError> {
+        if self.waiting.is_empty() && reached.is_none() {
+            return Ok(());
+        }
+        let ready = std::mem::take(&mut self.waiting);
+        self.bytes = 0;
+        let (batch, permits): (Vec<Prepared>, Vec<_>) = ready.into_iter().map(|r| (r.prepared, r._permit)).unzip();
+        let mut tx = self.lease.begin(&self.ctx.db).await?;
+        if !self.durable {
+            tx.relax_durability().await?;
+        }
+        let done = ingest::ingest(&mut tx, &self.target, &batch).await?;
+        if let Some(at) = &reached {
+            checkpoint::write(&mut tx, &self.target, at, self.exists).await?;
+        }
+        tx.commit().await?;
+        drop(permits);
+        let mut uids: Vec<Uid> = batch.iter().map(|p| p.uid).collect();
+        uids.sort_unstable();
+        self.stored.known = self.stored.known.union(&uids.into_iter().collect());
+        self.stored.created += done.created;
+        self.stored.at = reached.or(self.stored.at);
+        Ok(())
+    }
+}

@@ -1,0 +1,152 @@
+//! Local edits to the server: one step of the planner, its confirmation recorded before the next.
+//!
+//! The only caller of the functions that move or delete messages on a server. A step that is repeated after a crash ends
+//! as if it had been done once, with one exception: COPY on a server without MOVE may leave a second copy there.
+
+use std::collections::HashMap;
+
+use mail::flags::{Flags, Keywords};
+use mail::sync::{ExpungeBy, Push, ServerWrite, StoreChange, TransferBy};
+use mail::uid::{Uid, UidSet};
+
+use super::round::Link;
+use super::visit::{Open, apply_flags, is_refusal};
+use super::{SyncError, trouble};
+use crate::imap::{CopyUid, ImapError, StoreMode};
+use crate::sync_store::pending;
+use crate::sync_store::view::EditRow;
+
+/// Performs `push` and records what came of it. A refusal is recorded too and is no error; the edits are out of the view
+/// afterwards in any case.
+pub(super) async fn send(link: &mut Link<'_>, open: &mut Open, push: &Push) -> Result<(), SyncError> {
+    let rows: Vec<EditRow> = push.edits.iter().filter_map(|at| open.rows.get(*at).copied()).collect();
+    let uids: Vec<Uid> = push.edits.iter().filter_map(|at| open.local.edits.get(*at).map(|e| e.uid)).collect();
+    match perform(link, open, &push.write, &rows, &uids).await {
+        Ok(()) => link.report.pushed += push.edits.len(),
+        Err(SyncError::Imap(error)) if is_refusal(&error) && link.session.is_usable() => {
+            refused(link, open, &push.write, &rows, &error).await?;
+        }
+        Err(error) => return Err(error),
+    }
+    open.forget_edits(&push.edits);
+    Ok(())
+}
+
+async fn perform(
+    link: &mut Link<'_>,
+    open: &mut Open,
+    write: &ServerWrite,
+    rows: &[EditRow],
+    of_rows: &[Uid],
+) -> Result<(), SyncError> {
+    match write {
+        ServerWrite::Store { uids, change } => store(link, open, uids, change, rows).await,
+        ServerWrite::Copy { uids, target } => {
+            let told = link.session.uid_copy(uids, target).await?;
+            let mut tx = link.lease.begin(&link.ctx.db).await?;
+            arrived(&mut tx, rows, of_rows, told.as_ref()).await?;
+            let changes: Vec<_> = rows.iter().filter_map(|r| r.change).collect();
+            pending::done(&mut tx, &changes).await?;
+            tx.commit().await?;
+            link.touched.extend(rows.iter().filter_map(|r| r.target_mailbox));
+            Ok(())
+        }
+        ServerWrite::Move { uids, target, by: TransferBy::Move } => {
+            let told = link.session.uid_move(uids, target).await?;
+            let mut tx = link.lease.begin(&link.ctx.db).await?;
+            arrived(&mut tx, rows, of_rows, told.as_ref()).await?;
+            pending::confirm_gone(&mut tx, rows).await?;
+            tx.commit().await?;
+            open.local.known = open.local.known.difference(uids);
+            link.touched.extend(rows.iter().filter_map(|r| r.target_mailbox));
+            Ok(())
+        }
+        ServerWrite::Move { uids, target, by: TransferBy::Copy(by) } => {
+            let told = link.session.uid_copy(uids, target).await?;
+            let mut tx = link.lease.begin(&link.ctx.db).await?;
+            arrived(&mut tx, rows, of_rows, told.as_ref()).await?;
+            pending::copied(&mut tx, rows).await?;
+            tx.commit().await?;
+            link.touched.extend(rows.iter().filter_map(|r| r.target_mailbox));
+            expunge(link, open, uids, *by, rows).await
+        }
+        ServerWrite::Expunge { uids, by } => expunge(link, open, uids, *by, rows).await,
+    }
+}
+
+async fn store(
+    link: &mut Link<'_>,
+    open: &Open,
+    uids: &UidSet,
+    change: &StoreChange,
+    rows: &[EditRow],
+) -> Result<(), SyncError> {
+    let mut results = Vec::new();
+    let steps = [
+        (StoreMode::Add, change.add, &change.add_keywords),
+        (StoreMode::Remove, change.remove, &change.remove_keywords),
+    ];
+    for (mode, flags, keywords) in steps {
+        if !flags.is_empty() || !keywords.is_empty() {
+            results.extend(link.session.store(uids, mode, (flags, keywords), None).await?.results);
+        }
+    }
+    let mut tx = link.lease.begin(&link.ctx.db).await?;
+    pending::confirm_flags(&mut tx, rows, change).await?;
+    tx.commit().await?;
+    // What the server says it has now is the last word: it may have dropped a keyword or folded its spelling.
+    apply_flags(link, open, results).await
+}
+
+/// The only function that deletes messages on a server, and only those our user deleted or moved away.
+async fn expunge(
+    link: &mut Link<'_>,
+    open: &mut Open,
+    uids: &UidSet,
+    by: ExpungeBy,
+    rows: &[EditRow],
+) -> Result<(), SyncError> {
+    link.session.store(uids, StoreMode::Add, (Flags::DELETED, &Keywords::new()), None).await?;
+    if by == ExpungeBy::UidExpunge {
+        link.session.uid_expunge(uids).await?;
+    }
+    let mut tx = link.lease.begin(&link.ctx.db).await?;
+    match by {
+        ExpungeBy::UidExpunge => {
+            pending::confirm_gone(&mut tx, rows).await?;
+            open.local.known = open.local.known.difference(uids);
+        }
+        ExpungeBy::Mark => pending::confirm_marked(&mut tx, rows).await?,
+    }
+    Ok(tx.commit().await?)
+}
+
+async fn arrived(
+    tx: &mut crate::db::TenantTx,
+    rows: &[EditRow],
+    of_rows: &[Uid],
+    told: Option<&CopyUid>,
+) -> Result<(), SyncError> {
+    let Some(told) = told else { return Ok(()) };
+    let pairs: HashMap<Uid, Uid> = told.pairs().collect();
+    let arrivals: Vec<Option<Uid>> = of_rows.iter().map(|uid| pairs.get(uid).copied()).collect();
+    pending::confirm_arrival(tx, rows, &arrivals, Some(told.uidvalidity.get())).await?;
+    Ok(())
+}
+
+async fn refused(
+    link: &mut Link<'_>,
+    open: &Open,
+    write: &ServerWrite,
+    rows: &[EditRow],
+    error: &ImapError,
+) -> Result<(), SyncError> {
+    let code = trouble::cause_of(error).code;
+    tracing::info!(account_id = %link.lease.account, mailbox_id = %open.target.mailbox, code, "the server refused an edit");
+    let mut tx = link.lease.begin(&link.ctx.db).await?;
+    match write {
+        ServerWrite::Store { .. } => pending::refuse_flags(&mut tx, open.target.account, rows).await?,
+        _ => pending::refuse_edits(&mut tx, open.target.account, rows, code).await?,
+    }
+    Ok(tx.commit().await?)
+}

@@ -1,0 +1,185 @@
+//! A whole round, and the short one that only brings local edits to the server.
+
+use std::collections::BTreeSet;
+
+use mail::sync::Depth;
+
+use super::{Report, SyncContext, SyncError, open, tree, trouble, visit};
+use crate::db::DbError;
+use crate::id::{MailboxId, RunId};
+use crate::imap::{ImapError, Session};
+use crate::lease::Lease;
+use crate::sync_store::status::{self, AccountState};
+use crate::sync_store::{Target, view};
+
+/// Connections lost in one round before it is given up: one mailbox that kills its connection must not keep the others
+/// from being read, a server that kills every connection must not be hammered.
+const MAX_RECONNECTS: usize = 3;
+
+/// A round's way to the server and what it has done so far.
+pub(super) struct Link<'a> {
+    pub ctx: &'a SyncContext,
+    pub lease: &'a Lease,
+    pub session: Session,
+    pub report: Report,
+    /// Mailboxes that local edits put messages into.
+    pub touched: BTreeSet<MailboxId>,
+}
+
+impl<'a> Link<'a> {
+    async fn open(ctx: &'a SyncContext, lease: &'a Lease) -> Result<Self, SyncError> {
+        Ok(Self::over(ctx, lease, open(ctx, lease.tenant, lease.account).await?))
+    }
+
+    pub fn over(ctx: &'a SyncContext, lease: &'a Lease, session: Session) -> Self {
+        Self { ctx, lease, session, report: Report::default(), touched: BTreeSet::new() }
+    }
+
+    async fn reopen(&mut self) -> Result<(), SyncError> {
+        self.session = open(self.ctx, self.lease.tenant, self.lease.account).await?;
+        Ok(())
+    }
+}
+
+/// A round over all mailboxes, recorded in `sync_runs` and in the account's state.
+pub(super) async fn run(ctx: &SyncContext, lease: &Lease, depth: Depth) -> Result<Report, SyncError> {
+    let started = ctx.clock.now();
+    let mut tx = lease.begin(&ctx.db).await?;
+    let run = status::start_run(&mut tx, lease.account).await?;
+    status::set_account(&mut tx, lease.account, AccountState::Syncing, None, None).await?;
+    tx.commit().await?;
+    let result = all(ctx, lease, depth).await;
+    match &result {
+        Ok(report) => {
+            let mut tx = lease.begin(&ctx.db).await?;
+            if report.failed == 0 {
+                status::round_succeeded(&mut tx, lease.account, started).await?;
+            }
+            status::set_account(&mut tx, lease.account, AccountState::Connected, None, None).await?;
+            let error = (report.failed > 0).then_some("some mailboxes could not be read");
+            status::finish_run(&mut tx, run, error).await?;
+            tx.commit().await?;
+        }
+        Err(error) => fail(ctx, lease, run, error).await?,
+    }
+    result
+}
+
+async fn fail(ctx: &SyncContext, lease: &Lease, run: RunId, error: &SyncError) -> Result<(), SyncError> {
+    if matches!(error, SyncError::Lost) {
+        return Ok(());
+    }
+    trouble::record(ctx, lease, error).await?;
+    let mut tx = lease.begin(&ctx.db).await?;
+    let code = match error {
+        SyncError::Imap(error) => trouble::cause_of(error).code,
+        SyncError::Credentials(_) => "credentials-unusable",
+        _ => "internal",
+    };
+    status::finish_run(&mut tx, run, Some(code)).await?;
+    Ok(tx.commit().await?)
+}
+
+async fn all(ctx: &SyncContext, lease: &Lease, depth: Depth) -> Result<Report, SyncError> {
+    let mut link = Link::open(ctx, lease).await?;
+    let result = work(&mut link, depth).await;
+    let Link { session, report, .. } = link;
+    if session.is_usable() {
+        session.logout().await;
+    }
+    result.map(|()| report)
+}
+
+async fn work(link: &mut Link<'_>, depth: Depth) -> Result<(), SyncError> {
+    link.report.pushed += tree::push(link).await?;
+    let edited = edited(link).await?;
+    if !edited.is_empty() {
+        visit_all(link, &edited, Depth::Head).await?;
+        // The numbers of a mailbox that is open are those the session knows.
+        link.session.unselect().await?;
+    }
+    let due = tree::refresh(link, depth).await?;
+    visit_all(link, &due, depth).await
+}
+
+/// Local edits only: their mailboxes, and those they put messages into.
+pub(super) async fn push(ctx: &SyncContext, lease: &Lease) -> Result<Report, SyncError> {
+    let mut tx = lease.begin(&ctx.db).await?;
+    let nothing = crate::sync_store::pending::tree_changes(&mut tx, lease.account).await?.is_empty()
+        && view::mailboxes_with_edits(&mut tx, lease.account).await?.is_empty();
+    tx.commit().await?;
+    if nothing {
+        return Ok(Report::default());
+    }
+    let result = edits(ctx, lease).await;
+    if let Err(error) = &result {
+        trouble::record(ctx, lease, error).await?;
+    }
+    result
+}
+
+async fn edits(ctx: &SyncContext, lease: &Lease) -> Result<Report, SyncError> {
+    let mut link = Link::open(ctx, lease).await?;
+    let result = push_edits(&mut link).await;
+    let Link { session, report, .. } = link;
+    if session.is_usable() {
+        session.logout().await;
+    }
+    result.map(|()| report)
+}
+
+async fn push_edits(link: &mut Link<'_>) -> Result<(), SyncError> {
+    let changed = tree::push(link).await?;
+    link.report.pushed += changed;
+    if changed > 0 {
+        // A new mailbox has to be known to the server's numbers before anything is moved into it.
+        tree::refresh(link, Depth::Head).await?;
+    }
+    let edited = edited(link).await?;
+    visit_all(link, &edited, Depth::Head).await?;
+    let touched: Vec<MailboxId> = std::mem::take(&mut link.touched).into_iter().collect();
+    visit_all(link, &touched, Depth::Head).await?;
+    // Moves of what has just arrived had no UID to name until now.
+    let again = edited_again(link, &edited).await?;
+    visit_all(link, &again, Depth::Head).await
+}
+
+async fn edited(link: &Link<'_>) -> Result<Vec<MailboxId>, DbError> {
+    let mut tx = link.ctx.db.tenant(link.lease.tenant).await?;
+    view::mailboxes_with_edits(&mut tx, link.lease.account).await
+}
+
+async fn edited_again(link: &Link<'_>, before: &[MailboxId]) -> Result<Vec<MailboxId>, DbError> {
+    Ok(edited(link).await?.into_iter().filter(|id| !before.contains(id)).collect())
+}
+
+/// Visits mailboxes in order. One that fails keeps its cause, the others go on; a lost connection is opened again a few
+/// times. What concerns the whole account ends the round.
+async fn visit_all(link: &mut Link<'_>, mailboxes: &[MailboxId], depth: Depth) -> Result<(), SyncError> {
+    let mut reconnects = 0;
+    for mailbox in mailboxes {
+        let Err(error) = visit::visit(link, *mailbox, depth).await else { continue };
+        let SyncError::Imap(cause) = error else { return Err(error) };
+        if matches!(cause, ImapError::Throttled { .. } | ImapError::AuthRejected { .. }) {
+            return Err(cause.into());
+        }
+        tracing::info!(account_id = %link.lease.account, mailbox_id = %mailbox, code = trouble::cause_of(&cause).code, "mailbox failed");
+        failed(link, *mailbox, &cause).await?;
+        link.report.failed += 1;
+        if !link.session.is_usable() {
+            reconnects += 1;
+            if reconnects > MAX_RECONNECTS {
+                return Err(cause.into());
+            }
+            link.reopen().await?;
+        }
+    }
+    Ok(())
+}
+
+async fn failed(link: &Link<'_>, mailbox: MailboxId, cause: &ImapError) -> Result<(), SyncError> {
+    let target = Target { account: link.lease.account, mailbox, generation: 0 };
+    let mut tx = link.lease.begin(&link.ctx.db).await?;
+    status::mailbox_failed(&mut tx, &target, &trouble::cause_of(cause)).await?;
+    Ok(tx.commit().await?)
+}

@@ -1,0 +1,241 @@
+//! One mailbox: opened, compared step by step as the planner says, left when nothing is to be done.
+
+use mail::sync::{
+    Checkpoint, Depth, FlagState, ListBy, LocalView, Plan, Policy, Seen, ServerMailbox, ServerRead, ServerView, Write, plan,
+};
+use mail::uid::{Uid, UidSet};
+
+use super::round::Link;
+use super::{SyncError, fetch, push};
+use crate::id::MailboxId;
+use crate::imap::{ChangedSince, FetchedFlags, ImapError, Selected, Uids};
+use crate::sync_store::flags::{self, FlagState as ServerFlags};
+use crate::sync_store::view::{self, EditRow};
+use crate::sync_store::{Target, checkpoint, pending, relink, vanish};
+
+/// News that came while a mailbox was read make it worth one more look; a mailbox that never rests must not hold up
+/// the others.
+const MAX_LOOKS: usize = 2;
+
+/// One mailbox during its visit.
+pub(super) struct Open {
+    pub target: Target,
+    pub local: LocalView,
+    pub rows: Vec<EditRow>,
+    pub server: ServerView,
+    /// The server announced arrivals or removals during the visit.
+    pub news: bool,
+}
+
+/// Untagged news change the count, nothing else; the next look finds what they were about.
+fn note_news(link: &mut Link<'_>, open: &mut Open) {
+    let news = link.session.take_unsolicited();
+    let exists = &mut open.server.mailbox.exists;
+    // The pushing of our own moves is announced too and needs no further look: the count alone is kept right.
+    let gone = news.expunged.saturating_add(news.vanished.len());
+    *exists = exists.saturating_sub(u32::try_from(gone).unwrap_or(u32::MAX));
+    if let Some(now) = news.exists {
+        open.news |= now > *exists;
+        *exists = now;
+    }
+}
+
+/// Opens `mailbox` and does all there is to do in it.
+pub(super) async fn visit(link: &mut Link<'_>, mailbox: MailboxId, depth: Depth) -> Result<(), SyncError> {
+    for _ in 0..MAX_LOOKS {
+        let Some((mut open, name)) = load(link, mailbox).await? else { return Ok(()) };
+        let selected = link.session.select(&name, None, false).await?;
+        open.server.capabilities = link.session.capabilities().clone();
+        open.server.mailbox = describe(&selected);
+        link.report.visited += 1;
+        steps(link, &mut open, depth).await?;
+        finish(link, &open, depth).await?;
+        if !std::mem::take(&mut open.news) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+async fn load(link: &Link<'_>, mailbox: MailboxId) -> Result<Option<(Open, Vec<u8>)>, SyncError> {
+    let mut tx = link.ctx.db.tenant(link.lease.tenant).await?;
+    let Some(name) = view::wire_name(&mut tx, mailbox).await? else { return Ok(None) };
+    let found = view::visit(&mut tx, link.lease.account, mailbox).await?;
+    Ok(found.map(|(target, v)| {
+        (Open { target, local: v.local, rows: v.rows, server: ServerView::default(), news: false }, name)
+    }))
+}
+
+pub(super) fn describe(selected: &Selected) -> ServerMailbox {
+    ServerMailbox {
+        uidvalidity: selected.uidvalidity,
+        uidnext: selected.uidnext,
+        exists: selected.exists,
+        highestmodseq: selected.highestmodseq.filter(|_| !selected.nomodseq),
+        read_only: selected.read_only,
+        permanent: mail::sync::PermanentFlags {
+            flags: selected.permanent_flags,
+            keywords: selected.permanent_keywords.clone(),
+            any_keyword: selected.can_create_keywords,
+        },
+    }
+}
+
+async fn steps(link: &mut Link<'_>, open: &mut Open, depth: Depth) -> Result<(), SyncError> {
+    let policy = Policy { depth, ..Policy::default() };
+    loop {
+        match plan(&open.server, &open.local, &policy) {
+            Plan::Done => return Ok(()),
+            Plan::Record { writes, checkpoint } => record(link, open, &writes, checkpoint).await?,
+            Plan::Send(edits) => push::send(link, open, &edits).await?,
+            Plan::Read(read) => {
+                perform(link, open, read).await?;
+                reload_edits(link, open).await?;
+            }
+        }
+        note_news(link, open);
+    }
+}
+
+/// A long backfill must not keep a user's edits waiting: those made meanwhile go out before the next read.
+async fn reload_edits(link: &Link<'_>, open: &mut Open) -> Result<(), SyncError> {
+    if open.local.edits.is_empty() && open.local.checkpoint.tail_uid > 1 {
+        let mut tx = link.ctx.db.tenant(link.lease.tenant).await?;
+        (open.local.edits, open.rows) = view::edits(&mut tx, &open.target).await?;
+    }
+    Ok(())
+}
+
+async fn perform(link: &mut Link<'_>, open: &mut Open, read: ServerRead) -> Result<(), SyncError> {
+    match read {
+        ServerRead::Messages(batches) => fetch::messages(link, open, batches).await,
+        ServerRead::List(ListBy::Search) => {
+            open.server.seen.listing = Some(link.session.uid_search_all().await?);
+            Ok(())
+        }
+        ServerRead::List(ListBy::Fetch) => {
+            let mut uids: Vec<Uid> = Vec::new();
+            link.session.fetch_flags(Uids::All, None, |f| uids.push(f.uid)).await?;
+            uids.sort_unstable();
+            open.server.seen.second_listing = Some(uids.into_iter().collect());
+            Ok(())
+        }
+        ServerRead::Changes { since, vanished } => {
+            let mut changed = Vec::new();
+            let since = ChangedSince { modseq: since, vanished };
+            let gone = link.session.fetch_flags(Uids::All, Some(since), |f| changed.push(f)).await?;
+            apply_flags(link, open, changed).await?;
+            open.server.seen.vanished = Some(gone);
+            Ok(())
+        }
+        ServerRead::Flags { uids } => {
+            let mut found = Vec::new();
+            link.session.fetch_flags(Uids::Set(&uids), None, |f| found.push(f)).await?;
+            apply_flags(link, open, found).await?;
+            open.server.seen.flags_read = open.server.seen.flags_read.union(&uids);
+            Ok(())
+        }
+    }
+}
+
+/// Rows of one statement when flags are taken over.
+const FLAGS_AT_ONCE: usize = 5_000;
+
+pub(super) async fn apply_flags(link: &mut Link<'_>, open: &Open, found: Vec<FetchedFlags>) -> Result<(), SyncError> {
+    let states: Vec<ServerFlags> = found
+        .into_iter()
+        .filter(|f| open.local.known.contains(f.uid))
+        .map(|f| ServerFlags { uid: f.uid, flags: f.flags, keywords: f.keywords, modseq: f.modseq.map(|m| m.to_i64()) })
+        .collect();
+    for chunk in states.chunks(FLAGS_AT_ONCE) {
+        let mut tx = link.lease.begin(&link.ctx.db).await?;
+        link.report.flagged += flags::apply(&mut tx, &open.target, chunk).await?;
+        tx.commit().await?;
+    }
+    Ok(())
+}
+
+async fn record(
+    link: &mut Link<'_>,
+    open: &mut Open,
+    writes: &[Write],
+    checkpoint: Option<Checkpoint>,
+) -> Result<(), SyncError> {
+    let mut tx = link.lease.begin(&link.ctx.db).await?;
+    let exists = open.server.mailbox.exists;
+    let mut reverted: Vec<usize> = Vec::new();
+    for write in writes {
+        match write {
+            Write::NewGeneration => {
+                let at = checkpoint.unwrap_or_default();
+                open.target = relink::begin_generation(&mut tx, &open.target, &at, exists).await?;
+                open.local.old_generation |= !open.local.known.is_empty();
+                open.local.known = UidSet::new();
+                open.local.unreadable = UidSet::new();
+                open.server.seen = Seen::default();
+                (open.local.edits, open.rows) = view::edits(&mut tx, &open.target).await?;
+            }
+            Write::DropOldGeneration => {
+                link.report.removed += vanish::drop_earlier_generations(&mut tx, &open.target).await?;
+                open.local.old_generation = false;
+            }
+            Write::Remove(uids) => {
+                link.report.removed += vanish::vanish(&mut tx, &open.target, uids).await?;
+                open.local.known = open.local.known.difference(uids);
+            }
+            Write::Revert { edit, keep } => {
+                revert(&mut tx, open, *edit, keep).await?;
+                reverted.push(*edit);
+            }
+        }
+    }
+    if let Some(at) = &checkpoint {
+        checkpoint::write(&mut tx, &open.target, at, exists).await?;
+        open.local.checkpoint = *at;
+    }
+    tx.commit().await?;
+    open.forget_edits(&reverted);
+    Ok(())
+}
+
+async fn revert(
+    tx: &mut crate::db::TenantTx,
+    open: &Open,
+    edit: usize,
+    keep: &FlagState,
+) -> Result<(), SyncError> {
+    if let Some(row) = open.rows.get(edit) {
+        pending::revert_flags(tx, open.target.account, row, keep).await?;
+    }
+    Ok(())
+}
+
+impl Open {
+    /// Takes edits out of the view, together with their rows.
+    pub fn forget_edits(&mut self, indexes: &[usize]) {
+        let mut at = 0;
+        self.local.edits.retain(|_| {
+            at += 1;
+            !indexes.contains(&(at - 1))
+        });
+        at = 0;
+        self.rows.retain(|_| {
+            at += 1;
+            !indexes.contains(&(at - 1))
+        });
+    }
+}
+
+async fn finish(link: &mut Link<'_>, open: &Open, depth: Depth) -> Result<(), SyncError> {
+    let mut tx = link.lease.begin(&link.ctx.db).await?;
+    if depth != Depth::Head {
+        link.report.removed += vanish::drop_forsaken(&mut tx, &open.target).await?;
+    }
+    checkpoint::visited(&mut tx, &open.target, depth != Depth::Head && open.server.seen.listing.is_some()).await?;
+    Ok(tx.commit().await?)
+}
+
+/// An error after which the session can go on with another command.
+pub(super) fn is_refusal(error: &ImapError) -> bool {
+    matches!(error, ImapError::Refused { .. } | ImapError::NoSuchMailbox(_) | ImapError::Protocol(_))
+}
