@@ -12,14 +12,17 @@
 //! .await
 //! ```
 
+use std::sync::Arc;
+
 use axum::extract::FromRequestParts;
 use axum::response::{IntoResponse as _, Response};
+use emailclient_core::config::Config;
 use emailclient_core::db::TenantTx;
 use emailclient_core::idempotency::{self, Kept, Slot};
+use emailclient_core::token::authenticate;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde_json::{Map, Value};
-use sha2::{Digest as _, Sha256};
 
 use crate::caller::Caller;
 use crate::context::Context;
@@ -38,11 +41,12 @@ pub struct IdempotencyKey {
     route: String,
     query: String,
     context: Context,
+    config: Arc<Config>,
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
+impl FromRequestParts<AppState> for IdempotencyKey {
     type Rejection = ApiError;
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
         let mut values = parts.headers.get_all(NAME).iter();
         let key = match (values.next(), values.next()) {
             (None, _) => None,
@@ -58,6 +62,7 @@ impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
             route: format!("{} {}", parts.method, parts.uri.path()),
             query: parts.uri.query().unwrap_or_default().to_owned(),
             context: Context::of(parts),
+            config: Arc::clone(&state.config),
         })
     }
 }
@@ -67,10 +72,11 @@ impl IdempotencyKey {
         self.key.as_deref().map(|key| Slot { caller: caller.actor(), route: &self.route, key })
     }
 
-    /// The query string belongs to what was asked.
+    /// The query string belongs to what was asked. Keyed, because a body may hold a password worth guessing.
     fn hash(&self) -> Vec<u8> {
         let body = self.context.body_hash().unwrap_or_default();
-        Sha256::digest([self.query.as_bytes(), &[0], &body].concat()).to_vec()
+        let asked = [self.query.as_bytes(), &[0], &body].concat();
+        authenticate(&self.config.jwt_secret, "idempotency", &asked).to_vec()
     }
 
     /// Begins the transaction of the effect and holds the key until it ends.

@@ -1,5 +1,8 @@
 //! The description of the API (OpenAPI 3.1), made from the handlers, and the explorer that shows it.
 
+use std::fmt::Write as _;
+
+use axum::response::Html;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
@@ -24,3 +27,15 @@ impl Modify for Bearer {
 /// What the explorer's page may load: its own files, and styles it writes into the page.
 pub const EXPLORER_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
      img-src 'self' data:; font-src 'self'; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
+
+/// What the `type` of every problem document leads to: one line for each code.
+pub async fn problems() -> Html<String> {
+    let mut page =
+        String::from("<!doctype html><html lang=\"en\"><title>Problems</title><h1>Problems</h1><dl>");
+    for (status, code, title) in crate::error::ApiError::catalogue() {
+        // Our own words only: nothing here needs escaping. Writing to a String cannot fail.
+        let _ = write!(page, "<dt id=\"{code}\"><code>{code}</code> ({status})</dt><dd>{title}</dd>");
+    }
+    page.push_str("</dl></html>");
+    Html(page)
+}

@@ -5,6 +5,7 @@ use std::any::Any;
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
 use http::{HeaderName, HeaderValue, Method, header};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
@@ -15,7 +16,7 @@ use utoipa_swagger_ui::SwaggerUi;
 
 use crate::error::ApiError;
 use crate::headers::edge;
-use crate::openapi::{Description, EXPLORER_POLICY};
+use crate::openapi::{Description, EXPLORER_POLICY, problems};
 use crate::routes;
 use crate::state::AppState;
 
@@ -24,6 +25,7 @@ pub fn build(state: AppState) -> Router {
     let (api, description) =
         OpenApiRouter::with_openapi(Description::openapi()).merge(routes::all()).split_for_parts();
     let explorer = Router::<AppState>::new()
+        .route("/docs/problems", get(problems))
         .merge(SwaggerUi::new("/docs").url("/openapi.json", description))
         .layer(from_fn(async |request: axum::extract::Request, next: axum::middleware::Next| {
             let mut response = next.run(request).await;

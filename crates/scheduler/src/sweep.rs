@@ -71,7 +71,7 @@ pub async fn gone(db: &Db) -> Result<(), DbError> {
     drop(tx);
     for (tenant, account) in accounts {
         let mut tx = db.tenant(tenant).await?;
-        sync_store::sweep_gone(&mut tx, account).await?;
+        sync_store::vanish::sweep_gone(&mut tx, account).await?;
         tx.commit().await?;
     }
     Ok(())

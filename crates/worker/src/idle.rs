@@ -11,9 +11,7 @@ use emailclient_core::db::DbError;
 use emailclient_core::dial::Deadlines;
 use emailclient_core::due;
 use emailclient_core::id::{AccountId, TenantId};
-use emailclient_core::imap::idle::{IdleEnd, MAX_IDLE};
-use emailclient_core::imap::login::Credentials;
-use emailclient_core::imap::{self, ImapError};
+use emailclient_core::imap::{self, Credentials, IdleEnd, ImapError, MAX_IDLE};
 use emailclient_core::job::{Job, enqueue, priority};
 use emailclient_core::seal::Place;
 use emailclient_core::sync_store::view;
@@ -125,7 +123,7 @@ async fn watch_once(env: &Environment, tenant: TenantId, account: AccountId, sto
     let password = env.keyring.open(place, sealed).map_err(|e| WatchError::Unfit(e.to_string()))?;
     let credentials = Credentials::Password { user: connection.username, password };
     let deadlines = Deadlines { reply: env.config.imap_command_timeout, ..Deadlines::default() };
-    let greeted = imap::connect::connect(&env.outbound, &env.tls, &connection.endpoint, &deadlines).await?;
+    let greeted = imap::connect(&env.outbound, &env.tls, &connection.endpoint, &deadlines).await?;
     let mut session = greeted.login(&credentials).await?;
     session.select(b"INBOX", None, true).await?;
     // What came between the last round and this SELECT is not announced any more.

@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use apalis::layers::WorkerBuilderExt as _;
-use apalis::prelude::{Data, Monitor, WorkerBuilder};
+use apalis::prelude::{Data, Monitor, ParallelizeExt as _, WorkerBuilder};
 use apalis_core::backend::finalize::Ephemeral;
 use apalis_core::backend::{Backend, BackendConfig};
 use apalis_core::error::BoxDynError;
@@ -22,6 +22,7 @@ use emailclient_core::db::{Db, DbError};
 use emailclient_core::id::JobId;
 use emailclient_core::job::queue::{self, Claimed, Outcome};
 use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::Instrument as _;
@@ -87,14 +88,14 @@ pub async fn work(env: &Environment) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn handle(job: Claimed, env: Data<Environment>) -> Result<(), BoxDynError> {
+fn handle(job: Claimed, env: Data<Environment>) -> BoxFuture<'static, Result<(), BoxDynError>> {
     let span = tracing::info_span!("job", kind = job.job.kind(), job = %job.id, tenant = %job.tenant, attempt = job.attempt);
     let env = (*env).clone();
     async move {
         jobs::run(&env, job.tenant, job.job).await.map_err(|error| Box::new(JobFailure(error)) as BoxDynError)
     }
     .instrument(span)
-    .await
+    .boxed()
 }
 
 /// Carries a [`JobError`] through apalis, which passes boxed errors only.
@@ -369,7 +370,7 @@ where
 {
     type Response = ();
     type Error = BoxDynError;
-    type Future = futures::future::BoxFuture<'static, Result<(), BoxDynError>>;
+    type Future = BoxFuture<'static, Result<(), BoxDynError>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxDynError>> {
         self.inner.poll_ready(cx).map_err(Into::into)

@@ -11,7 +11,10 @@ macro_rules! plain {
         pub fn $name(detail: impl Into<String>) -> Self {
             Self::new(StatusCode::$status, $code, $title, detail)
         }
-    )*};
+    )*
+        /// Status, code and title of all above.
+        const PLAIN: &[(u16, &str, &str)] = &[$((StatusCode::$status.as_u16(), $code, $title)),*];
+    };
 }
 
 impl ApiError {
@@ -82,6 +85,29 @@ impl ApiError {
         precondition_required: PRECONDITION_REQUIRED, "precondition-required", "If-Match is required";
         /// Something this service needs is away.
         unavailable: SERVICE_UNAVAILABLE, "unavailable", "The service is not available";
+    }
+
+    /// Status, code and title of every refusal there is.
+    pub(crate) fn catalogue() -> Vec<(u16, String, String)> {
+        let others = [
+            Self::unauthenticated(),
+            Self::invalid_token(),
+            Self::token_expired(),
+            Self::invalid_credentials(),
+            Self::tenant_forbidden(),
+            Self::not_found(),
+            Self::method_not_allowed(),
+            Self::idempotency_in_progress(),
+            Self::rate_limited(1),
+            Self::bare_internal(),
+        ];
+        let plain = Self::PLAIN
+            .iter()
+            .map(|(status, code, title)| (*status, (*code).to_owned(), (*title).to_owned()));
+        let others = others.into_iter().map(|e| (e.0.problem.status, e.0.problem.code, e.0.problem.title));
+        let mut all: Vec<_> = plain.chain(others).collect();
+        all.sort();
+        all
     }
 
     fn unauthorized(code: &str, title: &str, detail: &str, challenge: &str) -> Self {

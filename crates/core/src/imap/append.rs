@@ -53,8 +53,9 @@ mod tests {
     async fn a_message_goes_out_after_the_go_ahead_and_its_place_is_told() {
         let (mut s, seen) = session("UIDPLUS", &["+ go\r\n", "$ OK [APPENDUID 3 9] done\r\n", ""]).await;
         let date = DateTime::parse_from_rfc3339("2026-01-02T03:04:05+01:00").unwrap();
-        let place = s.append(b"Sent", (Flags::SEEN, &Keywords::new()), Some(date), Bytes::from_static(b"Hi\r\n"));
-        let (validity, uid) = place.await.unwrap().unwrap();
+        let (none, hi) = (Keywords::new(), Bytes::from_static(b"Hi\r\n"));
+        let place = s.append(b"Sent", (Flags::SEEN, &none), Some(date), hi).await;
+        let (validity, uid) = place.unwrap().unwrap();
         assert_eq!((validity.get(), uid.get()), (3, 9));
         assert_eq!(commands(&seen)[0], "APPEND \"Sent\" (\\Seen) \" 2-Jan-2026 03:04:05 +0100\" {4}");
     }

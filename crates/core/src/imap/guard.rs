@@ -32,8 +32,8 @@ const MAX_PARTS: usize = 1_000;
 const READ_BYTES: usize = 32 << 10;
 
 /// Anything that carries bytes both ways: a socket, TLS over it, a pipe in tests.
-pub trait Transport: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Transport for T {}
+pub trait Transport: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Transport for T {}
 
 /// A bound on the message bytes in memory, shared by all who load bodies: a permit travels with each body.
 #[derive(Clone, Debug)]

@@ -5,7 +5,7 @@ use axum::response::{IntoResponse as _, Response};
 use emailclient_core::blob;
 use emailclient_core::db::TenantTx;
 use emailclient_core::id::MessageId;
-use emailclient_core::message;
+use emailclient_core::message::{self, Message};
 use mail::mime::text::truncate;
 use serde::Deserialize;
 use serde_json::Value;
@@ -66,14 +66,13 @@ impl Wanted {
     }
 }
 
-/// Reads a message in full and ends the transaction before anything is parsed.
+/// Reads what is wanted of a message and ends the transaction before anything is parsed.
 pub(super) async fn read(
     mut tx: TenantTx,
-    id: MessageId,
+    message: Message,
     wanted: Wanted,
 ) -> Result<(MessageView, ETag), ApiError> {
-    let message = message::get(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
-    let tag = etag(&message);
+    let (id, tag) = (message.summary.id, etag(&message));
     let mut view = MessageView::new(message);
     if !(wanted.text() || wanted.html() || wanted.headers) {
         tx.commit().await?;
@@ -138,7 +137,7 @@ pub(super) async fn get_message(
     if let Some(response) = unchanged(&etag(&message), &conditions, false) {
         return Ok(response);
     }
-    let (view, tag) = read(tx, id, wanted).await?;
+    let (view, tag) = read(tx, message, wanted).await?;
     let value: Value = fields.cut(&view)?;
     Ok(Reply::ok(&value)?.etag(&tag).into_response())
 }

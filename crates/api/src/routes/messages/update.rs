@@ -165,6 +165,9 @@ pub(super) async fn update_message(
         moved.map_err(|e| refusal(e, "/move_to"))?;
     }
     tx.commit().await?;
-    let (view, tag) = read(caller.tx(&state).await?, id, Wanted::default()).await?;
+    // Read anew: what the answer tells is what the next request will see, bodies included.
+    let mut tx = caller.tx(&state).await?;
+    let message = message::get(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
+    let (view, tag) = read(tx, message, Wanted::default()).await?;
     Ok(Reply::ok(&view)?.etag(&tag).into_response())
 }

@@ -69,7 +69,7 @@ pub(super) async fn messages(link: &mut Link<'_>, open: &mut Open, batches: Vec<
         next: 0,
         waiting: Vec::new(),
         bytes: 0,
-        stored: Stored { known: UidSet::new(), at: None, created: 0 },
+        stored: Stored { known: UidSet::new(), at: None, created: 0, due: None },
     };
     let (out, inbox) = mpsc::channel(READ_AHEAD);
     let (groups_out, groups_in) = mpsc::channel(GROUPS_AHEAD);
@@ -82,6 +82,9 @@ pub(super) async fn messages(link: &mut Link<'_>, open: &mut Open, batches: Vec<
     link.report.created += stored.created;
     open.local.known = open.local.known.union(&stored.known);
     open.local.checkpoint = stored.at.unwrap_or(before);
+    if read.is_err() {
+        link.suspect = stored.due;
+    }
     Ok(read?)
 }
 
@@ -117,36 +120,29 @@ async fn read(
 async fn group(ctx: &SyncContext, options: Options, mut inbox: mpsc::Receiver<FetchEvent>, out: mpsc::Sender<Item>) {
     let mut gathered: Vec<FetchedMessage> = Vec::new();
     let mut bytes = 0;
-    loop {
-        let event = timeout(SILENCE, inbox.recv()).await;
-        let full = match event {
+    let mut ended = false;
+    while !ended {
+        let mut items = Vec::new();
+        match timeout(SILENCE, inbox.recv()).await {
             Ok(Some(FetchEvent::Message(message))) => {
                 bytes += message.raw.len();
                 gathered.push(*message);
                 if gathered.len() < GROUP_MESSAGES && bytes < GROUP_BYTES {
                     continue;
                 }
-                None
             }
-            Ok(Some(FetchEvent::BatchDone { requested, .. })) => Some(Some(Item::Answered(requested))),
-            Ok(None) => Some(None),
-            Err(_) => Some(Some(Item::Silence)),
-        };
+            Ok(Some(FetchEvent::BatchDone { requested, .. })) => items.push(Item::Answered(requested)),
+            Ok(None) => ended = true,
+            Err(_) => items.push(Item::Silence),
+        }
         bytes = 0;
         if !gathered.is_empty() {
-            let parsing = parse(ctx, options, std::mem::take(&mut gathered));
-            if out.send(Item::Group(parsing)).await.is_err() {
+            items.insert(0, Item::Group(parse(ctx, options, std::mem::take(&mut gathered))));
+        }
+        for item in items {
+            if out.send(item).await.is_err() {
                 return;
             }
-        }
-        match full {
-            Some(Some(item)) => {
-                if out.send(item).await.is_err() {
-                    return;
-                }
-            }
-            Some(None) => return,
-            None => {}
         }
     }
 }
@@ -177,6 +173,8 @@ struct Stored {
     known: UidSet,
     at: Option<Checkpoint>,
     created: usize,
+    /// The first message that was asked for and did not come. Servers answer in order.
+    due: Option<Uid>,
 }
 
 struct Writer<'a> {
@@ -213,6 +211,8 @@ impl Writer<'_> {
         }
         // The reader ended early: what came is whole and true, only nothing vouches for the rest.
         self.commit(None).await?;
+        let unanswered = self.batches.get(self.next).map(|(open, _)| open.difference(&self.stored.known));
+        self.stored.due = unanswered.and_then(|u| u.first());
         Ok(self.stored)
     }
 
@@ -238,6 +238,7 @@ impl Writer<'_> {
         let ready = std::mem::take(&mut self.waiting);
         self.bytes = 0;
         let (batch, permits): (Vec<Prepared>, Vec<_>) = ready.into_iter().map(|r| (r.prepared, r._permit)).unzip();
+        let started = tokio::time::Instant::now();
         let mut tx = self.lease.begin(&self.ctx.db).await?;
         if !self.durable {
             tx.relax_durability().await?;
@@ -248,6 +249,8 @@ impl Writer<'_> {
         }
         tx.commit().await?;
         drop(permits);
+        tracing::debug!(mailbox_id = %self.target.mailbox, messages = batch.len(), created = done.created,
+            settled = reached.is_some(), ms = started.elapsed().as_millis(), "batch stored");
         let mut uids: Vec<Uid> = batch.iter().map(|p| p.uid).collect();
         uids.sort_unstable();
         self.stored.known = self.stored.known.union(&uids.into_iter().collect());

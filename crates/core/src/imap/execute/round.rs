@@ -1,8 +1,9 @@
 //! A whole round, and the short one that only brings local edits to the server.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use mail::sync::Depth;
+use mail::uid::{Uid, UidSet};
 
 use super::{Report, SyncContext, SyncError, open, tree, trouble, visit};
 use crate::db::DbError;
@@ -14,7 +15,7 @@ use crate::sync_store::{Target, view};
 
 /// Connections lost in one round before it is given up: one mailbox that kills its connection must not keep the others
 /// from being read, a server that kills every connection must not be hammered.
-const MAX_RECONNECTS: usize = 3;
+const MAX_RECONNECTS: usize = 5;
 
 /// A round's way to the server and what it has done so far.
 pub(super) struct Link<'a> {
@@ -24,6 +25,10 @@ pub(super) struct Link<'a> {
     pub report: Report,
     /// Mailboxes that local edits put messages into.
     pub touched: BTreeSet<MailboxId>,
+    /// The message that was due when the connection was lost. Dovecot ends the connection over one it cannot read.
+    pub suspect: Option<Uid>,
+    /// Suspects of this round, left out when their mailbox is visited again; the next round tries them anew.
+    pub unreadable: HashMap<MailboxId, UidSet>,
 }
 
 impl<'a> Link<'a> {
@@ -32,7 +37,15 @@ impl<'a> Link<'a> {
     }
 
     pub fn over(ctx: &'a SyncContext, lease: &'a Lease, session: Session) -> Self {
-        Self { ctx, lease, session, report: Report::default(), touched: BTreeSet::new() }
+        Self {
+            ctx,
+            lease,
+            session,
+            report: Report::default(),
+            touched: BTreeSet::new(),
+            suspect: None,
+            unreadable: HashMap::new(),
+        }
     }
 
     async fn reopen(&mut self) -> Result<(), SyncError> {
@@ -46,7 +59,6 @@ pub(super) async fn run(ctx: &SyncContext, lease: &Lease, depth: Depth) -> Resul
     let started = ctx.clock.now();
     let mut tx = lease.begin(&ctx.db).await?;
     let run = status::start_run(&mut tx, lease.account).await?;
-    status::set_account(&mut tx, lease.account, AccountState::Syncing, None, None).await?;
     tx.commit().await?;
     let result = all(ctx, lease, depth).await;
     match &result {
@@ -82,6 +94,10 @@ async fn fail(ctx: &SyncContext, lease: &Lease, run: RunId, error: &SyncError) -
 
 async fn all(ctx: &SyncContext, lease: &Lease, depth: Depth) -> Result<Report, SyncError> {
     let mut link = Link::open(ctx, lease).await?;
+    // Only now: an account in trouble stays so, with its cause, until the server has let us in.
+    let mut tx = lease.begin(&ctx.db).await?;
+    status::set_account(&mut tx, lease.account, AccountState::Syncing, None, None).await?;
+    tx.commit().await?;
     let result = work(&mut link, depth).await;
     let Link { session, report, .. } = link;
     if session.is_usable() {
@@ -158,20 +174,30 @@ async fn edited_again(link: &Link<'_>, before: &[MailboxId]) -> Result<Vec<Mailb
 async fn visit_all(link: &mut Link<'_>, mailboxes: &[MailboxId], depth: Depth) -> Result<(), SyncError> {
     let mut reconnects = 0;
     for mailbox in mailboxes {
-        let Err(error) = visit::visit(link, *mailbox, depth).await else { continue };
-        let SyncError::Imap(cause) = error else { return Err(error) };
-        if matches!(cause, ImapError::Throttled { .. } | ImapError::AuthRejected { .. }) {
-            return Err(cause.into());
-        }
-        tracing::info!(account_id = %link.lease.account, mailbox_id = %mailbox, code = trouble::cause_of(&cause).code, "mailbox failed");
-        failed(link, *mailbox, &cause).await?;
-        link.report.failed += 1;
-        if !link.session.is_usable() {
-            reconnects += 1;
-            if reconnects > MAX_RECONNECTS {
+        while let Err(error) = visit::visit(link, *mailbox, depth).await {
+            let SyncError::Imap(cause) = error else { return Err(error) };
+            if matches!(cause, ImapError::Throttled { .. } | ImapError::AuthRejected { .. }) {
                 return Err(cause.into());
             }
-            link.reopen().await?;
+            let lost = !link.session.is_usable();
+            let suspect = link.suspect.take().filter(|_| lost);
+            tracing::info!(account_id = %link.lease.account, mailbox_id = %mailbox,
+                code = trouble::cause_of(&cause).code, suspect = suspect.is_some(), "mailbox failed");
+            if lost {
+                reconnects += 1;
+                if reconnects > MAX_RECONNECTS {
+                    failed(link, *mailbox, &cause).await?;
+                    return Err(cause.into());
+                }
+                link.reopen().await?;
+            }
+            // Without the message that may have cost the connection, the mailbox gets another try.
+            if suspect.is_some_and(|uid| link.unreadable.entry(*mailbox).or_default().insert(uid)) {
+                continue;
+            }
+            failed(link, *mailbox, &cause).await?;
+            link.report.failed += 1;
+            break;
         }
     }
     Ok(())

@@ -44,6 +44,7 @@ fn note_news(link: &mut Link<'_>, open: &mut Open) {
 pub(super) async fn visit(link: &mut Link<'_>, mailbox: MailboxId, depth: Depth) -> Result<(), SyncError> {
     for _ in 0..MAX_LOOKS {
         let Some((mut open, name)) = load(link, mailbox).await? else { return Ok(()) };
+        open.local.unreadable = link.unreadable.get(&mailbox).cloned().unwrap_or_default();
         let selected = link.session.select(&name, None, false).await?;
         open.server.capabilities = link.session.capabilities().clone();
         open.server.mailbox = describe(&selected);

@@ -1,0 +1,32 @@
+//! `DELETE /api/compose/{id}`
+
+use axum::extract::State;
+use emailclient_core::draft;
+use emailclient_core::id::DraftId;
+
+use super::shape::tag;
+use crate::caller::Caller;
+use crate::error::{ApiError, Problem};
+use crate::etag::Conditions;
+use crate::extract::{NoQuery, PathId, Query};
+use crate::reply::Reply;
+use crate::state::AppState;
+
+/// Throws a draft away. A submission made of it stays.
+#[utoipa::path(delete, path = "/api/compose/{id}", tag = "compose", security(("bearer" = [])),
+    params(("id" = Uuid, Path), ("If-Match" = String, Header, description = "the ETag that was read")),
+    responses((status = 204), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn delete_draft(
+    State(state): State<AppState>,
+    caller: Caller,
+    PathId(id): PathId<DraftId>,
+    _none: Query<NoQuery>,
+    conditions: Conditions,
+) -> Result<Reply, ApiError> {
+    let mut tx = caller.tx(&state).await?;
+    let current = draft::get_for_update(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
+    conditions.require_match(&tag(&current))?;
+    draft::delete(&mut tx, id).await?;
+    tx.commit().await?;
+    Ok(Reply::no_content())
+}

@@ -1,0 +1,46 @@
+//! `DELETE /api/compose/{id}/attachments/{attachment_id}`
+
+use axum::extract::State;
+use emailclient_core::draft;
+use emailclient_core::id::{AttachmentId, DraftId};
+use serde::Deserialize;
+
+use super::create::reread;
+use super::replace::editable;
+use super::shape::tag;
+use crate::caller::Caller;
+use crate::error::{ApiError, Problem};
+use crate::etag::Conditions;
+use crate::extract::{NoQuery, Path, Query};
+use crate::reply::Reply;
+use crate::state::AppState;
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Place {
+    id: DraftId,
+    attachment_id: AttachmentId,
+}
+
+/// Removes a file from a draft; the answer carries the draft's new ETag.
+#[utoipa::path(delete, path = "/api/compose/{id}/attachments/{attachment_id}", tag = "compose", security(("bearer" = [])),
+    params(("id" = Uuid, Path), ("attachment_id" = Uuid, Path)),
+    responses((status = 204), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn detach_file(
+    State(state): State<AppState>,
+    caller: Caller,
+    Path(place): Path<Place>,
+    _none: Query<NoQuery>,
+    conditions: Conditions,
+) -> Result<Reply, ApiError> {
+    let mut tx = caller.tx(&state).await?;
+    let current = draft::get_for_update(&mut tx, place.id).await?.ok_or_else(ApiError::not_found)?;
+    if !current.attachments.iter().any(|a| a.id == place.attachment_id) {
+        return Err(ApiError::not_found());
+    }
+    conditions.check_match(&tag(&current))?;
+    editable(&current)?;
+    draft::attachment::remove(&mut tx, place.id, place.attachment_id).await?;
+    let stored = reread(&mut tx, place.id).await?;
+    tx.commit().await?;
+    Ok(Reply::no_content().etag(&tag(&stored)))
+}

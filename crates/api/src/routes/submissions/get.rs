@@ -1,0 +1,27 @@
+//! `GET /api/submissions/{id}`
+
+use axum::Json;
+use axum::extract::State;
+use emailclient_core::id::SubmissionId;
+use emailclient_core::submission;
+
+use super::SubmissionView;
+use crate::caller::Caller;
+use crate::error::{ApiError, Problem};
+use crate::extract::{NoQuery, PathId, Query};
+use crate::state::AppState;
+
+/// One submission.
+#[utoipa::path(get, path = "/api/submissions/{id}", tag = "submissions", security(("bearer" = [])), params(("id" = Uuid, Path)),
+    responses((status = 200, body = SubmissionView), (status = 404, body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn get_submission(
+    State(state): State<AppState>,
+    caller: Caller,
+    PathId(id): PathId<SubmissionId>,
+    _none: Query<NoQuery>,
+) -> Result<Json<SubmissionView>, ApiError> {
+    let mut tx = caller.tx(&state).await?;
+    let found = submission::get(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
+    tx.commit().await?;
+    Ok(Json(found.into()))
+}

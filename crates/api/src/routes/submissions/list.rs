@@ -1,0 +1,69 @@
+//! `GET /api/submissions`
+
+use axum::Json;
+use axum::extract::State;
+use chrono::{DateTime, Utc};
+use emailclient_core::id::{AccountId, SubmissionId};
+use emailclient_core::mailbox::account_exists;
+use emailclient_core::submission::{self, Filter};
+use serde::Deserialize;
+use utoipa::{IntoParams, ToSchema};
+
+use super::SubmissionView;
+use crate::caller::Caller;
+use crate::error::{ApiError, Problem};
+use crate::extract::Query;
+use crate::page::{Limit, Page, Scope};
+use crate::state::AppState;
+
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Wanted {
+    Queued,
+    Sending,
+    Sent,
+    Failed,
+    Unknown,
+    Cancelled,
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ListQuery {
+    /// Submissions of this account only.
+    #[param(value_type = Option<uuid::Uuid>)]
+    account_id: Option<AccountId>,
+    /// Submissions in this state only.
+    state: Option<Wanted>,
+    /// Rows of a page, 1 to 200.
+    #[serde(default)]
+    #[param(value_type = Option<u32>)]
+    limit: Limit,
+    /// `next_cursor` of the page before.
+    cursor: Option<String>,
+}
+
+/// Submissions, newest first.
+#[utoipa::path(get, path = "/api/submissions", tag = "submissions", security(("bearer" = [])), params(ListQuery),
+    responses((status = 200, body = Page<SubmissionView>), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn list_submissions(
+    State(state): State<AppState>,
+    caller: Caller,
+    Query(query): Query<ListQuery>,
+) -> Result<Json<Page<SubmissionView>>, ApiError> {
+    let wanted = query.state.map(|s| format!("{s:?}").to_lowercase());
+    let account = query.account_id.map(|a| a.to_string()).unwrap_or_default();
+    let scope = Scope::new(&state, caller.tenant, "submissions", &[&account, wanted.as_deref().unwrap_or_default()]);
+    let after: Option<(DateTime<Utc>, SubmissionId)> = scope.open(query.cursor.as_deref())?;
+    let mut tx = caller.tx(&state).await?;
+    if let Some(account) = query.account_id
+        && !account_exists(&mut tx, account).await?
+    {
+        return Err(ApiError::not_found());
+    }
+    let filter = Filter { account_id: query.account_id, state: wanted };
+    let rows = submission::list(&mut tx, &filter, after, query.limit.get() + 1).await?;
+    tx.commit().await?;
+    let page = Page::cut(rows, query.limit, |last| scope.seal(&(last.created_at, last.id)))?;
+    Ok(Json(page.map(SubmissionView::from)))
+}
