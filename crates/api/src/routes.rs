@@ -2,10 +2,12 @@
 
 mod accounts;
 mod auth;
+mod compose;
 mod health;
 mod mailboxes;
 mod messages;
 mod search;
+mod submissions;
 mod sync;
 mod threads;
 
@@ -24,4 +26,6 @@ pub fn all() -> OpenApiRouter<AppState> {
         .merge(messages::routes())
         .merge(threads::routes())
         .merge(search::routes())
+        .merge(compose::routes())
+        .merge(submissions::routes())
 }

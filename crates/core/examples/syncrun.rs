@@ -46,6 +46,19 @@ async fn main() {
             println!("{:?}", emailclient_core::message::edit::flags(&mut tx, &ids, None, &e).await);
             tx.commit().await.unwrap();
         }
+        Some("watch") => {
+            let mut session = open(&ctx, tenant, account).await.unwrap();
+            let inbox: MailboxId = args[4].parse().unwrap();
+            for _ in 0..3 {
+                let selected = session.select(b"INBOX", None, true).await.unwrap();
+                println!("{:?}", session.idle(std::time::Duration::from_secs(5), std::future::pending()).await);
+                let t = std::time::Instant::now();
+                let (s, r) = fetch_new(&ctx, (tenant, account), inbox, session, &selected).await;
+                println!("{r:?} {:?} {:?}", t.elapsed(), s.is_usable());
+                session = s;
+                session.take_unsolicited();
+            }
+        }
         Some("sweep") => {
             let mut tx = ctx.db.tenant(tenant).await.unwrap();
             println!("{:?}", emailclient_core::sync_store::vanish::sweep_gone(&mut tx, account).await);

@@ -95,7 +95,8 @@ impl Content {
     /// The first fault.
     pub fn check(&self) -> Result<(), ComposeError> {
         // A From that is absent is chosen at send; any valid one stands in for it here.
-        let from = self.from.clone().unwrap_or_else(|| Address { name: None, address: "x@x.invalid".to_owned() });
+        let from =
+            self.from.clone().unwrap_or_else(|| Address { name: None, address: "x@x.invalid".to_owned() });
         self.to_compose(from).check()
     }
 }
@@ -227,7 +228,12 @@ pub async fn list(
 }
 
 /// Replaces account and content of a draft that the caller holds by [`get_for_update`]. `false`: there is no such account.
-pub async fn replace(tx: &mut TenantTx, id: DraftId, account: AccountId, content: &Content) -> Result<bool, DbError> {
+pub async fn replace(
+    tx: &mut TenantTx,
+    id: DraftId,
+    account: AccountId,
+    content: &Content,
+) -> Result<bool, DbError> {
     let done = sqlx::query(
         "UPDATE drafts SET account_id = $3, content = $4, version = version + 1, updated_at = clock_timestamp()
          WHERE tenant_id = $1 AND id = $2 AND EXISTS (SELECT 1 FROM accounts a WHERE a.tenant_id = $1 AND a.id = $3)",
@@ -280,7 +286,13 @@ mod tests {
 
     #[test]
     fn what_was_sent_is_closed_until_it_failed_or_was_undone() {
-        for (state, open) in [(None, true), (Some("cancelled"), true), (Some("failed"), true), (Some("queued"), false), (Some("unknown"), false)] {
+        for (state, open) in [
+            (None, true),
+            (Some("cancelled"), true),
+            (Some("failed"), true),
+            (Some("queued"), false),
+            (Some("unknown"), false),
+        ] {
             assert_eq!(is_open(state), open, "{state:?}");
         }
     }

@@ -43,10 +43,17 @@ mod tests {
 
     #[test]
     fn a_sender_is_an_identity_or_nobody() {
-        let list = [("me@a.example", "Me"), ("sales@a.example", " ")].map(|(e, n)| identity(e.to_owned(), n.to_owned()));
+        let list = [("me@a.example", "Me"), ("sales@a.example", " ")]
+            .map(|(e, n)| identity(e.to_owned(), n.to_owned()));
         assert_eq!(choose(&list, None), Some(address(Some("Me"), "me@a.example")));
-        assert_eq!(choose(&list, Some(&address(None, "Sales@A.example"))), Some(address(None, "sales@a.example")));
-        assert_eq!(choose(&list, Some(&address(Some("I"), "me@a.example"))), Some(address(Some("I"), "me@a.example")));
+        assert_eq!(
+            choose(&list, Some(&address(None, "Sales@A.example"))),
+            Some(address(None, "sales@a.example"))
+        );
+        assert_eq!(
+            choose(&list, Some(&address(Some("I"), "me@a.example"))),
+            Some(address(Some("I"), "me@a.example"))
+        );
         assert_eq!(choose(&list, Some(&address(None, "boss@a.example"))), None);
     }
 }

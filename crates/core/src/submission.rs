@@ -24,9 +24,12 @@ use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
 pub use self::aftermath::{
-    NextProbe, ProbeWork, SentCopy, SentCopyWork, mailboxes, probe_work, record_found, record_not_found, sent_copy_work, settle_sent_copy,
+    NextProbe, ProbeWork, SentCopy, SentCopyWork, mailboxes, probe_work, record_found, record_not_found,
+    sent_copy_work, settle_sent_copy,
 };
-pub use self::attempt::{Attempt, Claim, Finished, Handover, LEASE, claim, finish, mark, release_expired, renew};
+pub use self::attempt::{
+    Attempt, Claim, Finished, Handover, LEASE, claim, finish, mark, release_expired, renew,
+};
 pub use self::person::{CancelError, Cancelled, ResendError, cancel, resend};
 pub use self::settle::Ending;
 
@@ -179,14 +182,19 @@ async fn announce(
     kind: &'static str,
     state: &str,
 ) -> Result<(), DbError> {
-    let event = NewEvent { kind, object_id: id.0, data: json!({ "submission_id": id, "account_id": account, "state": state }) };
+    let event = NewEvent {
+        kind,
+        object_id: id.0,
+        data: json!({ "submission_id": id, "account_id": account, "state": state }),
+    };
     event::record(tx, Some(account), &[event]).await
 }
 
 /// One submission with its recipients and attempts. `None`: there is none of this id in the tenant.
 pub async fn get(tx: &mut TenantTx, id: SubmissionId) -> Result<Option<Submission>, DbError> {
     let sql = format!("SELECT {COLUMNS} FROM submissions s WHERE s.tenant_id = $1 AND s.id = $2");
-    let row = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(tx.tenant()).bind(id).fetch_optional(tx.conn()).await?;
+    let row =
+        sqlx::query(sqlx::AssertSqlSafe(sql)).bind(tx.tenant()).bind(id).fetch_optional(tx.conn()).await?;
     let Some(row) = row else { return Ok(None) };
     let mut found = vec![Submission::read(&row)?];
     fill(tx, &mut found).await?;
@@ -249,7 +257,8 @@ async fn fill(tx: &mut TenantTx, list: &mut [Submission]) -> Result<(), DbError>
     .bind(&ids)
     .fetch_all(tx.conn())
     .await?;
-    let mut places: std::collections::HashMap<SubmissionId, &mut Submission> = list.iter_mut().map(|s| (s.id, s)).collect();
+    let mut places: std::collections::HashMap<SubmissionId, &mut Submission> =
+        list.iter_mut().map(|s| (s.id, s)).collect();
     for row in &recipients {
         let recipient = Recipient {
             address: row.try_get("address")?,
@@ -275,4 +284,3 @@ async fn fill(tx: &mut TenantTx, list: &mut [Submission]) -> Result<(), DbError>
     }
     Ok(())
 }
-

@@ -239,7 +239,13 @@ pub(crate) fn account(endpoints: &Endpoints, email: &str, name: &str) -> Value {
 }
 
 fn client() -> Result<reqwest::Client> {
-    Ok(reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build()?)
+    // The API closes connections that are idle for some seconds; ours must never be the one it is just closing.
+    let idle = Duration::from_secs(2);
+    Ok(reqwest::Client::builder()
+        .no_proxy()
+        .pool_idle_timeout(idle)
+        .timeout(Duration::from_secs(60))
+        .build()?)
 }
 
 fn environment(endpoints: &Endpoints, listen: &str) -> Result<Vec<(&'static str, String)>> {

@@ -51,7 +51,13 @@ pub struct Open {
 /// Completes `content` from the original's source. `own` are the account's addresses. Returns the files to be carried
 /// over.
 #[must_use]
-pub fn prepare(content: &mut Content, kind: Kind, raw: &[u8], own: &[String], open: Open) -> Vec<NewAttachment> {
+pub fn prepare(
+    content: &mut Content,
+    kind: Kind,
+    raw: &[u8],
+    own: &[String],
+    open: Open,
+) -> Vec<NewAttachment> {
     let parsed = mime::parse(raw);
     let original = Original::new(&parsed, mime::body(raw));
     let (subject, text, html) = if kind == Kind::Forward {
@@ -81,7 +87,8 @@ pub fn prepare(content: &mut Content, kind: Kind, raw: &[u8], own: &[String], op
     let keep_html = content.html.is_some() || (kind == Kind::Forward && html.is_some());
     if keep_html {
         let quote = html.unwrap_or_else(|| html::from_text(&text));
-        let own = content.html.take().or_else(|| content.text.as_deref().map(html::from_text)).unwrap_or_default();
+        let own =
+            content.html.take().or_else(|| content.text.as_deref().map(html::from_text)).unwrap_or_default();
         content.html = Some(format!("{own}{quote}"));
     }
     if content.text.is_some() || !keep_html || kind == Kind::Forward {
@@ -150,7 +157,10 @@ mod tests {
         let mut content = Content { to: vec![cy], subject: "Own".to_owned(), ..Content::default() };
         let open = Open { to: false, subject: false, ..ALL };
         let _ = prepare(&mut content, Kind::ReplyAll, ORIGINAL, &own(), open);
-        assert_eq!((addresses(&content.to), addresses(&content.cc)), (vec!["cy@c.example"], vec!["dee@d.example"]));
+        assert_eq!(
+            (addresses(&content.to), addresses(&content.cc)),
+            (vec!["cy@c.example"], vec!["dee@d.example"])
+        );
         assert_eq!(content.subject, "Own");
     }
 
@@ -158,10 +168,16 @@ mod tests {
     fn a_forward_carries_text_and_files_and_no_recipients() {
         let mut content = Content { text: Some("See below.".to_owned()), ..Content::default() };
         let files = prepare(&mut content, Kind::Forward, ORIGINAL, &own(), ALL);
-        assert_eq!(files.iter().map(|f| (f.filename.as_str(), f.content.as_ref())).collect::<Vec<_>>(), [("menu.pdf", &b"PDF"[..])]);
+        assert_eq!(
+            files.iter().map(|f| (f.filename.as_str(), f.content.as_ref())).collect::<Vec<_>>(),
+            [("menu.pdf", &b"PDF"[..])]
+        );
         assert!(content.to.is_empty() && content.in_reply_to.is_empty());
         let text = content.text.unwrap();
-        assert!(text.starts_with("See below.") && text.contains("hungry?") && text.contains("From: Ann"), "{text}");
+        assert!(
+            text.starts_with("See below.") && text.contains("hungry?") && text.contains("From: Ann"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -73,7 +73,11 @@ impl From<sqlx::Error> for AttachError {
 }
 
 /// Adds files to a draft that the caller holds by [`super::get_for_update`]; all of them or none.
-pub async fn add(tx: &mut TenantTx, draft: DraftId, files: &[NewAttachment]) -> Result<Vec<Attachment>, AttachError> {
+pub async fn add(
+    tx: &mut TenantTx,
+    draft: DraftId,
+    files: &[NewAttachment],
+) -> Result<Vec<Attachment>, AttachError> {
     let tenant = tx.tenant();
     let (mut count, mut bytes, last): (i64, i64, i32) = sqlx::query_as(
         "SELECT count(*), coalesce(sum(size_bytes), 0)::bigint, coalesce(max(position), -1) FROM draft_attachments WHERE tenant_id = $1 AND draft_id = $2",
@@ -119,12 +123,13 @@ pub async fn add(tx: &mut TenantTx, draft: DraftId, files: &[NewAttachment]) -> 
 
 /// Removes one file of a draft. `false`: the draft has no such file.
 pub async fn remove(tx: &mut TenantTx, draft: DraftId, id: AttachmentId) -> Result<bool, DbError> {
-    let done = sqlx::query("DELETE FROM draft_attachments WHERE tenant_id = $1 AND draft_id = $2 AND id = $3")
-        .bind(tx.tenant())
-        .bind(draft)
-        .bind(id)
-        .execute(tx.conn())
-        .await?;
+    let done =
+        sqlx::query("DELETE FROM draft_attachments WHERE tenant_id = $1 AND draft_id = $2 AND id = $3")
+            .bind(tx.tenant())
+            .bind(draft)
+            .bind(id)
+            .execute(tx.conn())
+            .await?;
     if done.rows_affected() == 1 {
         touch(tx, draft).await?;
     }
@@ -144,7 +149,10 @@ fn read(row: &sqlx::postgres::PgRow) -> Result<Attachment, sqlx::Error> {
 }
 
 /// The files of several drafts, in order, without contents.
-pub(super) async fn of_drafts(tx: &mut TenantTx, drafts: &[DraftId]) -> Result<HashMap<DraftId, Vec<Attachment>>, DbError> {
+pub(super) async fn of_drafts(
+    tx: &mut TenantTx,
+    drafts: &[DraftId],
+) -> Result<HashMap<DraftId, Vec<Attachment>>, DbError> {
     let ids: Vec<Uuid> = drafts.iter().map(|d| d.0).collect();
     let rows = sqlx::query(
         "SELECT draft_id, id, filename, content_type, size_bytes, inline, content_id, created_at FROM draft_attachments
@@ -162,7 +170,10 @@ pub(super) async fn of_drafts(tx: &mut TenantTx, drafts: &[DraftId]) -> Result<H
 }
 
 /// The files of one draft as they go into the message.
-pub(super) async fn contents(tx: &mut TenantTx, draft: DraftId) -> Result<Vec<mail::compose::DraftAttachment>, DbError> {
+pub(super) async fn contents(
+    tx: &mut TenantTx,
+    draft: DraftId,
+) -> Result<Vec<mail::compose::DraftAttachment>, DbError> {
     let rows = sqlx::query(
         "SELECT filename, content_type, inline, content_id, content FROM draft_attachments
          WHERE tenant_id = $1 AND draft_id = $2 ORDER BY position",

@@ -66,7 +66,8 @@ pub async fn send(tx: &mut TenantTx, id: DraftId, order: &Order) -> Result<Outco
         return Ok(Outcome::SentBefore(before));
     }
     let identities = identity::list(tx, draft.account_id).await?.ok_or(SendDraftError::NotFound)?;
-    let from = identity::choose(&identities, draft.content.from.as_ref()).ok_or(SendDraftError::SenderNotAllowed)?;
+    let from =
+        identity::choose(&identities, draft.content.from.as_ref()).ok_or(SendDraftError::SenderNotAllowed)?;
     let content = &draft.content;
     let recipients = content.to.iter().chain(&content.cc).chain(&content.bcc);
     let mut message = content.to_compose(from);
@@ -119,7 +120,12 @@ mod tests {
 
     #[test]
     fn message_ids_are_unique_and_fit_between_brackets() {
-        let ids = [new_message_id("a.example"), new_message_id("a.example"), new_message_id("例子.广告"), new_message_id("")];
+        let ids = [
+            new_message_id("a.example"),
+            new_message_id("a.example"),
+            new_message_id("例子.广告"),
+            new_message_id(""),
+        ];
         assert!(ids.iter().all(|id| compose::is_id(id) && id.is_ascii()));
         assert_ne!(ids[0], ids[1]);
         assert!(ids[0].ends_with("@a.example") && ids[2].ends_with("@mail.invalid"));

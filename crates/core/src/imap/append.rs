@@ -68,7 +68,10 @@ mod tests {
         let none = Keywords::new();
         let full = s.append(b"a", (Flags::NONE, &none), None, big.clone()).await;
         assert!(matches!(full, Err(ImapError::Refused { code: Some(c), .. }) if c == "OVERQUOTA"));
-        assert!(matches!(s.append(b"a", (Flags::NONE, &none), None, big).await, Err(ImapError::NoSuchMailbox(_))));
+        assert!(matches!(
+            s.append(b"a", (Flags::NONE, &none), None, big).await,
+            Err(ImapError::NoSuchMailbox(_))
+        ));
         s.noop().await.unwrap();
         assert_eq!(commands(&seen), ["APPEND \"a\" () {5000}", "APPEND \"a\" () {5000}", "NOOP"]);
     }

@@ -25,6 +25,44 @@ const DEFAULT_ANSWER_BYTES: u64 = 64 << 20;
 /// Flag changes kept for a caller who has not asked yet; beyond it only the fact is kept.
 const MAX_UNSOLICITED_FLAGS: usize = 10_000;
 
+/// A command that keeps delivering may take this many times the deadline of one answer: half an hour.
+const PATIENCE: u32 = 30;
+/// Work that merging sets may cost one command, in range operations: a second or two.
+const MAX_SET_WORK: u64 = 500_000_000;
+
+/// UIDs collected from many responses. Merging costs time in proportion to what is there already, and a
+/// server may send millions of lines, so the work is bounded.
+#[derive(Debug, Default)]
+pub(super) struct Gone {
+    pub set: UidSet,
+    parts: u64,
+    work: u64,
+}
+
+impl Gone {
+    /// Whether something was left out.
+    pub const fn is_exhausted(&self) -> bool {
+        self.work > MAX_SET_WORK
+    }
+
+    /// Adds a set; false when that would be too much work, and then nothing more is added.
+    pub fn absorb(&mut self, more: &UidSet) -> bool {
+        let parts = more.ranges().count() as u64;
+        let few = more.len() <= 64;
+        self.work += if few { more.len() * (1 + self.parts / 256) } else { self.parts + parts };
+        self.parts += parts;
+        if self.is_exhausted() {
+            return false;
+        }
+        if few {
+            self.set.extend(more.iter());
+        } else {
+            self.set = self.set.union(more);
+        }
+        true
+    }
+}
+
 /// News that came without being asked for, since the last [`Session::take_unsolicited`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Unsolicited {
@@ -107,6 +145,7 @@ pub struct Session {
     pub(super) reply: Duration,
     pub(super) qresync_enabled: bool,
     unsolicited: Unsolicited,
+    gone: Gone,
     next_tag: u32,
     /// False from the first byte of a command until its tagged line: a future dropped in between leaves an
     /// answer on the wire that would be taken for the next command's.
@@ -121,6 +160,7 @@ impl Session {
             reply,
             qresync_enabled: false,
             unsolicited: Unsolicited::default(),
+            gone: Gone::default(),
             next_tag: 0,
             settled: true,
         }
@@ -145,11 +185,12 @@ impl Session {
 
     /// Hands out what came unasked and starts afresh.
     pub fn take_unsolicited(&mut self) -> Unsolicited {
+        self.unsolicited.vanished = std::mem::take(&mut self.gone).set;
         std::mem::take(&mut self.unsolicited)
     }
 
     pub(super) fn has_news(&self) -> bool {
-        !self.unsolicited.is_empty()
+        !self.unsolicited.is_empty() || !self.gone.set.is_empty()
     }
 
     /// Sends a command and reads until its tagged line. `on_untagged` takes the responses the command asked for
@@ -185,15 +226,20 @@ impl Session {
         if let Some(condition) = self.send(&tag, command, on_untagged).await? {
             return Ok(condition);
         }
+        let latest = Instant::now() + self.reply * PATIENCE;
         loop {
             match self.next().await? {
                 Response::Tagged { tag: t, condition } if t == tag => return Ok(condition),
                 Response::Tagged { .. } | Response::Continue(_) => {}
-                Response::Untagged(u) => {
-                    if let Some(e) = self.dispatch(on_untagged(u)) {
-                        return Err(e);
+                Response::Untagged(u) => match on_untagged(u) {
+                    // What was asked for is coming: a slow line may take longer than one answer's time.
+                    None => self.framer.allow_until(latest.min(Instant::now() + self.reply)),
+                    other => {
+                        if let Some(e) = self.dispatch(other) {
+                            return Err(e);
+                        }
                     }
-                }
+                },
             }
         }
     }
@@ -309,8 +355,7 @@ impl Session {
             },
             Untagged::Data(name, cursor) => match name.as_str() {
                 "VANISHED" => {
-                    let set = read_vanished(cursor).1;
-                    self.unsolicited.vanished = self.unsolicited.vanished.union(&set);
+                    self.unsolicited.incomplete |= !self.gone.absorb(&read_vanished(cursor).1);
                 }
                 "CAPABILITY" => self.capabilities = read_capabilities(cursor),
                 _ => {}
@@ -575,5 +620,18 @@ mod tests {
         assert_eq!(s.enable(&["QRESYNC"]).await.unwrap(), ["QRESYNC"]);
         assert!(s.qresync_enabled);
         assert!(matches!(s.enable(&["A B"]).await, Err(ImapError::Refused { .. })));
+    }
+
+    #[tokio::test]
+    async fn scattered_expunges_in_a_million_lines_end_in_time() {
+        let mut flood = String::from("* VANISHED 1");
+        (1..100_000u32).for_each(|n| flood.push_str(&format!(",{}", n * 3)));
+        flood.push_str("\r\n");
+        flood.push_str(&"* VANISHED 1:5000\r\n".repeat(1_000_000));
+        flood.push_str("$ OK\r\n");
+        let (mut s, _) = session("", &[&flood]).await;
+        let start = std::time::Instant::now();
+        s.noop().await.unwrap();
+        assert!(s.take_unsolicited().incomplete && start.elapsed() < Duration::from_secs(30));
     }
 }

@@ -15,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
 
 use super::ImapError;
-use super::command::{Command, Session, judge, read_vanished, set_chunks, uid_of};
+use super::command::{Command, Gone, Session, judge, read_vanished, set_chunks, uid_of};
 use super::guard::MemoryBudget;
 use super::parse::{Fetch, Response, Untagged, Value};
 
@@ -138,7 +138,7 @@ impl Session {
             Some(s) => format!(" (CHANGEDSINCE {})", s.modseq),
             None => String::new(),
         };
-        let mut gone = UidSet::new();
+        let (mut gone, mut too_many) = (Gone::default(), false);
         for text in uids.texts() {
             let command = Command::new(format!("UID FETCH {text} (UID FLAGS){modifier}"));
             self.run_within(command, FLAGS_ANSWER_BYTES, |u| match u {
@@ -151,7 +151,7 @@ impl Session {
                 },
                 Untagged::Data(name, cursor) if name == "VANISHED" => match read_vanished(cursor.clone()) {
                     (true, set) => {
-                        gone = gone.union(&set);
+                        too_many |= !gone.absorb(&set);
                         None
                     }
                     (false, _) => Some(Untagged::Data(name, cursor)),
@@ -160,7 +160,11 @@ impl Session {
             })
             .await?;
         }
-        Ok(gone)
+        if too_many {
+            Err(ImapError::protocol("more expunged messages than can be real"))
+        } else {
+            Ok(gone.set)
+        }
     }
 
     /// Loads messages, batch after batch with two commands under way, and sends them to `out` as they come,

@@ -119,7 +119,8 @@ mod tests {
 
     #[tokio::test]
     async fn news_ends_the_wait_and_the_session_goes_on() {
-        let (mut s, seen) = session("IDLE", &["+ idling\r\n* OK still here\r\n* 4 EXISTS\r\n", "$ OK\r\n", "$ OK\r\n"]).await;
+        let (mut s, seen) =
+            session("IDLE", &["+ idling\r\n* OK still here\r\n* 4 EXISTS\r\n", "$ OK\r\n", "$ OK\r\n"]).await;
         assert_eq!(s.idle(LONG, pending()).await, Ok(IdleEnd::News));
         assert_eq!(s.idle(LONG, pending()).await, Ok(IdleEnd::News), "nobody took it yet");
         assert_eq!(s.take_unsolicited().exists, Some(4));
@@ -129,7 +130,11 @@ mod tests {
 
     #[tokio::test]
     async fn time_and_the_signal_end_the_wait_too() {
-        let (mut s, _) = session("IDLE", &["+\r\n", "$ OK\r\n", "+ idling\r\n", "* 5 EXISTS\r\n$ OK\r\n", "+ x\r\n", "$ OK\r\n"]).await;
+        let (mut s, _) = session(
+            "IDLE",
+            &["+\r\n", "$ OK\r\n", "+ idling\r\n", "* 5 EXISTS\r\n$ OK\r\n", "+ x\r\n", "$ OK\r\n"],
+        )
+        .await;
         assert_eq!(s.idle(Duration::from_millis(20), pending()).await, Ok(IdleEnd::TimedOut));
         let soon = tokio::time::sleep(Duration::from_millis(20));
         assert_eq!(s.idle(LONG, soon).await, Ok(IdleEnd::News), "what came with DONE counts");

@@ -358,7 +358,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_missing_mailbox_is_told_by_code_or_prose() {
-        let answers = ["$ NO [NONEXISTENT] x\r\n", "$ NO Mailbox doesn't exist: x\r\n", "$ NO denied\r\n", "$ OK\r\n"];
+        let answers =
+            ["$ NO [NONEXISTENT] x\r\n", "$ NO Mailbox doesn't exist: x\r\n", "$ NO denied\r\n", "$ OK\r\n"];
         let (mut s, _) = session("", &answers).await;
         assert!(matches!(s.status(b"x").await, Err(ImapError::NoSuchMailbox(_))));
         assert!(matches!(s.delete_mailbox(b"x").await, Err(ImapError::NoSuchMailbox(_))));

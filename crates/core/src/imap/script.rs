@@ -37,7 +37,7 @@ pub(super) fn server(greeting: &str, answers: &[&str], width: usize) -> (DuplexS
                 tag = t.to_owned();
             }
             seen.lock().unwrap().push(line.trim_end().to_owned());
-            let _ = write.write_all(answer.replace('$', &tag).as_bytes()).await;
+            let _ = write.write_all(answer.replace("$ ", &format!("{tag} ")).as_bytes()).await;
         }
     });
     (client, received)

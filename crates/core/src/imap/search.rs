@@ -6,7 +6,7 @@
 use mail::uid::{Uid, UidSet};
 
 use super::ImapError;
-use super::command::{Command, Session, uid_of};
+use super::command::{Command, Gone, Session, uid_of};
 use super::parse::{Cursor, Untagged};
 
 const ANSWER_BYTES: u64 = 64 << 20;
@@ -42,34 +42,30 @@ impl Session {
     }
 
     async fn search(&mut self, command: Command) -> Result<UidSet, ImapError> {
-        let mut found: Option<Result<UidSet, ImapError>> = None;
+        let (mut found, mut answered, mut readable) = (Gone::default(), false, true);
         self.run_within(command, ANSWER_BYTES, |u| match u {
             Untagged::Data(name, cursor) if name == "SEARCH" => {
-                merge(&mut found, read_search(cursor));
+                answered = true;
+                readable &= read_search(cursor).is_some_and(|set| found.absorb(&set));
                 None
             }
             Untagged::Data(name, cursor) if name == "ESEARCH" => {
-                merge(&mut found, read_esearch(cursor));
+                answered = true;
+                readable &= read_esearch(cursor).is_some_and(|set| found.absorb(&set));
                 None
             }
             other => Some(other),
         })
         .await?;
-        found.unwrap_or_else(|| Err(ImapError::protocol("the answer to SEARCH lacks its result")))
+        match (answered, readable) {
+            (true, true) => Ok(found.set),
+            (true, false) => Err(ImapError::protocol("an unreadable search result")),
+            (false, _) => Err(ImapError::protocol("the answer to SEARCH lacks its result")),
+        }
     }
 }
 
-/// Some servers split a long SEARCH over several lines.
-fn merge(found: &mut Option<Result<UidSet, ImapError>>, more: Option<UidSet>) {
-    let more = more.ok_or_else(|| ImapError::protocol("an unreadable search result"));
-    *found = Some(match (found.take(), more) {
-        (Some(Ok(a)), Ok(b)) => Ok(a.union(&b)),
-        (Some(Err(e)), _) | (_, Err(e)) => Err(e),
-        (None, b) => b,
-    });
-}
-
-/// `SEARCH n n n [(MODSEQ n)]`
+/// `SEARCH n n n [(MODSEQ n)]`; some servers split a long one over several lines.
 fn read_search(mut cursor: Cursor) -> Option<UidSet> {
     let mut uids: Vec<Uid> = Vec::new();
     while let Some(value) = cursor.value() {

@@ -5,12 +5,16 @@ use mail::modseq::ModSeq;
 use mail::uid::{UidSet, UidValidity};
 
 use super::ImapError;
-use super::command::{Command, MAX_SET_BYTES, Session, read_vanished};
+use super::command::{Command, Gone, MAX_SET_BYTES, Session, read_vanished};
 use super::fetch::{FetchedFlags, read_flags};
 use super::parse::{Code, Condition, Cursor, Untagged};
 
 /// A QRESYNC answer repeats every change since the client last looked: up to a million lines.
 const ANSWER_BYTES: u64 = 512 << 20;
+
+/// Changed flags kept from one SELECT. With more, the answer does not count and CHANGEDSINCE, which streams,
+/// tells them again.
+const MAX_FLAGS: usize = 200_000;
 
 /// What we know of a mailbox, for the server to tell only the difference.
 #[derive(Clone, Debug)]
@@ -78,13 +82,17 @@ impl Session {
         }
         // News of the mailbox that was open before must not be taken for news of this one.
         drop(self.take_unsolicited());
+        let mut gone = Gone::default();
         let mut selected =
             Selected { permanent_flags: Flags::ALL, can_create_keywords: true, ..Selected::default() };
         selected.read_only = read_only;
-        let done = self.run_within(command, ANSWER_BYTES, |u| collect(&mut selected, u)).await;
+        let done = self.run_within(command, ANSWER_BYTES, |u| collect(&mut selected, &mut gone, u)).await;
         let done = done.map_err(as_missing)?;
         selected.read_only |= done.code.as_ref().is_some_and(|c| c.name == "READ-ONLY");
-        selected.resynced = qresync.is_some_and(|q| selected.uidvalidity == Some(q.uidvalidity));
+        selected.resynced = qresync.is_some_and(|q| selected.uidvalidity == Some(q.uidvalidity))
+            && !gone.is_exhausted()
+            && selected.flags.len() <= MAX_FLAGS;
+        selected.vanished = gone.set;
         Ok(selected)
     }
 
@@ -109,16 +117,23 @@ fn qresync_text(param: &QresyncParam) -> String {
     format!(" (QRESYNC ({} {}{known}))", param.uidvalidity, param.modseq)
 }
 
-fn collect(selected: &mut Selected, untagged: Untagged) -> Option<Untagged> {
+fn collect(selected: &mut Selected, gone: &mut Gone, untagged: Untagged) -> Option<Untagged> {
     match untagged {
         Untagged::Exists(n) => selected.exists = n,
+        // QRESYNC: everything before belonged to the mailbox that was open (RFC 7162 §3.2.11).
+        Untagged::Condition(Condition { code: Some(code), .. }) if code.name == "CLOSED" => {
+            *gone = Gone::default();
+            selected.flags.clear();
+            selected.exists = 0;
+        }
         Untagged::Condition(Condition { code: Some(code), .. }) if note_code(selected, &code) => {}
         Untagged::Data(name, cursor) if name == "VANISHED" => {
-            selected.vanished = selected.vanished.union(&read_vanished(cursor).1);
+            gone.absorb(&read_vanished(cursor).1);
         }
         Untagged::Data(name, _) if name == "FLAGS" => {}
         Untagged::Fetch(fetch) => match read_flags(&fetch) {
-            Some(flags) => selected.flags.push(flags),
+            Some(flags) if selected.flags.len() <= MAX_FLAGS => selected.flags.push(flags),
+            Some(_) => {}
             None => return Some(Untagged::Fetch(fetch)),
         },
         other => return Some(other),
@@ -136,12 +151,6 @@ fn note_code(selected: &mut Selected, code: &Code) -> bool {
         "UIDNEXT" => selected.uidnext = short,
         "HIGHESTMODSEQ" => selected.highestmodseq = number.map(ModSeq),
         "NOMODSEQ" => selected.nomodseq = true,
-        // QRESYNC: everything before belonged to the mailbox that was open (RFC 7162 §3.2.11).
-        "CLOSED" => {
-            selected.vanished = UidSet::new();
-            selected.flags.clear();
-            selected.exists = 0;
-        }
         "PERMANENTFLAGS" => {
             let names: Vec<&str> =
                 value.iter().filter_map(|v| v.list()).flatten().filter_map(|v| v.text()).collect();
@@ -196,7 +205,10 @@ mod tests {
         let (mut s, seen) = session("", &[answer]).await;
         let m = s.select(b"INBOX", Some(&known("1")), false).await.unwrap();
         assert_eq!((m.exists, m.uidvalidity, m.uidnext), (5, Some(UidValidity(3_000_000_000)), Some(9)));
-        assert_eq!((m.permanent_flags, m.permanent_keywords.as_slice()), (Flags::SEEN | Flags::DELETED, &["$Work".to_owned()][..]));
+        assert_eq!(
+            (m.permanent_flags, m.permanent_keywords.as_slice()),
+            (Flags::SEEN | Flags::DELETED, &["$Work".to_owned()][..])
+        );
         assert!(m.nomodseq && m.read_only && m.can_create_keywords && !m.resynced);
         assert_eq!(m.mailbox_id.as_deref(), Some("F2"));
         assert_eq!(commands(&seen), ["SELECT \"INBOX\""], "QRESYNC was not enabled");
@@ -212,7 +224,10 @@ mod tests {
         s.enable(&["QRESYNC"]).await.unwrap();
         let m = s.select(b"x", Some(&known("1:5,8")), true).await.unwrap();
         assert!(m.resynced && m.read_only);
-        assert_eq!((m.vanished.len(), m.flags.len(), m.highestmodseq), (4_000_000_000, 1, Some(ModSeq(u64::MAX))));
+        assert_eq!(
+            (m.vanished.len(), m.flags.len(), m.highestmodseq),
+            (4_000_000_000, 1, Some(ModSeq(u64::MAX)))
+        );
         assert_eq!(commands(&seen)[1], "EXAMINE \"x\" (QRESYNC (4 7 1:5,8))");
     }
 

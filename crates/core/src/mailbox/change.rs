@@ -188,6 +188,16 @@ pub async fn delete(tx: &mut TenantTx, id: MailboxId) -> Result<bool, MailboxErr
     .bind(id)
     .execute(tx.conn())
     .await?;
+    // A rename that waits must outlive the row, or DELETE would name what the server never heard of. One that was never
+    // made there needs neither.
+    sqlx::query(
+        "UPDATE pending_changes SET mailbox_id = NULL WHERE tenant_id = $1 AND mailbox_id = $2 AND kind = 'rename_mailbox'
+           AND NOT EXISTS (SELECT 1 FROM pending_changes WHERE tenant_id = $1 AND mailbox_id = $2 AND kind = 'create_mailbox')",
+    )
+    .bind(tx.tenant())
+    .bind(id)
+    .execute(tx.conn())
+    .await?;
     sqlx::query("DELETE FROM mailboxes WHERE tenant_id = $1 AND id = $2")
         .bind(tx.tenant())
         .bind(id)

@@ -38,7 +38,9 @@ impl Features {
                 Some("STARTTLS") => features.starttls = true,
                 Some("8BITMIME") => features.eight_bit_mime = true,
                 Some("SMTPUTF8") => features.smtputf8 = true,
-                Some("SIZE") => features.size_bytes = Some(words.next().and_then(|n| n.parse().ok()).unwrap_or(0)),
+                Some("SIZE") => {
+                    features.size_bytes = Some(words.next().and_then(|n| n.parse().ok()).unwrap_or(0))
+                }
                 Some("AUTH") => features.auth.extend(words.map(str::to_owned)),
                 _ => {}
             }
@@ -60,7 +62,9 @@ pub(super) async fn connect(dialler: &Dialler<'_>, endpoint: &Endpoint) -> Resul
     let Endpoint { host, port, security } = endpoint;
     let (outbound, deadlines) = (dialler.outbound, dialler.deadlines);
     if *security == Security::Plain && !outbound.allows_plain(host, *port).await? {
-        return Err(SmtpError::NotAllowed("a connection without TLS is only made to allowed hosts".to_owned()));
+        return Err(SmtpError::NotAllowed(
+            "a connection without TLS is only made to allowed hosts".to_owned(),
+        ));
     }
     let socket = outbound.dial(host, *port, &deadlines).await?;
     match security {
@@ -80,7 +84,11 @@ pub(super) async fn connect(dialler: &Dialler<'_>, endpoint: &Endpoint) -> Resul
 }
 
 /// Banner and EHLO.
-pub(super) async fn greet(io: Box<dyn Duplex>, helo_name: &str, deadlines: Deadlines) -> Result<Connection, SmtpError> {
+pub(super) async fn greet(
+    io: Box<dyn Duplex>,
+    helo_name: &str,
+    deadlines: Deadlines,
+) -> Result<Connection, SmtpError> {
     let mut stream = LineStream::new(io);
     let banner = stream.reply(deadlines.reply).await?.reply;
     if banner.code != 220 {
@@ -151,7 +159,8 @@ mod tests {
 
     #[test]
     fn announcements_are_read_in_any_case_and_spelling() {
-        let lines = ["x", "size 100", "8bitmime", "AUTH=LOGIN", "AUTH PLAIN XOAUTH2", "SMTPUTF8", "STARTTLS", ""];
+        let lines =
+            ["x", "size 100", "8bitmime", "AUTH=LOGIN", "AUTH PLAIN XOAUTH2", "SMTPUTF8", "STARTTLS", ""];
         let f = Features::from_lines(&lines.map(str::to_owned));
         assert_eq!(f.auth, ["LOGIN", "PLAIN", "XOAUTH2"]);
         assert_eq!((f.size_bytes, f.eight_bit_mime, f.smtputf8, f.starttls), (Some(100), true, true, true));
@@ -173,14 +182,16 @@ mod tests {
 
     #[tokio::test]
     async fn a_banner_of_refusal_keeps_its_code() {
-        let refused = greet(Server::new().banner("554 no service\r\n").start(), "us", deadlines()).await.unwrap_err();
+        let refused =
+            greet(Server::new().banner("554 no service\r\n").start(), "us", deadlines()).await.unwrap_err();
         assert_eq!(refused.code(), Some(554));
         assert!(!refused.is_temporary());
     }
 
     #[tokio::test]
     async fn what_is_not_smtp_is_told_apart() {
-        let refused = greet(Server::new().banner("* OK IMAP4rev1\r\n").start(), "us", deadlines()).await.unwrap_err();
+        let refused =
+            greet(Server::new().banner("* OK IMAP4rev1\r\n").start(), "us", deadlines()).await.unwrap_err();
         assert!(matches!(refused, SmtpError::Protocol(_)));
     }
 }

@@ -7,8 +7,8 @@ use base64::engine::general_purpose::STANDARD;
 use mail::smtp_reply::{ReplyClass, SmtpReply};
 use zeroize::Zeroizing;
 
-use super::connect::{Connection, unexpected};
 use super::SmtpError;
+use super::connect::{Connection, unexpected};
 use crate::secret::Secret;
 
 impl Connection {
@@ -48,7 +48,11 @@ impl Connection {
         if reply.code == 334 { self.say(format!("{}\r\n", encoded.as_str())).await } else { Ok(reply) }
     }
 
-    async fn plain_in_two_steps(&mut self, username: &str, password: &Secret) -> Result<SmtpReply, SmtpError> {
+    async fn plain_in_two_steps(
+        &mut self,
+        username: &str,
+        password: &Secret,
+    ) -> Result<SmtpReply, SmtpError> {
         let mut reply = self.say("AUTH LOGIN\r\n".to_owned()).await?;
         for part in [username, password.expose()] {
             if reply.code != 334 {

@@ -63,7 +63,9 @@ impl Server {
     }
 
     fn reply(&self, line: &str, in_body: bool) -> Option<String> {
-        if let Some((_, text)) = self.answers.iter().find(|(l, _)| line.starts_with(l.as_str()) && (!in_body || line == ".")) {
+        if let Some((_, text)) =
+            self.answers.iter().find(|(l, _)| line.starts_with(l.as_str()) && (!in_body || line == "."))
+        {
             return Some(text.clone());
         }
         match line.split([' ', ':']).next().unwrap_or_default() {
@@ -87,7 +89,9 @@ impl Server {
         tokio::spawn(async move {
             let (read, mut write) = tokio::io::split(theirs);
             let mut read = BufReader::new(read);
-            if self.cut_before.as_deref() == Some("banner") || write.write_all(self.banner.as_bytes()).await.is_err() {
+            if self.cut_before.as_deref() == Some("banner")
+                || write.write_all(self.banner.as_bytes()).await.is_err()
+            {
                 return;
             }
             let mut in_body = false;

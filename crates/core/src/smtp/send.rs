@@ -10,8 +10,8 @@ use lettre::transport::smtp::extension::{MailBodyParameter, MailParameter};
 use mail::envelope::Envelope;
 use mail::smtp_reply::{ReplyClass, SmtpReply};
 
-use super::connect::{Connection, unexpected};
 use super::SmtpError;
+use super::connect::{Connection, unexpected};
 
 /// The server may have to file the message before it answers the dot: five times the patience of a command, as RFC 5321
 /// §4.5.3.2.6 gives it ten minutes against five.
@@ -84,8 +84,10 @@ pub async fn send(
     progress.reached(Point::Envelope).await?;
     let limit = connection.deadlines.reply;
     let parameters = mail_parameters(connection, envelope, message)?;
-    let sender = address(&envelope.sender).ok_or_else(|| local_refusal("553 5.1.7 the sender's address cannot be sent"))?;
-    let reply = connection.stream.command(Mail::new(Some(sender), parameters).to_string(), limit).await?.reply;
+    let sender = address(&envelope.sender)
+        .ok_or_else(|| local_refusal("553 5.1.7 the sender's address cannot be sent"))?;
+    let reply =
+        connection.stream.command(Mail::new(Some(sender), parameters).to_string(), limit).await?.reply;
     if reply.code / 100 != 2 {
         return Err(unexpected(reply).into());
     }
@@ -113,7 +115,10 @@ async fn finish(connection: &mut Connection) -> Result<SmtpReply, SmtpError> {
     if (300..400).contains(&reply.code) { Err(unexpected(reply)) } else { Ok(reply) }
 }
 
-async fn offer_recipients(connection: &mut Connection, envelope: &Envelope) -> Result<Vec<SmtpReply>, SmtpError> {
+async fn offer_recipients(
+    connection: &mut Connection,
+    envelope: &Envelope,
+) -> Result<Vec<SmtpReply>, SmtpError> {
     let mut replies = Vec::with_capacity(envelope.recipients.len());
     for recipient in &envelope.recipients {
         let reply = match address(recipient) {
@@ -135,7 +140,11 @@ async fn offer_recipients(connection: &mut Connection, envelope: &Envelope) -> R
     Ok(replies)
 }
 
-fn mail_parameters(connection: &Connection, envelope: &Envelope, message: &[u8]) -> Result<Vec<MailParameter>, SmtpError> {
+fn mail_parameters(
+    connection: &Connection,
+    envelope: &Envelope,
+    message: &[u8],
+) -> Result<Vec<MailParameter>, SmtpError> {
     let features = &connection.features;
     let mut parameters = Vec::new();
     if let Some(limit) = features.size_bytes {

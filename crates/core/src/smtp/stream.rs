@@ -120,10 +120,16 @@ impl LineStream {
     pub async fn write(&mut self, bytes: &[u8], limit: Duration) -> Result<(), SmtpError> {
         for piece in bytes.chunks(WRITE_BYTES) {
             let until = Instant::now() + limit;
-            timeout_at(until, self.io.write_all(piece)).await.map_err(|_| SmtpError::Timeout)?.map_err(|_| SmtpError::Closed)?;
+            timeout_at(until, self.io.write_all(piece))
+                .await
+                .map_err(|_| SmtpError::Timeout)?
+                .map_err(|_| SmtpError::Closed)?;
         }
         let until = Instant::now() + limit;
-        timeout_at(until, self.io.flush()).await.map_err(|_| SmtpError::Timeout)?.map_err(|_| SmtpError::Closed)
+        timeout_at(until, self.io.flush())
+            .await
+            .map_err(|_| SmtpError::Timeout)?
+            .map_err(|_| SmtpError::Closed)
     }
 
     /// One command and its reply. The command is wiped afterwards, for it may be a password.

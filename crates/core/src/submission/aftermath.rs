@@ -170,7 +170,11 @@ pub async fn record_found(tx: &mut TenantTx, id: SubmissionId) -> Result<Option<
 }
 
 /// The mailboxes of an account with one of `roles`, as the server names them, in the order of `roles`.
-pub async fn mailboxes(tx: &mut TenantTx, account: AccountId, roles: &[&str]) -> Result<Vec<Vec<u8>>, DbError> {
+pub async fn mailboxes(
+    tx: &mut TenantTx,
+    account: AccountId,
+    roles: &[&str],
+) -> Result<Vec<Vec<u8>>, DbError> {
     let names = sqlx::query_scalar(
         "SELECT wire_name FROM mailboxes WHERE tenant_id = $1 AND account_id = $2 AND role = ANY ($3) AND selectable
          ORDER BY array_position($3, role), id",
@@ -208,7 +212,8 @@ pub async fn record_not_found(tx: &mut TenantTx, id: SubmissionId) -> Result<Nex
 /// The table counts from the break; between two searches lies the difference.
 fn next_probe(done: u32) -> NextProbe {
     let before = mail::backoff::unknown_search(done.saturating_sub(1)).unwrap_or_default();
-    mail::backoff::unknown_search(done).map_or(NextProbe::Never, |at| NextProbe::After(at.saturating_sub(before)))
+    mail::backoff::unknown_search(done)
+        .map_or(NextProbe::Never, |at| NextProbe::After(at.saturating_sub(before)))
 }
 
 #[cfg(test)]

@@ -77,14 +77,17 @@ pub async fn claim(tx: &mut TenantTx, id: SubmissionId, worker: Uuid) -> Result<
     .fetch_optional(tx.conn())
     .await?;
     let Some(row) = taken else { return why_not(tx, id).await };
-    let attempt = Attempt { id, account_id: row.try_get("account_id")?, number: row.try_get("attempt")?, worker };
-    sqlx::query("INSERT INTO submission_attempts (tenant_id, submission_id, number, worker) VALUES ($1, $2, $3, $4)")
-        .bind(tenant)
-        .bind(id)
-        .bind(attempt.number)
-        .bind(worker)
-        .execute(tx.conn())
-        .await?;
+    let attempt =
+        Attempt { id, account_id: row.try_get("account_id")?, number: row.try_get("attempt")?, worker };
+    sqlx::query(
+        "INSERT INTO submission_attempts (tenant_id, submission_id, number, worker) VALUES ($1, $2, $3, $4)",
+    )
+    .bind(tenant)
+    .bind(id)
+    .bind(attempt.number)
+    .bind(worker)
+    .execute(tx.conn())
+    .await?;
     let recipients: Vec<(i32, String)> = sqlx::query_as(
         "SELECT position, address FROM submission_recipients
          WHERE tenant_id = $1 AND submission_id = $2 AND state IN ('pending', 'deferred') ORDER BY position",
@@ -257,7 +260,8 @@ pub async fn finish(
     .bind(ending.text.as_deref())
     .execute(tx.conn())
     .await?;
-    end_attempt(tx, attempt.id, attempt.number, ending.code, ending.text.as_deref(), !ending.in_doubt).await?;
+    end_attempt(tx, attempt.id, attempt.number, ending.code, ending.text.as_deref(), !ending.in_doubt)
+        .await?;
     follow_up(tx, attempt.account_id, attempt.id, state, mail::backoff::unknown_search(0)).await?;
     Ok(Some(Finished { state, retry_after }))
 }
@@ -380,7 +384,9 @@ pub async fn release_expired(tx: &mut TenantTx, id: SubmissionId) -> Result<Opti
     let tally = tally(tx, id).await?;
     let (state, failure) = match phase.as_str() {
         "dot" | "done" => ("unknown", DIED),
-        _ if poison => (next_state(tally, false, false), "poison: workers stopped on this message again and again"),
+        _ if poison => {
+            (next_state(tally, false, false), "poison: workers stopped on this message again and again")
+        }
         _ => (next_state(tally, false, !row.try_get::<bool, _>("over")?), DIED),
     };
     sqlx::query(

@@ -72,7 +72,10 @@ impl Ending {
     /// Ended by ourselves before the message left: tried again.
     #[must_use]
     pub fn interrupted(recipients: usize) -> Self {
-        Self::before(&SmtpError::Unreachable("the hand-over was interrupted on our side".to_owned()), recipients)
+        Self::before(
+            &SmtpError::Unreachable("the hand-over was interrupted on our side".to_owned()),
+            recipients,
+        )
     }
 
     /// From what the conversation gave; `offered` are the replies to RCPT that the hand-over had recorded, `None` where it
@@ -120,7 +123,12 @@ impl Ending {
 /// The name after `queued as`, as Postfix, Exim, Sendmail's heirs and Gmail's relatives give it.
 fn queue_id(text: &str) -> Option<String> {
     let at = text.to_ascii_lowercase().find("queued as ")?;
-    let id: String = text.get(at + 10..)?.chars().take_while(|c| c.is_ascii_alphanumeric() || "-_.".contains(*c)).take(128).collect();
+    let id: String = text
+        .get(at + 10..)?
+        .chars()
+        .take_while(|c| c.is_ascii_alphanumeric() || "-_.".contains(*c))
+        .take(128)
+        .collect();
     (!id.is_empty()).then_some(id)
 }
 
@@ -198,7 +206,10 @@ mod tests {
         let ending = Ending::before(&SmtpError::Timeout, 2);
         assert_eq!(states(&ending), ["deferred", "deferred"]);
         let ending = Ending::before(&SmtpError::AuthRejected(reply("535 5.7.8 no")), 1);
-        assert_eq!((states(&ending), ending.code, ending.text.as_deref()), (vec!["refused"], Some(535), Some("5.7.8 no")));
+        assert_eq!(
+            (states(&ending), ending.code, ending.text.as_deref()),
+            (vec!["refused"], Some(535), Some("5.7.8 no"))
+        );
     }
 
     #[test]

@@ -144,10 +144,12 @@ async fn insert_blobs(tx: &mut TenantTx, target: &Target, new: &[(Uuid, &Prepare
         return Ok(());
     }
     let hashes: Vec<&[u8]> = new.iter().map(|(_, p)| p.hash.as_slice()).collect();
+    // unnest in the select list streams; in FROM it would write all of the bytes to a temporary file first.
     let raws: Vec<&[u8]> = new.iter().map(|(_, p)| p.raw.as_ref()).collect();
     sqlx::query(
         "INSERT INTO blobs (tenant_id, account_id, hash, size_bytes, raw)
-         SELECT $1, $2, b.hash, octet_length(b.raw), b.raw FROM unnest($3::bytea[], $4::bytea[]) AS b(hash, raw)
+         SELECT $1, $2, b.hash, octet_length(b.raw), b.raw
+         FROM (SELECT unnest($3::bytea[]) AS hash, unnest($4::bytea[]) AS raw) b
          ON CONFLICT DO NOTHING",
     )
     .bind(tx.tenant())

@@ -38,8 +38,10 @@ MESSAGE=$(call "$API/api/accounts/$ALICE/messages?role=inbox&limit=1" | first_id
 call "$API/api/messages/$MESSAGE?body=text"
 call -X PATCH "$API/api/messages/$MESSAGE" -d '{{"starred":true}}' | head -c 300; echo
 call "$API/api/accounts/$ALICE/threads?limit=2"
-# Search.
-call -G "$API/api/sync/search" --data-urlencode 'query=invoice has:attachment' -d limit=2
+# Search; the words of bodies are indexed in the background, a moment after the mail is visible.
+for TRY in $(seq 20); do call -G "$API/api/sync/search" --data-urlencode 'query=invoice OR budget' -d limit=2 | grep -q '<mark>' && break; sleep 1; done
+call -G "$API/api/sync/search" --data-urlencode 'query=invoice OR budget' -d limit=2
+call -G "$API/api/sync/search" --data-urlencode 'query=has:attachment larger:50k' -d limit=1
 # Write to Bob, and send it.
 SUBJECT="Hello from the demo $(date +%H:%M:%S)"
 DRAFT=$(call "$API/api/compose" -d '{{"account_id":"'"$ALICE"'","to":["{bob}"],"subject":"'"$SUBJECT"'","text":"It works."}}' | first_id)

@@ -30,7 +30,9 @@ pub async fn run(env: &Environment, tenant: TenantId, submission_id: SubmissionI
     let again = submission::settle_sent_copy(&mut tx, submission_id, outcome).await?;
     tx.commit().await?;
     match (again, cause) {
-        (Some(wait), cause) => Err(JobError::retry_after(wait, cause.unwrap_or_else(|| anyhow::anyhow!("not filed yet")))),
+        (Some(wait), cause) => {
+            Err(JobError::retry_after(wait, cause.unwrap_or_else(|| anyhow::anyhow!("not filed yet"))))
+        }
         (None, Some(cause)) => {
             tracing::warn!(submission = %submission_id, cause = format!("{cause:#}"), "submission {submission_id}: no copy was filed");
             Ok(())
@@ -39,7 +41,12 @@ pub async fn run(env: &Environment, tenant: TenantId, submission_id: SubmissionI
     }
 }
 
-async fn file(env: &Environment, tenant: TenantId, work: &SentCopyWork, sent: Option<&Vec<u8>>) -> anyhow::Result<()> {
+async fn file(
+    env: &Environment,
+    tenant: TenantId,
+    work: &SentCopyWork,
+    sent: Option<&Vec<u8>>,
+) -> anyhow::Result<()> {
     if work.seen_in_sent {
         return Ok(());
     }

@@ -78,12 +78,17 @@ pub(super) async fn open(env: &Environment, tenant: TenantId, account: AccountId
     let credentials = credentials.ok_or_else(|| anyhow::anyhow!("the account is gone"))?;
     let deadlines = Deadlines { reply: env.config.imap_command_timeout, ..Deadlines::default() };
     let connection = imap::connect(&env.outbound, &env.tls, &credentials.imap.endpoint(), &deadlines).await?;
-    let login = Credentials::Password { user: credentials.imap.username, password: credentials.imap_password };
+    let login =
+        Credentials::Password { user: credentials.imap.username, password: credentials.imap_password };
     Ok(connection.login(&login).await?)
 }
 
 /// Whether a mailbox holds a message of this Message-ID. One that does not exist holds none.
-pub(super) async fn holds(session: &mut Session, mailbox: &[u8], message_id: &str) -> Result<bool, ImapError> {
+pub(super) async fn holds(
+    session: &mut Session,
+    mailbox: &[u8],
+    message_id: &str,
+) -> Result<bool, ImapError> {
     match session.select(mailbox, None, true).await {
         Err(ImapError::NoSuchMailbox(_)) => return Ok(false),
         other => other.map(drop)?,

@@ -9,7 +9,9 @@ use emailclient_core::account;
 use emailclient_core::db::DbError;
 use emailclient_core::dial::Deadlines;
 use emailclient_core::id::{SubmissionId, TenantId};
-use emailclient_core::smtp::{self, Connection, Dialler, Point, Progress, SendError, Sent, SmtpError, SmtpServer, Stopped};
+use emailclient_core::smtp::{
+    self, Connection, Dialler, Point, Progress, SendError, Sent, SmtpError, SmtpServer, Stopped,
+};
 use emailclient_core::submission::{self, Attempt, Claim, Ending, Finished, Handover, LEASE};
 use mail::envelope::Envelope;
 use mail::smtp_reply::SmtpReply;
@@ -45,7 +47,9 @@ pub async fn run(env: &Environment, tenant: TenantId, submission_id: SubmissionI
     };
     tracing::info!(submission = %submission_id, state = finished.state, code = ending.code, "submission {submission_id}: {}", finished.state);
     match finished.retry_after {
-        Some(wait) => Err(JobError::retry_after(wait, anyhow::anyhow!("deferred with code {:?}", ending.code))),
+        Some(wait) => {
+            Err(JobError::retry_after(wait, anyhow::anyhow!("deferred with code {:?}", ending.code)))
+        }
         None => Ok(()),
     }
 }
@@ -58,7 +62,9 @@ async fn claim(env: &Environment, tenant: TenantId, id: SubmissionId) -> Result<
     tx.commit().await?;
     match claimed {
         Claim::Ours(handover) => Ok(Some(*handover)),
-        Claim::Later(wait) => Err(JobError::retry_after(wait, anyhow::anyhow!("not due, or another worker has it"))),
+        Claim::Later(wait) => {
+            Err(JobError::retry_after(wait, anyhow::anyhow!("not due, or another worker has it")))
+        }
         Claim::Nothing => Ok(None),
     }
 }
@@ -67,7 +73,8 @@ async fn claim(env: &Environment, tenant: TenantId, id: SubmissionId) -> Result<
 async fn attempt(env: &Environment, tenant: TenantId, handover: &Handover) -> (Ending, Option<Connection>) {
     let count = handover.recipients.len();
     let lost = CancellationToken::new();
-    let _renewal = AbortOnDropHandle::new(tokio::spawn(keep_lease(env.clone(), tenant, handover.attempt, lost.clone())));
+    let _renewal =
+        AbortOnDropHandle::new(tokio::spawn(keep_lease(env.clone(), tenant, handover.attempt, lost.clone())));
     let mut recorder = Recorder { env, tenant, handover, lost: &lost, offered: None };
     let connecting = async {
         let server = server(env, tenant, handover).await?;
@@ -85,7 +92,8 @@ async fn attempt(env: &Environment, tenant: TenantId, handover: &Handover) -> (E
         sender: handover.sender.clone(),
         recipients: handover.recipients.iter().map(|(_, address)| address.clone()).collect(),
     };
-    let result: Result<Sent, SendError> = smtp::send(&mut connection, &envelope, &handover.mime, &mut recorder).await;
+    let result: Result<Sent, SendError> =
+        smtp::send(&mut connection, &envelope, &handover.mime, &mut recorder).await;
     let usable = matches!(&result, Ok(_) | Err(SendError::Before(SmtpError::Refused(_))));
     (Ending::of(&result, recorder.offered.as_deref(), count), usable.then_some(connection))
 }
@@ -128,7 +136,9 @@ async fn keep_lease(env: Environment, tenant: TenantId, attempt: Attempt, lost: 
             Ok(true) => {}
             Ok(false) => return lost.cancel(),
             // The next try may succeed; if none does, the row itself refuses the dot ten seconds before the end.
-            Err(error) => tracing::warn!(submission = %attempt.id, %error, "submission {}: the lease was not renewed", attempt.id),
+            Err(error) => {
+                tracing::warn!(submission = %attempt.id, %error, "submission {}: the lease was not renewed", attempt.id)
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! `POST /api/compose/{id}/attachments`
 
 use axum::body::Body;
-use axum::extract::{DefaultBodyLimit, FromRequest as _, Multipart, Request, State};
+use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts as _, Multipart, Request, State};
 use axum::response::Response;
 use bytes::Bytes;
 use emailclient_core::draft::{self, NewAttachment};
@@ -39,6 +39,25 @@ pub(super) struct AttachQuery {
     content_id: Option<String>,
 }
 
+/// The body with the headers that tell what it is.
+#[derive(Debug)]
+pub(super) struct Upload {
+    conditions: Conditions,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl FromRequest<AppState> for Upload {
+    type Rejection = ApiError;
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
+        let (mut parts, body) = request.into_parts();
+        let headers = parts.headers.clone();
+        let Ok(conditions) = Conditions::from_request_parts(&mut parts, state).await;
+        let Raw(body) = Raw::from_request(Request::from_parts(parts, body), state).await?;
+        Ok(Self { conditions, headers, body })
+    }
+}
+
 /// Attaches files: parts of `multipart/form-data` with a file name, or the body itself with `filename=`. One file is
 /// answered by itself, several as a list; the answer carries the draft's new ETag.
 #[utoipa::path(post, path = "/api/compose/{id}/attachments", tag = "compose", security(("bearer" = [])),
@@ -49,12 +68,11 @@ pub(super) async fn attach_file(
     caller: Caller,
     PathId(id): PathId<DraftId>,
     Query(query): Query<AttachQuery>,
-    conditions: Conditions,
     key: IdempotencyKey,
-    headers: HeaderMap,
-    Raw(body): Raw,
+    upload: Upload,
 ) -> Result<Response, ApiError> {
     key.once(&state, &caller, async {
+        let Upload { conditions, headers, body } = upload;
         let files = read_files(&headers, body, &query).await;
         let mut tx = key.tx(&state, &caller).await?;
         let current = draft::get_for_update(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
@@ -68,7 +86,10 @@ pub(super) async fn attach_file(
             (Some(one), true) => Reply::created(&format!("/api/compose/{id}/attachments/{}", one.id), &one)?,
             (last, _) => {
                 views.extend(last);
-                Reply::created(&format!("/api/compose/{id}"), &Page { data: views, next_cursor: None, has_more: false })?
+                Reply::created(
+                    &format!("/api/compose/{id}"),
+                    &Page { data: views, next_cursor: None, has_more: false },
+                )?
             }
         };
         Ok((tx, reply.etag(&tag(&stored))))
@@ -76,14 +97,20 @@ pub(super) async fn attach_file(
     .await
 }
 
-async fn read_files(headers: &HeaderMap, body: Bytes, query: &AttachQuery) -> Result<Vec<NewAttachment>, ApiError> {
+async fn read_files(
+    headers: &HeaderMap,
+    body: Bytes,
+    query: &AttachQuery,
+) -> Result<Vec<NewAttachment>, ApiError> {
     let essence = negotiate::content_type(headers).0;
     let content_id = query.content_id.as_deref().map(content_id).transpose()?;
     let mut files = if essence == "multipart/form-data" {
         read_multipart(headers, body).await?
     } else {
         let name = query.filename.as_deref().ok_or_else(|| {
-            ApiError::invalid_parameter("name the file with filename=, or send it as a part of multipart/form-data")
+            ApiError::invalid_parameter(
+                "name the file with filename=, or send it as a part of multipart/form-data",
+            )
         })?;
         // What curl says unless told otherwise says nothing about the file.
         let unsaid = essence.is_empty() || essence == "application/x-www-form-urlencoded";
@@ -101,7 +128,9 @@ async fn read_files(headers: &HeaderMap, body: Bytes, query: &AttachQuery) -> Re
 }
 
 async fn read_multipart(headers: &HeaderMap, body: Bytes) -> Result<Vec<NewAttachment>, ApiError> {
-    let malformed = |text: String| ApiError::invalid_field("", "malformed", &format!("the multipart body cannot be read: {text}"));
+    let malformed = |text: String| {
+        ApiError::invalid_field("", "malformed", &format!("the multipart body cannot be read: {text}"))
+    };
     let mut request = Request::new(Body::from(body));
     if let Some(value) = headers.get(header::CONTENT_TYPE) {
         request.headers_mut().insert(header::CONTENT_TYPE, value.clone());
@@ -115,7 +144,13 @@ async fn read_multipart(headers: &HeaderMap, body: Bytes) -> Result<Vec<NewAttac
         let name = match part.file_name() {
             Some(name) => name.to_owned(),
             None if field == "file" => "attachment".to_owned(),
-            None => return Err(ApiError::invalid_field(&format!("/{field}"), "unknown-field", "only files are read here")),
+            None => {
+                return Err(ApiError::invalid_field(
+                    &format!("/{field}"),
+                    "unknown-field",
+                    "only files are read here",
+                ));
+            }
         };
         let content_type = part.content_type().unwrap_or(UNKNOWN_TYPE).to_owned();
         let content = part.bytes().await.map_err(|e| malformed(e.body_text()))?;
@@ -131,7 +166,11 @@ fn file(name: &str, content_type: String, content: Bytes) -> Result<NewAttachmen
     let bad = name.trim().is_empty() || name.len() > MAX_NAME_BYTES || check_single_line(name).is_err();
     if bad {
         let detail = "a file name has 1 to 255 bytes and no line breaks";
-        return Err(ApiError::invalid_header(detail).with_errors([FieldError::new("/filename", "invalid-header", detail)]));
+        return Err(ApiError::invalid_header(detail).with_errors([FieldError::new(
+            "/filename",
+            "invalid-header",
+            detail,
+        )]));
     }
     Ok(NewAttachment { filename: name.to_owned(), content_type, inline: false, content_id: None, content })
 }
@@ -142,7 +181,11 @@ fn content_id(text: &str) -> Result<String, ApiError> {
         return Ok(id.to_owned());
     }
     let detail = "not a usable content id";
-    Err(ApiError::invalid_header(detail).with_errors([FieldError::new("/content_id", "invalid-header", detail)]))
+    Err(ApiError::invalid_header(detail).with_errors([FieldError::new(
+        "/content_id",
+        "invalid-header",
+        detail,
+    )]))
 }
 
 #[cfg(test)]
@@ -163,12 +206,19 @@ mod tests {
             "--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.txt\"\r\nContent-Type: text/plain\r\n\r\nhello\r\n--b--\r\n",
         );
         let files = read_files(&headers, body, &QUERY).await.unwrap();
-        assert_eq!((files[0].filename.as_str(), files[0].content_type.as_str(), &files[0].content[..]), ("a.txt", "text/plain", &b"hello"[..]));
+        assert_eq!(
+            (files[0].filename.as_str(), files[0].content_type.as_str(), &files[0].content[..]),
+            ("a.txt", "text/plain", &b"hello"[..])
+        );
     }
 
     #[tokio::test]
     async fn a_broken_or_empty_form_is_422_and_a_nameless_body_400() {
-        for body in ["--b--\r\n", "nonsense", "--b\r\nContent-Disposition: form-data; name=\"x\"\r\n\r\n1\r\n--b--\r\n"] {
+        for body in [
+            "--b--\r\n",
+            "nonsense",
+            "--b\r\nContent-Disposition: form-data; name=\"x\"\r\n\r\n1\r\n--b--\r\n",
+        ] {
             let (headers, body) = multipart(body);
             assert_eq!(read_files(&headers, body, &QUERY).await.unwrap_err().status(), 422);
         }
@@ -178,10 +228,16 @@ mod tests {
 
     #[tokio::test]
     async fn a_raw_body_takes_name_and_content_id_from_the_query() {
-        let query = AttachQuery { filename: Some("ü.png".into()), inline: true, content_id: Some("<logo@x>".into()) };
+        let query =
+            AttachQuery {
+                filename: Some("ü.png".into()), inline: true, content_id: Some("<logo@x>".into())
+            };
         let files = read_files(&HeaderMap::new(), Bytes::from_static(b"x"), &query).await.unwrap();
         assert_eq!((files[0].content_id.as_deref(), files[0].inline), (Some("logo@x"), true));
         let query = AttachQuery { filename: Some("a\r\nb".into()), ..query };
-        assert_eq!(read_files(&HeaderMap::new(), Bytes::new(), &query).await.unwrap_err().code(), "invalid-header");
+        assert_eq!(
+            read_files(&HeaderMap::new(), Bytes::new(), &query).await.unwrap_err().code(),
+            "invalid-header"
+        );
     }
 }

@@ -37,7 +37,11 @@ pub(super) async fn create_draft(
 }
 
 /// Stores a new draft and answers 201.
-pub(super) async fn store(tx: &mut TenantTx, caller: &Caller, prepared: &Prepared) -> Result<Reply, ApiError> {
+pub(super) async fn store(
+    tx: &mut TenantTx,
+    caller: &Caller,
+    prepared: &Prepared,
+) -> Result<Reply, ApiError> {
     let id = draft::create(tx, prepared.account_id, &prepared.content, caller.user_id).await?;
     let id = id.ok_or_else(|| ApiError::unknown_reference("/account_id"))?;
     carry_over(tx, id, &prepared.files).await?;
@@ -47,7 +51,11 @@ pub(super) async fn store(tx: &mut TenantTx, caller: &Caller, prepared: &Prepare
 }
 
 /// Adds files that came with a forward.
-pub(super) async fn carry_over(tx: &mut TenantTx, id: DraftId, files: &[NewAttachment]) -> Result<(), ApiError> {
+pub(super) async fn carry_over(
+    tx: &mut TenantTx,
+    id: DraftId,
+    files: &[NewAttachment],
+) -> Result<(), ApiError> {
     draft::attachment::add(tx, id, files).await.map_err(attach_refusal)?;
     Ok(())
 }
@@ -63,9 +71,10 @@ pub(super) fn attach_refusal(error: AttachError) -> ApiError {
             "the files of a draft may have {} bytes together",
             draft::attachment::MAX_ATTACHMENTS_BYTES
         )),
-        AttachError::TooMany => {
-            ApiError::payload_too_large(format!("a draft may have {} files", draft::attachment::MAX_ATTACHMENTS))
-        }
+        AttachError::TooMany => ApiError::payload_too_large(format!(
+            "a draft may have {} files",
+            draft::attachment::MAX_ATTACHMENTS
+        )),
         AttachError::Db(error) => error.into(),
     }
 }

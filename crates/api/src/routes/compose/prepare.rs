@@ -50,8 +50,9 @@ pub async fn complete(
     let identities = identities.ok_or_else(|| ApiError::unknown_reference("/account_id"))?;
     content.check().map_err(|e| refusal(&e, &content.headers, content.headers_as_object))?;
     if identity::choose(&identities, content.from.as_ref()).is_none() {
-        return Err(ApiError::sender_not_allowed("from must be an identity of the account")
-            .with_errors([FieldError::new("/from", "sender-not-allowed", "not an identity of the account")]));
+        return Err(ApiError::sender_not_allowed("from must be an identity of the account").with_errors([
+            FieldError::new("/from", "sender-not-allowed", "not an identity of the account"),
+        ]));
     }
     let own: Vec<String> = identities.into_iter().map(|i| i.email).collect();
     let files = answer(&mut tx, account_id, &mut content, before, own, open).await?;
@@ -63,7 +64,12 @@ pub async fn complete(
 /// Lays what was given over `content`; says what is left for the reply to fill in.
 fn merge(given: Given, mut content: Content) -> Result<(Open, Content), ApiError> {
     let mut faults = Vec::new();
-    let open = Open { to: given.to.is_none(), cc: given.cc.is_none(), subject: given.subject.is_none(), quote: true };
+    let open = Open {
+        to: given.to.is_none(),
+        cc: given.cc.is_none(),
+        subject: given.subject.is_none(),
+        quote: true,
+    };
     if let Some(from) = &given.from {
         content.from = from.read("/from", &mut faults);
     }
@@ -87,7 +93,11 @@ fn merge(given: Given, mut content: Content) -> Result<(Open, Content), ApiError
     }
     let named = [given.reply_to_message_id, given.reply_all_to_message_id, given.forward_message_id];
     if named.iter().flatten().count() > 1 {
-        faults.push(FieldError::new("/forward_message_id", "conflict", "a draft answers or passes on one message, in one way"));
+        faults.push(FieldError::new(
+            "/forward_message_id",
+            "conflict",
+            "a draft answers or passes on one message, in one way",
+        ));
     }
     if !faults.is_empty() {
         return Err(ApiError::validation("see errors for the fields").with_errors(faults));

@@ -42,7 +42,11 @@ pub(super) async fn replace_draft(
 }
 
 /// Writes the new content of a draft that is held.
-pub(super) async fn write(tx: &mut TenantTx, current: &Draft, prepared: &Prepared) -> Result<Draft, ApiError> {
+pub(super) async fn write(
+    tx: &mut TenantTx,
+    current: &Draft,
+    prepared: &Prepared,
+) -> Result<Draft, ApiError> {
     editable(current)?;
     if !draft::replace(tx, current.id, prepared.account_id, &prepared.content).await? {
         return Err(ApiError::unknown_reference("/account_id"));

@@ -45,9 +45,14 @@ impl SendOrder {
         }
         let Some(text) = &self.send_at else { return Ok(Duration::from_secs(undo)) };
         let refused = |detail: &str| {
-            ApiError::invalid_send_at(detail).with_errors([FieldError::new("/send_at", "invalid-send-at", detail)])
+            ApiError::invalid_send_at(detail).with_errors([FieldError::new(
+                "/send_at",
+                "invalid-send-at",
+                detail,
+            )])
         };
-        let at = DateTime::parse_from_rfc3339(text).map_err(|_| refused("an RFC 3339 instant with a zone is expected"))?;
+        let at = DateTime::parse_from_rfc3339(text)
+            .map_err(|_| refused("an RFC 3339 instant with a zone is expected"))?;
         let wait = at.with_timezone(&Utc) - now;
         if wait.num_days() > MAX_SCHEDULE_DAYS {
             return Err(refused("this is too far in the future"));
@@ -82,7 +87,8 @@ pub(super) async fn send_draft(
             Outcome::SentBefore(id) => (id, false),
         };
         let submission = submission::get(&mut tx, submission_id).await?.ok_or_else(ApiError::not_found)?;
-        let (location, view) = (format!("/api/submissions/{submission_id}"), SubmissionView::from(submission));
+        let (location, view) =
+            (format!("/api/submissions/{submission_id}"), SubmissionView::from(submission));
         if !fresh {
             return Ok((tx, Reply::ok(&view)?.header(header::LOCATION, &location)));
         }
@@ -95,14 +101,24 @@ pub(super) async fn send_draft(
 fn send_refusal(error: SendDraftError, draft: &draft::Draft) -> ApiError {
     match error {
         SendDraftError::NotFound => ApiError::not_found(),
-        SendDraftError::SenderNotAllowed => ApiError::sender_not_allowed("from must be an identity of the account"),
-        SendDraftError::Compose(error) => refusal(&error, &draft.content.headers, draft.content.headers_as_object),
-        SendDraftError::Envelope(EnvelopeError::NoRecipients) => ApiError::no_recipients("name somebody in to, cc or bcc"),
+        SendDraftError::SenderNotAllowed => {
+            ApiError::sender_not_allowed("from must be an identity of the account")
+        }
+        SendDraftError::Compose(error) => {
+            refusal(&error, &draft.content.headers, draft.content.headers_as_object)
+        }
+        SendDraftError::Envelope(EnvelopeError::NoRecipients) => {
+            ApiError::no_recipients("name somebody in to, cc or bcc")
+        }
         SendDraftError::Envelope(EnvelopeError::TooManyRecipients) => {
             ApiError::too_many_recipients(format!("a message may have {MAX_RECIPIENTS} recipients"))
         }
-        SendDraftError::Envelope(EnvelopeError::Address(error)) => ApiError::invalid_address(error.to_string()),
-        SendDraftError::TooLarge => ApiError::payload_too_large("the message is larger than this service sends"),
+        SendDraftError::Envelope(EnvelopeError::Address(error)) => {
+            ApiError::invalid_address(error.to_string())
+        }
+        SendDraftError::TooLarge => {
+            ApiError::payload_too_large("the message is larger than this service sends")
+        }
         SendDraftError::Db(error) => error.into(),
     }
 }

@@ -17,8 +17,8 @@ use crate::error::{ApiError, FieldError};
 use crate::etag::ETag;
 
 /// An address as a client gives it: `Name <a@b>` or its parts. Judged later, so that the fault has a code of its own.
-#[derive(Debug, Clone, ToSchema)]
-#[schema(value_type = AddressParts)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[serde(untagged)]
 pub enum AddressInput {
     /// As one text.
     Text(String),
@@ -113,8 +113,12 @@ impl Headers {
     /// The fields, and whether they came as an object.
     pub fn into_fields(self) -> (Vec<Header>, bool) {
         match self {
-            Self::List(list) => (list.into_iter().map(|h| Header { name: h.name, value: h.value }).collect(), false),
-            Self::Object(map) => (map.into_iter().map(|(name, value)| Header { name, value }).collect(), true),
+            Self::List(list) => {
+                (list.into_iter().map(|h| Header { name: h.name, value: h.value }).collect(), false)
+            }
+            Self::Object(map) => {
+                (map.into_iter().map(|(name, value)| Header { name, value }).collect(), true)
+            }
         }
     }
 
@@ -371,9 +375,8 @@ pub fn refusal(error: &ComposeError, headers: &[Header], as_object: bool) -> Api
         },
     };
     match error {
-        ComposeError::InvalidAddress { field: "from", .. } => {
-            ApiError::invalid_address(text.clone()).with_errors([FieldError::new("/from", "invalid-address", text)])
-        }
+        ComposeError::InvalidAddress { field: "from", .. } => ApiError::invalid_address(text.clone())
+            .with_errors([FieldError::new("/from", "invalid-address", text)]),
         ComposeError::InvalidAddress { field, index, .. } => ApiError::invalid_address(text.clone())
             .with_errors([FieldError::new(format!("/{field}/{index}"), "invalid-address", text)]),
         ComposeError::InvalidHeader { name } => ApiError::invalid_header(text.clone())
@@ -396,7 +399,13 @@ mod tests {
         let to: Vec<_> = draft.to.unwrap().iter().filter_map(|a| a.read("/to/0", &mut faults)).collect();
         assert_eq!(to.iter().map(|a| a.address.as_str()).collect::<Vec<_>>(), ["a@x.example", "b@x.example"]);
         assert!(faults.is_empty());
-        for bad in [r#""to":[7]"#, r#""to":"a@x.example""#, r#""to":[{"mail":"a@x.example"}]"#, r#""state":"sent""#, r#""headers":7"#] {
+        for bad in [
+            r#""to":[7]"#,
+            r#""to":"a@x.example""#,
+            r#""to":[{"mail":"a@x.example"}]"#,
+            r#""state":"sent""#,
+            r#""headers":7"#,
+        ] {
             let body = format!(r#"{{"account_id":"00000000-0000-0000-0000-000000000001",{bad}}}"#);
             let error = from_json::<NewDraft>(body.as_bytes(), true).unwrap_err();
             assert_eq!(error.code(), "validation-error", "{bad}");
@@ -414,10 +423,16 @@ mod tests {
 
     #[test]
     fn a_refused_header_is_pointed_at() {
-        let headers = [Header { name: "X-A".into(), value: "1".into() }, Header { name: "Bcc".into(), value: "x".into() }];
+        let headers = [
+            Header { name: "X-A".into(), value: "1".into() },
+            Header { name: "Bcc".into(), value: "x".into() },
+        ];
         let error = ComposeError::HeaderNotAllowed { name: "Bcc".to_owned() };
         let problem = refusal(&error, &headers, false);
-        assert_eq!((problem.code(), problem.problem().errors[0].pointer.as_str()), ("header-not-allowed", "/headers/1"));
+        assert_eq!(
+            (problem.code(), problem.problem().errors[0].pointer.as_str()),
+            ("header-not-allowed", "/headers/1")
+        );
         assert_eq!(refusal(&error, &headers, true).problem().errors[0].pointer, "/headers/Bcc");
     }
 }

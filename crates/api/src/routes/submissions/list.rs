@@ -53,7 +53,8 @@ pub(super) async fn list_submissions(
 ) -> Result<Json<Page<SubmissionView>>, ApiError> {
     let wanted = query.state.map(|s| format!("{s:?}").to_lowercase());
     let account = query.account_id.map(|a| a.to_string()).unwrap_or_default();
-    let scope = Scope::new(&state, caller.tenant, "submissions", &[&account, wanted.as_deref().unwrap_or_default()]);
+    let scope =
+        Scope::new(&state, caller.tenant, "submissions", &[&account, wanted.as_deref().unwrap_or_default()]);
     let after: Option<(DateTime<Utc>, SubmissionId)> = scope.open(query.cursor.as_deref())?;
     let mut tx = caller.tx(&state).await?;
     if let Some(account) = query.account_id

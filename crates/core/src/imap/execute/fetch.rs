@@ -200,7 +200,12 @@ impl Writer<'_> {
                     // The only way to fail is a panic, which the parser catches, or the end of the process.
                     let ready = parsing.await.map_err(|_| SyncError::Stopped)?;
                     self.bytes += ready.iter().map(|r| r.prepared.raw.len()).sum::<usize>();
+                    // A batch of which all came is complete, though its tagged line may be far behind: Dovecot sends
+                    // the messages of the next command first.
+                    let mut uids: Vec<Uid> = ready.iter().map(|r| r.prepared.uid).collect();
+                    uids.sort_unstable();
                     self.waiting.extend(ready);
+                    self.answered(&uids.into_iter().collect()).await?;
                     if self.bytes >= COMMIT_BYTES || self.waiting.len() >= COMMIT_MESSAGES {
                         self.commit(None).await?;
                     }
@@ -216,7 +221,8 @@ impl Writer<'_> {
         Ok(self.stored)
     }
 
-    /// A command was answered completely; every batch that is complete now, and all before it, gets its checkpoint.
+    /// These came, or their command was answered without them; every batch that is complete now, and all before it, gets
+    /// its checkpoint.
     async fn answered(&mut self, uids: &UidSet) -> Result<(), SyncError> {
         for (open, _) in &mut self.batches {
             *open = open.difference(uids);

@@ -1,6 +1,6 @@
 //! A whole round, and the short one that only brings local edits to the server.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use mail::sync::Depth;
 use mail::uid::{Uid, UidSet};
@@ -15,7 +15,7 @@ use crate::sync_store::{Target, view};
 
 /// Connections lost in one round before it is given up: one mailbox that kills its connection must not keep the others
 /// from being read, a server that kills every connection must not be hammered.
-const MAX_RECONNECTS: usize = 5;
+const MAX_RECONNECTS: usize = 6;
 
 /// A round's way to the server and what it has done so far.
 pub(super) struct Link<'a> {
@@ -27,7 +27,9 @@ pub(super) struct Link<'a> {
     pub touched: BTreeSet<MailboxId>,
     /// The message that was due when the connection was lost. Dovecot ends the connection over one it cannot read.
     pub suspect: Option<Uid>,
-    /// Suspects of this round, left out when their mailbox is visited again; the next round tries them anew.
+    /// Suspects of this round: once is an accident of the network.
+    suspects: HashSet<(MailboxId, Uid)>,
+    /// Messages that cost two connections, left out for the rest of the round; the next one tries them anew.
     pub unreadable: HashMap<MailboxId, UidSet>,
 }
 
@@ -44,6 +46,7 @@ impl<'a> Link<'a> {
             report: Report::default(),
             touched: BTreeSet::new(),
             suspect: None,
+            suspects: HashSet::new(),
             unreadable: HashMap::new(),
         }
     }
@@ -191,8 +194,10 @@ async fn visit_all(link: &mut Link<'_>, mailboxes: &[MailboxId], depth: Depth) -
                 }
                 link.reopen().await?;
             }
-            // Without the message that may have cost the connection, the mailbox gets another try.
-            if suspect.is_some_and(|uid| link.unreadable.entry(*mailbox).or_default().insert(uid)) {
+            if let Some(uid) = suspect {
+                if !link.suspects.insert((*mailbox, uid)) {
+                    link.unreadable.entry(*mailbox).or_default().insert(uid);
+                }
                 continue;
             }
             failed(link, *mailbox, &cause).await?;

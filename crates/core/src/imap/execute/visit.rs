@@ -10,6 +10,7 @@ use super::{SyncError, fetch, push};
 use crate::id::MailboxId;
 use crate::imap::{ChangedSince, FetchedFlags, ImapError, Selected, Uids};
 use crate::sync_store::flags::{self, FlagState as ServerFlags};
+use crate::sync_store::status::{self, Cause};
 use crate::sync_store::view::{self, EditRow};
 use crate::sync_store::{Target, checkpoint, pending, relink, vanish};
 
@@ -233,6 +234,12 @@ async fn finish(link: &mut Link<'_>, open: &Open, depth: Depth) -> Result<(), Sy
         link.report.removed += vanish::drop_forsaken(&mut tx, &open.target).await?;
     }
     checkpoint::visited(&mut tx, &open.target, depth != Depth::Head && open.server.seen.listing.is_some()).await?;
+    if !open.local.unreadable.is_empty() {
+        // Keeps the mailbox on the list of those to be visited, whatever its numbers say.
+        let text = "Some messages could not be read from the mail server; they are tried again.".to_owned();
+        let cause = Cause { code: "unreadable-messages", text, upstream: None, response_code: None };
+        status::mailbox_failed(&mut tx, &open.target, &cause).await?;
+    }
     Ok(tx.commit().await?)
 }
 

@@ -58,7 +58,8 @@ async fn a_message_goes_out_with_each_recipients_own_answer() {
 
 #[tokio::test]
 async fn without_an_accepted_recipient_nothing_is_sent() {
-    let (sent, points) = run(Server::new().answer("RCPT", "550 5.1.1 no\r\n"), &["a@x.example"], MESSAGE).await;
+    let (sent, points) =
+        run(Server::new().answer("RCPT", "550 5.1.1 no\r\n"), &["a@x.example"], MESSAGE).await;
     assert_eq!(sent.unwrap().dot, None);
     assert_eq!(points, ["envelope"]);
 }
@@ -66,7 +67,8 @@ async fn without_an_accepted_recipient_nothing_is_sent() {
 #[tokio::test]
 async fn every_cut_before_the_dot_is_safe_to_repeat_and_none_after_it_is() {
     for point in ["banner", "EHLO", "MAIL", "RCPT TO:<b@", "DATA", "Subject", "body"] {
-        let (sent, points) = run(Server::new().cut_at(point), &["a@x.example", "b@x.example", "c@x.example"], MESSAGE).await;
+        let (sent, points) =
+            run(Server::new().cut_at(point), &["a@x.example", "b@x.example", "c@x.example"], MESSAGE).await;
         // The client may still believe in a line that was cut in the body; then the dot has been announced.
         let in_doubt = points.contains(&"dot");
         match sent {
@@ -127,9 +129,15 @@ async fn extensions_are_used_only_where_offered() {
         Err(SendError::Before(SmtpError::Refused(reply))) => reply.enhanced_text().unwrap_or_default(),
         other => panic!("{other:?}"),
     };
-    assert_eq!(refused(run(Server::new().features(&["SIZE 0"]), &["a@x.example"], eight_bit).await.0), "5.6.3");
+    assert_eq!(
+        refused(run(Server::new().features(&["SIZE 0"]), &["a@x.example"], eight_bit).await.0),
+        "5.6.3"
+    );
     assert_eq!(refused(run(Server::new(), &["a@x.example"], utf8_header).await.0), "5.6.7");
-    assert_eq!(refused(run(Server::new().features(&["SIZE 10"]), &["a@x.example"], MESSAGE).await.0), "5.3.4");
+    assert_eq!(
+        refused(run(Server::new().features(&["SIZE 10"]), &["a@x.example"], MESSAGE).await.0),
+        "5.3.4"
+    );
     let server = Server::new().features(&["8BITMIME", "SMTPUTF8"]);
     let heard = server.heard();
     run(server, &["jörg@x.example"], utf8_header).await.0.unwrap();
