@@ -63,7 +63,9 @@ async fn wrong_password_unknown_user_and_wrong_tenant_look_alike() {
 async fn a_used_refresh_token_revokes_the_whole_session() {
     let app = App::start().await;
     let tenant = app.tenant().await;
-    let refresh = |token: &str| app.http.post(format!("{}/auth/refresh", app.base)).json(&json!({"refresh_token": token}));
+    let refresh = |token: &str| {
+        app.http.post(format!("{}/auth/refresh", app.base)).json(&json!({"refresh_token": token}))
+    };
     let second = send(refresh(&tenant.refresh_token)).await.expect(200);
     let second = second["refresh_token"].as_str().unwrap().to_owned();
     assert_ne!(second, tenant.refresh_token);

@@ -16,9 +16,11 @@ async fn every_route_called_with_another_tenants_ids_is_not_found() {
     let mailbox = first(&app.get(&a, &format!("/api/accounts/{account}/mailboxes")).await.expect(200));
     let message = first(&app.get(&a, &format!("/api/accounts/{account}/messages")).await.expect(200));
     let thread = first(&app.get(&a, &format!("/api/accounts/{account}/threads")).await.expect(200));
-    let draft = app.post(&a, "/api/compose", &json!({"account_id": account, "to": ["x@lab.test"]})).await.expect(201);
+    let draft =
+        app.post(&a, "/api/compose", &json!({"account_id": account, "to": ["x@lab.test"]})).await.expect(201);
     let draft = draft["id"].as_str().unwrap().to_owned();
-    let sent = app.post(&a, &format!("/api/compose/{draft}/send"), &json!({"undo_seconds": 100})).await.expect(202);
+    let sent =
+        app.post(&a, &format!("/api/compose/{draft}/send"), &json!({"undo_seconds": 100})).await.expect(202);
     let submission = sent["id"].as_str().unwrap().to_owned();
     let nobody = "01890000-0000-7000-8000-000000000000";
 
@@ -79,7 +81,9 @@ async fn every_route_called_with_another_tenants_ids_is_not_found() {
 async fn a_token_opens_its_own_tenant_only() {
     let app = App::start().await;
     let (a, b) = (app.tenant().await, app.tenant().await);
-    let call = |slug: &str| app.http.get(format!("{}/api/accounts", app.base)).bearer_auth(&a.token).header("X-Tenant-ID", slug);
+    let call = |slug: &str| {
+        app.http.get(format!("{}/api/accounts", app.base)).bearer_auth(&a.token).header("X-Tenant-ID", slug)
+    };
     assert_eq!(send(call(&a.slug)).await.status, 200);
     assert_eq!(send(call(&a.id.to_string())).await.status, 200);
     let known = send(call(&b.slug)).await.refused(403, "tenant-forbidden");

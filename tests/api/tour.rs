@@ -35,7 +35,8 @@ async fn a_client_connects_reads_searches_writes_and_sends() {
     mail::synchronise(&app, &tenant, &other).await;
 
     let mailboxes = app.get(&tenant, &format!("/api/accounts/{account}/mailboxes")).await.expect(200);
-    let roles: Vec<&str> = mailboxes["data"].as_array().unwrap().iter().filter_map(|m| m["role"].as_str()).collect();
+    let roles: Vec<&str> =
+        mailboxes["data"].as_array().unwrap().iter().filter_map(|m| m["role"].as_str()).collect();
     for role in ["inbox", "sent", "drafts", "trash"] {
         assert!(roles.contains(&role), "{role} is missing from {mailboxes}");
     }
@@ -47,7 +48,10 @@ async fn a_client_connects_reads_searches_writes_and_sends() {
     assert_eq!(alone["message_id_header"], "one@example.test");
     assert!(alone["text"].as_str().unwrap().contains("zebra"));
     let raw = app.get(&tenant, &format!("/api/messages/{id}/raw")).await;
-    assert_eq!(raw.bytes, mail::message("Quarterly report", "one@example.test", "The zebra crossed the river."));
+    assert_eq!(
+        raw.bytes,
+        mail::message("Quarterly report", "one@example.test", "The zebra crossed the river.")
+    );
 
     let found = eventually("the body text is searchable", Duration::from_secs(60), async || {
         let found = app.get(&tenant, "/api/sync/search?query=zebra").await.expect(200);
@@ -57,16 +61,38 @@ async fn a_client_connects_reads_searches_writes_and_sends() {
     assert_eq!(found["data"][0]["id"], id);
     assert!(found["data"][0]["snippet"].as_str().unwrap().contains("<mark>zebra</mark>"), "{found}");
 
-    let patched = app.patch(&tenant, &format!("/api/messages/{id}"), &json!({"unread": false, "starred": true})).await.expect(200);
+    let patched = app
+        .patch(&tenant, &format!("/api/messages/{id}"), &json!({"unread": false, "starred": true}))
+        .await
+        .expect(200);
     assert_eq!((&patched["unread"], &patched["starred"]), (&json!(false), &json!(true)));
     eventually("the server knows the flags", Duration::from_secs(20), async || {
-        let flags = mail::doveadm(&app, &["fetch", "-u", &alice, "flags", "mailbox", "INBOX", "subject", "Quarterly", "not", "subject", "Re:"]);
+        let flags = mail::doveadm(
+            &app,
+            &[
+                "fetch",
+                "-u",
+                &alice,
+                "flags",
+                "mailbox",
+                "INBOX",
+                "subject",
+                "Quarterly",
+                "not",
+                "subject",
+                "Re:",
+            ],
+        );
         (flags.contains("\\Seen") && flags.contains("\\Flagged")).then_some(())
     })
     .await;
 
     let draft = app
-        .post(&tenant, "/api/compose", &json!({"account_id": account, "to": [&bob], "subject": "Grüße", "text": "Hello Bob"}))
+        .post(
+            &tenant,
+            "/api/compose",
+            &json!({"account_id": account, "to": [&bob], "subject": "Grüße", "text": "Hello Bob"}),
+        )
         .await
         .expect(201);
     let draft_id = draft["id"].as_str().unwrap();
@@ -80,7 +106,10 @@ async fn a_client_connects_reads_searches_writes_and_sends() {
     })
     .await;
     let arrived = eventually("the message is in the other mailbox", Duration::from_secs(30), async || {
-        messages(&app, &tenant, &other, "role=inbox").await.into_iter().find(|m| m["message_id_header"] == header.as_str())
+        messages(&app, &tenant, &other, "role=inbox")
+            .await
+            .into_iter()
+            .find(|m| m["message_id_header"] == header.as_str())
     })
     .await;
     assert_eq!(arrived["subject"], "Grüße");
@@ -104,25 +133,47 @@ async fn moving_and_deleting_reach_the_server_and_threads_group_replies() {
         .unwrap()
         .replace("MIME-Version", "References: <a@example.test>\r\nMIME-Version")
         .into_bytes();
-    mail::fill(&app, &user, "INBOX", vec![mail::message("Plan", "a@example.test", "First"), reply, mail::message("Other", "c@example.test", "x")]);
+    mail::fill(
+        &app,
+        &user,
+        "INBOX",
+        vec![
+            mail::message("Plan", "a@example.test", "First"),
+            reply,
+            mail::message("Other", "c@example.test", "x"),
+        ],
+    );
     let account = mail::connect(&app, &tenant, &user).await;
     mail::synchronise(&app, &tenant, &account).await;
 
     let threads = app.get(&tenant, &format!("/api/accounts/{account}/threads")).await.expect(200);
-    let plan = threads["data"].as_array().unwrap().iter().find(|t| t["message_count"] == 2).expect("the reply is in its thread").clone();
+    let plan = threads["data"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|t| t["message_count"] == 2)
+        .expect("the reply is in its thread")
+        .clone();
     let alone = app.get(&tenant, &format!("/api/threads/{}", plan["id"].as_str().unwrap())).await.expect(200);
-    let order: Vec<&str> = alone["messages"].as_array().unwrap().iter().map(|m| m["subject"].as_str().unwrap()).collect();
+    let order: Vec<&str> =
+        alone["messages"].as_array().unwrap().iter().map(|m| m["subject"].as_str().unwrap()).collect();
     assert_eq!(order, ["Plan", "Re: Plan"], "oldest first");
 
     let listed = messages(&app, &tenant, &account, "role=inbox").await;
-    let by_subject = |s: &str| listed.iter().find(|m| m["subject"] == s).unwrap()["id"].as_str().unwrap().to_owned();
+    let by_subject =
+        |s: &str| listed.iter().find(|m| m["subject"] == s).unwrap()["id"].as_str().unwrap().to_owned();
     let mailboxes = app.get(&tenant, &format!("/api/accounts/{account}/mailboxes")).await.expect(200);
-    let archive = mailboxes["data"].as_array().unwrap().iter().find(|m| m["role"] == "archive").unwrap()["id"].clone();
-    app.patch(&tenant, &format!("/api/messages/{}", by_subject("Plan")), &json!({"move_to": archive})).await.expect(200);
+    let archive =
+        mailboxes["data"].as_array().unwrap().iter().find(|m| m["role"] == "archive").unwrap()["id"].clone();
+    app.patch(&tenant, &format!("/api/messages/{}", by_subject("Plan")), &json!({"move_to": archive}))
+        .await
+        .expect(200);
     assert_eq!(app.delete(&tenant, &format!("/api/messages/{}", by_subject("Other"))).await.status, 204);
     assert_eq!(messages(&app, &tenant, &account, "role=inbox").await.len(), 1, "the change shows at once");
     eventually("the server has moved both", Duration::from_secs(20), async || {
-        let count = |mailbox: &str| mail::doveadm(&app, &["search", "-u", &user, "mailbox", mailbox, "all"]).lines().count();
+        let count = |mailbox: &str| {
+            mail::doveadm(&app, &["search", "-u", &user, "mailbox", mailbox, "all"]).lines().count()
+        };
         (count("INBOX") == 1 && count("Archive") == 1 && count("Trash") == 1).then_some(())
     })
     .await;
@@ -134,7 +185,11 @@ async fn moving_and_deleting_reach_the_server_and_threads_group_replies() {
     assert_eq!(app.delete(&tenant, &format!("/api/messages/{trashed}")).await.status, 204);
     app.get(&tenant, &format!("/api/messages/{trashed}")).await.refused(404, "not-found");
     eventually("it is expunged from the server's Trash", Duration::from_secs(20), async || {
-        mail::doveadm(&app, &["search", "-u", &user, "mailbox", "Trash", "all"]).lines().next().is_none().then_some(())
+        mail::doveadm(&app, &["search", "-u", &user, "mailbox", "Trash", "all"])
+            .lines()
+            .next()
+            .is_none()
+            .then_some(())
     })
     .await;
     app.finish().await;
@@ -156,7 +211,11 @@ async fn new_mail_in_inbox_is_noticed_within_seconds_without_a_poll() {
     tokio::time::sleep(Duration::from_secs(4)).await;
     mail::deliver(&app, &user, &mail::message("Fresh", "fresh@example.test", "news"));
     eventually("the new message is listed", Duration::from_secs(5), async || {
-        messages(&app, &tenant, &account, "role=inbox").await.iter().any(|m| m["subject"] == "Fresh").then_some(())
+        messages(&app, &tenant, &account, "role=inbox")
+            .await
+            .iter()
+            .any(|m| m["subject"] == "Fresh")
+            .then_some(())
     })
     .await;
     app.finish().await;

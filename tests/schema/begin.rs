@@ -30,7 +30,11 @@ async fn a_thousand_cancelled_begins_lose_no_write() {
         tenant::set_limits(&mut tx, Some(n + 1), None).await.unwrap();
         tx.commit().await.unwrap();
         let mut superuser = app.database.superuser().await;
-        let row = sqlx::query("SELECT per_minute FROM tenants WHERE id = $1").bind(owner.id.0).fetch_one(&mut superuser).await.unwrap();
+        let row = sqlx::query("SELECT per_minute FROM tenants WHERE id = $1")
+            .bind(owner.id.0)
+            .fetch_one(&mut superuser)
+            .await
+            .unwrap();
         assert_eq!(row.get::<i32, _>("per_minute"), (n + 1) as i32, "a committed write was lost");
     }
     app.finish().await;

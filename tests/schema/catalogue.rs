@@ -55,7 +55,12 @@ async fn violations(conn: &mut PgConnection) -> Vec<String> {
     .fetch_all(&mut *conn)
     .await
     .unwrap();
-    found.extend(definers.into_iter().filter(|f| !DEFINERS.contains(&f.as_str())).map(|f| format!("{f}: SECURITY DEFINER")));
+    found.extend(
+        definers
+            .into_iter()
+            .filter(|f| !DEFINERS.contains(&f.as_str()))
+            .map(|f| format!("{f}: SECURITY DEFINER")),
+    );
     found
 }
 
@@ -72,10 +77,17 @@ async fn every_tenant_table_keeps_the_rules_and_a_planted_one_is_found() {
     .unwrap();
     assert!(tables >= 23, "the catalogue shows only {tables} tables");
 
-    conn.execute("CREATE TABLE planted (id uuid PRIMARY KEY, tenant_id uuid, account_id uuid REFERENCES tenants(id))").await.unwrap();
+    conn.execute(
+        "CREATE TABLE planted (id uuid PRIMARY KEY, tenant_id uuid, account_id uuid REFERENCES tenants(id))",
+    )
+    .await
+    .unwrap();
     let found = violations(&mut conn).await;
     for what in ["not enabled and forced", "no policy", "unique index", "foreign key"] {
-        assert!(found.iter().any(|v| v.contains("planted") && v.contains(what)), "{what} was not found: {found:?}");
+        assert!(
+            found.iter().any(|v| v.contains("planted") && v.contains(what)),
+            "{what} was not found: {found:?}"
+        );
     }
     drop(conn);
     database.drop_it().await;

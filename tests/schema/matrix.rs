@@ -64,7 +64,9 @@ async fn a_tenant_sees_changes_and_references_nothing_of_another() {
     .unwrap();
     for table in &tables {
         let rows = |tenant: Option<&'static str>| {
-            let set = tenant.map(|t| format!("SELECT set_config('app.tenant_id', '{t}-0000-7000-8000-000000000001', true)"));
+            let set = tenant.map(|t| {
+                format!("SELECT set_config('app.tenant_id', '{t}-0000-7000-8000-000000000001', true)")
+            });
             let sql = format!("SELECT DISTINCT tenant_id::text AS t FROM {table}");
             (set, sql)
         };
@@ -72,7 +74,11 @@ async fn a_tenant_sees_changes_and_references_nothing_of_another() {
         let all = superuser.fetch_all(AssertSqlSafe(sql)).await.unwrap();
         assert_eq!(all.len(), 2, "{table} was not planted for both tenants");
         let (_, sql) = rows(None);
-        assert_eq!(conn.fetch_all(AssertSqlSafe(sql)).await.unwrap().len(), 0, "{table} without a tenant shows rows");
+        assert_eq!(
+            conn.fetch_all(AssertSqlSafe(sql)).await.unwrap().len(),
+            0,
+            "{table} without a tenant shows rows"
+        );
         let mut tx = conn.begin().await.unwrap();
         let (set, sql) = rows(Some("bbbbbbbb"));
         tx.execute(AssertSqlSafe(set.unwrap())).await.unwrap();
@@ -81,7 +87,10 @@ async fn a_tenant_sees_changes_and_references_nothing_of_another() {
         assert!(seen[0].get::<String, _>("t").starts_with("bbbbbbbb"), "{table} shows another tenant's row");
         if table != "audit_log" {
             let a = "'aaaaaaaa-0000-7000-8000-000000000001'";
-            for sql in [format!("UPDATE {table} SET tenant_id = tenant_id WHERE tenant_id = {a}"), format!("DELETE FROM {table} WHERE tenant_id = {a}")] {
+            for sql in [
+                format!("UPDATE {table} SET tenant_id = tenant_id WHERE tenant_id = {a}"),
+                format!("DELETE FROM {table} WHERE tenant_id = {a}"),
+            ] {
                 let done = tx.execute(AssertSqlSafe(sql)).await.unwrap();
                 assert_eq!(done.rows_affected(), 0, "{table}: another tenant's row was reached");
             }
@@ -93,7 +102,9 @@ async fn a_tenant_sees_changes_and_references_nothing_of_another() {
         tx.rollback().await.unwrap();
     }
     let mut tx = conn.begin().await.unwrap();
-    tx.execute("SELECT set_config('app.tenant_id', 'bbbbbbbb-0000-7000-8000-000000000001', true)").await.unwrap();
+    tx.execute("SELECT set_config('app.tenant_id', 'bbbbbbbb-0000-7000-8000-000000000001', true)")
+        .await
+        .unwrap();
     let foreign = tx
         .execute("INSERT INTO drafts (tenant_id,id,account_id,content) VALUES ('bbbbbbbb-0000-7000-8000-000000000001','cccccccc-0000-7000-8000-000000000001','aaaaaaaa-0000-7000-8000-000000000004','{}')")
         .await;
@@ -112,7 +123,9 @@ async fn the_search_function_answers_for_the_tenant_of_the_transaction_only() {
     let search = "SELECT message_id::text AS id FROM search_messages('word', NULL, NULL, NULL, NULL, 100)";
     assert_eq!(conn.fetch_all(search).await.unwrap().len(), 0);
     let mut tx = conn.begin().await.unwrap();
-    tx.execute("SELECT set_config('app.tenant_id', 'bbbbbbbb-0000-7000-8000-000000000001', true)").await.unwrap();
+    tx.execute("SELECT set_config('app.tenant_id', 'bbbbbbbb-0000-7000-8000-000000000001', true)")
+        .await
+        .unwrap();
     let found = tx.fetch_all(search).await.unwrap();
     assert_eq!(found.len(), 1);
     assert!(found[0].get::<String, _>("id").starts_with("bbbbbbbb"));

@@ -25,7 +25,11 @@ async fn a_role_that_could_pass_the_wall_is_refused() {
     let good = db(&app, &system);
     good.verify().await.unwrap();
     good.close().await;
-    for (app_url, system_url) in [(database.url("postgres"), system.clone()), (system.clone(), app.clone()), (app.clone(), database.url("postgres"))] {
+    for (app_url, system_url) in [
+        (database.url("postgres"), system.clone()),
+        (system.clone(), app.clone()),
+        (app.clone(), database.url("postgres")),
+    ] {
         let wrong = db(&app_url, &system_url);
         let refusal = wrong.verify().await.unwrap_err();
         assert!(matches!(refusal, Refusal::Role { .. }), "{refusal}");
@@ -38,7 +42,10 @@ async fn a_role_that_could_pass_the_wall_is_refused() {
 async fn another_schema_version_is_refused() {
     let database = Database::create().await;
     let mut superuser = database.superuser().await;
-    superuser.execute("DELETE FROM _sqlx_migrations WHERE version = (SELECT max(version) FROM _sqlx_migrations)").await.unwrap();
+    superuser
+        .execute("DELETE FROM _sqlx_migrations WHERE version = (SELECT max(version) FROM _sqlx_migrations)")
+        .await
+        .unwrap();
     let db = db(&database.url("emailclient_app"), &database.url("emailclient_system"));
     let refusal = db.verify().await.unwrap_err();
     assert!(matches!(refusal, Refusal::Schema { .. }), "{refusal}");

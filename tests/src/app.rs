@@ -98,7 +98,12 @@ impl Answer {
     #[track_caller]
     pub fn refused(&self, status: u16, code: &str) -> Value {
         let body = self.json();
-        assert_eq!((self.status, body["code"].as_str().unwrap_or_default()), (status, code), "{}", self.text());
+        assert_eq!(
+            (self.status, body["code"].as_str().unwrap_or_default()),
+            (status, code),
+            "{}",
+            self.text()
+        );
         assert_eq!(self.header("content-type"), "application/problem+json");
         assert_eq!(body["status"], status);
         for field in ["type", "title", "detail", "instance", "request_id"] {
@@ -197,7 +202,9 @@ impl App {
     pub async fn user(&self, tenant: TenantId, email: &str) {
         let hash = emailclient_core::password::hash(Secret::new(PASSWORD)).await.unwrap();
         let mut tx = self.db.tenant(tenant).await.unwrap();
-        emailclient_core::user::create(&mut tx, email, "A User", emailclient_core::user::Role::Owner, &hash).await.unwrap();
+        emailclient_core::user::create(&mut tx, email, "A User", emailclient_core::user::Role::Owner, &hash)
+            .await
+            .unwrap();
         tx.commit().await.unwrap();
     }
 
@@ -255,8 +262,10 @@ impl App {
         drop(system.commit().await);
         self.db.close().await;
         let mut conn = self.database.superuser().await;
-        let running: i64 =
-            sqlx::query_scalar("SELECT count(*) FROM jobs WHERE state = 'running'").fetch_one(&mut conn).await.unwrap();
+        let running: i64 = sqlx::query_scalar("SELECT count(*) FROM jobs WHERE state = 'running'")
+            .fetch_one(&mut conn)
+            .await
+            .unwrap();
         assert_eq!(running, 0, "jobs are still marked as running");
         let database = self.database.clone();
         eventually("all connections are closed", Duration::from_secs(5), async || {

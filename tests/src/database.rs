@@ -31,10 +31,16 @@ impl Database {
         if !there {
             conn.execute(AssertSqlSafe(format!("CREATE DATABASE {template}_new"))).await.unwrap();
             let url = |user: &str| Secret::new(with_user(&server, user, &format!("{template}_new")));
-            migrate::run(&url("postgres"), &url("emailclient_app"), &url("emailclient_system")).await.unwrap();
-            conn.execute(AssertSqlSafe(format!("ALTER DATABASE {template}_new RENAME TO {template}"))).await.unwrap();
+            migrate::run(&url("postgres"), &url("emailclient_app"), &url("emailclient_system"))
+                .await
+                .unwrap();
+            conn.execute(AssertSqlSafe(format!("ALTER DATABASE {template}_new RENAME TO {template}")))
+                .await
+                .unwrap();
         }
-        conn.execute(AssertSqlSafe(format!("CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy"))).await.unwrap();
+        conn.execute(AssertSqlSafe(format!("CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")))
+            .await
+            .unwrap();
         conn.execute("SELECT pg_advisory_unlock(42)").await.unwrap();
         conn.close().await.unwrap();
         Self { name, server }
@@ -54,11 +60,13 @@ impl Database {
     /// Connections of the service roles that are still open.
     pub async fn open_connections(&self) -> i64 {
         let mut conn = connect(&format!("{}/postgres", self.server)).await;
-        sqlx::query_scalar("SELECT count(*) FROM pg_stat_activity WHERE datname = $1 AND usename LIKE 'emailclient%'")
-            .bind(&self.name)
-            .fetch_one(&mut conn)
-            .await
-            .unwrap()
+        sqlx::query_scalar(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = $1 AND usename LIKE 'emailclient%'",
+        )
+        .bind(&self.name)
+        .fetch_one(&mut conn)
+        .await
+        .unwrap()
     }
 
     /// Removes the database.

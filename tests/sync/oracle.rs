@@ -14,7 +14,12 @@ fn server(app: &App, user: &str) -> Rows {
     let rows: Vec<Value> = serde_json::from_str(&out).unwrap();
     rows.iter()
         .map(|r| {
-            let mut flags: Vec<&str> = r["flags"].as_str().unwrap().split(' ').filter(|f| !f.is_empty() && *f != "\\Recent").collect();
+            let mut flags: Vec<&str> = r["flags"]
+                .as_str()
+                .unwrap()
+                .split(' ')
+                .filter(|f| !f.is_empty() && *f != "\\Recent")
+                .collect();
             flags.sort_unstable();
             let id = r["hdr.message-id"].as_str().unwrap().trim().trim_matches(['<', '>']).to_owned();
             (r["mailbox"].as_str().unwrap().to_owned(), id, flags.join(" "))
@@ -25,14 +30,25 @@ fn server(app: &App, user: &str) -> Rows {
 /// The same as our API lists it.
 async fn ours(app: &App, tenant: &Tenant, account: &str) -> Rows {
     let mut rows = Rows::new();
-    let mailboxes = app.get(tenant, &format!("/api/accounts/{account}/mailboxes?limit=200")).await.expect(200);
+    let mailboxes =
+        app.get(tenant, &format!("/api/accounts/{account}/mailboxes?limit=200")).await.expect(200);
     for mailbox in mailboxes["data"].as_array().unwrap() {
         let mut cursor = String::new();
         loop {
             let id = mailbox["id"].as_str().unwrap();
-            let page = app.get(tenant, &format!("/api/accounts/{account}/messages?mailbox_id={id}&limit=200{cursor}")).await.expect(200);
+            let page = app
+                .get(tenant, &format!("/api/accounts/{account}/messages?mailbox_id={id}&limit=200{cursor}"))
+                .await
+                .expect(200);
             for m in page["data"].as_array().unwrap() {
-                let texts = |field: &str| m[field].as_array().unwrap().iter().map(|f| f.as_str().unwrap().to_owned()).collect::<Vec<_>>();
+                let texts = |field: &str| {
+                    m[field]
+                        .as_array()
+                        .unwrap()
+                        .iter()
+                        .map(|f| f.as_str().unwrap().to_owned())
+                        .collect::<Vec<_>>()
+                };
                 let mut flags = [texts("flags"), texts("keywords")].concat();
                 flags.sort_unstable();
                 let header = m["message_id_header"].as_str().unwrap_or_default().to_owned();

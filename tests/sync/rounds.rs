@@ -13,7 +13,12 @@ async fn a_varied_mailbox_is_synchronised_and_followed() {
     let user = mail::new_mailbox(&app);
     let corpus = devstack::corpus::Generator::new(3, "sync").messages(300);
     app.stack
-        .fill(&user, corpus.enumerate().map(|(n, m)| (if n % 5 == 0 { "Projects/Alpha" } else { "INBOX" }, m.flags, m.internal_date, m.bytes)))
+        .fill(
+            &user,
+            corpus.enumerate().map(|(n, m)| {
+                (if n % 5 == 0 { "Projects/Alpha" } else { "INBOX" }, m.flags, m.internal_date, m.bytes)
+            }),
+        )
         .unwrap();
     let account = mail::connect(&app, &tenant, &user).await;
     mail::synchronise(&app, &tenant, &account).await;
@@ -37,13 +42,25 @@ async fn ids_survive_moves_by_other_clients_and_a_changed_uidvalidity() {
     let app = App::start_all().await;
     let tenant = app.tenant().await;
     let user = mail::new_mailbox(&app);
-    mail::fill(&app, &user, "INBOX", (0..10).map(|n| mail::message(&format!("M{n}"), &format!("m{n}@example.test"), &format!("body {n}"))).collect());
+    mail::fill(
+        &app,
+        &user,
+        "INBOX",
+        (0..10)
+            .map(|n| mail::message(&format!("M{n}"), &format!("m{n}@example.test"), &format!("body {n}")))
+            .collect(),
+    );
     let account = mail::connect(&app, &tenant, &user).await;
     mail::synchronise(&app, &tenant, &account).await;
     let ids = async || {
         let page = app.get(&tenant, &format!("/api/accounts/{account}/messages?limit=200")).await.expect(200);
-        let mut ids: Vec<(String, String)> = page["data"].as_array().unwrap().iter()
-            .map(|m| (m["message_id_header"].as_str().unwrap().to_owned(), m["id"].as_str().unwrap().to_owned()))
+        let mut ids: Vec<(String, String)> = page["data"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|m| {
+                (m["message_id_header"].as_str().unwrap().to_owned(), m["id"].as_str().unwrap().to_owned())
+            })
             .collect();
         ids.sort();
         ids
@@ -65,12 +82,20 @@ async fn a_round_without_changes_writes_no_event_and_each_change_gives_one() {
     let app = App::start_all().await;
     let tenant = app.tenant().await;
     let user = mail::new_mailbox(&app);
-    mail::fill(&app, &user, "INBOX", vec![mail::message("A", "a@example.test", "x"), mail::message("B", "b@example.test", "y")]);
+    mail::fill(
+        &app,
+        &user,
+        "INBOX",
+        vec![mail::message("A", "a@example.test", "x"), mail::message("B", "b@example.test", "y")],
+    );
     let account = mail::connect(&app, &tenant, &user).await;
     mail::synchronise(&app, &tenant, &account).await;
     let events = async || -> Vec<String> {
         let mut conn = app.database.superuser().await;
-        sqlx::query_scalar("SELECT kind FROM events WHERE kind LIKE 'message.%' ORDER BY seq").fetch_all(&mut conn).await.unwrap()
+        sqlx::query_scalar("SELECT kind FROM events WHERE kind LIKE 'message.%' ORDER BY seq")
+            .fetch_all(&mut conn)
+            .await
+            .unwrap()
     };
     assert_eq!(events().await, ["message.created", "message.created"]);
     mail::synchronise(&app, &tenant, &account).await;
@@ -93,14 +118,20 @@ async fn two_equal_messages_in_one_mailbox_are_two_and_deleted_one_by_one() {
     mail::fill(&app, &user, "INBOX", vec![twin.clone(), twin]);
     let account = mail::connect(&app, &tenant, &user).await;
     mail::synchronise(&app, &tenant, &account).await;
-    let list = async || app.get(&tenant, &format!("/api/accounts/{account}/messages?role=inbox")).await.expect(200)["data"].as_array().unwrap().clone();
+    let list = async || {
+        app.get(&tenant, &format!("/api/accounts/{account}/messages?role=inbox")).await.expect(200)["data"]
+            .as_array()
+            .unwrap()
+            .clone()
+    };
     let both = list().await;
     assert_eq!(both.len(), 2);
     assert_ne!(both[0]["id"], both[1]["id"]);
     let path = format!("/api/messages/{}?permanent=true", both[0]["id"].as_str().unwrap());
     assert_eq!(app.delete(&tenant, &path).await.status, 204);
     tests::eventually::eventually("the server has one", std::time::Duration::from_secs(20), async || {
-        (doveadm(&app, &["search", "-u", &user, "mailbox", "INBOX", "all"]).lines().count() == 1).then_some(())
+        (doveadm(&app, &["search", "-u", &user, "mailbox", "INBOX", "all"]).lines().count() == 1)
+            .then_some(())
     })
     .await;
     mail::synchronise(&app, &tenant, &account).await;

@@ -1,4 +1,4 @@
 //! The worker: the lease table under it, and its jobs.
 
-mod queue;
 mod hostile;
+mod queue;

@@ -117,7 +117,9 @@ impl Source {
     #[expect(clippy::disallowed_methods, reason = "this is the one home of the environment")]
     #[must_use]
     pub fn from_env() -> Self {
-        Self::new(std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))))
+        Self::new(
+            std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))),
+        )
     }
 
     fn complain(&self, message: String) {
@@ -186,7 +188,10 @@ impl Source {
         let text = secret.expose();
         if text.len() < min_bytes {
             self.complain(format!("{name}: {} bytes, at least {min_bytes} are needed", text.len()));
-        } else if ["change-me", "changeme", "replace-me"].iter().any(|sample| text.to_ascii_lowercase().contains(sample)) {
+        } else if ["change-me", "changeme", "replace-me"]
+            .iter()
+            .any(|sample| text.to_ascii_lowercase().contains(sample))
+        {
             self.complain(format!("{name}: still the sample value; make one with `openssl rand -base64 32`"));
         }
         secret
@@ -222,10 +227,15 @@ impl Config {
             encryption_key: s.secret("ENCRYPTION_KEY", 32),
             encryption_keys_old: s
                 .optional_secret("ENCRYPTION_KEYS_OLD")
-                .map(|keys| keys.expose().split(',').filter(|k| !k.trim().is_empty()).map(Secret::new).collect())
+                .map(|keys| {
+                    keys.expose().split(',').filter(|k| !k.trim().is_empty()).map(Secret::new).collect()
+                })
                 .unwrap_or_default(),
             cors_origins: s.list("CORS_ORIGINS"),
-            log: LogConfig { level: s.get("LOG_LEVEL").unwrap_or_else(|| "info".into()), file: s.get("LOG_FILE").map(PathBuf::from) },
+            log: LogConfig {
+                level: s.get("LOG_LEVEL").unwrap_or_else(|| "info".into()),
+                file: s.get("LOG_FILE").map(PathBuf::from),
+            },
             rate_limit: RateLimitConfig {
                 enabled: s.parse("RATE_LIMIT_ENABLED", true),
                 per_minute: s.parse("RATE_LIMIT_REQUESTS_PER_MINUTE", 60),

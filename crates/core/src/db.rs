@@ -53,7 +53,10 @@ impl Db {
         };
         Ok(Self {
             app: pool(config.database_url.expose(), config.database_max_connections)?,
-            system: pool(config.database_system_url.expose(), config.database_max_connections.div_ceil(4).max(4))?,
+            system: pool(
+                config.database_system_url.expose(),
+                config.database_max_connections.div_ceil(4).max(4),
+            )?,
         })
     }
 

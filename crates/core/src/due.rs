@@ -36,7 +36,11 @@ pub async fn lead(tx: &mut SystemTx, name: &str, owner: Uuid, lease: Duration) -
 
 /// Gives up the lease called `name`, so that another scheduler need not wait for its end.
 pub async fn step_down(tx: &mut SystemTx, name: &str, owner: Uuid) -> Result<(), DbError> {
-    sqlx::query("DELETE FROM scheduler_lease WHERE name = $1 AND owner = $2").bind(name).bind(owner).execute(tx.conn()).await?;
+    sqlx::query("DELETE FROM scheduler_lease WHERE name = $1 AND owner = $2")
+        .bind(name)
+        .bind(owner)
+        .execute(tx.conn())
+        .await?;
     Ok(())
 }
 
@@ -75,9 +79,11 @@ pub async fn start_round(tx: &mut TenantTx, account: AccountId, interval: Durati
 
 /// Submissions in hand-over whose worker stopped renewing.
 pub async fn submissions_abandoned(tx: &mut SystemTx) -> Result<Vec<(TenantId, SubmissionId)>, DbError> {
-    let rows = sqlx::query("SELECT tenant_id, id FROM submissions WHERE state = 'sending' AND lease_until < now() LIMIT 500")
-        .fetch_all(tx.conn())
-        .await?;
+    let rows = sqlx::query(
+        "SELECT tenant_id, id FROM submissions WHERE state = 'sending' AND lease_until < now() LIMIT 500",
+    )
+    .fetch_all(tx.conn())
+    .await?;
     Ok(submissions_of(rows))
 }
 
@@ -120,12 +126,19 @@ pub async fn accounts_with_gone(tx: &mut SystemTx) -> Result<Vec<(TenantId, Acco
 
 /// Forgets idempotency keys older than a day. Returns how many.
 pub async fn prune_idempotency(tx: &mut SystemTx) -> Result<u64, DbError> {
-    let done = sqlx::query("DELETE FROM idempotency_keys WHERE created_at < now() - interval '24 hours'").execute(tx.conn()).await?;
+    let done = sqlx::query("DELETE FROM idempotency_keys WHERE created_at < now() - interval '24 hours'")
+        .execute(tx.conn())
+        .await?;
     Ok(done.rows_affected())
 }
 
 /// Accounts this worker shall watch: keeps those it watches, adds unwatched ones up to `limit`.
-pub async fn claim_watches(tx: &mut SystemTx, owner: Uuid, lease: Duration, limit: i64) -> Result<Vec<(TenantId, AccountId)>, DbError> {
+pub async fn claim_watches(
+    tx: &mut SystemTx,
+    owner: Uuid,
+    lease: Duration,
+    limit: i64,
+) -> Result<Vec<(TenantId, AccountId)>, DbError> {
     let rows = sqlx::query(
         "UPDATE account_leases l SET watch_owner = $1, watch_expires_at = now() + make_interval(secs => $2)
          FROM (SELECT l.tenant_id, l.account_id FROM account_leases l
@@ -147,9 +160,11 @@ pub async fn claim_watches(tx: &mut SystemTx, owner: Uuid, lease: Duration, limi
 
 /// Lets other workers take over at once what this one watched.
 pub async fn release_watches(tx: &mut SystemTx, owner: Uuid) -> Result<(), DbError> {
-    sqlx::query("UPDATE account_leases SET watch_owner = NULL, watch_expires_at = NULL WHERE watch_owner = $1")
-        .bind(owner)
-        .execute(tx.conn())
-        .await?;
+    sqlx::query(
+        "UPDATE account_leases SET watch_owner = NULL, watch_expires_at = NULL WHERE watch_owner = $1",
+    )
+    .bind(owner)
+    .execute(tx.conn())
+    .await?;
     Ok(())
 }

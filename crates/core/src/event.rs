@@ -22,7 +22,11 @@ pub struct NewEvent {
 }
 
 /// Adds events of one account, in order, in one statement.
-pub async fn record(tx: &mut TenantTx, account: Option<AccountId>, events: &[NewEvent]) -> Result<(), DbError> {
+pub async fn record(
+    tx: &mut TenantTx,
+    account: Option<AccountId>,
+    events: &[NewEvent],
+) -> Result<(), DbError> {
     if events.is_empty() {
         return Ok(());
     }

@@ -87,9 +87,9 @@ impl Job {
     #[must_use]
     pub fn dedupe_key(&self) -> String {
         match self {
-            Self::SyncAccount { account_id } | Self::PushChanges { account_id } | Self::IndexText { account_id } => {
-                account_id.to_string()
-            }
+            Self::SyncAccount { account_id }
+            | Self::PushChanges { account_id }
+            | Self::IndexText { account_id } => account_id.to_string(),
             Self::SendSubmission { submission_id }
             | Self::FileSentCopy { submission_id }
             | Self::ProbeSubmission { submission_id } => submission_id.to_string(),

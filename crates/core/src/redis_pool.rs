@@ -13,7 +13,11 @@ use crate::secret::Secret;
 pub fn connect(url: &Secret) -> anyhow::Result<Pool> {
     let mut config = Config::from_url(url.expose());
     let wait = Some(Duration::from_millis(250));
-    config.pool = Some(PoolConfig { max_size: 16, timeouts: Timeouts { wait, create: wait, recycle: wait }, ..PoolConfig::default() });
+    config.pool = Some(PoolConfig {
+        max_size: 16,
+        timeouts: Timeouts { wait, create: wait, recycle: wait },
+        ..PoolConfig::default()
+    });
     Ok(config.create_pool(Some(Runtime::Tokio1))?)
 }
 

@@ -22,7 +22,9 @@ pub enum SealError {
     #[error("an encryption key must be 32 bytes in base64 (`openssl rand -base64 32`)")]
     BadKey,
     /// The row names a key that is not configured.
-    #[error("the row was encrypted under key {0}, which is neither ENCRYPTION_KEY nor in ENCRYPTION_KEYS_OLD")]
+    #[error(
+        "the row was encrypted under key {0}, which is neither ENCRYPTION_KEY nor in ENCRYPTION_KEYS_OLD"
+    )]
     UnknownKey(String),
     /// The ciphertext was changed, cut or moved to another row.
     #[error("the ciphertext does not belong to this row or was changed")]
@@ -88,11 +90,13 @@ impl Keyring {
 
     /// Decrypts what [`Keyring::seal`] made for the same `place`.
     pub fn open(&self, place: Place<'_>, sealed: &Sealed) -> Result<Secret, SealError> {
-        let cipher = self.keys.get(&sealed.key_id).ok_or_else(|| SealError::UnknownKey(sealed.key_id.clone()))?;
+        let cipher =
+            self.keys.get(&sealed.key_id).ok_or_else(|| SealError::UnknownKey(sealed.key_id.clone()))?;
         let (nonce, ciphertext) = sealed.bytes.split_at_checked(NONCE_BYTES).ok_or(SealError::Forged)?;
         let nonce = Nonce::try_from(nonce).map_err(|_| SealError::Forged)?;
         let aad = additional_data(place, &sealed.key_id);
-        let plain = cipher.decrypt(&nonce, Payload { msg: ciphertext, aad: &aad }).map_err(|_| SealError::Forged)?;
+        let plain =
+            cipher.decrypt(&nonce, Payload { msg: ciphertext, aad: &aad }).map_err(|_| SealError::Forged)?;
         String::from_utf8(plain).map(Secret::new).map_err(|_| SealError::Forged)
     }
 }
@@ -104,7 +108,9 @@ impl std::fmt::Debug for Keyring {
 }
 
 fn read_key(text: &Secret) -> Result<(String, Aes256Gcm), SealError> {
-    let bytes = base64::engine::general_purpose::STANDARD.decode(text.expose().trim()).map_err(|_| SealError::BadKey)?;
+    let bytes = base64::engine::general_purpose::STANDARD
+        .decode(text.expose().trim())
+        .map_err(|_| SealError::BadKey)?;
     let bytes: [u8; 32] = bytes.try_into().map_err(|_| SealError::BadKey)?;
     let mut id = hex::encode(Sha256::digest(bytes));
     id.truncate(8);
@@ -146,6 +152,9 @@ mod tests {
         let place = Place { tenant: TenantId::new(), account: AccountId::new(), field: "f" };
         let sealed = Keyring::new(&key(1), &[]).unwrap().seal(place, &Secret::new("x")).unwrap();
         assert!(Keyring::new(&key(2), &[key(1)]).unwrap().open(place, &sealed).is_ok());
-        assert!(matches!(Keyring::new(&key(2), &[]).unwrap().open(place, &sealed), Err(SealError::UnknownKey(_))));
+        assert!(matches!(
+            Keyring::new(&key(2), &[]).unwrap().open(place, &sealed),
+            Err(SealError::UnknownKey(_))
+        ));
     }
 }

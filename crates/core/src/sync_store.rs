@@ -112,9 +112,8 @@ pub struct Content {
 #[must_use]
 pub fn sort_date(date: DateTime<Utc>) -> DateTime<Utc> {
     const YEAR_2100: i64 = 4_102_444_800;
-    DateTime::from_timestamp(date.timestamp().clamp(0, YEAR_2100), 0).map_or(date, |edge| {
-        if edge.timestamp() == date.timestamp() { date } else { edge }
-    })
+    DateTime::from_timestamp(date.timestamp().clamp(0, YEAR_2100), 0)
+        .map_or(date, |edge| if edge.timestamp() == date.timestamp() { date } else { edge })
 }
 
 #[cfg(test)]

@@ -18,12 +18,22 @@ use crate::config::LogConfig;
 /// When the filter cannot be read, the file cannot be opened, or a writer is installed already.
 pub fn init(log: &LogConfig) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(format!("{},lettre=warn,async_imap=warn,sqlx=warn", log.level))?;
-    let stdout = tracing_subscriber::fmt::layer().json().flatten_event(true).with_current_span(true).with_span_list(false);
+    let stdout = tracing_subscriber::fmt::layer()
+        .json()
+        .flatten_event(true)
+        .with_current_span(true)
+        .with_span_list(false);
     let file = match &log.file {
         None => None,
         Some(path) => {
             let file = OpenOptions::new().create(true).append(true).open(path)?;
-            Some(tracing_subscriber::fmt::layer().json().flatten_event(true).with_span_list(false).with_writer(Mutex::new(file)))
+            Some(
+                tracing_subscriber::fmt::layer()
+                    .json()
+                    .flatten_event(true)
+                    .with_span_list(false)
+                    .with_writer(Mutex::new(file)),
+            )
         }
     };
     tracing_subscriber::registry().with(filter).with(stdout).with(file).try_init()?;

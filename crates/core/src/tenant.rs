@@ -70,7 +70,11 @@ pub async fn name(tx: &mut TenantTx) -> Result<Option<String>, DbError> {
 }
 
 /// Sets the tenant's own limits; nothing takes the deployment's default, 0 lifts the limit.
-pub async fn set_limits(tx: &mut TenantTx, per_minute: Option<u32>, per_hour: Option<u32>) -> Result<(), DbError> {
+pub async fn set_limits(
+    tx: &mut TenantTx,
+    per_minute: Option<u32>,
+    per_hour: Option<u32>,
+) -> Result<(), DbError> {
     let narrow = |v: Option<u32>| v.map(|n| i32::try_from(n).unwrap_or(i32::MAX));
     sqlx::query("UPDATE tenants SET per_minute = $1, per_hour = $2")
         .bind(narrow(per_minute))
@@ -82,6 +86,9 @@ pub async fn set_limits(tx: &mut TenantTx, per_minute: Option<u32>, per_hour: Op
 
 /// Suspends the tenant or lets it back in.
 pub async fn set_suspended(tx: &mut TenantTx, suspended: bool) -> Result<(), DbError> {
-    sqlx::query("UPDATE tenants SET suspended_at = CASE WHEN $1 THEN now() END").bind(suspended).execute(tx.conn()).await?;
+    sqlx::query("UPDATE tenants SET suspended_at = CASE WHEN $1 THEN now() END")
+        .bind(suspended)
+        .execute(tx.conn())
+        .await?;
     Ok(())
 }

@@ -185,16 +185,23 @@ pub async fn messages(
 
 /// Sets `last_message_at` of the threads of these messages to their newest visible one, after messages went or came.
 pub(crate) async fn refresh(tx: &mut TenantTx, messages: &[Uuid]) -> Result<(), DbError> {
+    let threads: Vec<Uuid> =
+        sqlx::query_scalar("SELECT DISTINCT thread_id FROM messages WHERE tenant_id = $1 AND id = ANY ($2)")
+            .bind(tx.tenant())
+            .bind(messages)
+            .fetch_all(tx.conn())
+            .await?;
+    // One look into the index for each thread. As a join with a GROUP BY the planner, on statistics of an account that
+    // has just been filled, went over all messages for each message: 15 s for one of 600 (PostgreSQL 15, 2026-11-21).
     sqlx::query(
         "UPDATE threads t SET last_message_at = n.at
-         FROM (SELECT g.thread_id, max(g.sort_at) AS at FROM messages g
-               WHERE g.tenant_id = $1 AND g.gone_at IS NULL
-                 AND g.thread_id IN (SELECT thread_id FROM messages WHERE tenant_id = $1 AND id = ANY ($2))
-               GROUP BY g.thread_id) n
-         WHERE t.tenant_id = $1 AND t.id = n.thread_id AND t.last_message_at <> n.at",
+         FROM unnest($2::uuid[]) AS u(id) CROSS JOIN LATERAL (
+           SELECT g.sort_at AS at FROM messages g
+           WHERE g.tenant_id = $1 AND g.thread_id = u.id AND g.gone_at IS NULL ORDER BY g.sort_at DESC LIMIT 1) n
+         WHERE t.tenant_id = $1 AND t.id = u.id AND t.last_message_at <> n.at",
     )
     .bind(tx.tenant())
-    .bind(messages)
+    .bind(&threads)
     .execute(tx.conn())
     .await?;
     Ok(())

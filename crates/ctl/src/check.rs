@@ -19,9 +19,12 @@ use emailclient_core::tls::TlsConfig;
 pub async fn run(source: &Source) -> anyhow::Result<()> {
     let config = Config::from_source(source)?;
     report("settings", Ok(()))?;
-    let keys = Keyring::new(&config.encryption_key, &config.encryption_keys_old).map(drop).map_err(anyhow::Error::from);
+    let keys = Keyring::new(&config.encryption_key, &config.encryption_keys_old)
+        .map(drop)
+        .map_err(anyhow::Error::from);
     let hosts = OutboundPolicy::parse(&config.outbound_allow).map(drop).map_err(anyhow::Error::from);
-    let certificates = TlsConfig::new(config.tls_extra_ca_file.as_deref()).map(drop).map_err(anyhow::Error::from);
+    let certificates =
+        TlsConfig::new(config.tls_extra_ca_file.as_deref()).map(drop).map_err(anyhow::Error::from);
     let db = Db::new(&config)?;
     let database = db.verify().await.map_err(anyhow::Error::from);
     db.close().await;

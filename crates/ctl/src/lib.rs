@@ -91,7 +91,9 @@ async fn run_user(what: User, db: &Db) -> anyhow::Result<()> {
     }
     let password = match password {
         Some(password) => Secret::new(password),
-        None => Secret::new(read_line().context("the password is read from standard input, or given by --password")?),
+        None => Secret::new(
+            read_line().context("the password is read from standard input, or given by --password")?,
+        ),
     };
     if password.expose().chars().count() < 8 {
         bail!("a password has at least 8 characters");

@@ -114,9 +114,15 @@ enum WatchError {
     Unfit(String),
 }
 
-async fn watch_once(env: &Environment, tenant: TenantId, account: AccountId, stop: &CancellationToken) -> Result<(), WatchError> {
+async fn watch_once(
+    env: &Environment,
+    tenant: TenantId,
+    account: AccountId,
+    stop: &CancellationToken,
+) -> Result<(), WatchError> {
     let mut tx = env.db.tenant(tenant).await?;
-    let connection = view::connection(&mut tx, account).await?.ok_or(WatchError::Unfit("it is gone".into()))?;
+    let connection =
+        view::connection(&mut tx, account).await?.ok_or(WatchError::Unfit("it is gone".into()))?;
     drop(tx);
     let sealed = connection.password.as_ref().ok_or(WatchError::Unfit("it has no password".into()))?;
     let place = Place { tenant, account, field: "imap_password" };

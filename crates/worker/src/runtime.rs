@@ -299,7 +299,11 @@ impl Backend for LeaseQueue {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_next(&mut self, cx: &mut Context<'_>, _: &WorkerContext) -> Poll<Option<Result<Task<Claimed>, DbError>>> {
+    fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+        _: &WorkerContext,
+    ) -> Poll<Option<Result<Task<Claimed>, DbError>>> {
         let mut incoming = self.incoming.take().unwrap_or_else(|| self.start());
         let next = incoming.poll_recv(cx).map(|task| task.map(Ok));
         self.incoming = Some(incoming);
@@ -413,7 +417,9 @@ impl AckLayer {
     async fn record(&self, job: &Claimed, outcome: &Outcome) {
         match outcome {
             Outcome::Done => tracing::debug!(job = %job.id, kind = job.job.kind(), "job done"),
-            Outcome::Postpone { .. } => tracing::debug!(job = %job.id, kind = job.job.kind(), "job postponed"),
+            Outcome::Postpone { .. } => {
+                tracing::debug!(job = %job.id, kind = job.job.kind(), "job postponed")
+            }
             Outcome::Retry { after, error } => {
                 tracing::warn!(job = %job.id, kind = job.job.kind(), tenant = %job.tenant, attempt = job.attempt, after_ms = after.as_millis() as u64, %error, "job will be tried again");
             }

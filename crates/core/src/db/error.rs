@@ -28,15 +28,18 @@ impl From<sqlx::Error> for DbError {
                 match db.kind() {
                     ErrorKind::UniqueViolation => Self::Duplicate(name),
                     ErrorKind::ForeignKeyViolation => Self::MissingReference(name),
-                    _ if ["08", "53", "57", "40"].iter().any(|class| code.starts_with(class)) || code == "55P03" => {
+                    _ if ["08", "53", "57", "40"].iter().any(|class| code.starts_with(class))
+                        || code == "55P03" =>
+                    {
                         Self::Unavailable(error)
                     }
                     _ => Self::Other(error),
                 }
             }
-            sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Tls(_) => {
-                Self::Unavailable(error)
-            }
+            sqlx::Error::Io(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::Tls(_) => Self::Unavailable(error),
             _ => Self::Other(error),
         }
     }

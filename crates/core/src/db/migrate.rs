@@ -13,7 +13,9 @@ static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations");
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
     /// The schema is older or newer than this binary.
-    #[error("the schema is at version {applied:?}, this binary needs {expected}: run `emailctl migrate` of the same release")]
+    #[error(
+        "the schema is at version {applied:?}, this binary needs {expected}: run `emailctl migrate` of the same release"
+    )]
     Schema {
         /// The newest migration applied, if any.
         applied: Option<i64>,
@@ -42,7 +44,8 @@ pub fn expected() -> i64 {
 }
 
 pub(super) async fn applied(pool: &PgPool) -> Result<i64, DbError> {
-    let found = sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations WHERE success").fetch_one(pool).await;
+    let found =
+        sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations WHERE success").fetch_one(pool).await;
     match found {
         Ok(version) => Ok(Option::unwrap_or(version, 0)),
         Err(sqlx::Error::Database(db)) if db.code().as_deref() == Some("42P01") => Ok(0),
@@ -110,12 +113,15 @@ async fn make_roles(conn: &mut PgConnection, app: &Secret, system: &Secret) -> a
     for (role, url) in [("emailclient_app", app), ("emailclient_system", system)] {
         ensure_role(conn, role, "LOGIN NOBYPASSRLS NOCREATEROLE NOCREATEDB").await?;
         if let Some(password) = password_of(url.expose()) {
-            let quoted: String =
-                sqlx::query_scalar("SELECT quote_literal($1)").bind(password.expose()).fetch_one(&mut *conn).await?;
+            let quoted: String = sqlx::query_scalar("SELECT quote_literal($1)")
+                .bind(password.expose())
+                .fetch_one(&mut *conn)
+                .await?;
             conn.execute(AssertSqlSafe(format!("ALTER ROLE {role} PASSWORD {quoted}"))).await?;
         }
     }
-    let database: String = sqlx::query_scalar("SELECT quote_ident(current_database())").fetch_one(&mut *conn).await?;
+    let database: String =
+        sqlx::query_scalar("SELECT quote_ident(current_database())").fetch_one(&mut *conn).await?;
     let user: String = sqlx::query_scalar("SELECT quote_ident(current_user)").fetch_one(&mut *conn).await?;
     for statement in [
         format!("GRANT emailclient_owner TO {user}"),
@@ -131,8 +137,10 @@ async fn make_roles(conn: &mut PgConnection, app: &Secret, system: &Secret) -> a
 }
 
 async fn ensure_role(conn: &mut PgConnection, role: &str, attributes: &str) -> anyhow::Result<()> {
-    let there: bool =
-        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM pg_roles WHERE rolname = $1)").bind(role).fetch_one(&mut *conn).await?;
+    let there: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM pg_roles WHERE rolname = $1)")
+        .bind(role)
+        .fetch_one(&mut *conn)
+        .await?;
     let verb = if there { "ALTER" } else { "CREATE" };
     conn.execute(AssertSqlSafe(format!("{verb} ROLE {role} {attributes}"))).await?;
     Ok(())

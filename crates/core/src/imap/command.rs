@@ -27,8 +27,8 @@ const MAX_UNSOLICITED_FLAGS: usize = 10_000;
 
 /// A command that keeps delivering may take this many times the deadline of one answer: half an hour.
 const PATIENCE: u32 = 30;
-/// Work that merging sets may cost one command, in range operations: a second or two.
-const MAX_SET_WORK: u64 = 500_000_000;
+/// Work that merging sets may cost one command, in range operations: about a second.
+const MAX_SET_WORK: u64 = 50_000_000;
 
 /// UIDs collected from many responses. Merging costs time in proportion to what is there already, and a
 /// server may send millions of lines, so the work is bounded.
@@ -623,11 +623,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn scattered_expunges_in_a_million_lines_end_in_time() {
+    async fn expunges_in_ever_new_lines_end_in_time() {
         let mut flood = String::from("* VANISHED 1");
         (1..100_000u32).for_each(|n| flood.push_str(&format!(",{}", n * 3)));
         flood.push_str("\r\n");
-        flood.push_str(&"* VANISHED 1:5000\r\n".repeat(1_000_000));
+        flood.push_str(&"* VANISHED 1:5000\r\n".repeat(100_000));
         flood.push_str("$ OK\r\n");
         let (mut s, _) = session("", &[&flood]).await;
         let start = std::time::Instant::now();

@@ -145,7 +145,11 @@ pub async fn sync_account(
 ///
 /// # Errors
 /// [`SyncError`], as for [`sync_account`].
-pub async fn push_changes(ctx: &SyncContext, tenant: TenantId, account: AccountId) -> Result<Report, SyncError> {
+pub async fn push_changes(
+    ctx: &SyncContext,
+    tenant: TenantId,
+    account: AccountId,
+) -> Result<Report, SyncError> {
     let lease = take(ctx, tenant, account).await?;
     guarded(ctx, &lease, round::push(ctx, &lease)).await
 }

@@ -52,7 +52,12 @@ pub enum Outcome {
 }
 
 /// Leases up to `slots` due jobs to `owner`, most urgent first. A row whose payload cannot be read is marked dead.
-pub async fn claim(tx: &mut SystemTx, owner: Uuid, slots: usize, lease: Duration) -> Result<Vec<Claimed>, DbError> {
+pub async fn claim(
+    tx: &mut SystemTx,
+    owner: Uuid,
+    slots: usize,
+    lease: Duration,
+) -> Result<Vec<Claimed>, DbError> {
     let rows = sqlx::query(
         "WITH c AS (SELECT tenant_id, id FROM jobs WHERE state = 'ready' AND run_at <= now()
                     ORDER BY priority DESC, run_at LIMIT $1 FOR UPDATE SKIP LOCKED)
@@ -72,7 +77,13 @@ pub async fn claim(tx: &mut SystemTx, owner: Uuid, slots: usize, lease: Duration
         match serde_json::from_value(row.get("payload")) {
             Ok(job) => {
                 let urgency: (i16, chrono::DateTime<chrono::Utc>) = (row.get("priority"), row.get("run_at"));
-                let job = Claimed { tenant, id, job, attempt: row.get("attempt"), max_attempts: row.get("max_attempts") };
+                let job = Claimed {
+                    tenant,
+                    id,
+                    job,
+                    attempt: row.get("attempt"),
+                    max_attempts: row.get("max_attempts"),
+                };
                 claimed.push((urgency, job));
             }
             Err(error) => {
@@ -90,7 +101,12 @@ pub async fn claim(tx: &mut SystemTx, owner: Uuid, slots: usize, lease: Duration
 }
 
 /// Extends the leases of `jobs`; returns those that `owner` still holds.
-pub async fn renew(tx: &mut SystemTx, owner: Uuid, jobs: &[JobId], lease: Duration) -> Result<Vec<JobId>, DbError> {
+pub async fn renew(
+    tx: &mut SystemTx,
+    owner: Uuid,
+    jobs: &[JobId],
+    lease: Duration,
+) -> Result<Vec<JobId>, DbError> {
     let ids: Vec<Uuid> = jobs.iter().map(|j| j.0).collect();
     let held: Vec<Uuid> = sqlx::query_scalar(
         "UPDATE jobs SET lease_until = now() + make_interval(secs => $3)
@@ -105,7 +121,12 @@ pub async fn renew(tx: &mut SystemTx, owner: Uuid, jobs: &[JobId], lease: Durati
 }
 
 /// Records how a job ended. `false`: the lease was lost meanwhile and nothing was written.
-pub async fn finish(tx: &mut SystemTx, owner: Uuid, job: &Claimed, outcome: &Outcome) -> Result<bool, DbError> {
+pub async fn finish(
+    tx: &mut SystemTx,
+    owner: Uuid,
+    job: &Claimed,
+    outcome: &Outcome,
+) -> Result<bool, DbError> {
     let (state, wait, error) = match outcome {
         Outcome::Done => ("done", 0.0, None),
         Outcome::Postpone { after } => ("ready", after.as_secs_f64(), None),

@@ -74,7 +74,8 @@ pub async fn ingest(tx: &mut TenantTx, target: &Target, batch: &[Prepared]) -> R
             }
         }
     }
-    let done = Ingested { created: new.len(), linked: placed.len() - new.len() + seated.len(), known: known.len() };
+    let done =
+        Ingested { created: new.len(), linked: placed.len() - new.len() + seated.len(), known: known.len() };
     insert_blobs(tx, target, &new).await?;
     insert_messages(tx, target, &new).await?;
     insert_placements(tx, target, &placed).await?;
@@ -132,7 +133,8 @@ async fn candidates(
             list.push(Candidate { message, gone: row.get("gone"), seats: Vec::new() });
         }
         if let (Some(id), Some(c)) = (row.get::<Option<Uuid>, _>("placement_id"), list.last_mut()) {
-            let (mailbox, generation, has_uid) = (row.get("mailbox_id"), row.get("generation"), row.get("has_uid"));
+            let (mailbox, generation, has_uid) =
+                (row.get("mailbox_id"), row.get("generation"), row.get("has_uid"));
             c.seats.push(Seat { id, mailbox, generation, has_uid });
         }
     }
@@ -161,7 +163,11 @@ async fn insert_blobs(tx: &mut TenantTx, target: &Target, new: &[(Uuid, &Prepare
     Ok(())
 }
 
-async fn insert_messages(tx: &mut TenantTx, target: &Target, new: &[(Uuid, &Prepared)]) -> Result<(), DbError> {
+async fn insert_messages(
+    tx: &mut TenantTx,
+    target: &Target,
+    new: &[(Uuid, &Prepared)],
+) -> Result<(), DbError> {
     let joining: Vec<Joining<'_>> = new
         .iter()
         .map(|(_, p)| Joining {
@@ -224,7 +230,11 @@ async fn insert_messages(tx: &mut TenantTx, target: &Target, new: &[(Uuid, &Prep
     Ok(())
 }
 
-async fn insert_placements(tx: &mut TenantTx, target: &Target, placed: &[NewPlacement<'_>]) -> Result<(), DbError> {
+async fn insert_placements(
+    tx: &mut TenantTx,
+    target: &Target,
+    placed: &[NewPlacement<'_>],
+) -> Result<(), DbError> {
     if placed.is_empty() {
         return Ok(());
     }
@@ -289,9 +299,7 @@ async fn seat_placements(tx: &mut TenantTx, target: &Target, seated: &[Seated<'_
 async fn index(tx: &mut TenantTx, target: &Target, new: &[(Uuid, &Prepared)]) -> Result<(), DbError> {
     let ready: Vec<Entry> = new
         .iter()
-        .filter_map(|(id, p)| {
-            Some(Entry { message: MessageId(*id), tsvector: p.content.tsvector.clone()? })
-        })
+        .filter_map(|(id, p)| Some(Entry { message: MessageId(*id), tsvector: p.content.tsvector.clone()? }))
         .collect();
     search::index::write(tx, &ready).await?;
     if ready.len() < new.len() {

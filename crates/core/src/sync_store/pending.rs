@@ -83,7 +83,9 @@ pub async fn tree_changes(tx: &mut TenantTx, account: AccountId) -> Result<Vec<T
         let role = row.try_get::<Option<&str>, _>("role")?.and_then(mail::mailbox::Role::parse);
         let kind = match (kind, name) {
             ("create_mailbox", Some(name)) => Some(TreeChangeKind::Create { name, role }),
-            ("rename_mailbox", _) => told("from_hex").zip(told("to_hex")).map(|(from, to)| TreeChangeKind::Rename { from, to }),
+            ("rename_mailbox", _) => {
+                told("from_hex").zip(told("to_hex")).map(|(from, to)| TreeChangeKind::Rename { from, to })
+            }
             ("delete_mailbox", _) => told("wire_name_hex").map(|name| TreeChangeKind::Delete { name }),
             ("subscribe", Some(name)) => Some(TreeChangeKind::Subscribe { name, on: true }),
             ("unsubscribe", Some(name)) => Some(TreeChangeKind::Subscribe { name, on: false }),
@@ -140,7 +142,12 @@ fn changes(rows: &[EditRow]) -> Vec<ChangeId> {
 }
 
 /// The server cannot keep part of an edit: the placement shows `keep` from now on.
-pub async fn revert_flags(tx: &mut TenantTx, account: AccountId, row: &EditRow, keep: &FlagState) -> Result<(), DbError> {
+pub async fn revert_flags(
+    tx: &mut TenantTx,
+    account: AccountId,
+    row: &EditRow,
+    keep: &FlagState,
+) -> Result<(), DbError> {
     let message: Option<Uuid> = sqlx::query_scalar(
         "UPDATE message_mailboxes SET flags = $3, keywords = $4 WHERE tenant_id = $1 AND id = $2 RETURNING message_id",
     )
@@ -266,7 +273,12 @@ pub async fn confirm_marked(tx: &mut TenantTx, rows: &[EditRow]) -> Result<(), D
 }
 
 /// The server refused: counted, and taken back when it was the last attempt.
-pub async fn refuse(tx: &mut TenantTx, account: AccountId, changes: &[ChangeId], error: &str) -> Result<(), DbError> {
+pub async fn refuse(
+    tx: &mut TenantTx,
+    account: AccountId,
+    changes: &[ChangeId],
+    error: &str,
+) -> Result<(), DbError> {
     let ids: Vec<Uuid> = changes.iter().map(|c| c.0).collect();
     let given_up = sqlx::query(
         "UPDATE pending_changes SET attempts = attempts + 1, last_error = $3 WHERE tenant_id = $1 AND id = ANY ($2)
@@ -286,16 +298,26 @@ pub async fn refuse(tx: &mut TenantTx, account: AccountId, changes: &[ChangeId],
 }
 
 /// The edits of one push that was refused.
-pub async fn refuse_edits(tx: &mut TenantTx, account: AccountId, rows: &[EditRow], error: &str) -> Result<(), DbError> {
+pub async fn refuse_edits(
+    tx: &mut TenantTx,
+    account: AccountId,
+    rows: &[EditRow],
+    error: &str,
+) -> Result<(), DbError> {
     refuse(tx, account, &changes(rows), error).await
 }
 
-async fn take_back(tx: &mut TenantTx, account: AccountId, row: &sqlx::postgres::PgRow) -> Result<(), DbError> {
+async fn take_back(
+    tx: &mut TenantTx,
+    account: AccountId,
+    row: &sqlx::postgres::PgRow,
+) -> Result<(), DbError> {
     done(tx, &[row.try_get("id")?]).await?;
     let mailbox: Option<MailboxId> = row.try_get("mailbox_id")?;
     match row.try_get::<&str, _>("kind")? {
         "move" | "copy" | "expunge" => {
-            take_back_transfer(tx, account, row.try_get("placement_id")?, row.try_get("target_placement_id")?).await
+            take_back_transfer(tx, account, row.try_get("placement_id")?, row.try_get("target_placement_id")?)
+                .await
         }
         "create_mailbox" => match mailbox {
             Some(id) => take_back_creation(tx, account, id).await,
@@ -350,7 +372,12 @@ async fn take_back_creation(tx: &mut TenantTx, account: AccountId, id: MailboxId
 }
 
 /// The old name for the mailbox and those below it, where nothing else has taken it meanwhile.
-async fn take_back_rename(tx: &mut TenantTx, account: AccountId, id: MailboxId, data: Value) -> Result<(), DbError> {
+async fn take_back_rename(
+    tx: &mut TenantTx,
+    account: AccountId,
+    id: MailboxId,
+    data: Value,
+) -> Result<(), DbError> {
     let told = |key: &str| data.get(key).and_then(Value::as_str).and_then(|h| hex::decode(h).ok());
     let Some((from, to)) = told("from_hex").zip(told("to_hex")) else { return Ok(()) };
     let rows = sqlx::query(
@@ -386,4 +413,3 @@ async fn take_back_rename(tx: &mut TenantTx, account: AccountId, id: MailboxId, 
     let event = status::mailbox_event("mailbox.updated", id, json!({ "changed": "name" }));
     event::record(tx, Some(account), &[event]).await
 }
-

@@ -64,7 +64,15 @@ fn hash_of(arrival: &Arrival) -> [u8; 32] {
 
 fn empty() -> Content {
     let list = || "[]".to_owned();
-    Content { from: list(), to: list(), cc: list(), bcc: list(), reply_to: list(), attachments: list(), ..Content::default() }
+    Content {
+        from: list(),
+        to: list(),
+        cc: list(),
+        bcc: list(),
+        reply_to: list(),
+        attachments: list(),
+        ..Content::default()
+    }
 }
 
 /// The columns of a parsed message.
@@ -123,7 +131,10 @@ mod tests {
     fn a_reply_shares_a_key_with_what_it_answers() {
         let all = Options { parse: true, index: true };
         let first = prepare(arrival("Message-ID: <a@x.example>\r\nSubject: Hi\r\n\r\nhello"), all);
-        let reply = prepare(arrival("Message-ID: <b@x.example>\r\nReferences: <a@x.example>\r\nSubject: Re: Hi\r\n\r\nworld"), all);
+        let reply = prepare(
+            arrival("Message-ID: <b@x.example>\r\nReferences: <a@x.example>\r\nSubject: Re: Hi\r\n\r\nworld"),
+            all,
+        );
         assert_eq!(first.content.thread_keys.len(), 1);
         assert!(reply.content.thread_keys.contains(&first.content.thread_keys[0]));
         assert!(reply.content.tsvector.unwrap().contains("world"));

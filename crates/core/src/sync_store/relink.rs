@@ -32,7 +32,8 @@ pub async fn begin_generation(
     .bind(target.generation)
     .execute(tx.conn())
     .await?;
-    let reset = status::mailbox_event("mailbox.reset", target.mailbox, json!({ "generation": target.generation }));
+    let reset =
+        status::mailbox_event("mailbox.reset", target.mailbox, json!({ "generation": target.generation }));
     event::record(tx, Some(target.account), &[reset]).await?;
     Ok(target)
 }

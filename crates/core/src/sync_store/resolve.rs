@@ -125,17 +125,19 @@ mod tests {
             candidate(10, false, vec![seat(20, HERE, 2, true)]),
             candidate(11, false, vec![seat(21, HERE, 2, true)]),
         ]);
-        assert!(matches!(r.decide(b"h"), Decision::Seat { placement, .. } if placement == Uuid::from_u128(20)));
-        assert!(matches!(r.decide(b"h"), Decision::Seat { placement, .. } if placement == Uuid::from_u128(21)));
+        assert!(
+            matches!(r.decide(b"h"), Decision::Seat { placement, .. } if placement == Uuid::from_u128(20))
+        );
+        assert!(
+            matches!(r.decide(b"h"), Decision::Seat { placement, .. } if placement == Uuid::from_u128(21))
+        );
         assert_eq!(r.decide(b"h"), Decision::New);
     }
 
     #[test]
     fn a_message_that_just_left_is_preferred_over_one_that_is_still_elsewhere() {
-        let mut r = resolver(vec![
-            candidate(10, false, vec![seat(20, THERE, 1, true)]),
-            candidate(11, true, vec![]),
-        ]);
+        let mut r =
+            resolver(vec![candidate(10, false, vec![seat(20, THERE, 1, true)]), candidate(11, true, vec![])]);
         assert_eq!(r.decide(b"h"), Decision::Place { message: Uuid::from_u128(11), revived: true });
     }
 

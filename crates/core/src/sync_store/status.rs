@@ -92,7 +92,8 @@ pub async fn set_account(
     .await?;
     if changed == Some(true) {
         let data = json!({ "state": state.as_str(), "cause": cause.map(|c| c.code) });
-        event::record(tx, Some(account), &[NewEvent { kind: "account.updated", object_id: account.0, data }]).await?;
+        event::record(tx, Some(account), &[NewEvent { kind: "account.updated", object_id: account.0, data }])
+            .await?;
     }
     if let Some(wait) = retry_in {
         put_off(tx, account, wait).await?;
@@ -127,7 +128,11 @@ pub async fn count_failure(tx: &mut TenantTx, account: AccountId) -> Result<u32,
 }
 
 /// A round over all mailboxes ended well: it began at `started`.
-pub async fn round_succeeded(tx: &mut TenantTx, account: AccountId, started: DateTime<Utc>) -> Result<(), DbError> {
+pub async fn round_succeeded(
+    tx: &mut TenantTx,
+    account: AccountId,
+    started: DateTime<Utc>,
+) -> Result<(), DbError> {
     sqlx::query("UPDATE account_leases SET failures = 0 WHERE tenant_id = $1 AND account_id = $2")
         .bind(tx.tenant())
         .bind(account)

@@ -149,7 +149,8 @@ async fn store(
     .bind(made)
     .execute(tx.conn())
     .await?;
-    let (keys, threads): (Vec<&[u8]>, Vec<Uuid>) = grouping.keys.iter().map(|(k, t)| (k.as_slice(), *t)).unzip();
+    let (keys, threads): (Vec<&[u8]>, Vec<Uuid>) =
+        grouping.keys.iter().map(|(k, t)| (k.as_slice(), *t)).unzip();
     sqlx::query(
         "INSERT INTO thread_keys (tenant_id, account_id, key, thread_id)
          SELECT $1, $2, k.key, k.thread FROM unnest($3::bytea[], $4::uuid[]) AS k(key, thread)

@@ -144,14 +144,16 @@ impl Tree<'_> {
     async fn rename(&self, tx: &mut TenantTx, entry: &Entry, mailbox: &ListedMailbox) -> Result<(), DbError> {
         let path = decode_name(&mailbox.wire_name);
         let (_, name) = split_last(&path, mailbox.delimiter);
-        sqlx::query("UPDATE mailboxes SET wire_name = $3, path = $4, name = $5 WHERE tenant_id = $1 AND id = $2")
-            .bind(tx.tenant())
-            .bind(entry.id)
-            .bind(&mailbox.wire_name)
-            .bind(&path)
-            .bind(name)
-            .execute(tx.conn())
-            .await?;
+        sqlx::query(
+            "UPDATE mailboxes SET wire_name = $3, path = $4, name = $5 WHERE tenant_id = $1 AND id = $2",
+        )
+        .bind(tx.tenant())
+        .bind(entry.id)
+        .bind(&mailbox.wire_name)
+        .bind(&path)
+        .bind(name)
+        .execute(tx.conn())
+        .await?;
         Ok(())
     }
 
@@ -186,7 +188,11 @@ impl Tree<'_> {
     }
 
     async fn empty(&self, tx: &mut TenantTx, entry: &Entry) -> Result<(), DbError> {
-        let target = Target { account: self.account, mailbox: entry.id, generation: entry.local.checkpoint.generation };
+        let target = Target {
+            account: self.account,
+            mailbox: entry.id,
+            generation: entry.local.checkpoint.generation,
+        };
         vanish::vanish(tx, &target, &UidSet::range(Uid::MIN, Uid::MAX)).await?;
         vanish::drop_earlier_generations(tx, &target).await?;
         Ok(())

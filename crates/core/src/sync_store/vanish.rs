@@ -29,7 +29,8 @@ struct Removed {
 
 /// Deletes the placements with these UIDs; UIDs we do not have are ignored. Returns how many there were.
 pub async fn vanish(tx: &mut TenantTx, target: &Target, uids: &UidSet) -> Result<usize, DbError> {
-    let (first, last): (Vec<i64>, Vec<i64>) = uids.ranges().map(|(a, b)| (i64::from(a), i64::from(b))).unzip();
+    let (first, last): (Vec<i64>, Vec<i64>) =
+        uids.ranges().map(|(a, b)| (i64::from(a), i64::from(b))).unzip();
     if first.is_empty() {
         return Ok(0);
     }
@@ -99,11 +100,13 @@ pub(super) async fn announce_gone(
     if messages.is_empty() {
         return Ok(());
     }
-    let rows = sqlx::query("SELECT id, gone_at IS NOT NULL AS gone FROM messages WHERE tenant_id = $1 AND id = ANY ($2)")
-        .bind(tx.tenant())
-        .bind(messages)
-        .fetch_all(tx.conn())
-        .await?;
+    let rows = sqlx::query(
+        "SELECT id, gone_at IS NOT NULL AS gone FROM messages WHERE tenant_id = $1 AND id = ANY ($2)",
+    )
+    .bind(tx.tenant())
+    .bind(messages)
+    .fetch_all(tx.conn())
+    .await?;
     let events: Vec<NewEvent> = rows
         .iter()
         .map(|r| {
@@ -111,6 +114,8 @@ pub(super) async fn announce_gone(
             NewEvent { kind, object_id: r.get("id"), data: data.clone() }
         })
         .collect();
+    // The newest message of a conversation may be the one that went.
+    crate::thread::refresh(tx, messages).await?;
     event::record(tx, Some(account), &events).await
 }
 

@@ -86,7 +86,8 @@ pub async fn connection(tx: &mut TenantTx, account: AccountId) -> Result<Option<
     Ok(Some(Connection { endpoint, username: row.try_get("imap_username")?, password }))
 }
 
-const CHECKPOINT: &str = "b.generation, b.uidvalidity, b.uidnext, b.head_uid, b.tail_uid, b.modseq, b.exists_seen";
+const CHECKPOINT: &str =
+    "b.generation, b.uidvalidity, b.uidnext, b.head_uid, b.tail_uid, b.modseq, b.exists_seen";
 
 fn checkpoint(row: &PgRow) -> Result<Checkpoint, sqlx::Error> {
     let short = |name: &str| -> Result<u32, sqlx::Error> {
@@ -146,7 +147,11 @@ fn entry(row: &PgRow) -> Result<Entry, sqlx::Error> {
 }
 
 /// Everything a visit needs of one mailbox; `None` when it is gone.
-pub async fn visit(tx: &mut TenantTx, account: AccountId, mailbox: MailboxId) -> Result<Option<(Target, Visit)>, DbError> {
+pub async fn visit(
+    tx: &mut TenantTx,
+    account: AccountId,
+    mailbox: MailboxId,
+) -> Result<Option<(Target, Visit)>, DbError> {
     let row = sqlx::query(sqlx::AssertSqlSafe(format!(
         "SELECT {CHECKPOINT}, EXISTS (SELECT 1 FROM message_mailboxes p WHERE p.tenant_id = $1 AND p.mailbox_id = b.id
                                       AND p.generation < b.generation AND p.uid IS NOT NULL) AS old_generation
@@ -220,7 +225,8 @@ pub async fn edits(tx: &mut TenantTx, target: &Target) -> Result<(Vec<Edit>, Vec
     .bind(MAX_EDITS)
     .fetch_all(tx.conn())
     .await?;
-    let read: Vec<(Edit, EditRow)> = rows.iter().filter_map(|r| edit(r).transpose()).collect::<Result<_, _>>()?;
+    let read: Vec<(Edit, EditRow)> =
+        rows.iter().filter_map(|r| edit(r).transpose()).collect::<Result<_, _>>()?;
     Ok(read.into_iter().unzip())
 }
 
@@ -234,7 +240,10 @@ fn edit(row: &PgRow) -> Result<Option<(Edit, EditRow)>, sqlx::Error> {
     };
     let target = || -> Result<Vec<u8>, sqlx::Error> { row.try_get("target_name") };
     let kind = match row.try_get::<&str, _>("kind")? {
-        "flags" => EditKind::Flags { base: state("base_flags", "base_keywords")?, local: state("flags", "keywords")? },
+        "flags" => EditKind::Flags {
+            base: state("base_flags", "base_keywords")?,
+            local: state("flags", "keywords")?,
+        },
         "move" => EditKind::Move { target: target()? },
         "copy" => EditKind::Copy { target: target()? },
         _ => EditKind::Expunge,

@@ -24,7 +24,10 @@ pub async fn run(env: &Environment, tenant: TenantId, account: AccountId) -> Res
     let end = tokio::time::Instant::now() + SLICE;
     while index::index_pending(&env.db, tenant, account, BATCH).await? == BATCH {
         if env.shutdown.is_cancelled() || tokio::time::Instant::now() > end {
-            return Err(JobError::postpone(Duration::from_millis(200), anyhow::anyhow!("more text is waiting")));
+            return Err(JobError::postpone(
+                Duration::from_millis(200),
+                anyhow::anyhow!("more text is waiting"),
+            ));
         }
     }
     Ok(())

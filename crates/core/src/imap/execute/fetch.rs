@@ -48,7 +48,11 @@ enum Item {
 }
 
 /// Fetches and stores `batches`, each with its checkpoint, and tells the view.
-pub(super) async fn messages(link: &mut Link<'_>, open: &mut Open, batches: Vec<Batch>) -> Result<(), SyncError> {
+pub(super) async fn messages(
+    link: &mut Link<'_>,
+    open: &mut Open,
+    batches: Vec<Batch>,
+) -> Result<(), SyncError> {
     let before = open.local.checkpoint;
     let wanted: u64 = batches.iter().map(|b| b.uids.len()).sum();
     let fresh = batches.iter().any(|b| b.then.head_uid != before.head_uid);
@@ -117,7 +121,12 @@ async fn read(
 }
 
 /// Gathers messages into groups and sends them to be parsed, in order.
-async fn group(ctx: &SyncContext, options: Options, mut inbox: mpsc::Receiver<FetchEvent>, out: mpsc::Sender<Item>) {
+async fn group(
+    ctx: &SyncContext,
+    options: Options,
+    mut inbox: mpsc::Receiver<FetchEvent>,
+    out: mpsc::Sender<Item>,
+) {
     let mut gathered: Vec<FetchedMessage> = Vec::new();
     let mut bytes = 0;
     let mut ended = false;
@@ -243,7 +252,8 @@ impl Writer<'_> {
         }
         let ready = std::mem::take(&mut self.waiting);
         self.bytes = 0;
-        let (batch, permits): (Vec<Prepared>, Vec<_>) = ready.into_iter().map(|r| (r.prepared, r._permit)).unzip();
+        let (batch, permits): (Vec<Prepared>, Vec<_>) =
+            ready.into_iter().map(|r| (r.prepared, r._permit)).unzip();
         let started = tokio::time::Instant::now();
         let mut tx = self.lease.begin(&self.ctx.db).await?;
         if !self.durable {

@@ -42,12 +42,18 @@ pub async fn fetch_new(
     (link.session, result)
 }
 
-async fn read(link: &mut Link<'_>, lease: &Lease, mailbox: MailboxId, selected: &Selected) -> Result<Fresh, SyncError> {
+async fn read(
+    link: &mut Link<'_>,
+    lease: &Lease,
+    mailbox: MailboxId,
+    selected: &Selected,
+) -> Result<Fresh, SyncError> {
     let mut tx = link.ctx.db.tenant(lease.tenant).await?;
     let found = view::visit(&mut tx, lease.account, mailbox).await?;
     drop(tx);
     let Some((target, visit)) = found else { return Ok(Fresh::NeedsRound) };
-    let mut open = Open { target, local: visit.local, rows: visit.rows, server: ServerView::default(), news: false };
+    let mut open =
+        Open { target, local: visit.local, rows: visit.rows, server: ServerView::default(), news: false };
     open.server.mailbox = describe(selected);
     let at = open.local.checkpoint;
     if at.tail_uid == 0 || at.uidvalidity != Some(open.server.mailbox.epoch()) {

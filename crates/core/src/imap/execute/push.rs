@@ -20,7 +20,8 @@ use crate::sync_store::view::EditRow;
 /// afterwards in any case.
 pub(super) async fn send(link: &mut Link<'_>, open: &mut Open, push: &Push) -> Result<(), SyncError> {
     let rows: Vec<EditRow> = push.edits.iter().filter_map(|at| open.rows.get(*at).copied()).collect();
-    let uids: Vec<Uid> = push.edits.iter().filter_map(|at| open.local.edits.get(*at).map(|e| e.uid)).collect();
+    let uids: Vec<Uid> =
+        push.edits.iter().filter_map(|at| open.local.edits.get(*at).map(|e| e.uid)).collect();
     match perform(link, open, &push.write, &rows, &uids).await {
         Ok(()) => link.report.pushed += push.edits.len(),
         Err(SyncError::Imap(error)) if is_refusal(&error) && link.session.is_usable() => {

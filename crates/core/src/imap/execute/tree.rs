@@ -26,9 +26,9 @@ pub(super) async fn push(link: &mut Link<'_>) -> Result<usize, SyncError> {
                 done(&mut tx, &[change.id]).await?;
                 confirmed += 1;
             }
-            Err(error @ (ImapError::Refused { .. } | ImapError::NoSuchMailbox(_) | ImapError::Protocol(_)))
-                if link.session.is_usable() =>
-            {
+            Err(
+                error @ (ImapError::Refused { .. } | ImapError::NoSuchMailbox(_) | ImapError::Protocol(_)),
+            ) if link.session.is_usable() => {
                 refuse(&mut tx, link.lease.account, &[change.id], trouble::cause_of(&error).code).await?;
             }
             Err(error) => return Err(error.into()),
@@ -79,17 +79,15 @@ pub(super) async fn refresh(link: &mut Link<'_>, depth: Depth) -> Result<Vec<Mai
         let account = link.lease.account;
         let ignored = tree::names_to_ignore(&mut tx, account).await?;
         let entries = view::tree(&mut tx, account).await?;
-        let listed = translate(raw.into_iter().filter(|m| !ignored.contains(&m.wire_name)).collect(), &entries);
+        let listed =
+            translate(raw.into_iter().filter(|m| !ignored.contains(&m.wire_name)).collect(), &entries);
         let local: Vec<_> = entries.iter().map(|e| e.local.clone()).collect();
         let plan = plan_tree(&listed, &local, depth, confirmed);
         tree::apply(&mut tx, account, &plan.writes, &listed, &entries).await?;
         let now = if plan.writes.is_empty() { entries } else { view::tree(&mut tx, account).await? };
         let ids: HashMap<Vec<u8>, MailboxId> = now.iter().map(|e| (key(&e.local.wire_name), e.id)).collect();
-        let visits: Vec<MailboxId> = plan
-            .visits
-            .iter()
-            .filter_map(|at| ids.get(&key(&listed.get(*at)?.wire_name)).copied())
-            .collect();
+        let visits: Vec<MailboxId> =
+            plan.visits.iter().filter_map(|at| ids.get(&key(&listed.get(*at)?.wire_name)).copied()).collect();
         let listed_ids = listed.iter().filter(|m| m.selectable()).filter_map(|m| ids.get(&key(&m.wire_name)));
         let quiet: Vec<MailboxId> = listed_ids.copied().filter(|id| !visits.contains(id)).collect();
         checkpoint::unchanged(&mut tx, &quiet).await?;
@@ -108,7 +106,8 @@ fn key(wire_name: &[u8]) -> Vec<u8> {
 
 fn translate(raw: Vec<imap::ListedMailbox>, entries: &[view::Entry]) -> Vec<ListedMailbox> {
     let paths: Vec<String> = raw.iter().map(|m| decode_name(&m.wire_name)).collect();
-    let attributes: Vec<Vec<&str>> = raw.iter().map(|m| m.attributes.iter().map(String::as_str).collect()).collect();
+    let attributes: Vec<Vec<&str>> =
+        raw.iter().map(|m| m.attributes.iter().map(String::as_str).collect()).collect();
     let facts: Vec<(&str, Option<char>, &[&str])> = raw
         .iter()
         .zip(&paths)
@@ -121,7 +120,11 @@ fn translate(raw: Vec<imap::ListedMailbox>, entries: &[view::Entry]) -> Vec<List
     let ours: HashMap<&[u8], bool> =
         entries.iter().map(|e| (e.local.wire_name.as_slice(), e.local.subscribed)).collect();
     let subscribed = |m: &imap::ListedMailbox| {
-        if told { m.has_attribute("\\Subscribed") } else { ours.get(m.wire_name.as_slice()).copied().unwrap_or(true) }
+        if told {
+            m.has_attribute("\\Subscribed")
+        } else {
+            ours.get(m.wire_name.as_slice()).copied().unwrap_or(true)
+        }
     };
     raw.iter()
         .zip(roles)

@@ -18,7 +18,10 @@ pub(super) async fn record(ctx: &SyncContext, lease: &Lease, error: &SyncError) 
         SyncError::Imap(error) => (state_of(error), cause_of(error)),
         SyncError::Credentials(_) => {
             let text = "The stored password cannot be used; enter it again.".to_owned();
-            (AccountState::NeedsReauth, Cause { code: "credentials-unusable", text, upstream: None, response_code: None })
+            (
+                AccountState::NeedsReauth,
+                Cause { code: "credentials-unusable", text, upstream: None, response_code: None },
+            )
         }
         _ => return Ok(()),
     };
@@ -52,15 +55,21 @@ pub(super) fn cause_of(error: &ImapError) -> Cause {
         ImapError::Unreachable(_) => ("upstream-unreachable", "The mail server cannot be reached."),
         ImapError::Timeout => ("upstream-timeout", "The mail server does not answer in time."),
         ImapError::Closed { .. } => ("upstream-closed", "The mail server ended the connection."),
-        ImapError::NotAllowed(_) => ("host-not-allowed", "Connecting to this mail server in this way is not permitted."),
+        ImapError::NotAllowed(_) => {
+            ("host-not-allowed", "Connecting to this mail server in this way is not permitted.")
+        }
         ImapError::Throttled { .. } => ("upstream-throttled", "The mail server asks for patience."),
-        ImapError::AuthRejected { .. } => ("upstream-auth-failed", "The mail server does not accept the credentials."),
+        ImapError::AuthRejected { .. } => {
+            ("upstream-auth-failed", "The mail server does not accept the credentials.")
+        }
         ImapError::NoSuchMailbox(_) => ("no-such-mailbox", "The mail server has no such mailbox."),
         ImapError::Refused { .. } => ("upstream-refused", "The mail server refused a command."),
         ImapError::Protocol(_) => ("upstream-protocol", "The mail server's answer could not be understood."),
     };
     let (upstream, response_code) = match error {
-        ImapError::Unreachable(text) | ImapError::NoSuchMailbox(text) | ImapError::Protocol(text) => (Some(text.clone()), None),
+        ImapError::Unreachable(text) | ImapError::NoSuchMailbox(text) | ImapError::Protocol(text) => {
+            (Some(text.clone()), None)
+        }
         ImapError::Throttled { text, .. } | ImapError::AuthRejected { text } => (Some(text.clone()), None),
         ImapError::Refused { code, text } => (Some(text.clone()), code.clone()),
         ImapError::Closed { bye } => (bye.clone(), None),

@@ -1,7 +1,8 @@
 //! One mailbox: opened, compared step by step as the planner says, left when nothing is to be done.
 
 use mail::sync::{
-    Checkpoint, Depth, FlagState, ListBy, LocalView, Plan, Policy, Seen, ServerMailbox, ServerRead, ServerView, Write, plan,
+    Checkpoint, Depth, FlagState, ListBy, LocalView, Plan, Policy, Seen, ServerMailbox, ServerRead,
+    ServerView, Write, plan,
 };
 use mail::uid::{Uid, UidSet};
 
@@ -143,11 +144,20 @@ async fn perform(link: &mut Link<'_>, open: &mut Open, read: ServerRead) -> Resu
 /// Rows of one statement when flags are taken over.
 const FLAGS_AT_ONCE: usize = 5_000;
 
-pub(super) async fn apply_flags(link: &mut Link<'_>, open: &Open, found: Vec<FetchedFlags>) -> Result<(), SyncError> {
+pub(super) async fn apply_flags(
+    link: &mut Link<'_>,
+    open: &Open,
+    found: Vec<FetchedFlags>,
+) -> Result<(), SyncError> {
     let states: Vec<ServerFlags> = found
         .into_iter()
         .filter(|f| open.local.known.contains(f.uid))
-        .map(|f| ServerFlags { uid: f.uid, flags: f.flags, keywords: f.keywords, modseq: f.modseq.map(|m| m.to_i64()) })
+        .map(|f| ServerFlags {
+            uid: f.uid,
+            flags: f.flags,
+            keywords: f.keywords,
+            modseq: f.modseq.map(|m| m.to_i64()),
+        })
         .collect();
     for chunk in states.chunks(FLAGS_AT_ONCE) {
         let mut tx = link.lease.begin(&link.ctx.db).await?;
@@ -233,7 +243,8 @@ async fn finish(link: &mut Link<'_>, open: &Open, depth: Depth) -> Result<(), Sy
     if depth != Depth::Head {
         link.report.removed += vanish::drop_forsaken(&mut tx, &open.target).await?;
     }
-    checkpoint::visited(&mut tx, &open.target, depth != Depth::Head && open.server.seen.listing.is_some()).await?;
+    checkpoint::visited(&mut tx, &open.target, depth != Depth::Head && open.server.seen.listing.is_some())
+        .await?;
     if !open.local.unreadable.is_empty() {
         // Keeps the mailbox on the list of those to be visited, whatever its numbers say.
         let text = "Some messages could not be read from the mail server; they are tried again.".to_owned();
