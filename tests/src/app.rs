@@ -219,7 +219,6 @@ impl App {
     }
 
     /// A request as `tenant`'s user.
-    #[must_use]
     pub fn request(&self, tenant: &Tenant, method: &str, path: &str) -> reqwest::RequestBuilder {
         self.http
             .request(method.parse().unwrap(), format!("{}{path}", self.base))
@@ -258,8 +257,6 @@ impl App {
             let ended = tokio::time::timeout(Duration::from_secs(35), task).await;
             ended.expect("a service did not stop within 35 s").unwrap().unwrap();
         }
-        let mut system = self.db.system().await.unwrap();
-        drop(system.commit().await);
         self.db.close().await;
         let mut conn = self.database.superuser().await;
         let running: i64 = sqlx::query_scalar("SELECT count(*) FROM jobs WHERE state = 'running'")
