@@ -85,7 +85,6 @@ impl Answer {
     ///
     /// # Panics
     /// With the whole body when the status is another.
-    #[must_use]
     #[track_caller]
     pub fn expect(&self, status: u16) -> Value {
         assert_eq!(self.status, status, "{}", self.text());
