@@ -3,4 +3,5 @@
 mod begin;
 mod catalogue;
 mod matrix;
+mod operator;
 mod roles;

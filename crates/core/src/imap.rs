@@ -30,11 +30,13 @@ mod search;
 mod select;
 mod store;
 mod transfer;
+mod unsolicited;
+mod verdict;
 
 #[cfg(test)]
 mod script;
 
-pub use self::command::{Session, Unsolicited};
+pub use self::command::Session;
 pub use self::connect::{Connection, Endpoint, Security, connect};
 pub use self::fetch::{ChangedSince, FetchEvent, FetchedFlags, FetchedMessage, Uids};
 pub use self::guard::{MAX_LITERAL_BYTES, MemoryBudget, Transport};
@@ -44,6 +46,7 @@ pub use self::login::Credentials;
 pub use self::select::{QresyncParam, Selected};
 pub use self::store::{StoreMode, StoreOutcome};
 pub use self::transfer::CopyUid;
+pub use self::unsolicited::Unsolicited;
 
 /// Longest text of a server that is kept in an error, in bytes.
 const MAX_SERVER_TEXT: usize = 500;

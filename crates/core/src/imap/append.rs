@@ -29,7 +29,7 @@ impl Session {
         if let Some(date) = internal_date {
             command = command.text(&format!(" \"{}\"", date.format("%e-%b-%Y %H:%M:%S %z")));
         }
-        let done = self.run(command.literal(message), Some).await.map_err(super::select::as_missing)?;
+        let done = self.run(command.literal(message), Some).await.map_err(super::verdict::as_missing)?;
         Ok(done.code.as_ref().and_then(read_appenduid))
     }
 }

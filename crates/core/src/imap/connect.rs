@@ -8,9 +8,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::ImapError;
-use super::command::{Command, Session, bye_error};
+use super::command::{Command, Session};
 use super::guard::{Allowance, Framer, Transport};
 use super::parse::{Condition, Response, Status, Untagged};
+use super::verdict::bye_error;
 use crate::dial::{Deadlines, DialError, Outbound};
 use crate::tls::{TlsConfig, TlsError};
 

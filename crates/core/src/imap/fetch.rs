@@ -15,9 +15,11 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
 
 use super::ImapError;
-use super::command::{Command, Gone, Session, judge, read_vanished, set_chunks, uid_of};
+use super::command::{Command, Session, set_chunks, uid_of};
 use super::guard::MemoryBudget;
 use super::parse::{Fetch, Response, Untagged, Value};
+use super::unsolicited::{Gone, read_vanished};
+use super::verdict::judge;
 
 /// FETCH commands under way at once: two saturate Dovecot, which queues at most four.
 const IN_FLIGHT: usize = 2;
@@ -138,9 +140,11 @@ impl Session {
             Some(s) => format!(" (CHANGEDSINCE {})", s.modseq),
             None => String::new(),
         };
+        // CHANGEDSINCE implies it.
+        let modseq = if self.has_modseq && since.is_none() { " MODSEQ" } else { "" };
         let (mut gone, mut too_many) = (Gone::default(), false);
         for text in uids.texts() {
-            let command = Command::new(format!("UID FETCH {text} (UID FLAGS){modifier}"));
+            let command = Command::new(format!("UID FETCH {text} (UID FLAGS{modseq}){modifier}"));
             self.run_within(command, FLAGS_ANSWER_BYTES, |u| match u {
                 Untagged::Fetch(fetch) => match read_flags(&fetch) {
                     Some(flags) if uids.contains(flags.uid) => {
@@ -240,7 +244,7 @@ impl Session {
     }
 
     async fn ask_for_bodies(&mut self, tag: String, set: &str) -> Result<Batch, ImapError> {
-        let modseq = if self.capabilities.condstore { " MODSEQ" } else { "" };
+        let modseq = if self.has_modseq { " MODSEQ" } else { "" };
         let line =
             format!("{tag} UID FETCH {set} (UID FLAGS INTERNALDATE RFC822.SIZE{modseq} BODY.PEEK[])\r\n");
         self.framer.allow_until(Instant::now() + self.reply);

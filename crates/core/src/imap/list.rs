@@ -124,7 +124,7 @@ impl Session {
         let mut statuses = Statuses::new();
         let command = Command::new("STATUS").string(wire_name)?.text(" ").text(&items);
         let done = self.run(command, |u| collect_status(u, &mut statuses)).await;
-        done.map_err(super::select::as_missing)?;
+        done.map_err(super::verdict::as_missing)?;
         let found = statuses.remove(&status_key(wire_name));
         found
             .map(|(status, _)| status)
@@ -176,7 +176,7 @@ impl Session {
                     waiting.retain(|t| t.as_bytes() != tag.as_ref());
                     // NO means this one mailbox; BAD, that the command itself is not understood.
                     if condition.status == Status::Bad {
-                        first_error = super::command::judge(condition).err().or(first_error);
+                        first_error = super::verdict::judge(condition).err().or(first_error);
                     }
                 }
                 Response::Untagged(u) => {
@@ -220,7 +220,7 @@ impl Session {
     /// [`ImapError::NoSuchMailbox`], [`ImapError::Refused`] or any other [`ImapError`].
     pub async fn delete_mailbox(&mut self, wire_name: &[u8]) -> Result<(), ImapError> {
         let done = self.run(Command::new("DELETE").string(wire_name)?, Some).await;
-        done.map(drop).map_err(super::select::as_missing)
+        done.map(drop).map_err(super::verdict::as_missing)
     }
 
     /// Subscribes to a mailbox.

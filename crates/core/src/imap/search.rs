@@ -6,8 +6,9 @@
 use mail::uid::{Uid, UidSet};
 
 use super::ImapError;
-use super::command::{Command, Gone, Session, uid_of};
+use super::command::{Command, Session, uid_of};
 use super::parse::{Cursor, Untagged};
+use super::unsolicited::Gone;
 
 const ANSWER_BYTES: u64 = 64 << 20;
 

@@ -5,9 +5,10 @@ use mail::modseq::ModSeq;
 use mail::uid::{UidSet, UidValidity};
 
 use super::ImapError;
-use super::command::{Command, Gone, MAX_SET_BYTES, Session, read_vanished};
+use super::command::{Command, MAX_SET_BYTES, Session};
 use super::fetch::{FetchedFlags, read_flags};
 use super::parse::{Code, Condition, Cursor, Untagged};
+use super::unsolicited::{Gone, read_vanished};
 
 /// A QRESYNC answer repeats every change since the client last looked: up to a million lines.
 const ANSWER_BYTES: u64 = 512 << 20;
@@ -82,12 +83,14 @@ impl Session {
         }
         // News of the mailbox that was open before must not be taken for news of this one.
         drop(self.take_unsolicited());
+        self.has_modseq = false;
         let mut gone = Gone::default();
         let mut selected =
             Selected { permanent_flags: Flags::ALL, can_create_keywords: true, ..Selected::default() };
         selected.read_only = read_only;
         let done = self.run_within(command, ANSWER_BYTES, |u| collect(&mut selected, &mut gone, u)).await;
-        let done = done.map_err(as_missing)?;
+        let done = done.map_err(super::verdict::as_missing)?;
+        self.has_modseq = self.capabilities().condstore && !selected.nomodseq;
         selected.read_only |= done.code.as_ref().is_some_and(|c| c.name == "READ-ONLY");
         selected.resynced = qresync.is_some_and(|q| selected.uidvalidity == Some(q.uidvalidity))
             && !gone.is_exhausted()
@@ -165,23 +168,6 @@ fn note_code(selected: &mut Selected, code: &Code) -> bool {
     true
 }
 
-/// A NO without a code to a command on one mailbox: Dovecot's phantoms and the prose of older servers.
-pub(super) fn as_missing(error: ImapError) -> ImapError {
-    const SAID: [&str; 6] =
-        ["doesn't exist", "does not exist", "not found", "no such mailbox", "unknown mailbox", "nonexistent"];
-    match error {
-        ImapError::Refused { code: None, text } => {
-            let lower = text.to_ascii_lowercase();
-            if SAID.iter().any(|s| lower.contains(s)) {
-                ImapError::NoSuchMailbox(text)
-            } else {
-                ImapError::Refused { code: None, text }
-            }
-        }
-        other => other,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use mail::flags::Flags;
@@ -245,5 +231,25 @@ mod tests {
         for _ in 0..2 {
             assert!(matches!(s.select(b"x", None, false).await, Err(ImapError::NoSuchMailbox(_))));
         }
+    }
+
+    #[tokio::test]
+    async fn a_mailbox_without_mod_sequences_is_never_asked_for_them() {
+        let answers = [
+            "* OK [NOMODSEQ] none\r\n$ OK\r\n",
+            "$ OK\r\n",
+            "* OK [HIGHESTMODSEQ 1] x\r\n$ OK\r\n",
+            "$ OK\r\n",
+        ];
+        let (mut s, seen) = session("CONDSTORE", &answers).await;
+        for _ in 0..2 {
+            s.select(b"x", None, false).await.unwrap();
+            s.fetch_flags(super::super::Uids::All, None, drop).await.unwrap();
+        }
+        let sent = commands(&seen);
+        assert_eq!(
+            (sent[1].as_str(), sent[3].as_str()),
+            ("UID FETCH 1:* (UID FLAGS)", "UID FETCH 1:* (UID FLAGS MODSEQ)")
+        );
     }
 }

@@ -32,8 +32,8 @@ pub struct StoreOutcome {
 }
 
 impl Session {
-    /// Changes flags and keywords of messages in the open mailbox. `unchanged_since` is ignored by servers
-    /// without CONDSTORE. UIDs that do not exist any more are silently passed over by the server.
+    /// Changes flags and keywords of messages in the open mailbox. `unchanged_since` is ignored where
+    /// the open mailbox keeps no mod-sequences. UIDs that do not exist any more are silently passed over by the server.
     ///
     /// # Errors
     /// [`ImapError::Refused`] for a keyword that cannot be sent or a NO, any other [`ImapError`]. When the set is
@@ -52,7 +52,7 @@ impl Session {
             StoreMode::Set => "",
         };
         let condition = match unchanged_since {
-            Some(modseq) if self.capabilities().condstore => format!(" (UNCHANGEDSINCE {modseq})"),
+            Some(modseq) if self.has_modseq => format!(" (UNCHANGEDSINCE {modseq})"),
             _ => String::new(),
         };
         let mut outcome = StoreOutcome::default();
@@ -120,7 +120,10 @@ mod tests {
         let ok = "* 1 FETCH (UID 5 MODSEQ (9) FLAGS (\\Seen))\r\n* 2 FETCH (UID 6 MODSEQ (9))\r\n\
                   $ OK [MODIFIED 7,9] cond\r\n";
         let (mut s, seen) =
-            session("CONDSTORE", &[ok, "$ NO [MODIFIED 7] none\r\n", "$ NO [CANNOT] x\r\n"]).await;
+            session("CONDSTORE", &["$ OK\r\n", ok, "$ NO [MODIFIED 7] none\r\n", "$ NO [CANNOT] x\r\n"])
+                .await;
+        s.select(b"x", None, false).await.unwrap();
+        seen.lock().unwrap().clear();
         let (set, words) = (UidSet::parse("5:9").unwrap(), Keywords::from_wire(["Work"]));
         let outcome = s.store(&set, StoreMode::Add, (Flags::SEEN, &words), Some(ModSeq(8))).await.unwrap();
         assert_eq!((outcome.modified.to_string(), outcome.results.len()), ("7,9".to_owned(), 1));

@@ -86,7 +86,7 @@ impl Session {
                     _ => Some(u),
                 })
                 .await
-                .map_err(super::select::as_missing)?;
+                .map_err(super::verdict::as_missing)?;
             let told = done.code.as_ref().and_then(read_copyuid).or(told);
             all = match (all, told) {
                 (Some(mut a), Some(b)) if a.uidvalidity == b.uidvalidity => {

@@ -257,7 +257,7 @@ pub async fn finish(
     .bind(state)
     .bind(wait.as_secs_f64())
     .bind(ending.queue_id.as_deref())
-    .bind(ending.text.as_deref())
+    .bind(ending.trouble())
     .execute(tx.conn())
     .await?;
     end_attempt(tx, attempt.id, attempt.number, ending.code, ending.text.as_deref(), !ending.in_doubt)

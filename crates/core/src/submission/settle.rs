@@ -78,6 +78,13 @@ impl Ending {
         )
     }
 
+    /// Why the submission is not simply sent: the first recipient's refusal, else what ended the attempt.
+    #[must_use]
+    pub fn trouble(&self) -> Option<&str> {
+        let refused = self.verdicts.iter().find(|v| matches!(v.state, "deferred" | "refused"));
+        refused.filter(|_| !self.in_doubt).and_then(|v| v.text.as_deref()).or(self.text.as_deref())
+    }
+
     /// From what the conversation gave; `offered` are the replies to RCPT that the hand-over had recorded, `None` where it
     /// did not come that far.
     #[must_use]
@@ -189,6 +196,7 @@ mod tests {
         let ending = with("250 2.0.0 Ok: queued as 4F2A9");
         assert_eq!(states(&ending), ["accepted", "refused", "deferred"]);
         assert_eq!(ending.queue_id.as_deref(), Some("4F2A9"));
+        assert_eq!(ending.trouble(), Some("5.1.1 no"));
         assert_eq!(states(&with("554 spam")), ["refused", "refused", "deferred"]);
         assert_eq!(states(&with("452 full")), ["deferred", "refused", "deferred"]);
     }

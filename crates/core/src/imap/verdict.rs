@@ -1,0 +1,93 @@
+//! What a tagged line or a BYE means for the caller: the one place that reads the words of servers.
+//!
+//! A server's way of saying "later" or "no such mailbox" in prose is added here, with its name and date.
+
+use std::time::Duration;
+
+use super::parse::{Code, Condition, Status};
+use super::{ImapError, server_text};
+
+/// The tagged OK of a command.
+#[derive(Debug)]
+pub(super) struct Done {
+    pub code: Option<Code>,
+}
+
+/// OK is success; NO and BAD become what the caller must do.
+pub(super) fn judge(condition: Condition) -> Result<Done, ImapError> {
+    if condition.status == Status::Ok {
+        return Ok(Done { code: condition.code });
+    }
+    let text = server_text(&condition.text);
+    let code = condition.code.map(|c| c.name);
+    if let Some(error) = throttled(code.as_deref(), &text) {
+        return Err(error);
+    }
+    match (condition.status, code.as_deref()) {
+        (Status::No, Some("NONEXISTENT" | "TRYCREATE")) => Err(ImapError::NoSuchMailbox(text)),
+        (Status::No, Some("AUTHENTICATIONFAILED" | "AUTHORIZATIONFAILED" | "EXPIRED")) => {
+            Err(ImapError::AuthRejected { text })
+        }
+        (Status::No, _) => Err(ImapError::Refused { code, text }),
+        _ => Err(ImapError::Protocol(if text.is_empty() { "the server answered BAD".into() } else { text })),
+    }
+}
+
+/// The error of a BYE: a plea for patience, or just the end.
+pub(super) fn bye_error(condition: &Condition) -> ImapError {
+    let text = server_text(&condition.text);
+    let code = condition.code.as_ref().map(|c| c.name.as_str());
+    throttled(code, &text).unwrap_or(ImapError::Closed { bye: Some(text) })
+}
+
+/// RFC 5530's UNAVAILABLE, LIMIT and INUSE; Gmail's and Exchange's ways of saying the same in prose
+/// ("Account exceeded command or bandwidth limits", "Too many simultaneous connections", "Request is
+/// throttled. Suggested Backoff Time: 1234 milliseconds").
+fn throttled(code: Option<&str>, text: &str) -> Option<ImapError> {
+    let lower = text.to_ascii_lowercase();
+    let said =
+        ["throttled", "bandwidth limit", "too many simultaneous", "too many connections", "rate limit"];
+    let by_code = matches!(code, Some("UNAVAILABLE" | "LIMIT" | "INUSE" | "THROTTLED" | "SERVERBUG"));
+    if !by_code && !said.iter().any(|s| lower.contains(s)) {
+        return None;
+    }
+    let backoff = lower.split_once("backoff time:").and_then(|(_, rest)| {
+        let digits: String = rest.trim_start().chars().take_while(char::is_ascii_digit).take(9).collect();
+        digits.parse().ok().map(Duration::from_millis)
+    });
+    Some(ImapError::Throttled { retry_after: backoff, text: text.to_owned() })
+}
+
+/// A NO without a code to a command on one mailbox: Dovecot's phantoms and the prose of older servers.
+pub(super) fn as_missing(error: ImapError) -> ImapError {
+    const SAID: [&str; 6] =
+        ["doesn't exist", "does not exist", "not found", "no such mailbox", "unknown mailbox", "nonexistent"];
+    match error {
+        ImapError::Refused { code: None, text } => {
+            let lower = text.to_ascii_lowercase();
+            if SAID.iter().any(|s| lower.contains(s)) {
+                ImapError::NoSuchMailbox(text)
+            } else {
+                ImapError::Refused { code: None, text }
+            }
+        }
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::ImapError;
+    use super::super::script::session;
+
+    #[tokio::test]
+    async fn exchange_says_how_long_to_wait() {
+        let (mut s, _) =
+            session("", &["$ BAD Request is throttled. Suggested Backoff Time: 299961 milliseconds\r\n"])
+                .await;
+        let Err(ImapError::Throttled { retry_after, .. }) = s.noop().await else { panic!("not throttled") };
+        assert_eq!(retry_after, Some(Duration::from_millis(299_961)));
+    }
+}
