@@ -12,7 +12,6 @@ pub mod runtime;
 use emailclient_core::config::Config;
 use tokio_util::sync::CancellationToken;
 
-use crate::environment::Environment;
 
 /// Runs until `shutdown` fires and the jobs in hand have ended.
 ///
@@ -20,7 +19,7 @@ use crate::environment::Environment;
 /// When a setting cannot be used, or the database refuses the role or has another schema.
 pub async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
     emailclient_core::tls::install_provider();
-    let env = Environment::new(config, shutdown)?;
+    let env = environment::new(config, shutdown)?;
     env.db.verify().await?;
     tracing::info!(worker = %env.worker_id, concurrency = env.config.worker_concurrency, "worker started");
     let watching = env.config.imap_enabled && env.config.imap_idle_enabled;

@@ -15,5 +15,5 @@ pub async fn run(env: &Environment, tenant: TenantId, account: AccountId) -> Res
     if !env.config.imap_enabled {
         return Ok(());
     }
-    settle(account, execute::push_changes(&env.sync, tenant, account).await)
+    settle(account, execute::push_changes(env, tenant, account).await)
 }

@@ -21,7 +21,7 @@ pub async fn run(env: &Environment, tenant: TenantId, account: AccountId) -> Res
     if !env.config.imap_enabled {
         return Ok(());
     }
-    let report = execute::sync_account(&env.sync, tenant, account, Depth::Full).await;
+    let report = execute::sync_account(env, tenant, account, Depth::Full).await;
     settle(account, report)
 }
 
