@@ -6,8 +6,9 @@ use mail::flags::{Flags, Keywords};
 use mail::uid::{Uid, UidValidity};
 
 use super::ImapError;
-use super::command::{Command, Session, flag_list};
+use super::command::{Command, Session};
 use super::parse::Code;
+use super::store::flag_list;
 
 impl Session {
     /// Stores a message. `None` when the server does not tell where (no UIDPLUS): look for its Message-ID. The

@@ -5,7 +5,7 @@ use mail::modseq::ModSeq;
 use mail::uid::UidSet;
 
 use super::ImapError;
-use super::command::{Command, Session, flag_list, set_chunks};
+use super::command::{Command, Session, set_chunks};
 use super::fetch::{FetchedFlags, read_flags};
 use super::parse::{Code, Untagged};
 
@@ -98,6 +98,15 @@ impl Session {
             (Err(e), _) => Err(e),
         }
     }
+}
+
+/// Flags and keywords as STORE and APPEND take them: `(\Seen $Work)`.
+pub(super) fn flag_list(flags: Flags, keywords: &Keywords) -> Result<String, ImapError> {
+    if !keywords.iter().all(mail::flags::is_valid_keyword) {
+        return Err(ImapError::refused("a keyword that cannot be sent"));
+    }
+    let names: Vec<&str> = flags.names().into_iter().chain(keywords.iter()).collect();
+    Ok(format!("({})", names.join(" ")))
 }
 
 fn modified(code: &Code) -> Option<UidSet> {

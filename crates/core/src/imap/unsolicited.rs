@@ -74,21 +74,36 @@ pub(super) fn read_vanished(mut cursor: Cursor) -> (bool, UidSet) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use mail::uid::UidSet;
 
-    use super::super::script::session;
+    use super::{Gone, MAX_SET_WORK, Unsolicited};
 
-    #[tokio::test]
-    async fn expunges_in_ever_new_lines_end_in_time() {
-        let mut flood = String::from("* VANISHED 1");
-        (1..100_000u32).for_each(|n| flood.push_str(&format!(",{}", n * 3)));
-        flood.push_str("\r\n");
-        flood.push_str(&"* VANISHED 1:5000\r\n".repeat(100_000));
-        flood.push_str("$ OK\r\n");
-        let (mut s, _) = session("", &[&flood]).await;
-        s.reply = Duration::from_secs(60);
-        let start = std::time::Instant::now();
-        s.noop().await.unwrap();
-        assert!(s.take_unsolicited().incomplete && start.elapsed() < Duration::from_secs(30));
+    fn set(text: &str) -> UidSet {
+        UidSet::parse(text).unwrap()
+    }
+
+    #[test]
+    fn sets_large_and_small_are_gathered() {
+        let mut gone = Gone::default();
+        for text in ["5", "1:4000000000", "", "4000000007,4000000009"] {
+            assert!(gone.absorb(&set(text)));
+        }
+        assert_eq!(gone.set.to_string(), "1:4000000000,4000000007,4000000009");
+    }
+
+    #[test]
+    fn gathering_stops_when_it_becomes_too_much_work() {
+        let scattered: UidSet = (1..1000u32).filter_map(|n| mail::uid::Uid::new(n * 3)).collect();
+        let mut gone = Gone::default();
+        assert!(gone.absorb(&scattered));
+        gone.work = MAX_SET_WORK - 5000;
+        let taken = (0..100).filter(|_| gone.absorb(&set("1:5000"))).count();
+        assert!((1..10).contains(&taken) && gone.is_exhausted());
+        assert!(!gone.absorb(&set("9000")) && gone.set.len() == 5000);
+    }
+
+    #[test]
+    fn nothing_is_no_news() {
+        assert!(Unsolicited::default().is_empty());
     }
 }
