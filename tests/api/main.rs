@@ -2,6 +2,8 @@
 
 mod auth;
 mod bad_input;
+mod contract;
+mod compose;
 mod health;
 mod isolation;
 mod tour;

@@ -2,7 +2,7 @@
 //!
 //! In a handler they stand in the order in which they refuse: [`crate::caller::Caller`] (token, tenant, limit, `Accept`
 //! and content type), [`PathId`] or [`Path`], [`Query`], [`crate::idempotency::IdempotencyKey`], then one of [`Json`],
-//! [`JsonNul`], [`Raw`]. A type for a body or a query is a plain struct with `Deserialize`; unknown fields are refused
+//! [`JsonNul`], [`Deferred`], [`Raw`]. A type for a body or a query is a plain struct with `Deserialize`; unknown fields are refused
 //! without saying so, hence do not use `flatten` (it hides the list of fields).
 
 pub mod body;
@@ -34,6 +34,21 @@ pub struct Json<T>(pub T);
 /// As [`Json`], but a NUL in a string is left to the handler (header fields have a code of their own for it).
 #[derive(Debug)]
 pub struct JsonNul<T>(pub T);
+
+/// As [`Json`] (as [`JsonNul`] with `NUL`), for a route whose path names an object: bytes that are no JSON are refused at
+/// once, but fields that mean nothing only by [`Deferred::meaning`], so that 404, 428 and 412 come before their 422.
+#[derive(Debug)]
+pub struct Deferred<T, const NUL: bool = false>(Result<T, ApiError>);
+
+impl<T, const NUL: bool> Deferred<T, NUL> {
+    /// The body, to be asked for after the object was found and the preconditions hold.
+    ///
+    /// # Errors
+    /// 422 `validation-error` with pointers.
+    pub fn meaning(self) -> Result<T, ApiError> {
+        self.0
+    }
+}
 
 /// The bytes of the body, whatever they are, within `Rules::body_limit`.
 #[derive(Debug)]
@@ -85,7 +100,7 @@ pub fn from_value<T: DeserializeOwned>(value: &Value, nul_allowed: bool) -> Resu
     Err(ApiError::validation("see errors for the fields").with_errors(faults))
 }
 
-async fn read_json<T: DeserializeOwned>(request: Request, nul_allowed: bool) -> Result<T, ApiError> {
+async fn read_value(request: Request) -> Result<Value, ApiError> {
     let (parts, body) = request.into_parts();
     if negotiate::has_body(&parts.headers) {
         negotiate::check_json_type(&parts.headers)?;
@@ -95,7 +110,31 @@ async fn read_json<T: DeserializeOwned>(request: Request, nul_allowed: bool) -> 
     // Keys are sorted by the map, so equal bodies hash alike however they were written.
     let canonical = serde_json::to_vec(&value).map_err(ApiError::internal)?;
     Context::of(&parts).set_body_hash(Sha256::digest(canonical).into());
-    from_value(&value, nul_allowed)
+    Ok(value)
+}
+
+async fn read_json<T: DeserializeOwned>(request: Request, nul_allowed: bool) -> Result<T, ApiError> {
+    from_value(&read_value(request).await?, nul_allowed)
+}
+
+impl<S: Send + Sync, T: DeserializeOwned, const NUL: bool> FromRequest<S> for Deferred<T, NUL> {
+    type Rejection = ApiError;
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        Ok(Self(from_value(&read_value(request).await?, NUL)))
+    }
+}
+
+/// An optional body: nothing when the request has none.
+impl<S: Send + Sync, T: DeserializeOwned, const NUL: bool> axum::extract::OptionalFromRequest<S>
+    for Deferred<T, NUL>
+{
+    type Rejection = ApiError;
+    async fn from_request(request: Request, _: &S) -> Result<Option<Self>, ApiError> {
+        if !negotiate::has_body(request.headers()) {
+            return Ok(None);
+        }
+        Ok(Some(Self(from_value(&read_value(request).await?, NUL))))
+    }
 }
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {

@@ -6,9 +6,10 @@ use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
-use http::{HeaderName, HeaderValue, Method, header};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::{DefaultPredicate, Predicate as _};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
@@ -38,12 +39,17 @@ pub fn build(state: AppState) -> Router {
         .merge(explorer)
         .fallback(async || ApiError::not_found())
         .layer(CatchPanicLayer::custom(panicked))
-        .layer(CompressionLayer::new());
+        .layer(CompressionLayer::new().compress_when(DefaultPredicate::new().and(in_one_piece)));
     // Switched off, OPTIONS is a method like any other.
     if let Some(cors) = cors(&state) {
         router = router.layer(cors);
     }
     router.layer(from_fn_with_state(state.clone(), edge)).with_state(state)
+}
+
+/// Bytes that may be asked for in parts stay as they are: ranges and the strong tag belong to one form of them.
+fn in_one_piece(_: StatusCode, _: Version, headers: &HeaderMap, _: &Extensions) -> bool {
+    !headers.contains_key(header::ACCEPT_RANGES)
 }
 
 fn panicked(cause: Box<dyn Any + Send>) -> Response {

@@ -53,6 +53,8 @@ pub struct NewSubmission {
     pub message_id_header: String,
     /// How long it waits before the first attempt.
     pub wait: Duration,
+    /// The very instant that was asked for, where one was: `wait` alone would drift by the clocks' difference.
+    pub send_at: Option<DateTime<Utc>>,
     /// Who sent it.
     pub created_by: UserId,
 }
@@ -146,7 +148,7 @@ pub async fn create(tx: &mut TenantTx, new: &NewSubmission) -> Result<Submission
     let give_up = new.wait + mail::backoff::SEND_GIVE_UP_AFTER;
     sqlx::query(
         "INSERT INTO submissions (tenant_id, id, draft_id, account_id, state, message_id_header, envelope_from, mime, send_after, give_up_at, created_by)
-         VALUES ($1, $2, $3, $4, 'queued', $5, $6, $7, now() + make_interval(secs => $8), now() + make_interval(secs => $9), $10)",
+         VALUES ($1, $2, $3, $4, 'queued', $5, $6, $7, COALESCE($11, now() + make_interval(secs => $8)), now() + make_interval(secs => $9), $10)",
     )
     .bind(tenant)
     .bind(id)
@@ -158,6 +160,7 @@ pub async fn create(tx: &mut TenantTx, new: &NewSubmission) -> Result<Submission
     .bind(new.wait.as_secs_f64())
     .bind(give_up.as_secs_f64())
     .bind(new.created_by)
+    .bind(new.send_at)
     .execute(tx.conn())
     .await?;
     sqlx::query(

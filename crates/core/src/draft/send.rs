@@ -19,6 +19,8 @@ pub const MAX_RECIPIENTS: usize = 500;
 pub struct Order {
     /// How long it waits in the queue, where it can be undone.
     pub wait: Duration,
+    /// The instant it waits for, where the sender named one; told back as it was given.
+    pub send_at: Option<DateTime<Utc>>,
     /// The Date of the message.
     pub date: DateTime<Utc>,
     /// Who sent it.
@@ -87,6 +89,7 @@ pub async fn send(tx: &mut TenantTx, id: DraftId, order: &Order) -> Result<Outco
         mime,
         message_id_header,
         wait: order.wait,
+        send_at: order.send_at,
         created_by: order.sender,
     };
     let submission = submission::create(tx, &new).await?;

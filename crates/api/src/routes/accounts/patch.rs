@@ -9,7 +9,7 @@ use super::view::AccountView;
 use crate::caller::Caller;
 use crate::error::{ApiError, Problem};
 use crate::etag::Conditions;
-use crate::extract::{Json, PathId, Query};
+use crate::extract::{Deferred, PathId, Query};
 use crate::reply::Reply;
 use crate::state::AppState;
 
@@ -23,7 +23,7 @@ pub async fn patch(
     PathId(id): PathId<AccountId>,
     Query(query): Query<VerifyQuery>,
     conditions: Conditions,
-    Json(body): Json<AccountPatch>,
+    body: Deferred<AccountPatch>,
 ) -> Result<Reply, ApiError> {
-    change(&state, &caller, (id, &conditions, query.wanted()), |old| body.over(old)).await
+    change(&state, &caller, (id, &conditions, query.wanted()), |old| Ok(body.meaning()?.over(old))).await
 }

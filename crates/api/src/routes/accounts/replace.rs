@@ -11,7 +11,7 @@ use super::view::{AccountView, etag, exists};
 use crate::caller::Caller;
 use crate::error::{ApiError, Problem};
 use crate::etag::Conditions;
-use crate::extract::{Json, PathId, Query};
+use crate::extract::{Deferred, PathId, Query};
 use crate::reply::Reply;
 use crate::state::AppState;
 
@@ -25,10 +25,9 @@ pub async fn replace(
     PathId(id): PathId<AccountId>,
     Query(query): Query<VerifyQuery>,
     conditions: Conditions,
-    Json(body): Json<AccountIn>,
+    body: Deferred<AccountIn>,
 ) -> Result<Reply, ApiError> {
-    let new = NewAccount::from(body);
-    change(&state, &caller, (id, &conditions, query.wanted()), |_| new).await
+    change(&state, &caller, (id, &conditions, query.wanted()), |_| body.meaning().map(NewAccount::from)).await
 }
 
 /// Reads, merges, tries, and writes if nobody else wrote meanwhile.
@@ -39,12 +38,12 @@ pub async fn change(
     state: &AppState,
     caller: &Caller,
     (id, conditions, verify): (AccountId, &Conditions, bool),
-    merge: impl FnOnce(&Account) -> NewAccount,
+    merge: impl FnOnce(&Account) -> Result<NewAccount, ApiError>,
 ) -> Result<Reply, ApiError> {
     let mut look = caller.tx(state).await?;
     let old = account::get(&mut look, id).await?.ok_or_else(ApiError::not_found)?;
     conditions.check_match(&etag(&old))?;
-    let new = merge(&old);
+    let new = merge(&old)?;
     check(&new, false)?;
     if account::exists(&mut look, &new.email, Some(id)).await? {
         return Err(exists());

@@ -11,7 +11,7 @@ use super::shape::{DraftView, ReplacedDraft, tag};
 use crate::caller::Caller;
 use crate::error::{ApiError, Problem};
 use crate::etag::Conditions;
-use crate::extract::{JsonNul, NoQuery, PathId, Query};
+use crate::extract::{Deferred, NoQuery, PathId, Query};
 use crate::reply::Reply;
 use crate::state::AppState;
 
@@ -25,13 +25,13 @@ pub(super) async fn replace_draft(
     PathId(id): PathId<DraftId>,
     _none: Query<NoQuery>,
     conditions: Conditions,
-    JsonNul(body): JsonNul<ReplacedDraft>,
+    body: Deferred<ReplacedDraft, true>,
 ) -> Result<Reply, ApiError> {
     let mut look = caller.tx(&state).await?;
     let before = draft::get(&mut look, id).await?.ok_or_else(ApiError::not_found)?;
     look.commit().await?;
     conditions.require_match(&tag(&before))?;
-    let prepared = complete(&state, &caller, body.into_given(), Some(&before), Absent::Cleared).await?;
+    let prepared = complete(&state, &caller, body.meaning()?.into_given(), Some(&before), Absent::Cleared).await?;
     let mut tx = caller.tx(&state).await?;
     let current = draft::get_for_update(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
     conditions.require_match(&tag(&current))?;

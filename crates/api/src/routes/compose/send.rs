@@ -17,7 +17,7 @@ use utoipa::ToSchema;
 use super::shape::refusal;
 use crate::caller::Caller;
 use crate::error::{ApiError, FieldError, Problem};
-use crate::extract::{Json, NoQuery, PathId, Query};
+use crate::extract::{Deferred, NoQuery, PathId, Query};
 use crate::idempotency::IdempotencyKey;
 use crate::reply::Reply;
 use crate::routes::submissions::SubmissionView;
@@ -38,12 +38,13 @@ pub(super) struct SendOrder {
 }
 
 impl SendOrder {
-    fn wait(&self, now: DateTime<Utc>) -> Result<Duration, ApiError> {
+    /// How long to wait from `now`, and the instant that was named, if one was.
+    fn wait(&self, now: DateTime<Utc>) -> Result<(Duration, Option<DateTime<Utc>>), ApiError> {
         let undo = self.undo_seconds.unwrap_or(0);
         if undo > MAX_UNDO_SECONDS {
             return Err(ApiError::invalid_field("/undo_seconds", "invalid", "0 to 120 is expected"));
         }
-        let Some(text) = &self.send_at else { return Ok(Duration::from_secs(undo)) };
+        let Some(text) = &self.send_at else { return Ok((Duration::from_secs(undo), None)) };
         let refused = |detail: &str| {
             ApiError::invalid_send_at(detail).with_errors([FieldError::new(
                 "/send_at",
@@ -52,12 +53,14 @@ impl SendOrder {
             )])
         };
         let at = DateTime::parse_from_rfc3339(text)
-            .map_err(|_| refused("an RFC 3339 instant with a zone is expected"))?;
-        let wait = at.with_timezone(&Utc) - now;
+            .map_err(|_| refused("an RFC 3339 instant with a zone is expected"))?
+            .to_utc();
+        let wait = at - now;
         if wait.num_days() > MAX_SCHEDULE_DAYS {
             return Err(refused("this is too far in the future"));
         }
-        wait.to_std().map_err(|_| refused("this instant is past"))
+        let wait = wait.to_std().map_err(|_| refused("this instant is past"))?;
+        Ok((wait, Some(at)))
     }
 }
 
@@ -72,15 +75,16 @@ pub(super) async fn send_draft(
     PathId(id): PathId<DraftId>,
     _none: Query<NoQuery>,
     key: IdempotencyKey,
-    order: Option<Json<SendOrder>>,
+    order: Option<Deferred<SendOrder>>,
 ) -> Result<Response, ApiError> {
     key.once(&state, &caller, async {
-        let order = order.map(|Json(order)| order).unwrap_or_default();
         let mut tx = key.tx(&state, &caller).await?;
         let draft = draft::get(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
+        let order = order.map(Deferred::meaning).transpose()?.unwrap_or_default();
         let date = state.clock.now();
-        let wait = order.wait(date)?;
-        let order = Order { wait, date, sender: caller.user_id, max_bytes: state.config.message_max_bytes };
+        let (wait, send_at) = order.wait(date)?;
+        let max_bytes = state.config.message_max_bytes;
+        let order = Order { wait, send_at, date, sender: caller.user_id, max_bytes };
         let outcome = send(&mut tx, id, &order).await.map_err(|e| send_refusal(e, &draft))?;
         let (submission_id, fresh) = match outcome {
             Outcome::Frozen(id) => (id, true),
@@ -134,7 +138,7 @@ mod tests {
     #[test]
     fn the_time_to_send_is_in_the_future_and_has_a_zone() {
         let now = DateTime::parse_from_rfc3339("2026-11-21T12:00:00Z").unwrap().to_utc();
-        let wait = |o: SendOrder| o.wait(now).map(|d| d.as_secs());
+        let wait = |o: SendOrder| o.wait(now).map(|(wait, _)| wait.as_secs());
         assert_eq!(wait(order(None, None)).unwrap(), 0);
         assert_eq!(wait(order(None, Some(120))).unwrap(), 120);
         assert_eq!(wait(order(Some("2026-11-21T14:00:00+01:00"), Some(5))).unwrap(), 3600);

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use super::{MailboxView, refusal};
 use crate::caller::Caller;
 use crate::error::{ApiError, Problem};
-use crate::extract::{Json, NoQuery, PathId, Query};
+use crate::extract::{Deferred, NoQuery, PathId, Query};
 use crate::idempotency::IdempotencyKey;
 use crate::reply::Reply;
 use crate::state::AppState;
@@ -35,13 +35,14 @@ pub(super) async fn create_mailbox(
     PathId(account): PathId<AccountId>,
     _none: Query<NoQuery>,
     key: IdempotencyKey,
-    Json(body): Json<NewMailbox>,
+    body: Deferred<NewMailbox>,
 ) -> Result<Response, ApiError> {
     key.once(&state, &caller, async {
         let mut tx = key.tx(&state, &caller).await?;
         if !account_exists(&mut tx, account).await? {
             return Err(ApiError::not_found());
         }
+        let body = body.meaning()?;
         let made = create::create(&mut tx, account, &body.name, body.parent_id).await.map_err(refusal)?;
         caller.audit(&mut tx, "mailbox.create", &made.id.to_string()).await?;
         let location = format!("/api/mailboxes/{}", made.id);

@@ -3,14 +3,17 @@
 use axum::Json as JsonReply;
 use axum::extract::State;
 use emailclient_core::id::MailboxId;
-use emailclient_core::mailbox::change::{self, Change};
+use emailclient_core::mailbox::{
+    self,
+    change::{self, Change},
+};
 use serde::{Deserialize, Deserializer};
 use utoipa::ToSchema;
 
 use super::{MailboxView, refusal};
 use crate::caller::Caller;
 use crate::error::{ApiError, Problem};
-use crate::extract::{Json, NoQuery, PathId, Query};
+use crate::extract::{Deferred, NoQuery, PathId, Query};
 use crate::state::AppState;
 
 /// What is to change; an absent field stays.
@@ -40,10 +43,12 @@ pub(super) async fn update_mailbox(
     caller: Caller,
     PathId(id): PathId<MailboxId>,
     _none: Query<NoQuery>,
-    Json(body): Json<MailboxPatch>,
+    body: Deferred<MailboxPatch>,
 ) -> Result<JsonReply<MailboxView>, ApiError> {
-    let change = Change { name: body.name, parent: body.parent_id, subscribed: body.subscribed };
     let mut tx = caller.tx(&state).await?;
+    mailbox::get(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
+    let body = body.meaning()?;
+    let change = Change { name: body.name, parent: body.parent_id, subscribed: body.subscribed };
     let changed =
         change::update(&mut tx, id, &change).await.map_err(refusal)?.ok_or_else(ApiError::not_found)?;
     caller.audit(&mut tx, "mailbox.update", &id.to_string()).await?;

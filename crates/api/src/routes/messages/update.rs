@@ -17,7 +17,7 @@ use super::shape::{MessageView, etag};
 use crate::caller::Caller;
 use crate::error::{ApiError, FieldError, Problem};
 use crate::etag::Conditions;
-use crate::extract::{Json, NoQuery, PathId, Query};
+use crate::extract::{Deferred, NoQuery, PathId, Query};
 use crate::reply::Reply;
 use crate::state::AppState;
 
@@ -149,11 +149,12 @@ pub(super) async fn update_message(
     PathId(id): PathId<MessageId>,
     _none: Query<NoQuery>,
     conditions: Conditions,
-    Json(body): Json<MessagePatch>,
+    body: Deferred<MessagePatch>,
 ) -> Result<Response, ApiError> {
     let mut tx = caller.tx(&state).await?;
     let message = message::get(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
     conditions.check_match(&etag(&message))?;
+    let body = body.meaning()?;
     check_source(&mut tx, &message, body.mailbox_id).await?;
     let (source, move_to) = (body.mailbox_id, body.move_to);
     let edit = body.edit()?;

@@ -1,0 +1,174 @@
+//! Secrets stay where they belong: unmistakable ones are put in by every door, then everything that is stored or told
+//! is searched for them.
+
+use std::time::Duration;
+
+use emailclient_core::id::new_uuid;
+use emailclient_core::secret::Secret;
+use emailclient_core::user::Role;
+use futures::TryStreamExt as _;
+use serde_json::json;
+use sqlx::{AssertSqlSafe, Row as _};
+use tests::app::{App, Tenant, send};
+use tests::database::Database;
+use tests::eventually::eventually;
+use tests::mail;
+
+/// All rows of all tables as text, a line each: `(table, row)`. Binary columns are text as far as they are one.
+async fn everything_stored(database: &Database) -> Vec<(String, Vec<u8>)> {
+    let mut conn = database.superuser().await;
+    let columns = sqlx::query(
+        "SELECT c.table_name::text AS t, c.column_name::text AS c, c.data_type::text AS k
+         FROM information_schema.columns c JOIN information_schema.tables t USING (table_schema, table_name)
+         WHERE c.table_schema = 'public' AND t.table_type = 'BASE TABLE'",
+    )
+    .fetch_all(&mut conn)
+    .await
+    .unwrap();
+    let mut found = Vec::new();
+    for column in &columns {
+        let get = |name: &str| column.get::<String, _>(name);
+        let (table, name) = (get("t"), get("c"));
+        let value = if get("k") == "bytea" {
+            format!("\"{name}\"")
+        } else {
+            format!("convert_to(\"{name}\"::text, 'UTF8')")
+        };
+        let sql = format!("SELECT {value} AS v FROM \"{table}\" WHERE \"{name}\" IS NOT NULL");
+        let mut rows = sqlx::query(AssertSqlSafe(sql)).fetch(&mut conn);
+        while let Some(row) = rows.try_next().await.unwrap() {
+            found.push((format!("{table}.{name}"), row.get::<Vec<u8>, _>("v")));
+        }
+    }
+    found
+}
+
+/// All keys of Redis with what they hold.
+async fn everything_cached(url: &str) -> Vec<(String, Vec<u8>)> {
+    let mut conn = redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap();
+    let keys: Vec<Vec<u8>> = redis::cmd("KEYS").arg("*").query_async(&mut conn).await.unwrap();
+    let mut found = Vec::new();
+    for key in keys {
+        // Whatever its type, the serialised form has short strings as they are; gone meanwhile is nil.
+        let value: Option<Vec<u8>> = redis::cmd("DUMP").arg(&key).query_async(&mut conn).await.unwrap();
+        let plain: Option<Vec<u8>> =
+            redis::cmd("GET").arg(&key).query_async(&mut conn).await.unwrap_or_default();
+        let name = String::from_utf8_lossy(&key).into_owned();
+        found.push((name, [key, value.unwrap_or_default(), plain.unwrap_or_default()].concat()));
+    }
+    found
+}
+
+fn contains(hay: &[u8], needle: &str) -> bool {
+    hay.windows(needle.len()).any(|w| w == needle.as_bytes())
+}
+
+/// Everything that holds one of `canaries` in clear, in base64 or in hexadecimal.
+fn sightings(stored: &[(String, Vec<u8>)], canaries: &[(&str, String)]) -> Vec<String> {
+    use base64::Engine as _;
+    let mut seen = Vec::new();
+    for (name, canary) in canaries {
+        let encoded = base64::engine::general_purpose::STANDARD_NO_PAD.encode(canary);
+        // The last character of base64 without its neighbours differs from that within a longer text.
+        let encoded = encoded[..encoded.len() - 2].to_owned();
+        for form in [canary.clone(), encoded, hex::encode(canary)] {
+            let places = stored.iter().filter(|(_, bytes)| contains(bytes, &form));
+            seen.extend(places.map(|(place, _)| format!("{name} in {place}")));
+        }
+    }
+    seen
+}
+
+async fn person(app: &App, password: &str) -> Tenant {
+    let tenant = app.tenant().await;
+    let email = format!("canary@{}.test", tenant.slug);
+    let hash = emailclient_core::password::hash(Secret::new(password)).await.unwrap();
+    let mut tx = app.db.tenant(tenant.id).await.unwrap();
+    emailclient_core::user::create(&mut tx, &email, "A User", Role::Owner, &hash).await.unwrap();
+    tx.commit().await.unwrap();
+    let login = app.http.post(format!("{}/auth/login", app.base)).header("X-Tenant-ID", &tenant.slug);
+    let login = send(login.json(&json!({"email": email, "password": password}))).await.expect(200);
+    let text = |name: &str| login[name].as_str().unwrap().to_owned();
+    Tenant { email, token: text("access_token"), refresh_token: text("refresh_token"), ..tenant }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_password_or_token_is_stored_cached_or_told() {
+    let app = App::start_all().await;
+    let canary = |name: &str| format!("canary-{name}-{}", new_uuid().simple());
+    let (login, mailbox, wrong) = (canary("login"), canary("mailbox"), canary("wrong"));
+    let tenant = person(&app, &login).await;
+    let user = format!("u{}@lab.test", new_uuid().simple());
+    app.stack.add_mailbox(&user, &mailbox).unwrap();
+    mail::fill(
+        &app,
+        &user,
+        "INBOX",
+        vec![mail::message("Visible", "v@example.test", "marker-that-is-stored")],
+    );
+    let mut settings = mail::settings(&app, &user);
+    for side in ["imap", "smtp"] {
+        settings[side]["password"] = json!(mailbox);
+    }
+    let mut refused = settings.clone();
+    refused["imap"]["password"] = json!(wrong);
+    let key = new_uuid().to_string();
+    let attempt =
+        app.request(&tenant, "POST", "/api/accounts").header("Idempotency-Key", new_uuid().to_string());
+    let told_off = send(attempt.json(&refused)).await;
+    assert_eq!(told_off.status, 422, "{}", told_off.text());
+    let created =
+        app.request(&tenant, "POST", "/api/accounts").header("Idempotency-Key", &key).json(&settings);
+    let created = send(created).await;
+    let account = created.expect(201)["id"].as_str().unwrap().to_owned();
+    mail::synchronise(&app, &tenant, &account).await;
+    let refreshed = app.http.post(format!("{}/auth/refresh", app.base)).header("X-Tenant-ID", &tenant.slug);
+    let refreshed = send(refreshed.json(&json!({"refresh_token": tenant.refresh_token}))).await.expect(200);
+    let next_token = refreshed["refresh_token"].as_str().unwrap().to_owned();
+
+    let body = json!({"account_id": account, "to": [&user], "subject": "To myself", "text": "hello"});
+    let draft = app.post(&tenant, "/api/compose", &body).await.expect(201);
+    let sent =
+        app.post(&tenant, &format!("/api/compose/{}/send", draft["id"].as_str().unwrap()), &json!({})).await;
+    let submission = format!("/api/submissions/{}", sent.expect(202)["id"].as_str().unwrap());
+    eventually("the message was sent", Duration::from_secs(40), async || {
+        let now = app.get(&tenant, &submission).await.expect(200);
+        (now["state"] == "sent" && now["sent_copy"] == "done").then_some(())
+    })
+    .await;
+
+    let canaries = [
+        ("the user's password", login),
+        ("the mailbox's password", mailbox),
+        ("a password that was refused", wrong),
+        ("a refresh token that was used", tenant.refresh_token.clone()),
+        ("a refresh token", next_token),
+        ("an access token", tenant.token.clone()),
+    ];
+    let stored = everything_stored(&app.database).await;
+    assert!(
+        stored.iter().any(|(_, bytes)| contains(bytes, "marker-that-is-stored")),
+        "the search sees what is stored"
+    );
+    assert!(stored.iter().any(|(place, _)| place == "refresh_tokens.token_hash"));
+    assert_eq!(sightings(&stored, &canaries), Vec::<String>::new());
+    assert_eq!(sightings(&everything_cached(&app.stack.redis_url).await, &canaries), Vec::<String>::new());
+
+    let mut told =
+        vec![("the refusal".to_owned(), told_off.bytes), ("the creation".to_owned(), created.bytes)];
+    for path in [
+        "/api/accounts",
+        &format!("/api/accounts/{account}"),
+        &format!("/api/sync/status/{account}"),
+        &submission,
+        "/auth/me",
+        "/openapi.json",
+        "/health/ready",
+    ] {
+        let answer = app.get(&tenant, path).await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+        told.push((path.to_owned(), answer.bytes));
+    }
+    assert_eq!(sightings(&told, &canaries), Vec::<String>::new());
+    app.finish().await;
+}
