@@ -49,12 +49,27 @@ async fn everything_cached(url: &str) -> Vec<(String, Vec<u8>)> {
     let keys: Vec<Vec<u8>> = redis::cmd("KEYS").arg("*").query_async(&mut conn).await.unwrap();
     let mut found = Vec::new();
     for key in keys {
-        // Whatever its type, the serialised form has short strings as they are; gone meanwhile is nil.
-        let value: Option<Vec<u8>> = redis::cmd("DUMP").arg(&key).query_async(&mut conn).await.unwrap();
-        let plain: Option<Vec<u8>> =
-            redis::cmd("GET").arg(&key).query_async(&mut conn).await.unwrap_or_default();
+        let kind: String = redis::cmd("TYPE").arg(&key).query_async(&mut conn).await.unwrap();
+        let mut read = redis::cmd(match kind.as_str() {
+            "string" => "GET",
+            "hash" => "HGETALL",
+            "list" => "LRANGE",
+            "set" => "SMEMBERS",
+            "zset" => "ZRANGE",
+            "stream" => "XRANGE",
+            // Gone meanwhile.
+            _ => continue,
+        });
+        read.arg(&key);
+        match kind.as_str() {
+            "list" | "zset" => read.arg(0).arg(-1),
+            "stream" => read.arg("-").arg("+"),
+            _ => &mut read,
+        };
+        let value: redis::Value = read.query_async(&mut conn).await.unwrap();
         let name = String::from_utf8_lossy(&key).into_owned();
-        found.push((name, [key, value.unwrap_or_default(), plain.unwrap_or_default()].concat()));
+        let content = format!("{name} {value:?}").into_bytes();
+        found.push((name, content));
     }
     found
 }
@@ -68,10 +83,14 @@ fn sightings(stored: &[(String, Vec<u8>)], canaries: &[(&str, String)]) -> Vec<S
     use base64::Engine as _;
     let mut seen = Vec::new();
     for (name, canary) in canaries {
-        let encoded = base64::engine::general_purpose::STANDARD_NO_PAD.encode(canary);
-        // The last character of base64 without its neighbours differs from that within a longer text.
-        let encoded = encoded[..encoded.len() - 2].to_owned();
-        for form in [canary.clone(), encoded, hex::encode(canary)] {
+        let mut forms = vec![canary.clone(), hex::encode(canary)];
+        // Within a longer text base64 starts at any of three places and its end depends on what follows.
+        for shift in 0..3 {
+            let mut encoded = base64::engine::general_purpose::STANDARD_NO_PAD.encode(&canary[shift..]);
+            encoded.truncate(encoded.len() - 2);
+            forms.push(encoded);
+        }
+        for form in forms {
             let places = stored.iter().filter(|(_, bytes)| contains(bytes, &form));
             seen.extend(places.map(|(place, _)| format!("{name} in {place}")));
         }
@@ -90,6 +109,45 @@ async fn person(app: &App, password: &str) -> Tenant {
     let login = send(login.json(&json!({"email": email, "password": password}))).await.expect(200);
     let text = |name: &str| login[name].as_str().unwrap().to_owned();
     Tenant { email, token: text("access_token"), refresh_token: text("refresh_token"), ..tenant }
+}
+
+#[tokio::test]
+async fn the_search_itself_finds_a_secret_in_every_form_and_in_every_kind_of_redis_key() {
+    use base64::Engine as _;
+    let canary = format!("canary-control-{}", new_uuid().simple());
+    let canaries = [("it", canary.clone())];
+    for before in ["", "x", "xx"] {
+        let text = format!("{before}{canary} and more");
+        let encoded = base64::engine::general_purpose::STANDARD.encode(&text);
+        for form in [text.clone(), encoded, hex::encode(&text)] {
+            assert!(
+                !sightings(&[("here".to_owned(), form.clone().into_bytes())], &canaries).is_empty(),
+                "{form}"
+            );
+        }
+    }
+    let url = &devstack::Shared::get().redis_url;
+    let mut conn =
+        redis::Client::open(url.as_str()).unwrap().get_multiplexed_async_connection().await.unwrap();
+    let key = format!("test:{}", new_uuid().simple());
+    for write in [
+        "SET {k} {v}",
+        "HSET {k} f {v}",
+        "RPUSH {k} {v}",
+        "SADD {k} {v}",
+        "ZADD {k} 1 {v}",
+        "XADD {k} * f {v}",
+    ] {
+        let mut words = write.split(' ');
+        let mut command = redis::cmd(words.next().unwrap());
+        for word in words {
+            command.arg(word.replace("{k}", &key).replace("{v}", &canary));
+        }
+        let _: redis::Value = command.query_async(&mut conn).await.unwrap();
+        let seen = sightings(&everything_cached(url).await, &canaries);
+        let _: i64 = redis::cmd("DEL").arg(&key).query_async(&mut conn).await.unwrap();
+        assert!(!seen.is_empty(), "{write}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -31,7 +31,8 @@ pub(super) async fn replace_draft(
     let before = draft::get(&mut look, id).await?.ok_or_else(ApiError::not_found)?;
     look.commit().await?;
     conditions.require_match(&tag(&before))?;
-    let prepared = complete(&state, &caller, body.meaning()?.into_given(), Some(&before), Absent::Cleared).await?;
+    let prepared =
+        complete(&state, &caller, body.meaning()?.into_given(), Some(&before), Absent::Cleared).await?;
     let mut tx = caller.tx(&state).await?;
     let current = draft::get_for_update(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
     conditions.require_match(&tag(&current))?;
