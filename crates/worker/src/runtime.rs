@@ -249,7 +249,8 @@ impl Claimer {
         let entry = Arc::new(HeldEntry { id, held: self.held.clone() });
         let lease = Lease { claimed: claimed.clone(), _slot: Arc::new(permit), _entry: entry, lost };
         let task = TaskBuilder::new(claimed)
-            .task_id(TaskId::String(id.to_string()))
+            // With the attempt: apalis 1.0 refuses a second task of one id while the first, its lease lost, winds down.
+            .task_id(TaskId::String(format!("{id}/{attempt}")))
             .attempt(usize::try_from(attempt - 1).unwrap_or(0))
             .max_attempts(usize::try_from(max).unwrap_or(1))
             .data(lease)

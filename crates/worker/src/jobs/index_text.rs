@@ -22,7 +22,7 @@ pub async fn run(env: &Environment, tenant: TenantId, account: AccountId) -> Res
         return Ok(());
     }
     let end = tokio::time::Instant::now() + SLICE;
-    while index::index_pending(&env.db, tenant, account, BATCH).await? == BATCH {
+    while index::index_pending(&env.db, tenant, account, BATCH).await? > 0 {
         if env.shutdown.is_cancelled() || tokio::time::Instant::now() > end {
             return Err(JobError::postpone(
                 Duration::from_millis(200),
