@@ -116,7 +116,14 @@ async fn a_line_cut_after_the_dot_is_unknown_until_the_user_sends_again() {
     assert_eq!(unknown["attempts"][0]["phase"], "dot");
     // The search finds nothing, and nothing is sent by it.
     let_time_pass(&app.database, &first).await;
-    tokio::time::sleep(Duration::from_secs(4)).await;
+    let mut conn = app.database.superuser().await;
+    eventually("the mailbox was searched", PATIENCE, async || {
+        let searches: i32 =
+            sqlx::query_scalar("SELECT probes FROM submissions").fetch_one(&mut conn).await.unwrap();
+        (searches == 1).then_some(())
+    })
+    .await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
     let still = alice.now(&app, first["id"].as_str().unwrap()).await;
     assert_eq!(still["state"], "unknown", "{still}");
     assert_eq!(
