@@ -2,8 +2,8 @@
 
 mod auth;
 mod bad_input;
-mod contract;
 mod compose;
+mod contract;
 mod health;
 mod isolation;
 mod tour;

@@ -12,7 +12,6 @@ pub mod runtime;
 use emailclient_core::config::Config;
 use tokio_util::sync::CancellationToken;
 
-
 /// Runs until `shutdown` fires and the jobs in hand have ended.
 ///
 /// # Errors
