@@ -1,4 +1,5 @@
-# Everything a developer runs. `make help` lists the targets. Each installs what it needs by `deps` first.
+# Everything a developer or an operator runs. `make help` lists the targets. Those that run on this machine install what
+# they need by `deps` first; those that run in containers need a Docker engine with Compose (1.29 or 2).
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -19,6 +20,7 @@ PACKAGES := \
   gcc:/usr/bin/gcc \
   libc6-dev:/usr/include/stdio.h \
   curl:/usr/bin/curl \
+  kubernetes-client:/usr/bin/kubectl \
   ca-certificates:/usr/sbin/update-ca-certificates
 
 # BUILD=release builds what the demo runs with all optimisation, which takes minutes; measurements always are so.
@@ -28,12 +30,95 @@ PROFILE_debug := dev
 PROFILE_release := release
 BIN = $(or $(CARGO_TARGET_DIR),target)/$(BUILD)
 
-##@ Run
+# Containers. `docker compose` where it is, else the older `docker-compose`. STAGING leaves out the override that Compose
+# adds by itself for development; everything that does not start or build works on both.
+COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
+STAGING = $(COMPOSE) -f docker-compose.yml
+EMAILCTL = $(STAGING) run --rm -T emailctl
+TAG ?= latest
+export TAG
+IMAGES := email-service postfix dovecot
+API_URL ?= http://127.0.0.1:5000
+BACKUPS ?= backups
+
+# What cannot be undone asks, unless YES=1.
+define ask
+[ "$(YES)" = 1 ] || { read -r -p "$(1) [y/N] " answer </dev/tty && [[ "$$answer" == [yY]* ]]; } || { echo "nothing was done" >&2; exit 1; }
+endef
+
+##@ Run on this machine, without containers
 
 .PHONY: demo
-demo: deps ## The whole product on this machine with two filled mailboxes; prints curl lines to try.
+demo: deps ## The whole product with two filled mailboxes; prints curl lines to try.
 	$(CARGO) build --locked --profile $(PROFILE_$(BUILD)) --workspace --bins
 	$(BIN)/devstack demo $(ARGS)
+
+##@ Run in containers
+
+.PHONY: env-setup
+env-setup: ## Makes .env and the secrets that are missing; keeps those that are there.
+	@[ -e .env ] || { sed '/change-me/s/^/# in deployment\/secrets: /' .env.example >.env && echo "made .env"; }
+	@deployment/stack/secrets.sh
+
+.PHONY: dev
+dev: ## The local stack: source mounted and rebuilt on change, debug logs, Mailpit where it can be pulled.
+	deployment/stack/up.sh dev
+
+.PHONY: up
+up: ## The staging stack, as in production: images built, started, the API's address printed.
+	deployment/stack/up.sh staging
+
+.PHONY: stop
+stop: ## Stops all containers; nothing is deleted.
+	$(COMPOSE) stop
+
+.PHONY: restart
+restart: ## Restarts the services, or one: SERVICE=worker.
+	$(COMPOSE) restart $(or $(SERVICE),email-service worker scheduler)
+
+.PHONY: down
+down: ## Removes the containers and the network; volumes stay.
+	$(COMPOSE) down --remove-orphans
+
+.PHONY: ps
+ps: ## The containers and their health.
+	@$(COMPOSE) ps
+
+.PHONY: health
+health: ## What the API says of itself, its database and Redis.
+	@curl -fsS $(API_URL)/health && echo
+
+##@ Logs (they follow; Ctrl-C ends)
+
+.PHONY: logs logs-email logs-worker logs-scheduler logs-db logs-redis logs-postfix logs-dovecot
+logs: ## All containers.
+	$(COMPOSE) logs -f --tail=100
+logs-email: ## The API.
+	$(COMPOSE) logs -f --tail=100 email-service
+logs-worker: ## The workers.
+	$(COMPOSE) logs -f --tail=100 worker
+logs-scheduler: ## The scheduler.
+	$(COMPOSE) logs -f --tail=100 scheduler
+logs-db: ## PostgreSQL.
+	$(COMPOSE) logs -f --tail=100 postgres
+logs-redis: ## Redis.
+	$(COMPOSE) logs -f --tail=100 redis
+logs-postfix: ## Postfix.
+	$(COMPOSE) logs -f --tail=100 postfix
+logs-dovecot: ## Dovecot.
+	$(COMPOSE) logs -f --tail=100 dovecot
+
+##@ Shells in containers
+
+.PHONY: shell-app shell-db shell-redis
+shell-app: ## A shell beside the API, in its network and process namespaces: its own image has none.
+	docker run --rm -it --user 1000:1000 --volumes-from "$$($(STAGING) ps -q email-service | head -n 1)" \
+	  --network "container:$$($(STAGING) ps -q email-service | head -n 1)" \
+	  --pid "container:$$($(STAGING) ps -q email-service | head -n 1)" debian:bookworm-slim bash
+shell-db: ## psql as the owner of the database.
+	$(STAGING) exec postgres psql -U emailclient emailclient_db
+shell-redis: ## redis-cli, logged in.
+	$(STAGING) exec redis sh -c 'REDISCLI_AUTH="$$(cat /run/secrets/redis_password)" redis-cli'
 
 ##@ Check
 
@@ -42,6 +127,34 @@ test: deps ## All tests, against real PostgreSQL, Redis, Dovecot and Postfix. AR
 	$(CARGO) build --locked --workspace --bins
 	$(CARGO) test --locked --workspace --no-run
 	$(or $(CARGO_TARGET_DIR),target)/debug/devstack run --no-fsync -- $(CARGO) test --locked --workspace $(ARGS)
+
+.PHONY: test-watch
+test-watch: deps ## Runs tests again at every change, with the servers kept up: ARGS="-p tests --test api".
+	@$(call install,entr:/usr/bin/entr)
+	$(CARGO) build --locked --workspace --bins
+	$(or $(CARGO_TARGET_DIR),target)/debug/devstack run --no-fsync -- \
+	  bash -c 'git ls-files crates tests migrations | entr -c sh -c "$(CARGO) build --locked --workspace --bins && $(CARGO) test --locked $(or $(ARGS),--workspace)"'
+
+.PHONY: test-health
+test-health: ## Of the running stack: every container healthy, the API ready.
+	@for container in $$($(STAGING) ps -q); do \
+	  docker inspect --format '{{.Name}} {{if .State.Health}}{{.State.Health.Status}}{{else}}{{.State.Status}}{{end}}' "$$container"; \
+	done | awk '{ print } $$2 != "healthy" { bad = 1 } END { if (!NR || bad) { print "not all are healthy"; exit 1 } }'
+	@curl -fsS $(API_URL)/health/ready >/dev/null && echo "the API is ready"
+
+.PHONY: test-db
+test-db: ## Of the running stack: settings, PostgreSQL, schema, walls between tenants, keys (emailctl check).
+	@$(STAGING) exec -T postgres pg_isready -h 127.0.0.1 -U emailclient -d emailclient_db
+	@$(EMAILCTL) check
+
+.PHONY: test-redis
+test-redis: ## Of the running stack: Redis answers and evicts nothing.
+	@$(STAGING) exec -T redis sh -c 'REDISCLI_AUTH="$$(cat /run/secrets/redis_password)" redis-cli ping' | grep -x PONG
+	@$(STAGING) exec -T redis sh -c 'REDISCLI_AUTH="$$(cat /run/secrets/redis_password)" redis-cli info memory' | grep -x $$'maxmemory_policy:noeviction\r\?'
+
+.PHONY: test-stack
+test-stack: ## Builds the images, starts the stack, runs the tour and restarts under traffic, measures, takes it down.
+	deployment/stack/test_stack.py $(ARGS)
 
 .PHONY: lint
 lint: build-deps ## Formatting, clippy with every warning an error, and cargo-deny where it is installed.
@@ -62,17 +175,84 @@ bench: deps ## Measurements against mbsync and by the clock, as a table and as J
 
 ##@ Build
 
-.PHONY: build
-build: build-deps ## All programs, optimised, into target/release.
+.PHONY: build build-email build-no-cache base-images binaries fmt clean
+build: base-images ## All images of our own.
+	$(STAGING) build
+build-email: base-images ## The image of the API, the worker, the scheduler and emailctl.
+	$(STAGING) build email-service
+build-no-cache: base-images ## All images, from nothing.
+	$(STAGING) build --no-cache
+base-images: ## The images ours are made from: pulled, or stand-ins made here when no registry is reached.
+	deployment/offline/base-images.sh
+binaries: build-deps ## All programs, optimised, into target/release.
 	$(CARGO) build --locked --release --workspace --bins
-
-.PHONY: fmt
 fmt: ## Formats every source file.
 	$(CARGO) fmt --all
-
-.PHONY: clean
-clean: ## Deletes what was built.
+clean: ## Removes the containers, if any run here, and deletes what was compiled. Volumes stay.
+	@if docker info >/dev/null 2>&1; then $(COMPOSE) down --remove-orphans; fi
 	$(CARGO) clean
+
+##@ Database of the running stack
+
+.PHONY: db-migrate db-reset db-backup db-restore
+db-migrate: ## Brings roles and schema up to date.
+	$(STAGING) run --rm -T migrate
+db-reset: ## Deletes all data of the database and starts with an empty schema. Asks.
+	@$(call ask,Delete every tenant with all accounts and mail in emailclient_db?)
+	deployment/stack/database.sh reset
+db-backup: ## Writes a dump into BACKUPS=backups, or to FILE=.
+	deployment/stack/database.sh backup "$(or $(FILE),$(BACKUPS)/emailclient_db-$$(date -u +%Y%m%dT%H%M%SZ).dump)"
+db-restore: ## Replaces the database by the dump FILE=. Asks.
+	@[ -n "$(FILE)" ] && [ -f "$(FILE)" ] || { echo "usage: make db-restore FILE=backups/….dump" >&2; exit 1; }
+	@$(call ask,Replace emailclient_db by $(FILE)?)
+	deployment/stack/database.sh restore "$(FILE)"
+
+##@ Tenants, users, mailboxes of the running stack
+
+.PHONY: tenant-create user-create mailbox-create
+tenant-create: ## TENANT=acme-corp NAME="Acme Corporation"
+	@$(EMAILCTL) tenant create --slug "$(TENANT)" --name "$(or $(NAME),$(TENANT))"
+user-create: ## TENANT=acme-corp EMAIL=me@acme.example; the password is read from standard input.
+	@$(EMAILCTL) user create --tenant "$(TENANT)" --email "$(EMAIL)"
+mailbox-create: ## EMAIL=me@lab.test: a mailbox on our Dovecot; prints the password it made.
+	@$(EMAILCTL) mailbox create "$(EMAIL)"
+
+##@ Prune (asks, unless YES=1)
+
+.PHONY: prune-images prune-volumes prune-all
+prune-images: ## Deletes our images and layers that nothing uses.
+	@$(call ask,Delete the images $(IMAGES:%=emailclient/%:$(TAG)) and dangling layers?)
+	-docker image rm $(IMAGES:%=emailclient/%:$(TAG))
+	docker image prune -f
+prune-volumes: ## Removes the containers and deletes all their volumes: every mailbox, every database.
+	@$(call ask,Delete all volumes of the stack with the database and all mail?)
+	$(COMPOSE) down --volumes --remove-orphans
+prune-all: ## Both.
+	@$(call ask,Delete the stack with its volumes and its images?)
+	@$(MAKE) --no-print-directory YES=1 prune-volumes prune-images
+
+##@ Continuous integration
+
+.PHONY: ci-build ci-test ci-push
+ci-build: build ## The images, tagged TAG=.
+ci-test: ## What every change must pass: .ci/run.
+	.ci/run
+ci-push: ## Tags the images for REGISTRY= and pushes them. Needs a registry and a login.
+	@[ -n "$(REGISTRY)" ] || { echo "usage: make ci-push REGISTRY=registry.example/team TAG=1.2.3" >&2; exit 1; }
+	for image in $(IMAGES); do \
+	  docker tag "emailclient/$$image:$(TAG)" "$(REGISTRY)/$$image:$(TAG)"; \
+	  docker push "$(REGISTRY)/$$image:$(TAG)"; \
+	done
+
+##@ Kubernetes
+
+.PHONY: k8s-render
+k8s-render: ## The manifests as they would be applied: OVERLAY=staging or production.
+	@$(call install,$(filter kubernetes-client:%,$(PACKAGES)))
+	@kubectl kustomize deployment/kubernetes/overlays/$(or $(OVERLAY),production)
+.PHONY: k8s-test
+k8s-test: deps ## The checks of the manifests alone (make test has them too); needs no cluster.
+	$(CARGO) test --locked -p tests --test schema kubernetes
 
 ##@ Set up
 
@@ -89,7 +269,7 @@ build-deps:
 help: ## This list.
 	@awk 'BEGIN { FS = ":.*## " } \
 	  /^##@/ { printf "\n%s\n", substr($$0, 5) } \
-	  /^[a-z-]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	  /^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo
 
 # A package is missing when the file after its colon is. Packages start their daemons when installed, unless
