@@ -11,4 +11,5 @@ pub mod app;
 pub mod database;
 pub mod eventually;
 pub mod mail;
+pub mod redis;
 pub mod scripted;

@@ -11,6 +11,20 @@ use std::time::Duration;
 
 use crate::secret::Secret;
 
+/// Parts of values that examples carry; whoever copies one has not chosen a secret.
+const SAMPLES: [&str; 8] = [
+    "change-me",
+    "change_me",
+    "changeme",
+    "change-this",
+    "changethis",
+    "replace-me",
+    "your-secret",
+    "your_secret",
+];
+/// A key of 32 bytes with fewer different characters than this was typed, not drawn. Random ones have twenty and more.
+const FEWEST_CHARACTERS: usize = 5;
+
 /// Why the settings cannot be used; each line names the setting and the way out.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", .0.join("\n"))]
@@ -28,13 +42,13 @@ pub struct LogConfig {
 /// Requests allowed to a tenant that has no limits of its own.
 #[derive(Debug, Clone, Copy)]
 pub struct RateLimitConfig {
-    /// `RATE_LIMIT_ENABLED`.
+    /// `RATE_LIMIT_ENABLED`: the tenants' limits; those of log-ins always hold.
     pub enabled: bool,
     /// `RATE_LIMIT_REQUESTS_PER_MINUTE`; 0 is unlimited.
     pub per_minute: u32,
     /// `RATE_LIMIT_REQUESTS_PER_HOUR`; 0 is unlimited.
     pub per_hour: u32,
-    /// `RATE_LIMIT_LOGIN_PER_MINUTE`: log-in attempts from one address.
+    /// `RATE_LIMIT_LOGIN_PER_MINUTE`: log-in attempts from one address, and half of that for one user; at least 1.
     pub login_per_minute: u32,
 }
 
@@ -59,12 +73,16 @@ pub struct Config {
     pub cors_origins: Vec<String>,
     /// Logs.
     pub log: LogConfig,
+    /// `HEARTBEAT_DIR`: worker and scheduler keep a file there that `emailctl healthcheck` reads.
+    pub heartbeat_dir: Option<PathBuf>,
     /// Limits.
     pub rate_limit: RateLimitConfig,
     /// `TENANT_ID_HEADER`.
     pub tenant_id_header: String,
     /// `DEFAULT_TENANT_ID`: slug or id used when a request names none.
     pub default_tenant_id: Option<String>,
+    /// `API_BODY_TIMEOUT_SECONDS`: for a whole body, and for an upload from one piece to the next.
+    pub api_body_timeout: Duration,
     /// `API_LISTEN`: address and port.
     pub api_listen: String,
     /// `API_TRUSTED_PROXIES`: addresses whose X-Forwarded-For is believed.
@@ -151,6 +169,36 @@ impl Source {
         Duration::from_secs(self.parse(name, default).max(1))
     }
 
+    fn at_least_one(&self, name: &str, default: u32) -> u32 {
+        let number = self.parse(name, default);
+        if number == 0 {
+            self.complain(format!("{name}: 0 would lift this limit, which always holds; set 1 or more"));
+        }
+        number.max(1)
+    }
+
+    /// Origins as browsers spell them (RFC 6454 §6.2): anything else would match none, without a word.
+    fn origins(&self, name: &str) -> Vec<String> {
+        let origins = self.list(name);
+        for origin in &origins {
+            let rest = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
+            let plain = |rest: &str| {
+                !rest.is_empty()
+                    && rest.bytes().all(|b| {
+                        b.is_ascii_lowercase()
+                            || b.is_ascii_digit()
+                            || matches!(b, b'.' | b'-' | b':' | b'[' | b']')
+                    })
+            };
+            if !rest.is_some_and(plain) {
+                self.complain(format!(
+                    "{name}: {origin:?} is no origin; write https://host or https://host:port, in lower case and without a path"
+                ));
+            }
+        }
+        origins
+    }
+
     fn list(&self, name: &str) -> Vec<String> {
         let text = self.get(name).unwrap_or_default();
         text.split(',').map(str::trim).filter(|s| !s.is_empty()).map(str::to_owned).collect()
@@ -187,12 +235,16 @@ impl Source {
         };
         let text = secret.expose();
         if text.len() < min_bytes {
-            self.complain(format!("{name}: {} bytes, at least {min_bytes} are needed", text.len()));
-        } else if ["change-me", "changeme", "replace-me"]
-            .iter()
-            .any(|sample| text.to_ascii_lowercase().contains(sample))
-        {
+            self.complain(format!(
+                "{name}: {} bytes, at least {min_bytes} are needed; make one with `openssl rand -base64 32`",
+                text.len()
+            ));
+        } else if SAMPLES.iter().any(|sample| text.to_ascii_lowercase().contains(sample)) {
             self.complain(format!("{name}: still the sample value; make one with `openssl rand -base64 32`"));
+        } else if min_bytes >= 32 && text.bytes().collect::<BTreeSet<u8>>().len() < FEWEST_CHARACTERS {
+            self.complain(format!(
+                "{name}: weak, the same few characters over and over; make one with `openssl rand -base64 32`"
+            ));
         }
         secret
     }
@@ -218,7 +270,16 @@ impl Config {
     /// # Errors
     /// All that is missing or malformed, at once.
     pub fn from_source(s: &Source) -> Result<Self, ConfigError> {
-        let config = Self {
+        let config = Self::read(s);
+        s.finish()?;
+        Ok(config)
+    }
+
+    /// As [`Config::from_source`], and what cannot be used stands at its default or is empty; [`Source::finish`] has
+    /// the complaints. For `emailctl check`, which looks at the rest all the same.
+    #[must_use]
+    pub fn read(s: &Source) -> Self {
+        Self {
             database_url: s.secret("DATABASE_URL", 1),
             database_system_url: s.secret("DATABASE_SYSTEM_URL", 1),
             database_max_connections: s.parse("DATABASE_MAX_CONNECTIONS", 20),
@@ -231,19 +292,21 @@ impl Config {
                     keys.expose().split(',').filter(|k| !k.trim().is_empty()).map(Secret::new).collect()
                 })
                 .unwrap_or_default(),
-            cors_origins: s.list("CORS_ORIGINS"),
+            cors_origins: s.origins("CORS_ORIGINS"),
             log: LogConfig {
                 level: s.get("LOG_LEVEL").unwrap_or_else(|| "info".into()),
                 file: s.get("LOG_FILE").map(PathBuf::from),
             },
+            heartbeat_dir: s.get("HEARTBEAT_DIR").map(PathBuf::from),
             rate_limit: RateLimitConfig {
                 enabled: s.parse("RATE_LIMIT_ENABLED", true),
                 per_minute: s.parse("RATE_LIMIT_REQUESTS_PER_MINUTE", 60),
                 per_hour: s.parse("RATE_LIMIT_REQUESTS_PER_HOUR", 1000),
-                login_per_minute: s.parse("RATE_LIMIT_LOGIN_PER_MINUTE", 10),
+                login_per_minute: s.at_least_one("RATE_LIMIT_LOGIN_PER_MINUTE", 10),
             },
             tenant_id_header: s.get("TENANT_ID_HEADER").unwrap_or_else(|| "X-Tenant-ID".into()),
             default_tenant_id: s.get("DEFAULT_TENANT_ID"),
+            api_body_timeout: s.seconds("API_BODY_TIMEOUT_SECONDS", 30),
             api_listen: s.get("API_LISTEN").unwrap_or_else(|| "0.0.0.0:5000".into()),
             trusted_proxies: s.list("API_TRUSTED_PROXIES"),
             outbound_allow: s.get("OUTBOUND_ALLOW").unwrap_or_default(),
@@ -260,9 +323,7 @@ impl Config {
             parse_enabled: s.parse("PARSE_ENABLED", true),
             parse_index_text: s.parse("PARSE_INDEX_TEXT", true),
             message_max_bytes: s.parse("MESSAGE_MAX_BYTES", 50 * 1024 * 1024),
-        };
-        s.finish()?;
-        Ok(config)
+        }
     }
 }
 
@@ -287,7 +348,8 @@ mod tests {
         let source = Source::new(good());
         Config::from_source(&source).unwrap();
         let mut asked = source.asked.lock().unwrap().clone();
-        asked.insert("DATABASE_OWNER_URL".into());
+        // These two are read by `emailctl` alone.
+        asked.extend(["DATABASE_OWNER_URL".into(), "DOVECOT_PASSWD_FILE".into()]);
         let example = include_str!("../../../.env.example");
         let documented: BTreeSet<String> = example
             .lines()
@@ -310,5 +372,33 @@ mod tests {
         for name in ["JWT_SECRET", "ENCRYPTION_KEY", "REDIS_URL", "DATABASE_URL_FILE"] {
             assert!(text.contains(name), "{name} is not named in {text}");
         }
+    }
+
+    #[test]
+    fn the_limit_of_log_ins_cannot_be_lifted_and_origins_are_exact() {
+        for (name, value) in [
+            ("RATE_LIMIT_LOGIN_PER_MINUTE", "0"),
+            ("CORS_ORIGINS", "*"),
+            ("CORS_ORIGINS", "https://app.example.com, https://App.example.com"),
+            ("CORS_ORIGINS", "https://app.example.com/"),
+            ("CORS_ORIGINS", "app.example.com"),
+            ("CORS_ORIGINS", "null"),
+        ] {
+            let mut values = good();
+            values.insert(name.into(), value.into());
+            let text = Config::from_source(&Source::new(values)).unwrap_err().to_string();
+            assert!(text.starts_with(name), "{name}={value}: {text}");
+        }
+        let mut values = good();
+        values.insert("CORS_ORIGINS".into(), "https://app.example.com,http://[::1]:3000".into());
+        assert_eq!(Config::from_source(&Source::new(values)).unwrap().cors_origins.len(), 2);
+    }
+
+    #[test]
+    fn a_secret_of_a_few_repeated_characters_is_weak() {
+        let mut values = good();
+        values.insert("JWT_SECRET".into(), "abcabcabcabcabcabcabcabcabcabcabcabc".into());
+        let text = Config::from_source(&Source::new(values)).unwrap_err().to_string();
+        assert!(text.starts_with("JWT_SECRET: weak"), "{text}");
     }
 }

@@ -53,6 +53,12 @@ pub async fn hash(password: Secret) -> Result<String, PasswordError> {
     .await
 }
 
+/// A password that nobody can guess: 128 random bits as 32 hexadecimal digits, which no shell, file or client mangles.
+#[must_use]
+pub fn draw() -> Secret {
+    Secret::new(hex::encode(rand::random::<[u8; 16]>()))
+}
+
 /// Whether `password` is the one that `stored` was made of. Without a stored hash the answer is `false` after the
 /// same work, so that the time does not tell whether the user exists.
 ///

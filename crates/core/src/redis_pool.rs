@@ -1,4 +1,8 @@
 //! Redis: limiter counters and caches. Nothing that must survive.
+//!
+//! Whether a Redis is one to work with is asked once, at the start, in [`eviction`].
+
+pub mod eviction;
 
 use std::time::Duration;
 

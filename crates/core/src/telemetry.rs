@@ -8,6 +8,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::config::LogConfig;
+use crate::start::StartError;
 
 /// Installs the log writer for this process.
 ///
@@ -17,7 +18,10 @@ use crate::config::LogConfig;
 /// # Errors
 /// When the filter cannot be read, the file cannot be opened, or a writer is installed already.
 pub fn init(log: &LogConfig) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(format!("{},lettre=warn,async_imap=warn,sqlx=warn", log.level))?;
+    let filter =
+        EnvFilter::try_new(format!("{},lettre=warn,async_imap=warn,sqlx=warn", log.level)).map_err(|e| {
+            StartError::setting("LOG_LEVEL", format!("{:?} is neither a level nor a filter: {e}", log.level))
+        })?;
     let stdout = tracing_subscriber::fmt::layer()
         .json()
         .flatten_event(true)
@@ -26,7 +30,13 @@ pub fn init(log: &LogConfig) -> anyhow::Result<()> {
     let file = match &log.file {
         None => None,
         Some(path) => {
-            let file = OpenOptions::new().create(true).append(true).open(path)?;
+            let file = OpenOptions::new().create(true).append(true).open(path).map_err(|e| {
+                let words = format!(
+                    "{} cannot be written: {e}; give a file that this user may write",
+                    path.display()
+                );
+                StartError::setting("LOG_FILE", words)
+            })?;
             Some(
                 tracing_subscriber::fmt::layer()
                     .json()

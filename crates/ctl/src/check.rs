@@ -1,78 +1,83 @@
-//! Is this deployment fit to start? Each line says what was looked at and, when it is wrong, how to mend it.
+//! Is this deployment fit to start, and is it well? Each line says what was looked at and, when it is wrong, which
+//! setting is to blame, its value with secrets masked, and how to mend it.
+//!
+//! [`database`] asks PostgreSQL, [`surroundings`] the rest; [`report`] writes it down. A fault never hides another: what
+//! depends on something broken is marked as skipped, all else is looked at. The next check: a function there, a line in
+//! [`look`], a row in `docs/emailctl.md`.
 
-use std::io::{Read as _, Write as _};
-use std::net::{TcpStream, ToSocketAddrs as _};
-use std::time::Duration;
+pub mod database;
+pub mod report;
+pub mod surroundings;
 
-use anyhow::{Context as _, bail};
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use emailclient_core::clock::{Clock, SystemClock};
 use emailclient_core::config::{Config, Source};
-use emailclient_core::db::Db;
-use emailclient_core::dial::OutboundPolicy;
-use emailclient_core::redis_pool;
 use emailclient_core::seal::Keyring;
-use emailclient_core::tls::TlsConfig;
 
-/// Looks at everything, says all that is wrong, and fails when anything is.
+use self::report::{Report, Verdict};
+use crate::command::Color;
+
+/// Looks at everything and prints what was found; status 1 when something failed.
 ///
 /// # Errors
-/// When a check failed; the lines printed before say which.
-pub async fn run(source: &Source) -> anyhow::Result<()> {
-    let config = Config::from_source(source)?;
-    report("settings", Ok(()))?;
-    let keys = Keyring::new(&config.encryption_key, &config.encryption_keys_old)
-        .map(drop)
-        .map_err(anyhow::Error::from);
-    let hosts = OutboundPolicy::parse(&config.outbound_allow).map(drop).map_err(anyhow::Error::from);
-    let certificates =
-        TlsConfig::new(config.tls_extra_ca_file.as_deref()).map(drop).map_err(anyhow::Error::from);
-    let db = Db::new(&config)?;
-    let database = db.verify().await.map_err(anyhow::Error::from);
-    db.close().await;
-    let redis = async { redis_pool::ping(&redis_pool::connect(&config.redis_url)?).await }.await;
-    let mut failed = 0;
-    for (what, result) in [
-        ("encryption keys", keys),
-        ("OUTBOUND_ALLOW", hosts),
-        ("TLS_EXTRA_CA_FILE", certificates),
-        ("database, roles and schema", database),
-        ("Redis", redis),
-    ] {
-        failed += usize::from(result.is_err());
-        report(what, result)?;
+/// When standard output is closed.
+pub async fn run(source: &Source, json: bool, color: Color) -> anyhow::Result<ExitCode> {
+    let report = look(source, &SystemClock).await;
+    let mut out = std::io::stdout().lock();
+    if json {
+        writeln!(out, "{}", report.json()?)?;
+    } else {
+        write!(out, "{}", report.text(report::coloured(color, source)))?;
     }
-    if failed > 0 {
-        bail!("{failed} checks failed");
-    }
-    Ok(())
+    Ok(if report.status() == Verdict::Failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn report(what: &str, result: anyhow::Result<()>) -> anyhow::Result<()> {
-    let mut out = std::io::stdout();
-    match result {
-        Ok(()) => writeln!(out, "ok      {what}")?,
-        Err(error) => writeln!(out, "FAILED  {what}: {error:#}")?,
-    }
-    Ok(())
-}
-
-/// Asks `GET /health/ready` of the API at `address`.
-///
-/// # Errors
-/// When it cannot be reached within five seconds or answers anything but 200.
-pub async fn health(address: &str) -> anyhow::Result<()> {
-    let address = address.to_owned();
-    tokio::task::spawn_blocking(move || {
-        let target = address.to_socket_addrs()?.next().context("the address names no host")?;
-        let wait = Duration::from_secs(5);
-        let mut stream = TcpStream::connect_timeout(&target, wait)?;
-        stream.set_read_timeout(Some(wait))?;
-        write!(stream, "GET /health/ready HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
-        let mut head = String::new();
-        stream.take(64).read_to_string(&mut head)?;
-        if !head.starts_with("HTTP/1.1 200") {
-            bail!("not ready: {}", head.lines().next().unwrap_or_default());
+/// Looks at everything, judging the database's clock by `clock`.
+pub async fn look(source: &Source, clock: &dyn Clock) -> Report {
+    let mut report = Report::default();
+    let config = Config::read(source);
+    // Only `emailctl migrate` needs it, so it may be absent; when it is there, it should work.
+    let owner = source.optional_secret("DATABASE_OWNER_URL");
+    match source.finish() {
+        Ok(()) => report.ok("settings", "every required one is there, every secret strong enough"),
+        Err(faults) => {
+            for fault in faults.0 {
+                report.fail("settings", fault);
+            }
         }
-        Ok(())
-    })
-    .await?
+    }
+    let keyring = keyring(&config, &mut report);
+    database::look(&config, owner.as_ref(), keyring.as_ref(), clock, &mut report).await;
+    surroundings::redis(&config.redis_url, &mut report).await;
+    surroundings::mail_hosts(&config, &mut report).await;
+    surroundings::certificates(&config, &mut report);
+    surroundings::folders(&config, &mut report);
+    report
+}
+
+fn keyring(config: &Config, report: &mut Report) -> Option<Keyring> {
+    if config.encryption_key.is_empty() {
+        report.skip("encryption keys", "ENCRYPTION_KEY is not usable");
+        return None;
+    }
+    match Keyring::new(&config.encryption_key, &config.encryption_keys_old) {
+        Ok(keyring) => {
+            let old = config.encryption_keys_old.len();
+            let detail =
+                format!("new passwords are sealed under {}; {old} earlier keys", keyring.current_id());
+            report.ok("encryption keys", detail);
+            Some(keyring)
+        }
+        Err(error) => {
+            report.fail(
+                "encryption keys",
+                format!(
+                    "ENCRYPTION_KEY, ENCRYPTION_KEYS_OLD: {error}; make one with `openssl rand -base64 32`"
+                ),
+            );
+            None
+        }
+    }
 }

@@ -1,6 +1,8 @@
 //! What can be asked of `emailctl`.
 
-use clap::{Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use emailclient_core::user::Role;
 
 /// Administration of the email client backend. Settings come from the environment (see .env.example).
@@ -17,13 +19,24 @@ pub struct Cli {
 pub enum Command {
     /// Make the database roles and bring the schema up to date (needs DATABASE_OWNER_URL). Safe to repeat.
     Migrate,
-    /// Check settings, database, roles, schema and Redis; says what is wrong and how to mend it.
-    Check,
-    /// Exit 0 when the API answers that it is ready.
+    /// Look at settings, PostgreSQL, schema, wall, jobs, Redis, keys, mail hosts, folders and clock; says what is wrong
+    /// and how to mend it. Exits 1 when something is.
+    Check {
+        /// One JSON object instead of lines.
+        #[arg(long)]
+        json: bool,
+        /// Colours; `auto` means on a terminal, unless NO_COLOR is set.
+        #[arg(long, value_enum, default_value = "auto")]
+        color: Color,
+    },
+    /// Exit 0 when the service is well: the API answers that it is ready, worker and scheduler went round lately.
     Healthcheck {
-        /// Where the API listens.
-        #[arg(long, default_value = "127.0.0.1:5000")]
-        address: String,
+        /// Which service.
+        #[arg(long, value_enum, default_value = "api")]
+        service: Service,
+        /// Where the API listens; without it, this machine's port of API_LISTEN.
+        #[arg(long)]
+        address: Option<String>,
     },
     /// Tenants.
     #[command(subcommand)]
@@ -31,6 +44,77 @@ pub enum Command {
     /// Users.
     #[command(subcommand)]
     User(User),
+    /// Mailboxes of our own Dovecot: the lines of its passwd-file.
+    Mailbox(MailboxArgs),
+}
+
+/// Which file, and what to do with it.
+#[derive(Debug, Args)]
+pub struct MailboxArgs {
+    /// The passwd-file; without it, the setting DOVECOT_PASSWD_FILE.
+    #[arg(long, global = true)]
+    pub passwd_file: Option<PathBuf>,
+    /// What to do.
+    #[command(subcommand)]
+    pub what: Mailbox,
+}
+
+/// Commands about mailboxes.
+#[derive(Debug, Subcommand)]
+pub enum Mailbox {
+    /// Let an address log in. Prints the password when it was drawn, and nothing else.
+    Create {
+        /// name@domain
+        address: String,
+        /// Where the password comes from.
+        #[command(flatten)]
+        password: NewPassword,
+    },
+    /// Print the addresses, one a line.
+    List,
+    /// Let an address log in no more. Its mail stays where Dovecot keeps it.
+    Delete {
+        /// name@domain
+        address: String,
+    },
+    /// Give an address another password. Prints it when it was drawn, and nothing else.
+    Password {
+        /// name@domain
+        address: String,
+        /// Where the password comes from.
+        #[command(flatten)]
+        password: NewPassword,
+    },
+}
+
+/// Where a password comes from.
+#[derive(Debug, Args)]
+pub struct NewPassword {
+    /// A file whose first line is the password, `-` for standard input; without it, a password is drawn.
+    #[arg(long)]
+    pub password_file: Option<PathBuf>,
+}
+
+/// When to colour.
+#[derive(Debug, Clone, Copy, ValueEnum, PartialEq, Eq)]
+pub enum Color {
+    /// On a terminal.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// The services.
+#[derive(Debug, Clone, Copy, ValueEnum, PartialEq, Eq)]
+pub enum Service {
+    /// `emailclient-api`.
+    Api,
+    /// `emailclient-worker`.
+    Worker,
+    /// `emailclient-scheduler`.
+    Scheduler,
 }
 
 /// Commands about tenants.

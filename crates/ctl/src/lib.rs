@@ -1,47 +1,58 @@
 //! `emailctl`: the operator's command line.
 //!
 //! [`command`] is the list of commands; each does its work through `emailclient-core`. The next command: a variant
-//! there, an arm in [`run`].
+//! there, an arm in [`run`], its section in `docs/emailctl.md`.
 
 pub mod check;
 pub mod command;
+pub mod health;
+pub mod mailbox;
 
 use std::io::Write as _;
+use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use emailclient_core::config::{Config, Source};
+use emailclient_core::db::inspect::Look;
 use emailclient_core::db::{Db, DbError, migrate};
 use emailclient_core::secret::Secret;
 use emailclient_core::tenant::{self, TenantKey};
 use emailclient_core::user::{self, Role};
-use emailclient_core::{audit, password};
+use emailclient_core::{audit, password, start};
 
 use crate::command::{Command, Tenant, User};
 
-/// Carries out one command.
+/// Carries out one command. Success is the status 0, but for a check that found faults, which is 1.
 ///
 /// # Errors
 /// With the reason and, where there is one, the way out.
-pub async fn run(command: Command, source: &Source) -> anyhow::Result<()> {
+pub async fn run(command: Command, source: &Source) -> anyhow::Result<ExitCode> {
     match command {
+        Command::Check { json, color } => return check::run(source, json, color).await,
         Command::Migrate => {
             let owner = source.secret("DATABASE_OWNER_URL", 1);
             let app = source.secret("DATABASE_URL", 1);
             let system = source.secret("DATABASE_SYSTEM_URL", 1);
             source.finish()?;
+            let look =
+                Look::open(&owner).await.map_err(|e| start::unreachable("DATABASE_OWNER_URL", &owner, &e))?;
+            look.close().await;
             migrate::run(&owner, &app, &system).await?;
             say(&format!("schema is at version {}", migrate::expected()))
         }
-        Command::Check => check::run(source).await,
-        Command::Healthcheck { address } => check::health(&address).await,
+        Command::Healthcheck { service, address } => health::run(source, service, address).await,
         Command::Tenant(what) => with_db(source, async |db| run_tenant(what, db).await).await,
         Command::User(what) => with_db(source, async |db| run_user(what, db).await).await,
+        Command::Mailbox(args) => mailbox::run(source, args).await,
     }
+    .map(|()| ExitCode::SUCCESS)
 }
 
 async fn with_db(source: &Source, work: impl AsyncFnOnce(&Db) -> anyhow::Result<()>) -> anyhow::Result<()> {
-    let db = Db::new(&Config::from_source(source)?)?;
-    db.verify().await?;
+    let config = Config::from_source(source)?;
+    // Through one connection first, because a pool says only that it waited in vain.
+    start::verify_database(&config).await?;
+    let db = Db::new(&config)?;
     let done = work(&db).await;
     db.close().await;
     done

@@ -9,7 +9,11 @@ pub mod sweep;
 
 use emailclient_core::config::Config;
 use emailclient_core::db::Db;
+use emailclient_core::heartbeat::Heartbeat;
 use tokio_util::sync::CancellationToken;
+
+/// The part of this service that must go round.
+const LOOP: &str = "loop";
 
 /// Runs until `shutdown` fires.
 ///
@@ -19,13 +23,18 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Resul
     emailclient_core::tls::install_provider();
     let db = Db::new(&config)?;
     db.verify().await?;
+    let heartbeat = Heartbeat::new(config.heartbeat_dir.as_deref(), "emailclient-scheduler", [LOOP])?;
     let leader = leader::Leader::new(db.clone());
     tracing::info!(scheduler = %leader.owner(), "scheduler started");
     let mut schedule = schedule::Schedule::new();
     while !shutdown.is_cancelled() {
         match leader.hold().await {
-            Ok(true) => schedule.run_due(&db, &config).await,
-            Ok(false) => {}
+            Ok(true) => {
+                schedule.run_due(&db, &config).await;
+                heartbeat.beat(LOOP);
+            }
+            // Standing by is well, too: the lease was asked for and the database answered.
+            Ok(false) => heartbeat.beat(LOOP),
             Err(error) => tracing::warn!(%error, "the database did not answer"),
         }
         tokio::select! {
@@ -34,6 +43,7 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Resul
         }
     }
     leader.step_down().await;
+    heartbeat.end();
     db.close().await;
     Ok(())
 }

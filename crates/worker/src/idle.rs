@@ -10,6 +10,7 @@ use std::time::Duration;
 use emailclient_core::db::DbError;
 use emailclient_core::dial::Deadlines;
 use emailclient_core::due;
+use emailclient_core::heartbeat::Heartbeat;
 use emailclient_core::id::{AccountId, TenantId};
 use emailclient_core::imap::{self, Credentials, IdleEnd, ImapError, MAX_IDLE};
 use emailclient_core::job::{Job, enqueue, priority};
@@ -19,6 +20,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::environment::Environment;
+use crate::part;
 
 /// Time between two looks at which accounts there are to watch.
 const LOOK: Duration = Duration::from_secs(2);
@@ -31,12 +33,13 @@ const FIRST_PAUSE: Duration = Duration::from_secs(2);
 const SLOWEST: Duration = Duration::from_secs(300);
 
 /// Watches until the environment's shutdown fires.
-pub async fn watch(env: &Environment) {
+pub async fn watch(env: &Environment, heartbeat: &Heartbeat) {
     let mut watching: HashMap<AccountId, CancellationToken> = HashMap::new();
     let mut tasks = JoinSet::new();
     while !env.shutdown.is_cancelled() {
         match claim(env).await {
             Ok(claimed) => {
+                heartbeat.beat(part::WATCH);
                 watching.retain(|id, stop| {
                     let keep = claimed.iter().any(|(_, account)| account == id);
                     if !keep {

@@ -9,8 +9,19 @@ pub mod idle;
 pub mod jobs;
 pub mod runtime;
 
+use std::time::Duration;
+
 use emailclient_core::config::Config;
+use emailclient_core::heartbeat::Heartbeat;
 use tokio_util::sync::CancellationToken;
+
+/// The parts of this service that must go round: taking jobs, and the watch over mailboxes.
+mod part {
+    pub(crate) const JOBS: &str = "jobs";
+    pub(crate) const WATCH: &str = "watch";
+}
+/// A worker that takes no jobs looks this often whether its database is there.
+const IDLE_BEAT: Duration = Duration::from_secs(5);
 
 /// Runs until `shutdown` fires and the jobs in hand have ended.
 ///
@@ -22,21 +33,37 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Resul
     env.db.verify().await?;
     tracing::info!(worker = %env.worker_id, concurrency = env.config.worker_concurrency, "worker started");
     let watching = env.config.imap_enabled && env.config.imap_idle_enabled;
+    let parts = [part::JOBS].into_iter().chain(watching.then_some(part::WATCH));
+    let heartbeat = Heartbeat::new(env.config.heartbeat_dir.as_deref(), "emailclient-worker", parts)?;
     let watch = async {
         if watching {
-            idle::watch(&env).await;
+            idle::watch(&env, &heartbeat).await;
         }
     };
     let work = async {
         if env.config.worker_enabled {
-            runtime::work(&env).await
+            runtime::work(&env, &heartbeat).await
         } else {
-            env.shutdown.cancelled().await;
+            stand_by(&env, &heartbeat).await;
             Ok(())
         }
     };
     let ((), worked) = tokio::join!(watch, work);
+    heartbeat.end();
     env.db.close().await;
     tracing::info!(worker = %env.worker_id, "worker stopped");
     worked
+}
+
+async fn stand_by(env: &environment::Environment, heartbeat: &Heartbeat) {
+    while !env.shutdown.is_cancelled() {
+        match env.db.ping().await {
+            Ok(()) => heartbeat.beat(part::JOBS),
+            Err(error) => tracing::warn!(%error, "the database did not answer"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(IDLE_BEAT) => {}
+            () = env.shutdown.cancelled() => {}
+        }
+    }
 }

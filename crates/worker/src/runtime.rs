@@ -19,6 +19,7 @@ use apalis_core::task::builder::TaskBuilder;
 use apalis_core::task::task_id::TaskId;
 use apalis_core::worker::context::WorkerContext;
 use emailclient_core::db::{Db, DbError};
+use emailclient_core::heartbeat::Heartbeat;
 use emailclient_core::id::JobId;
 use emailclient_core::job::queue::{self, Claimed, Outcome};
 use futures::FutureExt as _;
@@ -30,7 +31,7 @@ use uuid::Uuid;
 
 use crate::environment::Environment;
 use crate::error::{JobError, Then};
-use crate::jobs;
+use crate::{jobs, part};
 
 /// How long a job stays ours without a renewal. Renewed every third, so two may fail before another worker takes over.
 const LEASE: Duration = Duration::from_secs(30);
@@ -65,12 +66,12 @@ impl Drop for HeldEntry {
 ///
 /// # Errors
 /// When apalis gives up.
-pub async fn work(env: &Environment) -> anyhow::Result<()> {
+pub async fn work(env: &Environment, heartbeat: &Heartbeat) -> anyhow::Result<()> {
     let signal = env.shutdown.clone();
-    let env = env.clone();
+    let (env, heartbeat) = (env.clone(), heartbeat.clone());
     Monitor::new()
         .register(move |restarts| {
-            let backend = LeaseQueue::new(&env);
+            let backend = LeaseQueue::new(&env, heartbeat.clone());
             WorkerBuilder::new(format!("{}-{restarts}", env.worker_id))
                 .backend(backend)
                 .data(env.clone())
@@ -117,11 +118,12 @@ struct LeaseQueue {
     incoming: Option<mpsc::Receiver<Task<Claimed>>>,
     held: Held,
     stop: CancellationToken,
+    heartbeat: Heartbeat,
     _stop_on_drop: DropGuard,
 }
 
 impl LeaseQueue {
-    fn new(env: &Environment) -> Self {
+    fn new(env: &Environment, heartbeat: Heartbeat) -> Self {
         // One owner per start of the back end: what an earlier one left running must expire, not be renewed by us.
         let stop = env.shutdown.child_token();
         Self {
@@ -132,12 +134,14 @@ impl LeaseQueue {
             held: Held::default(),
             _stop_on_drop: stop.clone().drop_guard(),
             stop,
+            heartbeat,
         }
     }
 
     fn start(&self) -> mpsc::Receiver<Task<Claimed>> {
         let (tx, rx) = mpsc::channel(self.slots);
-        tokio::spawn(renew_leases(self.db.clone(), self.owner, self.held.clone(), self.stop.clone()));
+        let (db, held, heartbeat) = (self.db.clone(), self.held.clone(), self.heartbeat.clone());
+        tokio::spawn(renew_leases(db, self.owner, held, self.stop.clone(), heartbeat));
         let claimer = Claimer {
             db: self.db.clone(),
             owner: self.owner,
@@ -145,6 +149,7 @@ impl LeaseQueue {
             free: Arc::new(Semaphore::new(self.slots)),
             held: self.held.clone(),
             out: tx,
+            heartbeat: self.heartbeat.clone(),
         };
         tokio::spawn(claimer.run(self.stop.clone()));
         rx
@@ -152,7 +157,7 @@ impl LeaseQueue {
 }
 
 /// Keeps the leases of running jobs alive, also after the signal to stop, until the last of them ended.
-async fn renew_leases(db: Db, owner: Uuid, held: Held, stop: CancellationToken) {
+async fn renew_leases(db: Db, owner: Uuid, held: Held, stop: CancellationToken, heartbeat: Heartbeat) {
     loop {
         tokio::time::sleep(LEASE / 3).await;
         let ids: Vec<JobId> = held.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect();
@@ -164,6 +169,8 @@ async fn renew_leases(db: Db, owner: Uuid, held: Held, stop: CancellationToken) 
         }
         match renew(&db, owner, &ids).await {
             Ok(still) => {
+                // With every slot taken no job is claimed for as long as the jobs last; this is the sign of life then.
+                heartbeat.beat(part::JOBS);
                 let held = held.lock().unwrap_or_else(PoisonError::into_inner);
                 for lost in ids.iter().filter(|id| !still.contains(id)) {
                     if let Some(token) = held.get(lost) {
@@ -191,6 +198,7 @@ struct Claimer {
     free: Arc<Semaphore>,
     held: Held,
     out: mpsc::Sender<Task<Claimed>>,
+    heartbeat: Heartbeat,
 }
 
 impl Claimer {
@@ -207,7 +215,10 @@ impl Claimer {
                 permits.push(permit);
             }
             let claimed = match self.claim(permits.len()).await {
-                Ok(claimed) => claimed,
+                Ok(claimed) => {
+                    self.heartbeat.beat(part::JOBS);
+                    claimed
+                }
                 Err(error) => {
                     tracing::warn!(%error, "no jobs could be claimed");
                     listener = None;

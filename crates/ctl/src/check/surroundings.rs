@@ -1,0 +1,142 @@
+//! What is not the database: Redis, mail hosts, certificates, folders.
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::time::Duration;
+
+use emailclient_core::config::Config;
+use emailclient_core::dial::{Deadlines, DialError, Outbound, OutboundPolicy};
+use emailclient_core::redis_pool::eviction;
+use emailclient_core::secret::Secret;
+use emailclient_core::start;
+use emailclient_core::tls::TlsConfig;
+
+use super::report::Report;
+
+/// Each step of the connection to a mail host. They are the operator's own, so near.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Redis answers, lets us in, and evicts nothing.
+pub async fn redis(url: &Secret, report: &mut Report) {
+    if url.is_empty() {
+        return report.skip("Redis", "REDIS_URL is not usable");
+    }
+    let masked = url.masked_address();
+    match eviction::policy(url).await {
+        Ok(Some(policy)) if policy == eviction::WANTED => {
+            report.ok("Redis", format!("{masked}, maxmemory-policy {policy}"));
+        }
+        Ok(Some(policy)) => report.fail("Redis", format!("REDIS_URL: {}", start::evicts(url, &policy))),
+        Ok(None) => report.warn(
+            "Redis",
+            format!("{masked} answers, and tells its maxmemory-policy neither by CONFIG GET nor by INFO"),
+            "make sure in your provider's settings that it is noeviction",
+        ),
+        Err(trouble) => report.fail("Redis", format!("REDIS_URL: {masked}: {trouble}")),
+    }
+}
+
+/// `OUTBOUND_ALLOW` can be read, and the hosts it names exist and answer.
+pub async fn mail_hosts(config: &Config, report: &mut Report) {
+    let policy = match OutboundPolicy::parse(&config.outbound_allow) {
+        Ok(policy) => policy,
+        Err(error) => {
+            return report.fail(
+                "mail hosts",
+                format!("OUTBOUND_ALLOW: {error}; entries are host|CIDR[:port[-port]], by commas"),
+            );
+        }
+    };
+    let outbound = Outbound::new(policy.clone());
+    let deadlines = Deadlines { resolve: PATIENCE, connect: PATIENCE, tls: PATIENCE, reply: PATIENCE };
+    let mut answering = 0;
+    for (host, port) in policy.named_hosts() {
+        let (place, looked) = match port {
+            Some(port) => (format!("{host}:{port}"), outbound.dial(host, port, &deadlines).await.map(drop)),
+            None => (host.to_owned(), exists(host).await),
+        };
+        match looked {
+            Ok(()) => answering += 1,
+            // It may start later than we look: the services retry, and accounts show the cause.
+            Err(error) => report.warn(
+                "mail hosts",
+                format!("OUTBOUND_ALLOW: {place}: {error}"),
+                "start this server, or correct its name or port",
+            ),
+        }
+    }
+    if config.outbound_allow.trim().is_empty() {
+        report.ok("mail hosts", "public ones only (OUTBOUND_ALLOW is empty)");
+    } else {
+        report
+            .ok("mail hosts", format!("OUTBOUND_ALLOW can be read; {answering} named hosts answer or exist"));
+    }
+}
+
+/// A name without one certain port is looked up only. Port 0 stands for none.
+async fn exists(host: &str) -> Result<(), DialError> {
+    match tokio::time::timeout(PATIENCE, tokio::net::lookup_host((host, 0))).await {
+        Err(_) => Err(DialError::Timeout),
+        Ok(Err(_)) => Err(DialError::HostNotFound),
+        Ok(Ok(_)) => Ok(()),
+    }
+}
+
+/// There are authorities to trust, and `TLS_EXTRA_CA_FILE` holds certificates.
+pub fn certificates(config: &Config, report: &mut Report) {
+    let file = config.tls_extra_ca_file.as_deref();
+    match (TlsConfig::new(file), file) {
+        (Ok(_), None) => report.ok("certificates", "the system's authorities"),
+        (Ok(_), Some(file)) => {
+            report.ok("certificates", format!("the system's authorities and {}", file.display()));
+        }
+        (Err(error), Some(_)) => report.fail(
+            "certificates",
+            format!("TLS_EXTRA_CA_FILE: {error}; give a PEM file that this user may read, or leave it out"),
+        ),
+        (Err(error), None) => report.fail(
+            "certificates",
+            format!("{error}; install the system's authorities (ca-certificates), or name some in TLS_EXTRA_CA_FILE"),
+        ),
+    }
+}
+
+/// Where logs and signs of life go can be written.
+pub fn folders(config: &Config, report: &mut Report) {
+    let log = config.log.file.as_deref();
+    let heartbeat = config.heartbeat_dir.as_deref();
+    for (setting, path, tried) in
+        [("LOG_FILE", log, log.map(appendable)), ("HEARTBEAT_DIR", heartbeat, heartbeat.map(writable))]
+    {
+        let (Some(path), Some(tried)) = (path, tried) else { continue };
+        match tried {
+            Ok(()) => report.ok("folders", format!("{setting}: {} can be written", path.display())),
+            Err(error) => report.fail(
+                "folders",
+                format!(
+                    "{setting}: {} cannot be written: {error}; make the folder, or give it to the user that the \
+                     services run as",
+                    path.display()
+                ),
+            ),
+        }
+    }
+    if log.is_none() && heartbeat.is_none() {
+        report.ok("folders", "none is needed (neither LOG_FILE nor HEARTBEAT_DIR is set)");
+    }
+}
+
+/// A log that exists is opened and left as it is; for a new one the folder decides.
+fn appendable(file: &Path) -> std::io::Result<()> {
+    if file.exists() {
+        return File::options().append(true).open(file).map(drop);
+    }
+    let folder = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    writable(folder)
+}
+
+fn writable(folder: &Path) -> std::io::Result<()> {
+    let probe = folder.join(format!(".emailctl-check-{}", std::process::id()));
+    File::options().write(true).create_new(true).open(&probe)?;
+    fs::remove_file(probe)
+}
