@@ -1,0 +1,27 @@
+//! `GET /api/jobs/{id}`
+
+use axum::Json;
+use axum::extract::State;
+use emailclient_core::id::OperationId;
+use emailclient_core::operation;
+
+use super::JobView;
+use crate::caller::Caller;
+use crate::error::{ApiError, Problem};
+use crate::extract::{NoQuery, PathId, Query};
+use crate::state::AppState;
+
+/// How far long work is.
+#[utoipa::path(get, path = "/api/jobs/{id}", tag = "jobs", security(("bearer" = [])), params(("id" = Uuid, Path)),
+    responses((status = 200, body = JobView), (status = 404, body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn get_job(
+    State(state): State<AppState>,
+    caller: Caller,
+    PathId(id): PathId<OperationId>,
+    _none: Query<NoQuery>,
+) -> Result<Json<JobView>, ApiError> {
+    let mut tx = caller.tx(&state).await?;
+    let found = operation::get(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
+    tx.commit().await?;
+    Ok(Json(found.into()))
+}
