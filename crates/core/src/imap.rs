@@ -34,6 +34,8 @@ mod unsolicited;
 mod verdict;
 
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod script;
 
 pub use self::command::Session;
@@ -48,8 +50,12 @@ pub use self::store::{StoreMode, StoreOutcome};
 pub use self::transfer::CopyUid;
 pub use self::unsolicited::Unsolicited;
 
+use crate::secret::Secret;
+
 /// Longest text of a server that is kept in an error, in bytes.
 const MAX_SERVER_TEXT: usize = 500;
+/// Longest response code that is kept, in bytes; the longest registered one has 20.
+const MAX_SERVER_CODE: usize = 64;
 
 /// What went wrong, named by what the caller must do. Texts are the server's own words, without control
 /// characters, at most 500 bytes; they may name mailboxes and addresses, so they belong to the account's
@@ -67,12 +73,16 @@ pub enum ImapError {
     Throttled {
         /// When, if it said so.
         retry_after: Option<Duration>,
+        /// The response code in capitals (`UNAVAILABLE`, …), where it gave one.
+        code: Option<String>,
         /// Its words.
         text: String,
     },
     /// The credentials were not accepted.
     #[error("the server did not accept the credentials: {text}")]
     AuthRejected {
+        /// The response code in capitals (`AUTHENTICATIONFAILED`, …), where it gave one.
+        code: Option<String>,
         /// The server's words.
         text: String,
     },
@@ -110,6 +120,33 @@ impl ImapError {
         Self::Refused { code: None, text: text.to_owned() }
     }
 
+    /// The server's response code in capitals (RFC 9051 §7.1, RFC 5530), where it gave one.
+    #[must_use]
+    pub fn response_code(&self) -> Option<&str> {
+        match self {
+            Self::Throttled { code, .. } | Self::AuthRejected { code, .. } | Self::Refused { code, .. } => {
+                code.as_deref()
+            }
+            _ => None,
+        }
+    }
+
+    /// The same error without `secret` in the server's words: some servers repeat the command that they refuse.
+    fn without(mut self, secret: &Secret) -> Self {
+        match &mut self {
+            Self::Unreachable(text)
+            | Self::NotAllowed(text)
+            | Self::Throttled { text, .. }
+            | Self::AuthRejected { text, .. }
+            | Self::NoSuchMailbox(text)
+            | Self::Refused { text, .. }
+            | Self::Protocol(text)
+            | Self::Closed { bye: Some(text) } => *text = secret.strike_out(text),
+            Self::Timeout | Self::Closed { bye: None } => {}
+        }
+        self
+    }
+
     /// Whether the connection can still be used after this error: only a tagged NO or BAD leaves it so, and
     /// [`Session::is_usable`] knows for sure.
     #[must_use]
@@ -118,15 +155,23 @@ impl ImapError {
     }
 }
 
-/// A server's words, fit to be stored and shown: valid UTF-8, one line, bounded.
+/// A server's words, fit to be stored and shown: valid UTF-8, one line without control and reordering characters,
+/// bounded.
 fn server_text(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes.get(..bytes.len().min(MAX_SERVER_TEXT)).unwrap_or_default());
     let mut out = String::new();
-    for c in text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }) {
+    let shown = |c: &char| !mail::address::is_invisible(*c);
+    for c in text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).filter(shown) {
         if out.len() + c.len_utf8() > MAX_SERVER_TEXT {
             break;
         }
         out.push(c);
     }
     out
+}
+
+/// A response code as it is kept: the atom that RFC 9051 §9 makes of it, or nothing.
+fn server_code(name: &str) -> Option<String> {
+    let atom = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    (!name.is_empty() && name.len() <= MAX_SERVER_CODE && name.bytes().all(atom)).then(|| name.to_owned())
 }

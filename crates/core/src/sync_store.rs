@@ -2,6 +2,7 @@
 //!
 //! - `tree`: mailboxes made, renamed, gone, reset
 //! - `ingest`: messages that arrived (`resolve` decides which row an arrival belongs to, `thread` which conversation)
+//! - `attempts`: messages that end a process or that the server cannot deliver, counted before they are looked into
 //! - `flags`, `vanish`: what changed and what went
 //! - `relink`: placements carried over a new UIDVALIDITY
 //! - `pending`: our users' edits on their way to the server
@@ -13,6 +14,7 @@
 //! servers gets a file here, with functions that take a transaction from [`crate::lease::Lease::begin`] and one
 //! statement for a batch, never one for a row.
 
+pub mod attempts;
 pub mod checkpoint;
 pub mod flags;
 pub mod ingest;
@@ -104,6 +106,8 @@ pub struct Content {
     pub has_attachments: bool,
     /// Could not be understood within the limits; only the bytes are complete.
     pub degraded: bool,
+    /// Must not be looked into later either.
+    pub never_parse: bool,
     /// `tsvector` literal, when the text is to be searchable at once.
     pub tsvector: Option<String>,
 }

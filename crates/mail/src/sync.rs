@@ -12,6 +12,8 @@
 //!    and repeat [`plan`] until [`Plan::Done`]:
 //!    - [`Plan::Read`]: perform it; only after its tagged OK note the result in [`Seen`]. On NO, BAD or a lost
 //!      connection note nothing and leave the visit: what was not said is never taken for "nothing there".
+//!    - [`ServerRead::Messages`] is noted in the rows before any byte is looked into, and the note taken back with the
+//!      last row: what a dead process left noted comes back in [`LocalView::alone`] and [`LocalView::raw`].
 //!    - [`Plan::Record`]: one transaction with the writes and the checkpoint, then the same in [`LocalView`].
 //!    - [`Plan::Send`]: perform it, record the confirmation, and take its edits out of [`LocalView::edits`]
 //!      whether or not the server agreed (a refusal is counted in the rows, and tried again next round).
@@ -33,6 +35,11 @@
 //! | `n:*` returns the last message | UIDs are asked for by closed ranges or by listing only | `new_mail_is_asked_for_by_closed_ranges` |
 //! | UIDVALIDITY changed, lowered, missing | new generation, relink | `another_uidvalidity_starts_a_generation` |
 //! | UIDs returned twice or never | asked for once per visit | `a_uid_that_never_comes_is_asked_for_once` |
+//! | a process died while it looked into a batch | those not stored go one at a time, nothing behind them | `what_a_dead_process_was_looking_into_is_fetched_one_at_a_time` |
+//! | two processes died at one message | it is stored without being looked into, the mailbox goes on | `a_message_that_ended_two_processes_is_stored_raw_and_the_rest_goes_on` |
+//! | one message the server cannot deliver | left out and accounted for; the rest goes on | `a_message_left_out_is_accounted_for_and_not_asked_for` |
+//! | its daily retry is due | looked up and asked for alone, whatever the numbers say | `a_message_left_out_is_tried_again_when_it_is_due` |
+//! | it is expunged meanwhile | forgotten once a whole listing lacks it | `a_message_in_the_way_is_forgotten_when_the_server_has_it_no_more` |
 //! | killed between rows and checkpoint | rows that exist are not fetched again | `rows_beyond_the_checkpoint_are_not_fetched_again` |
 //! | new mail during the backfill | goes before the next batch | `new_mail_goes_before_backfill` |
 //! | mod-sequence unchanged | nothing is read | `an_unchanged_mailbox_is_done_at_once` |

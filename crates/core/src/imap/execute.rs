@@ -36,6 +36,7 @@ use crate::dial::Outbound;
 use crate::id::{AccountId, TenantId};
 use crate::lease::{self, LEASE, Lease, LeaseError};
 use crate::seal::{Keyring, SealError};
+use crate::sync_store::attempts;
 use crate::tls::TlsConfig;
 
 pub use head::{Fresh, fetch_new};
@@ -170,21 +171,27 @@ async fn guarded<T>(
     lease: &Lease,
     work: impl Future<Output = Result<T, SyncError>>,
 ) -> Result<T, SyncError> {
-    let result = tokio::select! {
-        result = work => result,
-        () = keep(ctx, lease) => Err(SyncError::Lost),
-        () = ctx.shutdown.cancelled() => Err(SyncError::Stopped),
+    let (result, told_to_stop) = tokio::select! {
+        result = work => (result, false),
+        () = keep(ctx, lease) => (Err(SyncError::Lost), false),
+        () = ctx.shutdown.cancelled() => (Err(SyncError::Stopped), true),
     };
     if !matches!(result, Err(SyncError::Lost)) {
         // Without this the next holder only waits for the lease to run out.
-        if let Err(error) = release(ctx, lease).await {
+        if let Err(error) = release(ctx, lease, told_to_stop).await {
             tracing::warn!(account_id = %lease.account, %error, "the lease could not be given up");
         }
     }
     result
 }
 
-async fn release(ctx: &SyncContext, lease: &Lease) -> Result<(), DbError> {
+async fn release(ctx: &SyncContext, lease: &Lease, told_to_stop: bool) -> Result<(), DbError> {
+    if told_to_stop {
+        // On its own: the row of the lease may still be locked by what was just abandoned.
+        let mut tx = ctx.db.tenant(lease.tenant).await?;
+        attempts::end_all(&mut tx, lease).await?;
+        tx.commit().await?;
+    }
     let mut tx = ctx.db.tenant(lease.tenant).await?;
     lease::release(&mut tx, lease).await?;
     tx.commit().await

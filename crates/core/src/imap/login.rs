@@ -77,6 +77,18 @@ impl Connection {
     /// [`ImapError::AuthRejected`] for wrong credentials, [`ImapError::Throttled`] when the server cannot judge
     /// them now, [`ImapError::Refused`] when it offers no way that fits them, or any other [`ImapError`].
     pub async fn login(self, credentials: &Credentials) -> Result<Session, ImapError> {
+        let (secret, sent) = match credentials {
+            Credentials::Password { user, password } => (password, Plain { user, password }.process(b"")),
+            Credentials::XOAuth2 { user, token } => {
+                (token, XOAuth2 { user, token, sent: false }.process(b""))
+            }
+        };
+        let sent = Secret::new(sent.as_str());
+        // Some servers repeat what they refuse, and these words are kept and shown.
+        self.log_in(credentials).await.map_err(|error| error.without(secret).without(&sent))
+    }
+
+    async fn log_in(self, credentials: &Credentials) -> Result<Session, ImapError> {
         let Self { mut session, preauth, capabilities_known, .. } = self;
         if preauth {
             // Somebody else's identity is not the one that was asked for.
@@ -192,7 +204,7 @@ fn check(value: &str) -> Result<(), ImapError> {
 /// During login a bare NO means the credentials, whatever else it might mean later.
 fn as_rejection(error: ImapError) -> ImapError {
     match error {
-        ImapError::Refused { text, .. } => ImapError::AuthRejected { text },
+        ImapError::Refused { code, text } => ImapError::AuthRejected { code, text },
         other => other,
     }
 }

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::parse::{Code, Condition, Status};
-use super::{ImapError, server_text};
+use super::{ImapError, server_code, server_text};
 
 /// The tagged OK of a command.
 #[derive(Debug)]
@@ -19,14 +19,14 @@ pub(super) fn judge(condition: Condition) -> Result<Done, ImapError> {
         return Ok(Done { code: condition.code });
     }
     let text = server_text(&condition.text);
-    let code = condition.code.map(|c| c.name);
+    let code = condition.code.and_then(|c| server_code(&c.name));
     if let Some(error) = throttled(code.as_deref(), &text) {
         return Err(error);
     }
     match (condition.status, code.as_deref()) {
         (Status::No, Some("NONEXISTENT" | "TRYCREATE")) => Err(ImapError::NoSuchMailbox(text)),
         (Status::No, Some("AUTHENTICATIONFAILED" | "AUTHORIZATIONFAILED" | "EXPIRED")) => {
-            Err(ImapError::AuthRejected { text })
+            Err(ImapError::AuthRejected { code, text })
         }
         (Status::No, _) => Err(ImapError::Refused { code, text }),
         _ => Err(ImapError::Protocol(if text.is_empty() { "the server answered BAD".into() } else { text })),
@@ -36,8 +36,8 @@ pub(super) fn judge(condition: Condition) -> Result<Done, ImapError> {
 /// The error of a BYE: a plea for patience, or just the end.
 pub(super) fn bye_error(condition: &Condition) -> ImapError {
     let text = server_text(&condition.text);
-    let code = condition.code.as_ref().map(|c| c.name.as_str());
-    throttled(code, &text).unwrap_or(ImapError::Closed { bye: Some(text) })
+    let code = condition.code.as_ref().and_then(|c| server_code(&c.name));
+    throttled(code.as_deref(), &text).unwrap_or(ImapError::Closed { bye: Some(text) })
 }
 
 /// RFC 5530's UNAVAILABLE, LIMIT and INUSE; Gmail's and Exchange's ways of saying the same in prose
@@ -55,7 +55,7 @@ fn throttled(code: Option<&str>, text: &str) -> Option<ImapError> {
         let digits: String = rest.trim_start().chars().take_while(char::is_ascii_digit).take(9).collect();
         digits.parse().ok().map(Duration::from_millis)
     });
-    Some(ImapError::Throttled { retry_after: backoff, text: text.to_owned() })
+    Some(ImapError::Throttled { retry_after: backoff, code: code.map(str::to_owned), text: text.to_owned() })
 }
 
 /// A NO without a code to a command on one mailbox: Dovecot's phantoms and the prose of older servers.

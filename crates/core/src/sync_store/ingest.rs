@@ -20,6 +20,14 @@ use crate::id::{MessageId, PlacementId};
 use crate::job::{Job, enqueue, priority};
 use crate::search::{self, index::Entry};
 
+/// Bytes of messages in one statement. sqlx 0.9 holds them twice more, as arguments and in its write buffer, and each of
+/// the two grows by doubling.
+const BLOBS_MAX_BYTES: usize = 2 << 20;
+
+fn date_sort(arrival: &Prepared) -> DateTime<Utc> {
+    sort_date(arrival.content.date.unwrap_or(arrival.internal_date))
+}
+
 /// What a batch came to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Ingested {
@@ -35,6 +43,8 @@ pub struct Ingested {
 struct NewPlacement<'a> {
     message: Uuid,
     arrival: &'a Prepared,
+    /// Of a message that is new with it; else a trigger copies the message's, one row at a time.
+    date_sort_at: Option<DateTime<Utc>>,
 }
 
 /// A placement that gets its UID.
@@ -64,12 +74,12 @@ pub async fn ingest(tx: &mut TenantTx, target: &Target, batch: &[Prepared]) -> R
             Decision::Place { message, revived } => {
                 let kind = if revived { "message.created" } else { "message.updated" };
                 events.push(message_event(kind, target, message));
-                placed.push(NewPlacement { message, arrival });
+                placed.push(NewPlacement { message, arrival, date_sort_at: None });
             }
             Decision::New => {
                 let message = MessageId::new().0;
                 events.push(message_event("message.created", target, message));
-                placed.push(NewPlacement { message, arrival });
+                placed.push(NewPlacement { message, arrival, date_sort_at: Some(date_sort(arrival)) });
                 new.push((message, arrival));
             }
         }
@@ -142,9 +152,25 @@ async fn candidates(
 }
 
 async fn insert_blobs(tx: &mut TenantTx, target: &Target, new: &[(Uuid, &Prepared)]) -> Result<(), DbError> {
-    if new.is_empty() {
-        return Ok(());
+    let mut rest = new;
+    while !rest.is_empty() {
+        let mut bytes = 0;
+        let fits = rest.iter().take_while(|(_, p)| {
+            bytes += p.raw.len();
+            bytes <= BLOBS_MAX_BYTES
+        });
+        let (now, later) = rest.split_at(fits.count().max(1));
+        insert_some_blobs(tx, target, now).await?;
+        rest = later;
     }
+    Ok(())
+}
+
+async fn insert_some_blobs(
+    tx: &mut TenantTx,
+    target: &Target,
+    new: &[(Uuid, &Prepared)],
+) -> Result<(), DbError> {
     let hashes: Vec<&[u8]> = new.iter().map(|(_, p)| p.hash.as_slice()).collect();
     // unnest in the select list streams; in FROM it would write all of the bytes to a temporary file first.
     let raws: Vec<&[u8]> = new.iter().map(|(_, p)| p.raw.as_ref()).collect();
@@ -191,15 +217,17 @@ async fn insert_messages(
     sqlx::query(
         "INSERT INTO messages (tenant_id, account_id, id, thread_id, blob_hash, size_bytes, email_id, message_id_header,
            in_reply_to, refs, subject, from_addresses, to_addresses, cc_addresses, bcc_addresses, reply_to_addresses,
-           date, received_at, sort_at, date_sort_at, snippet, attachments, has_attachments, degraded)
+           date, received_at, sort_at, date_sort_at, snippet, attachments, has_attachments, degraded,
+           never_parse)
          SELECT $1, $2, m.id, m.thread, m.hash, m.size, m.email_id, m.header, string_to_array(m.reply, E'\\n'),
            string_to_array(m.refs, E'\\n'), m.subject, m.f::jsonb, m.t::jsonb, m.c::jsonb, m.b::jsonb, m.r::jsonb,
-           m.date, m.received, m.sort, m.date_sort, m.snippet, m.attachments::jsonb, m.has, m.degraded
+           m.date, m.received, m.sort, m.date_sort, m.snippet, m.attachments::jsonb, m.has, m.degraded, m.never
          FROM unnest($3::uuid[], $4::uuid[], $5::bytea[], $6::bigint[], $7::text[], $8::text[], $9::text[], $10::text[],
            $11::text[], $12::text[], $13::text[], $14::text[], $15::text[], $16::text[], $17::timestamptz[],
-           $18::timestamptz[], $19::timestamptz[], $20::timestamptz[], $21::text[], $22::text[], $23::bool[], $24::bool[])
+           $18::timestamptz[], $19::timestamptz[], $20::timestamptz[], $21::text[], $22::text[], $23::bool[], $24::bool[],
+           $25::bool[])
            AS m(id, thread, hash, size, email_id, header, reply, refs, subject, f, t, c, b, r, date, received, sort,
-                date_sort, snippet, attachments, has, degraded)",
+                date_sort, snippet, attachments, has, degraded, never)",
     )
     .bind(tx.tenant())
     .bind(target.account)
@@ -220,11 +248,12 @@ async fn insert_messages(
     .bind(new.iter().map(|(_, p)| p.content.date).collect::<Vec<_>>())
     .bind(dates(|p| p.internal_date))
     .bind(dates(|p| sort_date(p.internal_date)))
-    .bind(dates(|p| sort_date(p.content.date.unwrap_or(p.internal_date))))
+    .bind(dates(date_sort))
     .bind(text(|p| &p.content.snippet))
     .bind(text(|p| &p.content.attachments))
     .bind(new.iter().map(|(_, p)| p.content.has_attachments).collect::<Vec<_>>())
     .bind(new.iter().map(|(_, p)| p.content.degraded).collect::<Vec<_>>())
+    .bind(new.iter().map(|(_, p)| p.content.never_parse).collect::<Vec<_>>())
     .execute(tx.conn())
     .await?;
     Ok(())
@@ -242,11 +271,12 @@ async fn insert_placements(
     // A keyword holds no blank.
     sqlx::query(
         "INSERT INTO message_mailboxes (tenant_id, account_id, mailbox_id, generation, id, message_id, uid, flags,
-           base_flags, keywords, base_keywords, modseq, internal_date, sort_at)
+           base_flags, keywords, base_keywords, modseq, internal_date, sort_at, date_sort_at)
          SELECT $1, $2, $3, $4, p.id, p.message, p.uid, p.flags, p.flags, string_to_array(p.keywords, ' '),
-           string_to_array(p.keywords, ' '), p.modseq, p.date, p.sort
+           string_to_array(p.keywords, ' '), p.modseq, p.date, p.sort, p.date_sort
          FROM unnest($5::uuid[], $6::uuid[], $7::bigint[], $8::smallint[], $9::text[], $10::bigint[],
-           $11::timestamptz[], $12::timestamptz[]) AS p(id, message, uid, flags, keywords, modseq, date, sort)",
+           $11::timestamptz[], $12::timestamptz[], $13::timestamptz[])
+           AS p(id, message, uid, flags, keywords, modseq, date, sort, date_sort)",
     )
     .bind(tx.tenant())
     .bind(target.account)
@@ -260,6 +290,7 @@ async fn insert_placements(
     .bind(arrivals().map(|a| a.modseq).collect::<Vec<_>>())
     .bind(arrivals().map(|a| a.internal_date).collect::<Vec<_>>())
     .bind(arrivals().map(|a| sort_date(a.internal_date)).collect::<Vec<_>>())
+    .bind(placed.iter().map(|p| p.date_sort_at).collect::<Vec<_>>())
     .execute(tx.conn())
     .await?;
     Ok(())

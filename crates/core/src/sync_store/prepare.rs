@@ -28,11 +28,22 @@ pub struct Arrival {
     pub oversized: Option<u64>,
 }
 
+/// Whether a message is looked into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Parse {
+    /// Now.
+    Now,
+    /// Not now: the row is marked degraded.
+    Not,
+    /// Never: processes ended over it. The row is marked so, and no job looks for its text.
+    Never,
+}
+
 /// What is done with a message beyond storing it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
-    /// Look into it; without, the row is marked degraded.
-    pub parse: bool,
+    /// Whether it is looked into.
+    pub parse: Parse,
     /// Make its text searchable in the same transaction.
     pub index: bool,
 }
@@ -41,10 +52,12 @@ pub struct Options {
 #[must_use]
 pub fn prepare(arrival: Arrival, options: Options) -> Prepared {
     let hash = hash_of(&arrival);
-    let content = if options.parse && arrival.oversized.is_none() {
-        content(&mail::mime::parse(&arrival.raw), options.index)
-    } else {
-        Content { degraded: true, ..empty() }
+    let content = match options.parse {
+        Parse::Now if arrival.oversized.is_none() => content(&mail::mime::parse(&arrival.raw), options.index),
+        Parse::Now | Parse::Not => Content { degraded: true, ..empty() },
+        Parse::Never => {
+            Content { degraded: true, never_parse: true, tsvector: Some(String::new()), ..empty() }
+        }
     };
     let size_bytes = arrival.oversized.unwrap_or(arrival.raw.len() as u64);
     let Arrival { uid, flags, keywords, modseq, internal_date, raw, .. } = arrival;
@@ -95,6 +108,7 @@ pub fn content(message: &ParsedMessage, index: bool) -> Content {
         attachments: json(&message.attachments),
         has_attachments: message.has_attachments,
         degraded: message.degraded,
+        never_parse: false,
         tsvector: index.then(|| crate::search::index::tsvector(message)),
     }
 }
@@ -129,7 +143,7 @@ mod tests {
 
     #[test]
     fn a_reply_shares_a_key_with_what_it_answers() {
-        let all = Options { parse: true, index: true };
+        let all = Options { parse: Parse::Now, index: true };
         let first = prepare(arrival("Message-ID: <a@x.example>\r\nSubject: Hi\r\n\r\nhello"), all);
         let reply = prepare(
             arrival("Message-ID: <b@x.example>\r\nReferences: <a@x.example>\r\nSubject: Re: Hi\r\n\r\nworld"),
@@ -143,8 +157,11 @@ mod tests {
 
     #[test]
     fn without_parsing_the_bytes_are_all_there_is() {
-        let raw = prepare(arrival("Subject: Hi\r\n\r\nhello"), Options { parse: false, index: false });
+        let raw = prepare(arrival("Subject: Hi\r\n\r\nhello"), Options { parse: Parse::Not, index: false });
         assert!(raw.content.degraded && raw.content.subject.is_none() && raw.content.tsvector.is_none());
         assert_eq!(raw.content.from, "[]");
+        let never =
+            prepare(arrival("Subject: Hi\r\n\r\nhello"), Options { parse: Parse::Never, index: false });
+        assert_eq!(never.content.tsvector.as_deref(), Some(""), "no job may look into it later");
     }
 }

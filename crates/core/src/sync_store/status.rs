@@ -56,7 +56,8 @@ pub struct Cause {
 }
 
 /// Sets the account's state; an event tells of it when it is another one than before, not
-/// for the beginning and end of every round. A paused account stays paused.
+/// for the beginning and end of every round. A paused account stays paused, and one whose submission server refuses the
+/// password stays `needs_reauth` however well reading goes: see [`crate::submission::credentials`].
 ///
 /// With `cause`, `retry_in` says when the next attempt is; the lease row is moved there too, so that nobody tries
 /// earlier unless a user asks.
@@ -76,8 +77,9 @@ pub async fn set_account(
         "UPDATE accounts a SET state = $3, cause_code = $4, cause_text = $5, cause_upstream = $6,
            cause_since = CASE WHEN $4::text IS NULL THEN NULL WHEN o.cause_code = $4 THEN coalesce(o.cause_since, now()) ELSE now() END,
            cause_next_try_at = now() + make_interval(secs => $7::float8)
-         FROM (SELECT id, state, cause_code, cause_since FROM accounts WHERE tenant_id = $1 AND id = $2 FOR NO KEY UPDATE) o
+         FROM (SELECT id, state, cause_code, cause_since, cause_upstream FROM accounts WHERE tenant_id = $1 AND id = $2 FOR NO KEY UPDATE) o
          WHERE a.tenant_id = $1 AND a.id = o.id AND o.state <> 'paused'
+           AND ($3 = 'needs_reauth' OR o.state <> 'needs_reauth' OR o.cause_upstream->>'protocol' IS DISTINCT FROM 'smtp')
          RETURNING (o.state <> a.state AND NOT (o.state IN ('syncing', 'connected') AND a.state IN ('syncing', 'connected')))
            OR o.cause_code IS DISTINCT FROM a.cause_code",
     )
@@ -152,6 +154,22 @@ pub async fn mailbox_failed(tx: &mut TenantTx, target: &Target, cause: &Cause) -
     sqlx::query(
         "UPDATE mailboxes SET state = 'failed', cause_code = $3, cause_text = $4,
            cause_since = CASE WHEN cause_code = $3 THEN coalesce(cause_since, now()) ELSE now() END
+         WHERE tenant_id = $1 AND id = $2",
+    )
+    .bind(tx.tenant())
+    .bind(target.mailbox)
+    .bind(cause.code)
+    .bind(&cause.text)
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// The mailbox was read but for some messages: its state stays, the cause says which are missing.
+pub async fn mailbox_incomplete(tx: &mut TenantTx, target: &Target, cause: &Cause) -> Result<(), DbError> {
+    sqlx::query(
+        "UPDATE mailboxes SET cause_code = $3, cause_text = $4, cause_since = (
+           SELECT min(last_at) FROM ingest_attempts WHERE tenant_id = $1 AND mailbox_id = $2 AND next_try_at IS NOT NULL)
          WHERE tenant_id = $1 AND id = $2",
     )
     .bind(tx.tenant())

@@ -6,7 +6,7 @@ use mail::uid::{Uid, UidSet};
 use serde_json::json;
 
 use super::view::Entry;
-use super::{Target, status, vanish};
+use super::{Target, attempts, status, vanish};
 use crate::db::{DbError, TenantTx};
 use crate::event::{self, NewEvent};
 use crate::id::{AccountId, MailboxId};
@@ -176,6 +176,7 @@ impl Tree<'_> {
 
     /// Nothing of what was known about UIDs holds any more; placements wait in their old generation.
     async fn forget_numbers(&self, tx: &mut TenantTx, id: MailboxId) -> Result<(), DbError> {
+        attempts::forget_all(tx, id).await?;
         sqlx::query(
             "UPDATE mailboxes SET generation = generation + 1, uidvalidity = NULL, uidnext = NULL, head_uid = 0, tail_uid = 0,
                modseq = NULL, base_modseq = NULL, exists_seen = 0, state = 'new' WHERE tenant_id = $1 AND id = $2",

@@ -9,7 +9,7 @@ use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
-use super::Target;
+use super::{Target, attempts};
 use crate::db::{DbError, TenantTx};
 use crate::id::{AccountId, ChangeId, MailboxId, PlacementId};
 use crate::imap::{Endpoint, Security};
@@ -111,6 +111,8 @@ pub async fn tree(tx: &mut TenantTx, account: AccountId) -> Result<Vec<Entry>, D
     let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
         "SELECT b.id, b.wire_name, b.delimiter, b.selectable, b.subscribed, b.role, b.mailboxid, {CHECKPOINT},
            b.state = 'failed'
+           OR EXISTS (SELECT 1 FROM ingest_attempts a WHERE a.tenant_id = $1 AND a.mailbox_id = b.id AND a.generation = b.generation
+                      AND coalesce(a.next_try_at <= now(), true))
            OR EXISTS (SELECT 1 FROM message_mailboxes p WHERE p.tenant_id = $1 AND p.account_id = $2 AND p.mailbox_id = b.id
                       AND (p.flags <> p.base_flags OR p.keywords <> p.base_keywords) AND p.uid IS NOT NULL)
            OR EXISTS (SELECT 1 FROM pending_changes c WHERE c.tenant_id = $1 AND c.account_id = $2 AND c.mailbox_id = b.id
@@ -166,13 +168,14 @@ pub async fn visit(
     let at = checkpoint(&row)?;
     let target = Target { account, mailbox, generation: at.generation };
     let (edits, rows) = edits(tx, &target).await?;
-    let local = LocalView {
+    let mut local = LocalView {
         checkpoint: at,
         known: known(tx, &target).await?,
-        unreadable: UidSet::new(),
         old_generation: row.try_get("old_generation")?,
         edits,
+        ..LocalView::default()
     };
+    attempts::load(tx, &target, &mut local).await?;
     Ok(Some((target, Visit { local, rows })))
 }
 

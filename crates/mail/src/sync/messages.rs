@@ -32,18 +32,11 @@ pub(super) fn new_mail(server: &ServerView, local: &LocalView, policy: &Policy) 
         // The head must not move over mail that a truncated listing left out.
         return Some(Plan::Read(ServerRead::List(ListBy::Fetch)));
     }
-    let wanted = not_yet_read(&wanted, server, local);
-    let mut batches = Vec::new();
-    let mut rest = wanted.iter().peekable();
-    while rest.peek().is_some() && batches.len() < policy.batches_ahead.max(1) {
-        let uids: UidSet = rest.by_ref().take(size(policy.batch)).collect();
-        let reached = if rest.peek().is_none() { head } else { uids.last().map_or(at.head_uid, Uid::get) };
-        batches.push(Batch {
-            uids,
-            then: Checkpoint { head_uid: reached, ..at },
-            relink: local.old_generation,
-        });
-    }
+    let portions = Portions { local, policy, from: End::Oldest, first: policy.batch };
+    let batches = portions.of(not_yet_read(&wanted, server, local), |uids, rest| {
+        let reached = if rest.is_empty() { head } else { uids.last().map_or(at.head_uid, Uid::get) };
+        Checkpoint { head_uid: reached, ..at }
+    });
     if batches.is_empty() {
         return Some(advance(Checkpoint { head_uid: head, ..at }));
     }
@@ -104,13 +97,26 @@ pub(super) fn held_without(local: &LocalView, gone: &UidSet) -> u64 {
     local.known.difference(gone).union(&local.unreadable).len()
 }
 
-/// Messages inside what we vouch for that we do not hold: lost by an error, ours or the server's.
+/// Messages that were in the way and that the server no longer has. A listing that lacks others may lack these too.
+pub(super) fn forget(server: &ServerView, local: &LocalView) -> Option<Plan> {
+    let listing = listed(server).filter(|all| all.len() >= u64::from(server.mailbox.exists))?;
+    let gone = local.delicate().union(&local.unreadable).difference(&listing);
+    (!gone.is_empty()).then(|| Plan::Record { writes: vec![Write::Forget(gone)], checkpoint: None })
+}
+
+/// Messages inside what we vouch for that we do not hold: lost by an error, ours or the server's, or left out before and
+/// due to be tried again.
 pub(super) fn repair(server: &ServerView, local: &LocalView, policy: &Policy) -> Option<Plan> {
-    let listing = listed(server)?;
-    let mut absent = not_yet_read(&within(&listing, local.checkpoint.window()), server, local);
-    let uids = absent.take_newest(policy.batch.max(1));
-    let batch = Batch { uids, then: local.checkpoint, relink: local.old_generation };
-    (!batch.uids.is_empty()).then(|| Plan::Read(ServerRead::Messages(vec![batch])))
+    let window = local.checkpoint.window();
+    let Some(listing) = listed(server) else {
+        let due = not_yet_read(&within(&local.delicate(), window), server, local);
+        return (!due.is_empty()).then_some(Plan::Read(ServerRead::List(ListBy::Search)));
+    };
+    let absent = not_yet_read(&within(&listing, window), server, local);
+    let portions = Portions { local, policy, from: End::Newest, first: policy.batch };
+    let mut batches = portions.of(absent, |_, _| local.checkpoint);
+    batches.truncate(1);
+    (!batches.is_empty()).then_some(Plan::Read(ServerRead::Messages(batches)))
 }
 
 /// Messages below the tail, newest first.
@@ -122,19 +128,83 @@ pub(super) fn backfill(server: &ServerView, local: &LocalView, policy: &Policy) 
     let Some(listing) = listed(server) else {
         return Some(Plan::Read(ServerRead::List(ListBy::Search)));
     };
-    let mut rest = not_yet_read(&within(&listing, at.below_tail()), server, local);
-    let untouched = at.tail_uid > at.head_uid;
-    let mut batches: Vec<Batch> = Vec::new();
-    while !rest.is_empty() && batches.len() < policy.batches_ahead.max(1) {
-        let first = untouched && batches.is_empty();
-        let uids = rest.take_newest(if first { policy.first_batch.max(1) } else { policy.batch.max(1) });
-        let tail_uid = if rest.is_empty() { 1 } else { uids.first().map_or(1, Uid::get) };
-        batches.push(Batch { uids, then: Checkpoint { tail_uid, ..at }, relink: local.old_generation });
-    }
+    let first = if at.tail_uid > at.head_uid { policy.first_batch } else { policy.batch };
+    let portions = Portions { local, policy, from: End::Newest, first };
+    let batches =
+        portions.of(not_yet_read(&within(&listing, at.below_tail()), server, local), |uids, rest| {
+            let tail_uid = if rest.is_empty() { 1 } else { uids.first().map_or(1, Uid::get) };
+            Checkpoint { tail_uid, ..at }
+        });
     if batches.is_empty() {
         return Some(advance(Checkpoint { tail_uid: 1, ..at }));
     }
     Some(Plan::Read(ServerRead::Messages(batches)))
+}
+
+/// Where a batch is taken from what is wanted.
+#[derive(Clone, Copy)]
+enum End {
+    Oldest,
+    Newest,
+}
+
+/// How what is wanted is divided into batches.
+struct Portions<'a> {
+    local: &'a LocalView,
+    policy: &'a Policy,
+    from: End,
+    /// UIDs of the first batch.
+    first: u32,
+}
+
+impl Portions<'_> {
+    /// The next batches of `rest`; `then` is told the UIDs of one and those left. A delicate UID is the only one of its
+    /// batch and its batch the only one: if the process ends there, nothing else is suspected.
+    fn of(&self, mut rest: UidSet, then: impl Fn(&UidSet, &UidSet) -> Checkpoint) -> Vec<Batch> {
+        let delicate = rest.intersection(&self.local.delicate());
+        let mut batches: Vec<Batch> = Vec::new();
+        while batches.len() < self.policy.batches_ahead.max(1) {
+            let count = if batches.is_empty() { self.first } else { self.policy.batch };
+            let Some(next) = self.end_of(&rest) else { break };
+            let single = delicate.contains(next);
+            if single && !batches.is_empty() {
+                break;
+            }
+            let uids =
+                if single { UidSet::range(next, next) } else { self.take(&rest, &delicate, count.max(1)) };
+            rest = rest.difference(&uids);
+            batches.push(Batch {
+                then: then(&uids, &rest),
+                uids,
+                relink: self.local.old_generation,
+                raw: self.local.raw.contains(next),
+            });
+            if single {
+                break;
+            }
+        }
+        batches
+    }
+
+    fn end_of(&self, set: &UidSet) -> Option<Uid> {
+        match self.from {
+            End::Oldest => set.first(),
+            End::Newest => set.last(),
+        }
+    }
+
+    /// Up to `count` from the end, as far as the next delicate one.
+    fn take(&self, rest: &UidSet, delicate: &UidSet, count: u32) -> UidSet {
+        let bounds = self.end_of(delicate).and_then(|stop| match self.from {
+            End::Oldest => Some((Uid::MIN, stop.prev()?)),
+            End::Newest => Some((stop.next()?, Uid::MAX)),
+        });
+        let mut calm = if bounds.is_some() { within(rest, bounds) } else { rest.clone() };
+        match self.from {
+            End::Oldest => calm.iter().take(size(count)).collect(),
+            End::Newest => calm.take_newest(count),
+        }
+    }
 }
 
 /// What any listing of this visit named.
@@ -153,5 +223,8 @@ fn not_yet_read(uids: &UidSet, server: &ServerView, local: &LocalView) -> UidSet
 }
 
 fn size(batch: u32) -> usize {
-    usize::try_from(batch.max(1)).unwrap_or(usize::MAX)
+    usize::try_from(batch).unwrap_or(usize::MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -28,8 +28,8 @@ pub enum Plan {
 pub enum ServerRead {
     /// The contents of messages. Batches are committed in their order: rows first or together, the checkpoint
     /// in the transaction of the last rows. A UID may be missing from the answer. Afterwards the UIDs of all
-    /// batches go to [`Seen::asked`](super::Seen::asked), those stored to [`LocalView::known`], and the last
-    /// checkpoint to [`LocalView::checkpoint`].
+    /// batches go to [`Seen::asked`](super::Seen::asked), those stored to [`LocalView::known`] and out of the sets of
+    /// those that were in the way ([`LocalView::forget`]), and the last checkpoint to [`LocalView::checkpoint`].
     Messages(Vec<Batch>),
     /// Every UID. The result goes to [`Seen::listing`](super::Seen::listing) or
     /// [`Seen::second_listing`](super::Seen::second_listing).
@@ -61,6 +61,8 @@ pub struct Batch {
     /// Placements of the older generation exist: read [`super::Identity`] of the UIDs first, link what
     /// [`super::relink`] finds, and fetch the contents of the others only.
     pub relink: bool,
+    /// Store the bytes without looking into them.
+    pub raw: bool,
 }
 
 /// How all UIDs are listed. Two ways, because a server that errs in one seldom errs alike in the other.
@@ -76,13 +78,16 @@ pub enum ListBy {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Write {
     /// The UIDs of the placements mean nothing any more: they become the older generation, to be relinked.
-    /// Afterwards `known`, `unreadable` and [`Seen`](super::Seen) are empty and `old_generation` is set if
-    /// there are any; edits refer to UIDs, so they are loaded anew. One `mailbox.reset` event.
+    /// Afterwards `known`, `unreadable`, `alone`, `raw` and [`Seen`](super::Seen) are empty and `old_generation` is set
+    /// if there are any; edits refer to UIDs, so they are loaded anew. One `mailbox.reset` event.
     NewGeneration,
     /// The older generation's placements that nobody claimed are gone.
     DropOldGeneration,
     /// These placements are gone from the mailbox.
     Remove(UidSet),
+    /// The server no longer lists these that were in the way: what was counted about them is forgotten
+    /// ([`LocalView::forget`]).
+    Forget(UidSet),
     /// The server cannot keep a part of an edit. Afterwards the placement's and the edit's local value are
     /// `keep`, and the edit goes out of the view when that equals its base.
     Revert {
@@ -102,6 +107,7 @@ pub fn plan(server: &ServerView, local: &LocalView, policy: &Policy) -> Plan {
         .or_else(|| (policy.depth == Depth::Head).then_some(Plan::Done))
         .or_else(|| flags::refresh(server, local, policy))
         .or_else(|| messages::removals(server, local, policy))
+        .or_else(|| messages::forget(server, local))
         .or_else(|| messages::repair(server, local, policy))
         .or_else(|| messages::backfill(server, local, policy))
         .or_else(|| finish(server, local))

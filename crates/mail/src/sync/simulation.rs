@@ -119,6 +119,9 @@ pub(super) struct Store {
     pub(super) rows: BTreeMap<u32, i16>,
     pub(super) checkpoint: Checkpoint,
     pub(super) old_generation: bool,
+    pub(super) alone: UidSet,
+    pub(super) raw: UidSet,
+    pub(super) unreadable: UidSet,
 }
 
 impl Store {
@@ -127,8 +130,17 @@ impl Store {
             checkpoint: self.checkpoint,
             known: self.rows.keys().filter_map(|n| Uid::new(*n)).collect(),
             old_generation: self.old_generation,
+            alone: self.alone.clone(),
+            raw: self.raw.clone(),
+            unreadable: self.unreadable.clone(),
             ..LocalView::default()
         }
+    }
+
+    fn forget(&mut self, uids: &UidSet) {
+        let mut view = self.view();
+        view.forget(uids);
+        (self.alone, self.raw, self.unreadable) = (view.alone, view.raw, view.unreadable);
     }
 
     fn fetch(&mut self, model: &Model, uids: &UidSet, only_known: bool) {
@@ -152,6 +164,7 @@ impl Store {
                 Write::NewGeneration => {
                     self.old_generation = !self.rows.is_empty();
                     self.rows.clear();
+                    self.forget(&UidSet::range(Uid::MIN, Uid::MAX));
                     view.seen = Seen::default();
                 }
                 Write::DropOldGeneration => self.old_generation = false,
@@ -160,6 +173,10 @@ impl Store {
                         assert!(!model.messages.contains_key(&uid.get()), "{uid} is removed and exists");
                         assert!(self.rows.remove(&uid.get()).is_some(), "{uid} is removed and not held");
                     }
+                }
+                Write::Forget(uids) => {
+                    assert!(uids.intersection(&model.uids()).is_empty(), "{uids} is forgotten and exists");
+                    self.forget(uids);
                 }
                 Write::Revert { .. } => unreachable!("there are no edits"),
             }
@@ -173,6 +190,14 @@ impl Store {
                 for batch in batches {
                     assert!(!batch.uids.is_empty());
                     assert!(batch.uids.intersection(&view.seen.asked).is_empty(), "asked twice");
+                    assert!(batch.uids.intersection(&self.unreadable).is_empty(), "left out and asked");
+                    let delicate = batch.uids.intersection(&self.view().delicate());
+                    assert!(
+                        delicate.is_empty() || (batch.uids.len() == 1 && batches.len() == 1),
+                        "not alone"
+                    );
+                    assert_eq!(batch.raw, !batch.uids.intersection(&self.raw).is_empty());
+                    self.forget(&batch.uids);
                     self.fetch(model, &batch.uids, false);
                     view.seen.asked = view.seen.asked.union(&batch.uids);
                     self.checkpoint = batch.then;
@@ -280,11 +305,15 @@ proptest! {
         truncates_search in prop::bool::weighted(0.2),
         batch in 1u32..60,
         start in 0u32..200,
+        in_the_way in prop::collection::vec((1u32..250, any::<bool>()), 0..12),
         rounds in prop::collection::vec(any_round(), 0..6),
     ) {
         let mut model = Model { tells_uidnext, truncates_search, ..Model::new(flavour) };
         model.arrive(start);
         let mut store = Store::default();
+        for (uid, raw) in in_the_way {
+            if raw { &mut store.raw } else { &mut store.alone }.insert(Uid::new(uid).unwrap());
+        }
         let mut policy = Policy { batch, first_batch: 5, batches_ahead: 2, flags_batch: 30, ..Policy::default() };
         for round in &rounds {
             if round.new_epoch {

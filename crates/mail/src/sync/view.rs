@@ -77,8 +77,13 @@ pub struct LocalView {
     pub checkpoint: Checkpoint,
     /// UIDs of the placements of this generation, those hidden by a local move or deletion included.
     pub known: UidSet,
-    /// UIDs that could not be read before and are not due to be tried again.
+    /// UIDs that could not be read before and are not due to be tried again. They are accounted for as if held.
     pub unreadable: UidSet,
+    /// UIDs that were being looked into when a process ended, or that the server failed to deliver: fetched one at a
+    /// time, with nothing under way behind them.
+    pub alone: UidSet,
+    /// UIDs at which two processes ended: fetched one at a time too, and stored without being looked into.
+    pub raw: UidSet,
     /// Whether placements of an older generation wait to be relinked.
     pub old_generation: bool,
     /// What our users changed here and the server has not confirmed, oldest first.
@@ -155,6 +160,21 @@ impl ServerView {
     /// count, in this visit or the next.
     pub const fn note_removed(&mut self, messages: u32) {
         self.mailbox.exists = self.mailbox.exists.saturating_sub(messages);
+    }
+}
+
+impl LocalView {
+    /// UIDs that may end the process or the connection.
+    #[must_use]
+    pub fn delicate(&self) -> UidSet {
+        self.alone.union(&self.raw)
+    }
+
+    /// Takes UIDs out of the sets of those that were in the way: they are stored now, or gone.
+    pub fn forget(&mut self, uids: &UidSet) {
+        for set in [&mut self.unreadable, &mut self.alone, &mut self.raw] {
+            *set = set.difference(uids);
+        }
     }
 }
 

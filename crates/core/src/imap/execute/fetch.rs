@@ -1,9 +1,13 @@
 //! Messages from the server to rows: reader → channel → hashing and parsing on the blocking pool → writer.
 //!
+//! Before anything is looked into, what was asked for is noted in a row of its own (`attempts`), while the server still
+//! thinks about its answer; the row goes with the last of the messages.
+//!
 //! The stages run at once and every queue between them is bounded, so a slow database stops the reading of the socket.
 //! A message's share of the memory budget is given back when its row is committed; whenever the reader falls silent, what
 //! has come is committed, so that stages that wait for each other's memory always come loose.
 
+use std::future::Future;
 use std::time::Duration;
 
 use mail::sync::{Batch, Checkpoint};
@@ -12,13 +16,14 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 
-use super::round::Link;
-use super::visit::{Open, is_refusal};
+use super::round::{Link, Suspect};
+use super::visit::{Open, is_refusal, words_of};
 use super::{SyncContext, SyncError};
+use crate::db::DbError;
 use crate::imap::{FetchEvent, FetchedMessage, ImapError, Session};
 use crate::lease::Lease;
-use crate::sync_store::prepare::{Arrival, Options, prepare};
-use crate::sync_store::{Prepared, Target, checkpoint, ingest};
+use crate::sync_store::prepare::{Arrival, Options, Parse, prepare};
+use crate::sync_store::{Prepared, Target, attempts, checkpoint, ingest};
 
 /// Messages between the socket and the parsers.
 const READ_AHEAD: usize = 64;
@@ -58,11 +63,16 @@ pub(super) async fn messages(
     let fresh = batches.iter().any(|b| b.then.head_uid != before.head_uid);
     let config = &link.ctx.config;
     let index = config.parse_enabled && config.parse_index_text && fresh && wanted <= INDEX_AT_ONCE;
-    let options = Options { parse: config.parse_enabled, index };
+    let parse = match batches.iter().any(|b| b.raw) {
+        true => Parse::Never,
+        false if config.parse_enabled => Parse::Now,
+        false => Parse::Not,
+    };
+    let options = Options { parse, index };
     let sets: Vec<UidSet> = batches.iter().map(|b| b.uids.clone()).collect();
-    for set in &sets {
-        open.server.seen.asked = open.server.seen.asked.union(set);
-    }
+    let all = sets.iter().fold(UidSet::new(), |all, set| all.union(set));
+    open.server.seen.asked = open.server.seen.asked.union(&all);
+    let in_the_way = open.local.delicate().intersection(&all);
     let writer = Writer {
         ctx: link.ctx,
         lease: link.lease,
@@ -73,23 +83,69 @@ pub(super) async fn messages(
         next: 0,
         waiting: Vec::new(),
         bytes: 0,
+        in_the_way: in_the_way.clone(),
+        noted: true,
         stored: Stored { known: UidSet::new(), at: None, created: 0, due: None },
     };
     let (out, inbox) = mpsc::channel(READ_AHEAD);
     let (groups_out, groups_in) = mpsc::channel(GROUPS_AHEAD);
-    let (read, (), stored) = tokio::join!(
-        read(&mut link.session, link.ctx, sets, out),
-        group(link.ctx, options, inbox, groups_out),
+    let mut refused = Refused::default();
+    let (read, noted, stored) = tokio::join!(
+        read(&mut link.session, link.ctx, sets, out, &mut refused),
+        group((link.ctx, options), note(link.ctx, link.lease, open.target, all), inbox, groups_out),
         writer.run(groups_in),
     );
-    let stored = stored?;
+    let stored = match stored {
+        Ok(stored) => stored,
+        Err(error) => return Err(give_up(link, open, error).await),
+    };
+    noted?;
     link.report.created += stored.created;
     open.local.known = open.local.known.union(&stored.known);
+    open.local.forget(&stored.known);
     open.local.checkpoint = stored.at.unwrap_or(before);
+    if !refused.uids.is_empty() {
+        let mut tx = link.lease.begin(&link.ctx.db).await?;
+        attempts::refused(&mut tx, &open.target, &refused.uids, &refused.words).await?;
+        tx.commit().await?;
+        open.local.forget(&refused.uids);
+        open.local.unreadable = open.local.unreadable.union(&refused.uids);
+    }
     if read.is_err() {
-        link.suspect = stored.due;
+        let suspect = |uid| Suspect { target: open.target, uid, alone: in_the_way.contains(uid) };
+        link.suspect = stored.due.map(suspect);
     }
     Ok(read?)
+}
+
+async fn note(ctx: &SyncContext, lease: &Lease, target: Target, uids: UidSet) -> Result<(), SyncError> {
+    let mut tx = lease.begin(&ctx.db).await?;
+    tx.relax_durability().await?;
+    attempts::begin(&mut tx, lease, &target, &uids).await?;
+    Ok(tx.commit().await?)
+}
+
+/// The rows could not be written. A database that is away is no message's fault; a panic, or a statement it refuses, may
+/// be: then the note stays, and the next round takes these messages one at a time.
+async fn give_up(link: &Link<'_>, open: &Open, error: SyncError) -> SyncError {
+    if matches!(error, SyncError::Db(DbError::Unavailable(_))) {
+        let taken_back = async {
+            let mut tx = link.lease.begin(&link.ctx.db).await?;
+            attempts::end(&mut tx, link.lease, &open.target).await?;
+            Ok::<_, SyncError>(tx.commit().await?)
+        };
+        if let Err(error) = taken_back.await {
+            tracing::debug!(%error, "the messages under way stay noted");
+        }
+    }
+    error
+}
+
+/// Messages the server refused when asked for each alone, and its words about the last.
+#[derive(Default)]
+struct Refused {
+    uids: UidSet,
+    words: String,
 }
 
 /// Reads all sets. A server that refuses a whole command may do so for one message in it: then they are asked for one by
@@ -99,6 +155,7 @@ async fn read(
     ctx: &SyncContext,
     sets: Vec<UidSet>,
     out: mpsc::Sender<FetchEvent>,
+    refused: &mut Refused,
 ) -> Result<(), ImapError> {
     let Err(error) = session.fetch_bodies(sets.clone(), &ctx.memory, &out).await else { return Ok(()) };
     if !is_refusal(&error) || !session.is_usable() {
@@ -109,6 +166,8 @@ async fn read(
         match session.fetch_bodies([one.clone()], &ctx.memory, &out).await {
             Ok(()) => {}
             Err(error) if is_refusal(&error) && session.is_usable() => {
+                refused.uids.insert(uid);
+                refused.words = words_of(&error);
                 let nothing = FetchEvent::BatchDone { requested: one.clone(), missing: one };
                 if out.send(nothing).await.is_err() {
                     return Ok(());
@@ -120,13 +179,14 @@ async fn read(
     Ok(())
 }
 
-/// Gathers messages into groups and sends them to be parsed, in order.
+/// Gathers messages into groups and sends them to be parsed, in order, once they are noted.
 async fn group(
-    ctx: &SyncContext,
-    options: Options,
+    (ctx, options): (&SyncContext, Options),
+    noted: impl Future<Output = Result<(), SyncError>>,
     mut inbox: mpsc::Receiver<FetchEvent>,
     out: mpsc::Sender<Item>,
-) {
+) -> Result<(), SyncError> {
+    noted.await?;
     let mut gathered: Vec<FetchedMessage> = Vec::new();
     let mut bytes = 0;
     let mut ended = false;
@@ -150,10 +210,11 @@ async fn group(
         }
         for item in items {
             if out.send(item).await.is_err() {
-                return;
+                return Ok(());
             }
         }
     }
+    Ok(())
 }
 
 fn parse(ctx: &SyncContext, options: Options, messages: Vec<FetchedMessage>) -> JoinHandle<Vec<Ready>> {
@@ -198,6 +259,10 @@ struct Writer<'a> {
     next: usize,
     waiting: Vec<Ready>,
     bytes: usize,
+    /// Of what was asked for, what has a row in `ingest_attempts`.
+    in_the_way: UidSet,
+    /// What was asked for is noted as being looked into.
+    noted: bool,
     stored: Stored,
 }
 
@@ -206,7 +271,8 @@ impl Writer<'_> {
         while let Some(item) = items.recv().await {
             match item {
                 Item::Group(parsing) => {
-                    // The only way to fail is a panic, which the parser catches, or the end of the process.
+                    // The only way to fail is a panic, which the parser catches and which counts as a death of what
+                    // is noted, or the end of the process.
                     let ready = parsing.await.map_err(|_| SyncError::Stopped)?;
                     self.bytes += ready.iter().map(|r| r.prepared.raw.len()).sum::<usize>();
                     // A batch of which all came is complete, though its tagged line may be far behind: Dovecot sends
@@ -216,15 +282,15 @@ impl Writer<'_> {
                     self.waiting.extend(ready);
                     self.answered(&uids.into_iter().collect()).await?;
                     if self.bytes >= COMMIT_BYTES || self.waiting.len() >= COMMIT_MESSAGES {
-                        self.commit(None).await?;
+                        self.commit(None, false).await?;
                     }
                 }
                 Item::Answered(uids) => self.answered(&uids).await?,
-                Item::Silence => self.commit(None).await?,
+                Item::Silence => self.commit(None, false).await?,
             }
         }
         // The reader ended early: what came is whole and true, only nothing vouches for the rest.
-        self.commit(None).await?;
+        self.commit(None, true).await?;
         let unanswered = self.batches.get(self.next).map(|(open, _)| open.difference(&self.stored.known));
         self.stored.due = unanswered.and_then(|u| u.first());
         Ok(self.stored)
@@ -243,11 +309,14 @@ impl Writer<'_> {
             reached = Some(*then);
             self.next += 1;
         }
-        if reached.is_some() { self.commit(reached).await } else { Ok(()) }
+        let complete = self.next == self.batches.len();
+        if reached.is_some() { self.commit(reached, complete).await } else { Ok(()) }
     }
 
-    async fn commit(&mut self, reached: Option<Checkpoint>) -> Result<(), SyncError> {
-        if self.waiting.is_empty() && reached.is_none() {
+    /// `last`: nothing that was noted is still being looked into.
+    async fn commit(&mut self, reached: Option<Checkpoint>, last: bool) -> Result<(), SyncError> {
+        let unnote = last && self.noted;
+        if self.waiting.is_empty() && reached.is_none() && !unnote {
             return Ok(());
         }
         let ready = std::mem::take(&mut self.waiting);
@@ -263,13 +332,22 @@ impl Writer<'_> {
         if let Some(at) = &reached {
             checkpoint::write(&mut tx, &self.target, at, self.exists).await?;
         }
+        let mut uids: Vec<Uid> = batch.iter().map(|p| p.uid).collect();
+        uids.sort_unstable();
+        let uids: UidSet = uids.into_iter().collect();
+        let settled = self.in_the_way.intersection(&uids);
+        if !settled.is_empty() {
+            attempts::forget(&mut tx, &self.target, &settled).await?;
+        }
+        if unnote {
+            attempts::end(&mut tx, self.lease, &self.target).await?;
+            self.noted = false;
+        }
         tx.commit().await?;
         drop(permits);
         tracing::debug!(mailbox_id = %self.target.mailbox, messages = batch.len(), created = done.created,
             settled = reached.is_some(), ms = started.elapsed().as_millis(), "batch stored");
-        let mut uids: Vec<Uid> = batch.iter().map(|p| p.uid).collect();
-        uids.sort_unstable();
-        self.stored.known = self.stored.known.union(&uids.into_iter().collect());
+        self.stored.known = self.stored.known.union(&uids);
         self.stored.created += done.created;
         self.stored.at = reached.or(self.stored.at);
         Ok(())

@@ -9,7 +9,7 @@ use super::{SyncContext, SyncError, fetch, guarded, take};
 use crate::id::{AccountId, MailboxId, TenantId};
 use crate::imap::{Selected, Session};
 use crate::lease::Lease;
-use crate::sync_store::view;
+use crate::sync_store::{attempts, view};
 
 /// What [`fetch_new`] found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +49,7 @@ async fn read(
     selected: &Selected,
 ) -> Result<Fresh, SyncError> {
     let mut tx = link.ctx.db.tenant(lease.tenant).await?;
+    let left_over = attempts::left_over(&mut tx, lease, mailbox).await?;
     let found = view::visit(&mut tx, lease.account, mailbox).await?;
     drop(tx);
     let Some((target, visit)) = found else { return Ok(Fresh::NeedsRound) };
@@ -64,8 +65,12 @@ async fn read(
     // server has announced, and it has announced these.
     let above = link.session.uid_search_all().await?.intersection(&UidSet::range(first, Uid::MAX));
     let Some(last) = above.last() else { return Ok(Fresh::Stored(0)) };
+    let in_the_way = open.local.delicate().union(&open.local.unreadable);
+    if left_over || !above.intersection(&in_the_way).is_empty() {
+        return Ok(Fresh::NeedsRound);
+    }
     let before = link.report.created;
     let then = Checkpoint { head_uid: last.get(), ..at };
-    fetch::messages(link, &mut open, vec![Batch { uids: above, then, relink: false }]).await?;
+    fetch::messages(link, &mut open, vec![Batch { uids: above, then, relink: false, raw: false }]).await?;
     Ok(Fresh::Stored(link.report.created - before))
 }

@@ -1,6 +1,6 @@
 //! A whole round, and the short one that only brings local edits to the server.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 
 use mail::sync::Depth;
 use mail::uid::{Uid, UidSet};
@@ -11,7 +11,7 @@ use crate::id::{MailboxId, RunId};
 use crate::imap::{ImapError, Session};
 use crate::lease::Lease;
 use crate::sync_store::status::{self, AccountState};
-use crate::sync_store::{Target, view};
+use crate::sync_store::{Target, attempts, view};
 
 /// Connections lost in one round before it is given up: one mailbox that kills its connection must not keep the others
 /// from being read, a server that kills every connection must not be hammered.
@@ -25,12 +25,19 @@ pub(super) struct Link<'a> {
     pub report: Report,
     /// Mailboxes that local edits put messages into.
     pub touched: BTreeSet<MailboxId>,
-    /// The message that was due when the connection was lost. Dovecot ends the connection over one it cannot read.
-    pub suspect: Option<Uid>,
-    /// Suspects of this round: once is an accident of the network.
-    suspects: HashSet<(MailboxId, Uid)>,
-    /// Messages that cost two connections, left out for the rest of the round; the next one tries them anew.
-    pub unreadable: HashMap<MailboxId, UidSet>,
+    /// The message that was due when the connection was lost.
+    pub suspect: Option<Suspect>,
+    /// Suspects of this round, asked for alone: once is an accident of the network.
+    pub alone: HashMap<MailboxId, UidSet>,
+}
+
+/// A message that was due when the connection was lost. Dovecot ends the connection over one it cannot read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Suspect {
+    pub target: Target,
+    pub uid: Uid,
+    /// It was asked for alone, after it had been in the way before.
+    pub alone: bool,
 }
 
 impl<'a> Link<'a> {
@@ -46,8 +53,7 @@ impl<'a> Link<'a> {
             report: Report::default(),
             touched: BTreeSet::new(),
             suspect: None,
-            suspects: HashSet::new(),
-            unreadable: HashMap::new(),
+            alone: HashMap::new(),
         }
     }
 
@@ -194,9 +200,11 @@ async fn visit_all(link: &mut Link<'_>, mailboxes: &[MailboxId], depth: Depth) -
                 }
                 link.reopen().await?;
             }
-            if let Some(uid) = suspect {
-                if !link.suspects.insert((*mailbox, uid)) {
-                    link.unreadable.entry(*mailbox).or_default().insert(uid);
+            if let Some(suspect) = suspect {
+                if suspect.alone {
+                    leave_out(link, &suspect, &cause).await?;
+                } else {
+                    link.alone.entry(*mailbox).or_default().insert(suspect.uid);
                 }
                 continue;
             }
@@ -206,6 +214,13 @@ async fn visit_all(link: &mut Link<'_>, mailboxes: &[MailboxId], depth: Depth) -
         }
     }
     Ok(())
+}
+
+async fn leave_out(link: &Link<'_>, suspect: &Suspect, cause: &ImapError) -> Result<(), SyncError> {
+    let mut tx = link.lease.begin(&link.ctx.db).await?;
+    let uids = UidSet::range(suspect.uid, suspect.uid);
+    attempts::refused(&mut tx, &suspect.target, &uids, &visit::words_of(cause)).await?;
+    Ok(tx.commit().await?)
 }
 
 async fn failed(link: &Link<'_>, mailbox: MailboxId, cause: &ImapError) -> Result<(), SyncError> {

@@ -66,14 +66,15 @@ pub(super) fn cause_of(error: &ImapError) -> Cause {
         ImapError::Refused { .. } => ("upstream-refused", "The mail server refused a command."),
         ImapError::Protocol(_) => ("upstream-protocol", "The mail server's answer could not be understood."),
     };
-    let (upstream, response_code) = match error {
-        ImapError::Unreachable(text) | ImapError::NoSuchMailbox(text) | ImapError::Protocol(text) => {
-            (Some(text.clone()), None)
-        }
-        ImapError::Throttled { text, .. } | ImapError::AuthRejected { text } => (Some(text.clone()), None),
-        ImapError::Refused { code, text } => (Some(text.clone()), code.clone()),
-        ImapError::Closed { bye } => (bye.clone(), None),
-        ImapError::NotAllowed(_) | ImapError::Timeout => (None, None),
+    let upstream = match error {
+        ImapError::Unreachable(text)
+        | ImapError::NoSuchMailbox(text)
+        | ImapError::Protocol(text)
+        | ImapError::Throttled { text, .. }
+        | ImapError::AuthRejected { text, .. }
+        | ImapError::Refused { text, .. } => Some(text.clone()),
+        ImapError::Closed { bye } => bye.clone(),
+        ImapError::NotAllowed(_) | ImapError::Timeout => None,
     };
-    Cause { code, text: text.to_owned(), upstream, response_code }
+    Cause { code, text: text.to_owned(), upstream, response_code: error.response_code().map(str::to_owned) }
 }

@@ -7,13 +7,13 @@ use mail::sync::{
 use mail::uid::{Uid, UidSet};
 
 use super::round::Link;
-use super::{SyncError, fetch, push};
+use super::{SyncError, fetch, push, trouble};
 use crate::id::MailboxId;
 use crate::imap::{ChangedSince, FetchedFlags, ImapError, Selected, Uids};
 use crate::sync_store::flags::{self, FlagState as ServerFlags};
 use crate::sync_store::status::{self, Cause};
 use crate::sync_store::view::{self, EditRow};
-use crate::sync_store::{Target, checkpoint, pending, relink, vanish};
+use crate::sync_store::{Target, attempts, checkpoint, pending, relink, vanish};
 
 /// News that came while a mailbox was read make it worth one more look; a mailbox that never rests must not hold up
 /// the others.
@@ -46,7 +46,6 @@ fn note_news(link: &mut Link<'_>, open: &mut Open) {
 pub(super) async fn visit(link: &mut Link<'_>, mailbox: MailboxId, depth: Depth) -> Result<(), SyncError> {
     for _ in 0..MAX_LOOKS {
         let Some((mut open, name)) = load(link, mailbox).await? else { return Ok(()) };
-        open.local.unreadable = link.unreadable.get(&mailbox).cloned().unwrap_or_default();
         let selected = link.session.select(&name, None, false).await?;
         open.server.capabilities = link.session.capabilities().clone();
         open.server.mailbox = describe(&selected);
@@ -63,8 +62,20 @@ pub(super) async fn visit(link: &mut Link<'_>, mailbox: MailboxId, depth: Depth)
 async fn load(link: &Link<'_>, mailbox: MailboxId) -> Result<Option<(Open, Vec<u8>)>, SyncError> {
     let mut tx = link.ctx.db.tenant(link.lease.tenant).await?;
     let Some(name) = view::wire_name(&mut tx, mailbox).await? else { return Ok(None) };
-    let found = view::visit(&mut tx, link.lease.account, mailbox).await?;
-    Ok(found.map(|(target, v)| {
+    let left_over = attempts::left_over(&mut tx, link.lease, mailbox).await?;
+    let mut found = view::visit(&mut tx, link.lease.account, mailbox).await?;
+    drop(tx);
+    if let Some((target, visit)) = found.as_ref().filter(|_| left_over) {
+        let mut tx = link.lease.begin(&link.ctx.db).await?;
+        attempts::settle(&mut tx, link.lease, target, &visit.local.known).await?;
+        found = view::visit(&mut tx, link.lease.account, mailbox).await?;
+        tx.commit().await?;
+    }
+    Ok(found.map(|(target, mut v)| {
+        // What cost a connection in this round and is neither stored nor left out since.
+        let settled = v.local.known.union(&v.local.unreadable).union(&v.local.raw);
+        let suspects = link.alone.get(&mailbox).map(|s| s.difference(&settled)).unwrap_or_default();
+        v.local.alone = v.local.alone.union(&suspects);
         (Open { target, local: v.local, rows: v.rows, server: ServerView::default(), news: false }, name)
     }))
 }
@@ -183,7 +194,7 @@ async fn record(
                 open.target = relink::begin_generation(&mut tx, &open.target, &at, exists).await?;
                 open.local.old_generation |= !open.local.known.is_empty();
                 open.local.known = UidSet::new();
-                open.local.unreadable = UidSet::new();
+                open.local.forget(&UidSet::range(Uid::MIN, Uid::MAX));
                 open.server.seen = Seen::default();
                 (open.local.edits, open.rows) = view::edits(&mut tx, &open.target).await?;
             }
@@ -194,6 +205,10 @@ async fn record(
             Write::Remove(uids) => {
                 link.report.removed += vanish::vanish(&mut tx, &open.target, uids).await?;
                 open.local.known = open.local.known.difference(uids);
+            }
+            Write::Forget(uids) => {
+                attempts::forget(&mut tx, &open.target, uids).await?;
+                open.local.forget(uids);
             }
             Write::Revert { edit, keep } => {
                 revert(&mut tx, open, *edit, keep).await?;
@@ -246,12 +261,29 @@ async fn finish(link: &mut Link<'_>, open: &Open, depth: Depth) -> Result<(), Sy
     checkpoint::visited(&mut tx, &open.target, depth != Depth::Head && open.server.seen.listing.is_some())
         .await?;
     if !open.local.unreadable.is_empty() {
-        // Keeps the mailbox on the list of those to be visited, whatever its numbers say.
-        let text = "Some messages could not be read from the mail server; they are tried again.".to_owned();
+        let text = missing(&open.local.unreadable);
         let cause = Cause { code: "unreadable-messages", text, upstream: None, response_code: None };
-        status::mailbox_failed(&mut tx, &open.target, &cause).await?;
+        status::mailbox_incomplete(&mut tx, &open.target, &cause).await?;
     }
     Ok(tx.commit().await?)
+}
+
+/// UIDs named to people; the number of the others is.
+const NAMED: usize = 20;
+
+fn missing(uids: &UidSet) -> String {
+    let named: UidSet = uids.iter().take(NAMED).collect();
+    let others = uids.len().saturating_sub(named.len());
+    let others = if others > 0 { format!(" and {others} more") } else { String::new() };
+    format!(
+        "Some messages cannot be read (UID {named}{others}); they are tried again, in the end once a day."
+    )
+}
+
+/// The server's words, or our code when it said none: for the row of a message it did not deliver.
+pub(super) fn words_of(error: &ImapError) -> String {
+    let cause = trouble::cause_of(error);
+    cause.upstream.unwrap_or_else(|| cause.code.to_owned())
 }
 
 /// An error after which the session can go on with another command.
