@@ -1,7 +1,11 @@
-//! The walls between tenants, asked of the database itself.
+//! The walls between tenants, asked of the database itself, and those around the services, asked of the manifests.
 
 mod begin;
 mod catalogue;
+mod compose;
+mod kubernetes;
 mod matrix;
+mod moment;
 mod operator;
+mod plans;
 mod roles;

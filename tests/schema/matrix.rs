@@ -20,6 +20,8 @@ async fn plant(conn: &mut PgConnection, t: &str) {
         format!("INSERT INTO account_leases (tenant_id,account_id) VALUES ({tenant},{account})"),
         format!("INSERT INTO sync_runs (tenant_id,id,account_id,state) VALUES ({tenant},{},{account},'queued')", id(11)),
         format!("INSERT INTO mailboxes (tenant_id,id,account_id,wire_name,path,name) VALUES ({tenant},{mailbox},{account},'INBOX','INBOX','INBOX')"),
+        format!("INSERT INTO ingest_batches (tenant_id,mailbox_id,epoch,generation,uids) VALUES ({tenant},{mailbox},1,0,'1:5')"),
+        format!("INSERT INTO ingest_attempts (tenant_id,mailbox_id,generation,uid,reason) VALUES ({tenant},{mailbox},0,1,'r')"),
         format!("INSERT INTO blobs (tenant_id,account_id,hash,size_bytes,raw) VALUES ({tenant},{account},'h',1,'x')"),
         format!("INSERT INTO threads (tenant_id,id,account_id,last_message_at) VALUES ({tenant},{thread},{account},now())"),
         format!("INSERT INTO thread_keys (tenant_id,account_id,key,thread_id) VALUES ({tenant},{account},'k',{thread})"),
@@ -39,6 +41,7 @@ async fn plant(conn: &mut PgConnection, t: &str) {
         format!("INSERT INTO audit_log (tenant_id,id,actor,action,result) VALUES ({tenant},{},'a','b','ok')", id(14)),
         format!("INSERT INTO idempotency_keys (tenant_id,caller,route,key,body_hash,status,headers,body) VALUES ({tenant},'c','r','k','h',200,'{{}}','x')"),
         format!("INSERT INTO jobs (tenant_id,id,kind,payload,max_attempts) VALUES ({tenant},{},'x','{{}}',1)", id(15)),
+        format!("INSERT INTO operations (tenant_id,id,user_id,kind,action,selection,total) VALUES ({tenant},{},{user},'star','{{}}',ARRAY[{message}]::uuid[],1)", id(16)),
     ];
     let mut tx = conn.begin().await.unwrap();
     tx.execute(AssertSqlSafe(format!("SELECT set_config('app.tenant_id', {tenant}, true)"))).await.unwrap();

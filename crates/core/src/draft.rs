@@ -14,14 +14,17 @@ use chrono::{DateTime, Utc};
 use mail::address::Address;
 use mail::compose::{self, ComposeError};
 use serde::{Deserialize, Serialize};
-use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 use sqlx::types::Json;
+use sqlx::{Postgres, QueryBuilder, Row as _};
 
 pub use self::attachment::{Attachment, NewAttachment};
 
 use crate::db::{DbError, TenantTx};
 use crate::id::{AccountId, DraftId, MessageId, SubmissionId, UserId};
+
+/// Longest subject, in bytes: what one line of a header may hold (RFC 5322 §2.1.1).
+pub const MAX_SUBJECT_BYTES: usize = 998;
 
 /// A header that the user set.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -151,9 +154,18 @@ fn is_open(submission_state: Option<&str>) -> bool {
     matches!(submission_state, None | Some("cancelled" | "failed"))
 }
 
-const SELECT: &str = "SELECT d.id, d.account_id, d.version, d.content, d.submission_id, s.state AS submission_state, d.created_at, d.updated_at
-     FROM drafts d LEFT JOIN submissions s ON s.tenant_id = d.tenant_id AND s.id = d.submission_id
-     WHERE d.tenant_id = $1";
+const COLUMNS: &str = "d.id, d.account_id, d.version, d.content, d.submission_id, s.state AS submission_state, d.created_at, d.updated_at";
+const OF_DRAFT: &str =
+    "drafts d LEFT JOIN submissions s ON s.tenant_id = d.tenant_id AND s.id = d.submission_id";
+/// The two sources of the list, with their conditions: asked for as one with OR, they were found by reading past everything
+/// that was ever sent.
+const LISTED: [(&str, &str); 2] = [
+    (OF_DRAFT, "d.submission_id IS NULL"),
+    (
+        "submissions s JOIN drafts d ON d.tenant_id = s.tenant_id AND d.submission_id = s.id",
+        "s.state = 'cancelled'",
+    ),
+];
 
 /// Saves a new draft. `None`: the tenant has no such account.
 pub async fn create(
@@ -188,8 +200,9 @@ pub async fn get_for_update(tx: &mut TenantTx, id: DraftId) -> Result<Option<Dra
 }
 
 async fn read_one(tx: &mut TenantTx, id: DraftId, lock: &str) -> Result<Option<Draft>, DbError> {
-    let sql = sqlx::AssertSqlSafe(format!("{SELECT} AND d.id = $2{lock}"));
-    let row = sqlx::query(sql).bind(tx.tenant()).bind(id).fetch_optional(tx.conn()).await?;
+    let sql = format!("SELECT {COLUMNS} FROM {OF_DRAFT} WHERE d.tenant_id = $1 AND d.id = $2{lock}");
+    let row =
+        sqlx::query(sqlx::AssertSqlSafe(sql)).bind(tx.tenant()).bind(id).fetch_optional(tx.conn()).await?;
     let Some(row) = row else { return Ok(None) };
     let mut draft = Draft::read(&row)?;
     let mut files = attachment::of_drafts(tx, &[id]).await?;
@@ -205,19 +218,21 @@ pub async fn list(
     after: Option<(DateTime<Utc>, DraftId)>,
     limit: i64,
 ) -> Result<Vec<Draft>, DbError> {
-    let sql = format!(
-        "{SELECT} AND (d.submission_id IS NULL OR s.state = 'cancelled') AND ($2::uuid IS NULL OR d.account_id = $2)
-           AND ($3::timestamptz IS NULL OR (d.updated_at, d.id) < ($3, $4))
-         ORDER BY d.updated_at DESC, d.id DESC LIMIT $5"
-    );
-    let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
-        .bind(tx.tenant())
-        .bind(account)
-        .bind(after.map(|a| a.0))
-        .bind(after.map(|a| a.1))
-        .bind(limit)
-        .fetch_all(tx.conn())
-        .await?;
+    let mut sql = QueryBuilder::<Postgres>::new("SELECT * FROM (");
+    for (n, (source, condition)) in LISTED.into_iter().enumerate() {
+        let union = if n > 0 { " UNION ALL " } else { "" };
+        sql.push(format!("{union}(SELECT {COLUMNS} FROM {source} WHERE {condition} AND d.tenant_id = "));
+        sql.push_bind(tx.tenant());
+        if let Some(account) = account {
+            sql.push(" AND d.account_id = ").push_bind(account);
+        }
+        if let Some((at, id)) = after {
+            sql.push(" AND (d.updated_at, d.id) < (").push_bind(at).push(", ").push_bind(id).push(")");
+        }
+        sql.push(" ORDER BY d.updated_at DESC, d.id DESC LIMIT ").push_bind(limit).push(")");
+    }
+    sql.push(") d ORDER BY updated_at DESC, id DESC LIMIT ").push_bind(limit);
+    let rows = sql.build().fetch_all(tx.conn()).await?;
     let mut drafts = rows.iter().map(Draft::read).collect::<Result<Vec<_>, _>>()?;
     let ids: Vec<DraftId> = drafts.iter().map(|d| d.id).collect();
     let mut files = attachment::of_drafts(tx, &ids).await?;

@@ -103,7 +103,8 @@ async fn hits(
     limit: usize,
 ) -> Result<(Vec<Key>, Option<Key>), DbError> {
     let names = Names::resolve(tx, &search.query).await?;
-    match necessary_tsquery(&search.query) {
+    let words = necessary_tsquery(&search.query);
+    match words {
         Some(words) => by_words(tx, search, &names, &words, (after, limit)).await,
         None => by_rows(tx, search, &names, after, limit).await,
     }

@@ -4,14 +4,15 @@
 //! queued → sending → sent | failed | unknown      queued → cancelled      unknown → sent | failed | queued (by a person)
 //! ```
 //! Here: the types, the freezing ([`create`]) and reading. [`attempt`] has what a worker does (claim, renew, phases,
-//! end), [`settle`] the pure decision what an attempt's end means, [`person`] what a user may do, [`aftermath`] the Sent
-//! copy and the search for a message whose fate is unknown. Not here: SMTP ([`crate::smtp`]) and drafts.
+//! end), [`settle`] the pure decision what an attempt's end means, [`credentials`] what a refused login means for the
+//! account, [`person`] what a user may do, [`aftermath`] the Sent copy and the search for a message whose fate is unknown. Not here: SMTP ([`crate::smtp`]) and drafts.
 //!
 //! Every write of a worker names its attempt and owner, so one that lost its lease writes nothing. To add a state or a
 //! phase: the check in the migration, the drawing above, and the arm in `settle.rs` that leads to it.
 
 pub mod aftermath;
 pub mod attempt;
+pub mod credentials;
 pub mod person;
 pub mod settle;
 
@@ -19,9 +20,11 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use mail::envelope::Envelope;
+use serde::Deserialize;
 use serde_json::json;
-use sqlx::Row as _;
 use sqlx::postgres::PgRow;
+use sqlx::types::Json;
+use sqlx::{Postgres, QueryBuilder, Row as _};
 
 pub use self::aftermath::{
     NextProbe, ProbeWork, SentCopy, SentCopyWork, mailboxes, probe_work, record_found, record_not_found,
@@ -30,6 +33,7 @@ pub use self::aftermath::{
 pub use self::attempt::{
     Attempt, Claim, Finished, Handover, LEASE, claim, finish, mark, release_expired, renew,
 };
+pub use self::credentials::retry_unreached;
 pub use self::person::{CancelError, Cancelled, ResendError, cancel, resend};
 pub use self::settle::Ending;
 
@@ -60,7 +64,7 @@ pub struct NewSubmission {
 }
 
 /// One recipient and what became of it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Deserialize)]
 pub struct Recipient {
     /// Address.
     pub address: String,
@@ -73,7 +77,7 @@ pub struct Recipient {
 }
 
 /// One attempt, for people.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Deserialize)]
 pub struct AttemptRow {
     /// 1 for the first.
     pub number: i32,
@@ -118,8 +122,17 @@ pub struct Submission {
     pub attempts: Vec<AttemptRow>,
 }
 
-const COLUMNS: &str = "s.id, s.draft_id, s.account_id, s.state, s.message_id_header, s.send_after, s.sent_copy, \
-     s.queue_id, s.failure, s.created_at, s.updated_at";
+/// With recipients and attempts in the same statement, so that they are of the same moment as the state: a worker may
+/// commit between two statements, and the answer would show one of before and the other of after.
+const SELECT: &str = "SELECT s.id, s.draft_id, s.account_id, s.state, s.message_id_header, s.send_after, s.sent_copy, \
+     s.queue_id, s.failure, s.created_at, s.updated_at, \
+     (SELECT coalesce(jsonb_agg(jsonb_build_object('address', r.address, 'state', r.state, 'code', r.code, 'text', r.text) \
+        ORDER BY r.position), '[]') \
+      FROM submission_recipients r WHERE r.tenant_id = s.tenant_id AND r.submission_id = s.id) AS recipients, \
+     (SELECT coalesce(jsonb_agg(jsonb_build_object('number', a.number, 'started_at', a.started_at, 'phase', a.phase, \
+        'code', a.code, 'text', a.text) ORDER BY a.number), '[]') \
+      FROM submission_attempts a WHERE a.tenant_id = s.tenant_id AND a.submission_id = s.id) AS attempts \
+     FROM submissions s WHERE s.tenant_id = ";
 
 impl Submission {
     fn read(row: &PgRow) -> Result<Self, sqlx::Error> {
@@ -135,8 +148,8 @@ impl Submission {
             failure: row.try_get("failure")?,
             created_at: row.try_get("created_at")?,
             updated_at: row.try_get("updated_at")?,
-            recipients: Vec::new(),
-            attempts: Vec::new(),
+            recipients: row.try_get::<Json<_>, _>("recipients")?.0,
+            attempts: row.try_get::<Json<_>, _>("attempts")?.0,
         })
     }
 }
@@ -195,13 +208,10 @@ async fn announce(
 
 /// One submission with its recipients and attempts. `None`: there is none of this id in the tenant.
 pub async fn get(tx: &mut TenantTx, id: SubmissionId) -> Result<Option<Submission>, DbError> {
-    let sql = format!("SELECT {COLUMNS} FROM submissions s WHERE s.tenant_id = $1 AND s.id = $2");
-    let row =
-        sqlx::query(sqlx::AssertSqlSafe(sql)).bind(tx.tenant()).bind(id).fetch_optional(tx.conn()).await?;
-    let Some(row) = row else { return Ok(None) };
-    let mut found = vec![Submission::read(&row)?];
-    fill(tx, &mut found).await?;
-    Ok(found.pop())
+    let mut sql = QueryBuilder::<Postgres>::new(SELECT);
+    sql.push_bind(tx.tenant()).push(" AND s.id = ").push_bind(id);
+    let row = sql.build().fetch_optional(tx.conn()).await?;
+    Ok(row.as_ref().map(Submission::read).transpose()?)
 }
 
 /// What a list of submissions is narrowed to.
@@ -220,70 +230,19 @@ pub async fn list(
     after: Option<(DateTime<Utc>, SubmissionId)>,
     limit: i64,
 ) -> Result<Vec<Submission>, DbError> {
-    let sql = format!(
-        "SELECT {COLUMNS} FROM submissions s WHERE s.tenant_id = $1
-           AND ($2::uuid IS NULL OR s.account_id = $2) AND ($3::text IS NULL OR s.state = $3)
-           AND ($4::timestamptz IS NULL OR (s.created_at, s.id) < ($4, $5))
-         ORDER BY s.created_at DESC, s.id DESC LIMIT $6"
-    );
-    let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
-        .bind(tx.tenant())
-        .bind(filter.account_id)
-        .bind(filter.state.as_deref())
-        .bind(after.map(|a| a.0))
-        .bind(after.map(|a| a.1))
-        .bind(limit)
-        .fetch_all(tx.conn())
-        .await?;
-    let mut found = rows.iter().map(Submission::read).collect::<Result<Vec<_>, _>>()?;
-    fill(tx, &mut found).await?;
-    Ok(found)
-}
-
-/// Adds recipients and attempts, in two statements whatever the number of submissions.
-async fn fill(tx: &mut TenantTx, list: &mut [Submission]) -> Result<(), DbError> {
-    let ids: Vec<uuid::Uuid> = list.iter().map(|s| s.id.0).collect();
-    let tenant = tx.tenant();
-    let recipients = sqlx::query(
-        "SELECT submission_id, address, state, code, text FROM submission_recipients
-         WHERE tenant_id = $1 AND submission_id = ANY ($2) ORDER BY submission_id, position",
-    )
-    .bind(tenant)
-    .bind(&ids)
-    .fetch_all(tx.conn())
-    .await?;
-    let attempts = sqlx::query(
-        "SELECT submission_id, number, started_at, phase, code, text FROM submission_attempts
-         WHERE tenant_id = $1 AND submission_id = ANY ($2) ORDER BY submission_id, number",
-    )
-    .bind(tenant)
-    .bind(&ids)
-    .fetch_all(tx.conn())
-    .await?;
-    let mut places: std::collections::HashMap<SubmissionId, &mut Submission> =
-        list.iter_mut().map(|s| (s.id, s)).collect();
-    for row in &recipients {
-        let recipient = Recipient {
-            address: row.try_get("address")?,
-            state: row.try_get("state")?,
-            code: row.try_get("code")?,
-            text: row.try_get("text")?,
-        };
-        if let Some(s) = places.get_mut(&row.try_get("submission_id")?) {
-            s.recipients.push(recipient);
-        }
+    let mut sql = QueryBuilder::<Postgres>::new(SELECT);
+    sql.push_bind(tx.tenant());
+    // Only what is asked for stands in the statement: a plan for `$2 IS NULL OR …` reads the list from its top.
+    if let Some(account) = filter.account_id {
+        sql.push(" AND s.account_id = ").push_bind(account);
     }
-    for row in &attempts {
-        let attempt = AttemptRow {
-            number: row.try_get("number")?,
-            started_at: row.try_get("started_at")?,
-            phase: row.try_get("phase")?,
-            code: row.try_get("code")?,
-            text: row.try_get("text")?,
-        };
-        if let Some(s) = places.get_mut(&row.try_get("submission_id")?) {
-            s.attempts.push(attempt);
-        }
+    if let Some(state) = &filter.state {
+        sql.push(" AND s.state = ").push_bind(state);
     }
-    Ok(())
+    if let Some((at, id)) = after {
+        sql.push(" AND (s.created_at, s.id) < (").push_bind(at).push(", ").push_bind(id).push(")");
+    }
+    sql.push(" ORDER BY s.created_at DESC, s.id DESC LIMIT ").push_bind(limit);
+    let rows = sql.build().fetch_all(tx.conn()).await?;
+    Ok(rows.iter().map(Submission::read).collect::<Result<_, _>>()?)
 }

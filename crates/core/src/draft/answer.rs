@@ -8,7 +8,7 @@ use mail::address::Address;
 use mail::compose::{self, Original};
 use mail::mime::{self, html};
 
-use super::{Content, NewAttachment};
+use super::{Content, MAX_SUBJECT_BYTES, NewAttachment};
 use crate::id::MessageId;
 
 /// How a draft relates to another message.
@@ -78,7 +78,8 @@ pub fn prepare(
         (parts.subject, parts.text, parts.html)
     };
     if open.subject {
-        content.subject = subject;
+        // What is answered may have a longer one than a draft may.
+        content.subject = mime::text::truncate(subject, MAX_SUBJECT_BYTES);
     }
     if !open.quote {
         return Vec::new();

@@ -1,6 +1,7 @@
 //! Pages of messages of one account, by keyset.
 //!
-//! Three statements a page: [`scope`] (do the account and what the filter names exist?), the rows, the placements.
+//! Two statements a page, the rows and their placements. [`scope`] asks whether the account and what the filter names
+//! exist: before the page where a role stands for the mailbox, after it where it has no rows.
 //! With a mailbox the rows come from its placements, so that the order and the counts are those of the mailbox. A new
 //! filter: a field in [`Filter`], a condition in `conditions` for both cases.
 
@@ -130,12 +131,13 @@ pub async fn page(
     limit: usize,
 ) -> Result<Page, DbError> {
     let key = match (sort.by_date(), filter.mailbox.is_some()) {
-        (true, _) => "g.date_sort_at",
+        (true, true) => "p.date_sort_at",
+        (true, false) => "g.date_sort_at",
         (false, true) => "p.sort_at",
         (false, false) => "g.sort_at",
     };
     // The tie-breaker must be the column of the index that is walked.
-    let id = if filter.mailbox.is_some() && !sort.by_date() { "p.message_id" } else { "g.id" };
+    let id = if filter.mailbox.is_some() { "p.message_id" } else { "g.id" };
     let mut sql = QueryBuilder::<Postgres>::new(format!("SELECT {SUMMARY}, {key} AS key_at FROM "));
     conditions(&mut sql, tx, account, filter);
     let (compare, direction) = if sort.descending() { ("<", "DESC") } else { (">", "ASC") };
@@ -166,6 +168,8 @@ fn conditions(sql: &mut QueryBuilder<Postgres>, tx: &TenantTx, account: AccountI
     let not = |wanted: bool| if wanted { "" } else { "NOT " };
     if let Some(mailbox) = filter.mailbox {
         sql.push("message_mailboxes p JOIN messages g ON g.tenant_id = p.tenant_id AND g.id = p.message_id WHERE p.tenant_id = ");
+        // Without the account: the planner would take it and the mailbox for independent, expect a handful of rows, and
+        // sort the mailbox for each page.
         sql.push_bind(tx.tenant()).push(" AND p.mailbox_id = ").push_bind(mailbox);
         // g.gone_at follows the placements, so it need not be asked for.
         sql.push(" AND p.hidden_at IS NULL");

@@ -211,9 +211,9 @@ async fn place(
     }
     sqlx::query(
         "INSERT INTO message_mailboxes (tenant_id, id, account_id, mailbox_id, generation, uid, message_id, flags, base_flags,
-                                        keywords, base_keywords, modseq, internal_date, sort_at)
+                                        keywords, base_keywords, modseq, internal_date, sort_at, date_sort_at)
          SELECT s.tenant_id, n.id, s.account_id, b.id, b.generation, NULL, s.message_id, s.flags, s.base_flags,
-                s.keywords, s.base_keywords, 0, s.internal_date, s.sort_at
+                s.keywords, s.base_keywords, 0, s.internal_date, s.sort_at, s.date_sort_at
          FROM unnest($2::uuid[], $3::uuid[]) AS n(id, source)
          JOIN message_mailboxes s ON s.tenant_id = $1 AND s.id = n.source
          JOIN mailboxes b ON b.tenant_id = $1 AND b.id = $4",

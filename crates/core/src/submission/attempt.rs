@@ -10,7 +10,8 @@ use sqlx::Row as _;
 use uuid::Uuid;
 
 use super::announce;
-use super::settle::{Ending, Tally, Verdict, files_its_own_copy, next_state};
+use super::credentials;
+use super::settle::{Ending, Login, Tally, Verdict, files_its_own_copy, next_state};
 use crate::db::{DbError, TenantTx};
 use crate::id::{AccountId, SubmissionId};
 use crate::job::{self, Job, priority};
@@ -240,7 +241,15 @@ pub async fn finish(
     let told: Vec<(i32, Verdict)> =
         handover.recipients.iter().map(|(p, _)| *p).zip(ending.verdicts.iter().cloned()).collect();
     write_verdicts(tx, attempt.id, &told).await?;
-    let wait = mail::backoff::send(u32::try_from(attempt.number).unwrap_or(1), unit);
+    let wait = match &ending.login {
+        Login::Refused(reply) => credentials::refused(tx, attempt, reply, unit).await?,
+        other => {
+            if *other == Login::Accepted {
+                credentials::accepted(tx, attempt.account_id).await?;
+            }
+            mail::backoff::send(u32::try_from(attempt.number).unwrap_or(1), unit)
+        }
+    };
     let left: f64 = held.try_get("left")?;
     let time_left = !held.try_get::<bool, _>("over")? && wait.as_secs_f64() < left;
     let state = next_state(tally(tx, attempt.id).await?, ending.in_doubt, time_left);

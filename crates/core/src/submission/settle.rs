@@ -7,6 +7,7 @@
 //! | nobody left to try, somebody was accepted | `sent` |
 //! | nobody left to try or no time, nobody accepted | `failed` |
 //!
+//! A refused login is the account's trouble, not the message's: everybody may still be tried (`credentials.rs`).
 //! A recipient that was accepted once is never offered again.
 
 use mail::smtp_reply::{ReplyClass, SmtpReply};
@@ -34,8 +35,10 @@ impl Verdict {
         Self { state, code: Some(i32::from(reply.code)), text: Some(reply_text(reply)) }
     }
 
-    fn failed(error: &SmtpError, temporary: &'static str) -> Self {
-        let state = if error.is_temporary() { temporary } else { "refused" };
+    fn failed(error: &SmtpError) -> Self {
+        // A refused login says nothing about the message: it waits for other credentials.
+        let later = error.is_temporary() || matches!(error, SmtpError::AuthRejected(_));
+        let state = if later { "deferred" } else { "refused" };
         Self { state, code: error.code().map(i32::from), text: Some(error.text()) }
     }
 }
@@ -53,19 +56,38 @@ pub struct Ending {
     pub text: Option<String>,
     /// The server's name for the message.
     pub queue_id: Option<String>,
+    /// What the login came to, where the attempt got that far.
+    pub login: Login,
+}
+
+/// What the login of an attempt came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Login {
+    /// The attempt ended before.
+    #[default]
+    Untried,
+    /// The server let us in, or asked for no login.
+    Accepted,
+    /// The server refused the credentials, in these words.
+    Refused(SmtpReply),
 }
 
 impl Ending {
     /// Before the envelope was complete: all recipients share the fate.
     #[must_use]
     pub fn before(error: &SmtpError, recipients: usize) -> Self {
-        let verdict = Verdict::failed(error, "deferred");
+        let verdict = Verdict::failed(error);
+        let login = match error {
+            SmtpError::AuthRejected(reply) => Login::Refused(reply.clone()),
+            _ => Login::Untried,
+        };
         Self {
             code: verdict.code,
             text: verdict.text.clone(),
             verdicts: vec![verdict; recipients],
             in_doubt: false,
             queue_id: None,
+            login,
         }
     }
 
@@ -89,6 +111,15 @@ impl Ending {
     /// did not come that far.
     #[must_use]
     pub fn of(result: &Result<Sent, SendError>, offered: Option<&[SmtpReply]>, recipients: usize) -> Self {
+        let ending = Self::of_conversation(result, offered, recipients);
+        Self { login: Login::Accepted, ..ending }
+    }
+
+    fn of_conversation(
+        result: &Result<Sent, SendError>,
+        offered: Option<&[SmtpReply]>,
+        recipients: usize,
+    ) -> Self {
         match result {
             Ok(sent) => Self::told(sent),
             Err(SendError::Before(error)) => Self::before(error, recipients),
@@ -105,6 +136,7 @@ impl Ending {
                     code: error.code().map(i32::from),
                     text: Some(error.text()),
                     queue_id: None,
+                    login: Login::default(),
                 }
             }
         }
@@ -123,6 +155,7 @@ impl Ending {
             code: last.map(|r| i32::from(r.code)),
             text: last.map(reply_text),
             queue_id: dot.filter(|r| r.class() == ReplyClass::Success).and_then(|r| queue_id(&r.text)),
+            login: Login::default(),
         }
     }
 }
@@ -213,11 +246,24 @@ mod tests {
     fn an_early_failure_is_shared_by_all() {
         let ending = Ending::before(&SmtpError::Timeout, 2);
         assert_eq!(states(&ending), ["deferred", "deferred"]);
-        let ending = Ending::before(&SmtpError::AuthRejected(reply("535 5.7.8 no")), 1);
+        let ending = Ending::before(&SmtpError::Refused(reply("554 5.7.1 no service")), 1);
         assert_eq!(
             (states(&ending), ending.code, ending.text.as_deref()),
-            (vec!["refused"], Some(535), Some("5.7.8 no"))
+            (vec!["refused"], Some(554), Some("5.7.1 no service"))
         );
+    }
+
+    #[test]
+    fn a_refused_login_defers_the_message_and_tells_of_the_account() {
+        let no = reply("535 5.7.8 no");
+        let ending = Ending::before(&SmtpError::AuthRejected(no.clone()), 2);
+        assert_eq!(
+            (states(&ending), ending.code, ending.text.as_deref()),
+            (vec!["deferred", "deferred"], Some(535), Some("5.7.8 no"))
+        );
+        assert_eq!(ending.login, Login::Refused(no));
+        let later = Ending::of(&Err(SendError::Before(SmtpError::Timeout)), None, 1);
+        assert_eq!((later.login, Ending::interrupted(1).login), (Login::Accepted, Login::Untried));
     }
 
     #[test]

@@ -1,0 +1,238 @@
+//! The hot calls, by who makes them. Deep pages start in the middle of a list, where reading from its top would show.
+
+use std::time::Duration;
+
+use chrono::{FixedOffset, TimeDelta};
+use emailclient_core::id::{AccountId, MailboxId, MessageId, SessionId, SubmissionId, ThreadId, UserId};
+use emailclient_core::job::{self, Job};
+use emailclient_core::message::list::{self, Filter, Sort};
+use emailclient_core::search::{self, Search};
+use emailclient_core::sync_store::{Target, view};
+use emailclient_core::{
+    blob, draft, due, idempotency, mailbox, message, session, submission, tenant, thread, user,
+};
+use mail::query::Query;
+use uuid::Uuid;
+
+use super::fill::{MESSAGES, TENANT, at, id, kind};
+use super::judge::Budget;
+use super::{Bench, RUNS};
+
+const LIMIT: u32 = 50;
+const PAGE: Budget = Budget::page(LIMIT);
+/// For conditions that have no index of their own and that one row in a few fulfils.
+const FILTERED: Budget = Budget::page(3 * LIMIT);
+/// Where the words are common and the rest of the query is not, candidates are taken 2,000 at a time.
+const CANDIDATES: Budget = Budget { rows: 4_000.0, blocks: 40_000.0 };
+/// One row and what belongs to it.
+const ONE: Budget = Budget::page(4);
+const MIDDLE: u32 = MESSAGES / 2;
+
+const fn account(n: u32) -> AccountId {
+    AccountId(id(kind::ACCOUNT, n))
+}
+
+/// Mailbox `n` of account 1.
+const fn mailbox(n: u32) -> MailboxId {
+    MailboxId(id(kind::MAILBOX, 100 + n))
+}
+
+const fn message(n: u32) -> MessageId {
+    MessageId(id(kind::MESSAGE, n))
+}
+
+/// What the pages of a mail reader ask.
+pub async fn mail(bench: &mut Bench) {
+    lists(bench).await;
+    filters(bench).await;
+    let all: Vec<MessageId> = (MIDDLE..MIDDLE + LIMIT).map(message).collect();
+    bench.tenant("a message", ONE, async |tx| message::get(tx, message(MIDDLE)).await).await.unwrap();
+    bench.tenant("messages by id", PAGE, async |tx| message::by_ids(tx, &all).await).await;
+    bench.tenant("whether messages are visible", PAGE, async |tx| message::visible(tx, &all).await).await;
+    bench.tenant("the bytes of a message", ONE, async |tx| blob::of_message(tx, message(MIDDLE)).await).await;
+    for after in [None, Some(thread::Key { at: at(MIDDLE), id: id(kind::THREAD, MIDDLE / 3) })] {
+        let page = bench
+            .tenant("threads", PAGE, async |tx| thread::list(tx, account(1), after, LIMIT as usize).await)
+            .await;
+        assert_eq!(page.unwrap().threads.len(), LIMIT as usize);
+    }
+    let (one, long) = (ThreadId(id(kind::THREAD, 1000)), ThreadId(id(kind::THREAD, 0)));
+    bench.tenant("a thread", ONE, async |tx| thread::get(tx, one).await).await.unwrap();
+    for after in [None, Some(thread::Key { at: at(MIDDLE), id: message(MIDDLE).0 })] {
+        let (page, _) = bench
+            .tenant("a thread's messages", PAGE, async |tx| {
+                thread::messages(tx, long, after, LIMIT as usize).await
+            })
+            .await;
+        assert_eq!(page.len(), LIMIT as usize);
+    }
+    bench.tenant("mailboxes", PAGE, async |tx| mailbox::list(tx, account(1), None, 200).await).await.unwrap();
+    bench.tenant("a mailbox", ONE, async |tx| mailbox::get(tx, mailbox(1)).await).await.unwrap();
+}
+
+async fn lists(bench: &mut Bench) {
+    let thread = Some(ThreadId(id(kind::THREAD, 1000)));
+    for (named, role, in_thread) in [
+        (None, None, None),
+        (Some(mailbox(1)), None, None),
+        (None, Some("inbox"), None),
+        (None, None, thread),
+    ] {
+        let scope = bench
+            .tenant("what a list names", ONE, async |tx| {
+                list::scope(tx, account(1), named, role, in_thread).await
+            })
+            .await;
+        assert!(matches!(scope, list::Scope::Of(_)), "{scope:?}");
+    }
+    for (place, mailbox) in
+        [("the account", None), ("the inbox", Some(mailbox(1))), ("a mailbox", Some(mailbox(4)))]
+    {
+        for sort in [Sort::ReceivedDesc, Sort::ReceivedAsc, Sort::DateDesc, Sort::DateAsc] {
+            for after in [None, Some(list::Key { at: at(MIDDLE), id: message(MIDDLE) })] {
+                let filter = Filter { mailbox, ..Filter::default() };
+                let name = format!("messages of {place}, {sort:?}, {after:?}");
+                let page = bench
+                    .tenant(&name, PAGE, async |tx| {
+                        list::page(tx, account(1), &filter, sort, after, LIMIT as usize).await
+                    })
+                    .await;
+                assert_eq!(page.messages.len(), LIMIT as usize, "{name}");
+            }
+        }
+    }
+}
+
+async fn filters(bench: &mut Bench) {
+    let thread = Some(ThreadId(id(kind::THREAD, 1000)));
+    let plain = Filter::default;
+    for mailbox in [None, Some(mailbox(1))] {
+        for filter in [
+            Filter { unread: Some(true), ..plain() },
+            Filter { unread: Some(false), ..plain() },
+            Filter { starred: Some(true), ..plain() },
+            Filter { starred: Some(false), ..plain() },
+            Filter { has_attachments: Some(true), ..plain() },
+            Filter { thread, ..plain() },
+        ] {
+            let filter = Filter { mailbox, ..filter };
+            let name = format!("{filter:?}");
+            let page = bench
+                .tenant(&name, FILTERED, async |tx| {
+                    list::page(tx, account(1), &filter, Sort::ReceivedDesc, None, LIMIT as usize).await
+                })
+                .await;
+            assert!(!page.messages.is_empty(), "{name}");
+        }
+    }
+}
+
+/// Words that few, some and all messages have, and what is asked without words.
+pub async fn search(bench: &mut Bench) {
+    for text in [
+        "word12345",
+        "common97",
+        "everywhere",
+        "everywhere in:inbox",
+        "in:inbox",
+        "everywhere is:unread has:attachment",
+        "word12345 OR word54",
+        "in:anywhere is:starred",
+        "has:attachment",
+    ] {
+        let query = Query::parse(text, at(MESSAGES), FixedOffset::east_opt(0).unwrap()).unwrap();
+        for one in [None, Some(account(1))] {
+            let search = Search { query: query.clone(), account: one };
+            for after in [None, Some(search::Key { at: at(MIDDLE), id: message(MIDDLE) })] {
+                let name = format!("search for {text}, {one:?}, {after:?}");
+                let budget = if text.contains("is:unread") { CANDIDATES } else { FILTERED };
+                bench
+                    .tenant(&name, budget, async |tx| search::page(tx, &search, after, LIMIT as usize).await)
+                    .await;
+            }
+        }
+    }
+}
+
+/// Drafts and what was sent.
+pub async fn compose(bench: &mut Bench) {
+    for one in [None, Some(account(1))] {
+        for after in [None, Some((at(4_000), id(kind::DRAFT, 4_000).into()))] {
+            let drafts = bench
+                .tenant("drafts", PAGE, async |tx| draft::list(tx, one, after, i64::from(LIMIT) + 1).await)
+                .await;
+            assert_eq!(drafts.len(), LIMIT as usize + 1);
+        }
+        for state in [None, Some("sent"), Some("failed")] {
+            let filter = submission::Filter { account_id: one, state: state.map(str::to_owned) };
+            for after in [None, Some((at(3_000), id(kind::SUBMISSION, 3_000).into()))] {
+                let budget = if one.is_some() && state.is_some() { FILTERED } else { PAGE };
+                let name = format!("submissions, {filter:?}, {after:?}");
+                bench
+                    .tenant(&name, budget, async |tx| {
+                        submission::list(tx, &filter, after, i64::from(LIMIT) + 1).await
+                    })
+                    .await;
+            }
+        }
+    }
+    let (draft, sent) = (id(kind::DRAFT, 4_000).into(), SubmissionId(id(kind::SUBMISSION, 4_000)));
+    bench.tenant("a draft", ONE, async |tx| draft::get(tx, draft).await).await.unwrap();
+    bench.tenant("a submission", ONE, async |tx| submission::get(tx, sent).await).await.unwrap();
+}
+
+/// What a round of synchronisation asks of our copy.
+pub async fn sync(bench: &mut Bench) {
+    let target = Target { account: account(1), mailbox: mailbox(1), generation: 1 };
+    bench.tenant("the tree", PAGE, async |tx| view::tree(tx, account(1)).await).await;
+    let (at, many) = (mailbox(1), Budget::ANY);
+    bench.tenant("a visit", many, async |tx| view::visit(tx, account(1), at).await).await.unwrap();
+    bench.tenant("the uids", many, async |tx| view::known(tx, &target).await).await;
+    bench.tenant("the edits", many, async |tx| view::edits(tx, &target).await).await;
+    bench
+        .tenant("mailboxes with edits", many, async |tx| view::mailboxes_with_edits(tx, account(1)).await)
+        .await;
+}
+
+/// What workers and scheduler ask across tenants.
+pub async fn queue(bench: &mut Bench) {
+    let (owner, lease) = (Uuid::from_u128(1), Duration::from_secs(60));
+    let claimed =
+        bench.system("a claim of jobs", PAGE, async |tx| job::queue::claim(tx, owner, 4, lease).await).await;
+    assert_eq!(claimed.len(), 4);
+    bench.system("abandoned jobs", PAGE, async |tx| job::queue::reap(tx).await).await;
+    let due = bench.system("due accounts", PAGE, async |tx| due::accounts(tx, i64::from(LIMIT)).await).await;
+    assert_eq!(due.len(), 8);
+    bench.system("abandoned submissions", PAGE, async |tx| due::submissions_abandoned(tx).await).await;
+    bench.system("forgotten submissions", PAGE, async |tx| due::submissions_forgotten(tx).await).await;
+    bench.system("accounts without index", PAGE, async |tx| due::accounts_unindexed(tx).await).await;
+    bench.system("accounts with gone messages", PAGE, async |tx| due::accounts_with_gone(tx).await).await;
+    let round = Job::SyncAccount { account_id: account(3) };
+    bench
+        .tenant("a job enqueued", ONE, async |tx| {
+            job::enqueue(tx, &round, Duration::ZERO, job::priority::ROUND).await
+        })
+        .await;
+}
+
+/// What is asked at the edge before a handler runs.
+pub async fn edge(bench: &mut Bench) {
+    let (session, someone) = (SessionId(id(kind::SESSION, 1000)), UserId(id(kind::USER, 1001)));
+    let now = at(MESSAGES);
+    let live =
+        bench.tenant("a session", ONE, async |tx| session::live(tx, session, someone, now).await).await;
+    assert!(live.is_some());
+    bench.tenant("a user by address", ONE, async |tx| user::for_login(tx, "7@lab.test").await).await.unwrap();
+    let mut n = 0;
+    bench
+        .tenant("a refresh", ONE, async |tx| {
+            n += 1;
+            session::refresh(tx, &[n], &[n, 0], now, now + TimeDelta::days(30)).await
+        })
+        .await;
+    assert_eq!(usize::from(n), RUNS);
+    let slot = idempotency::Slot { caller: "user", route: "/x", key: "77" };
+    bench.tenant("a kept answer", ONE, async |tx| idempotency::find(tx, &slot).await).await;
+    let name = TENANT.to_string();
+    bench.system("a tenant", ONE, async |tx| tenant::find(tx, &name).await).await.unwrap();
+}
