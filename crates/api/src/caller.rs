@@ -34,7 +34,8 @@ const REMEMBERED: usize = 10_000;
 #[derive(Debug, Default)]
 pub struct Known {
     tenants: Memory<TenantId, TenantKey>,
-    sessions: Memory<SessionId, User>,
+    // With the tenant it was found in: a session of one tenant must not answer for a token of another.
+    sessions: Memory<SessionId, (TenantId, User)>,
 }
 
 #[derive(Debug)]
@@ -135,8 +136,7 @@ impl FromRequestParts<AppState> for Caller {
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
         let context = Context::of(parts);
         let claims = claims(&parts.headers, state)?;
-        let tenant = known_tenant(state, claims.tid).await?;
-        let user = live_user(state, &claims).await?;
+        let (tenant, user) = tokio::try_join!(known_tenant(state, claims.tid), live_user(state, &claims))?;
         let span = tracing::Span::current();
         span.record("tenant", tracing::field::display(claims.tid));
         span.record("user", tracing::field::display(claims.sub));
@@ -184,21 +184,22 @@ async fn known_tenant(state: &AppState, id: TenantId) -> Result<TenantKey, ApiEr
     }
     let mut tx = state.db.system().await?;
     let found = tenant::find(&mut tx, &id.to_string()).await?;
-    tx.commit().await?;
+    tx.release();
     let tenant = found.ok_or_else(ApiError::invalid_token)?;
     state.known.tenants.put(id, tenant.clone());
     Ok(tenant)
 }
 
 async fn live_user(state: &AppState, claims: &Claims) -> Result<User, ApiError> {
-    if let Some(user) = state.known.sessions.get(&claims.sid, SESSION_FRESH).filter(|u| u.id == claims.sub) {
-        return Ok(user);
+    match state.known.sessions.get(&claims.sid, SESSION_FRESH) {
+        Some((tenant, user)) if tenant == claims.tid && user.id == claims.sub => return Ok(user),
+        _ => {}
     }
     let mut tx = state.db.tenant(claims.tid).await?;
     let found = session::live(&mut tx, claims.sid, claims.sub, state.clock.now()).await?;
-    tx.commit().await?;
+    tx.release();
     let user = found.ok_or_else(ApiError::invalid_token)?;
-    state.known.sessions.put(claims.sid, user.clone());
+    state.known.sessions.put(claims.sid, (claims.tid, user.clone()));
     Ok(user)
 }
 

@@ -5,6 +5,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, header};
 use sha2::{Digest as _, Sha256};
 
+use crate::coding::plain;
 use crate::error::ApiError;
 
 /// A strong entity tag, quotes included.
@@ -75,7 +76,7 @@ impl Conditions {
 fn tags(headers: &HeaderMap, name: &HeaderName) -> Option<Vec<String>> {
     headers.contains_key(name).then(|| {
         let values = headers.get_all(name).iter().filter_map(|v| v.to_str().ok());
-        values.flat_map(|v| v.split(',')).map(|t| t.trim().to_owned()).filter(|t| !t.is_empty()).collect()
+        values.flat_map(|v| v.split(',')).map(|t| plain(t.trim())).filter(|t| !t.is_empty()).collect()
     })
 }
 

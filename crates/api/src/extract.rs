@@ -20,9 +20,11 @@ use sha2::{Digest as _, Sha256};
 
 use crate::context::Context;
 use crate::error::{ApiError, FieldError};
+use crate::limits::PARAMETER_BYTES;
 
 pub use body::Pace;
 pub use negotiate::Rules;
+pub(crate) use typed::escape;
 
 /// Faults told at once.
 const MAX_FAULTS: usize = 50;
@@ -105,7 +107,7 @@ async fn read_value(request: Request) -> Result<Value, ApiError> {
     if negotiate::has_body(&parts.headers) {
         negotiate::check_json_type(&parts.headers)?;
     }
-    let bytes = body::read(&parts.headers, body, rules(&parts).body_limit, Pace::Whole).await?;
+    let bytes = body::read(&parts, body, rules(&parts).body_limit, Pace::Whole).await?;
     let value = value::parse(&bytes).map_err(ApiError::malformed_json)?;
     // Keys are sorted by the map, so equal bodies hash alike however they were written.
     let canonical = serde_json::to_vec(&value).map_err(ApiError::internal)?;
@@ -167,7 +169,7 @@ impl<S: Send + Sync> FromRequest<S> for Raw {
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
         let (parts, body) = request.into_parts();
         negotiate::check_encoding(&parts.headers)?;
-        let bytes = body::read(&parts.headers, body, rules(&parts).body_limit, Pace::EachPiece).await?;
+        let bytes = body::read(&parts, body, rules(&parts).body_limit, Pace::EachPiece).await?;
         Context::of(&parts).set_body_hash(Sha256::digest(&bytes).into());
         Ok(Self(bytes))
     }
@@ -196,6 +198,10 @@ pub fn from_query<T: DeserializeOwned>(query: &str) -> Result<T, ApiError> {
                 "nul",
                 "a NUL is not allowed",
             )]));
+        }
+        if text.len() > PARAMETER_BYTES {
+            let detail = format!("at most {PARAMETER_BYTES} bytes");
+            return Err(bad_parameters(vec![FieldError::new(format!("/{name}"), "too-long", detail)]));
         }
         if map.contains_key(&name) {
             return Err(bad_parameters(vec![FieldError::new(

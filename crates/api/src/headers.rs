@@ -12,6 +12,7 @@ use tracing::Instrument as _;
 
 use crate::context::Context;
 use crate::error::{ApiError, Pending};
+use crate::extract::body::Patience;
 use crate::state::AppState;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -40,6 +41,7 @@ pub async fn edge(State(state): State<AppState>, mut request: Request, next: Nex
         user = tracing::field::Empty,
     );
     request.extensions_mut().insert(context.clone());
+    request.extensions_mut().insert(Patience(state.config.api_body_timeout));
     let started = std::time::Instant::now();
     let response = async {
         let response = finish(&context, next.run(request).await);
@@ -96,11 +98,18 @@ fn as_problem(context: &Context, mut response: Response) -> Response {
         return response;
     }
     let mut made = as_problem(context, ApiError::from_status(status).into_response());
-    for name in [header::ALLOW, header::RETRY_AFTER] {
-        if let Some(value) = response.headers_mut().remove(&name) {
-            made.headers_mut().insert(name, value);
-        }
+    // The layers below had their say: Allow, Retry-After, what other origins may read.
+    let mut kept = std::mem::take(response.headers_mut());
+    for about_the_body in [
+        header::CONTENT_TYPE,
+        header::CONTENT_LENGTH,
+        header::CONTENT_ENCODING,
+        header::TRANSFER_ENCODING,
+        header::ETAG,
+    ] {
+        kept.remove(about_the_body);
     }
+    made.headers_mut().extend(kept);
     made
 }
 

@@ -26,17 +26,20 @@
 //! }
 //! ```
 //!
-//! Reads: `caller.tx`, query, `tx.commit()`, `Ok(Reply::ok(&view)?)` (a `Reply` is a response). Raw bytes in or out:
+//! Reads: `caller.tx`, query, `tx.release()`, `Ok(Reply::ok(&view)?)` (a `Reply` is a response). Raw bytes in or out:
 //! add the route to a router of its own with `.layer(Extension(Rules::ANY))`, and take [`extract::Raw`].
 //! Lists: [`page`]. Versions: [`etag`]. Roles: compare `caller.role` and refuse with `insufficient_scope`.
 
 pub mod caller;
+mod coding;
 pub mod context;
+mod cors;
 pub mod error;
 pub mod etag;
 pub mod extract;
 mod headers;
 pub mod idempotency;
+mod limits;
 mod openapi;
 pub mod page;
 pub mod ratelimit;

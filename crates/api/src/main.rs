@@ -1,7 +1,9 @@
 //! The API service: settings, logs, signals; everything else is in the library.
 
-use anyhow::Context as _;
+use std::process::ExitCode;
+
 use emailclient_core::config::Config;
+use emailclient_core::start::{self, StartError};
 use emailclient_core::{telemetry, tls};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -10,10 +12,15 @@ use tokio_util::sync::CancellationToken;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> ExitCode {
+    start::exit("emailclient-api", run().await)
+}
+
+async fn run() -> anyhow::Result<()> {
     let config = Config::from_env()?;
     telemetry::init(&config.log)?;
     tls::install_provider();
+    start::verify(&config).await?;
     let shutdown = CancellationToken::new();
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let ended = shutdown.clone();
@@ -21,8 +28,8 @@ async fn main() -> anyhow::Result<()> {
         tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
         ended.cancel();
     });
-    let listener = tokio::net::TcpListener::bind(&config.api_listen)
-        .await
-        .with_context(|| format!("API_LISTEN: cannot listen on {}", config.api_listen))?;
+    let listener = tokio::net::TcpListener::bind(&config.api_listen).await.map_err(|e| {
+        StartError::setting("API_LISTEN", format!("cannot listen on {}: {e}", config.api_listen))
+    })?;
     emailclient_api::serve(config, listener, shutdown).await
 }

@@ -7,8 +7,9 @@ use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
-use deadpool_redis::Pool;
+use deadpool_redis::{Connection, Pool};
 use redis::Script;
+use redis::aio::MultiplexedConnection;
 
 /// Takes one token from every bucket or from none. Answers {allowed, wait in ms, tokens left in each bucket …}.
 static TAKE: LazyLock<Script> = LazyLock::new(|| {
@@ -78,6 +79,9 @@ struct Local {
 #[derive(Debug)]
 pub struct Limiter {
     redis: Pool,
+    // One connection for all requests: commands of several travel together on it. The pool asks a PING of each connection
+    // it hands out, which is a second round trip for every request.
+    shared: Mutex<Option<MultiplexedConnection>>,
     local: Mutex<HashMap<String, Local>>,
     rest_until: Mutex<Option<Instant>>,
 }
@@ -86,7 +90,7 @@ impl Limiter {
     /// A limiter over this Redis.
     #[must_use]
     pub fn new(redis: Pool) -> Self {
-        Self { redis, local: Mutex::default(), rest_until: Mutex::default() }
+        Self { redis, shared: Mutex::default(), local: Mutex::default(), rest_until: Mutex::default() }
     }
 
     /// Takes one token from each of `buckets`, or none if one of them is empty.
@@ -102,6 +106,7 @@ impl Limiter {
                         _ => "no answer in time".to_owned(),
                     };
                     tracing::warn!(cause, "Redis is away, limits are kept in this process");
+                    self.share(None);
                     if let Ok(mut rest) = self.rest_until.lock() {
                         *rest = Some(Instant::now() + REST);
                     }
@@ -112,16 +117,22 @@ impl Limiter {
     }
 
     async fn take_shared(&self, buckets: &[Bucket]) -> anyhow::Result<Verdict> {
-        let mut conn = self.redis.get().await?;
-        let mut call = TAKE.prepare_invoke();
-        for bucket in buckets {
-            call.key(format!("limit:{}", bucket.key)).arg(bucket.quota.max(1)).arg(millis(bucket.window));
+        let known = self.shared.lock().ok().and_then(|conn| conn.clone());
+        // It may be of a Redis that has been restarted since: then a new one is tried before Redis counts as away.
+        if let Some(conn) = known
+            && let Ok(verdict) = ask(conn, buckets).await
+        {
+            return Ok(verdict);
         }
-        let answer: Vec<u64> = call.invoke_async(&mut conn).await?;
-        let mut answer = answer.into_iter();
-        let allowed = answer.next().unwrap_or(0) == 1;
-        let retry_after = Duration::from_millis(answer.next().unwrap_or(1000));
-        Ok(Verdict { allowed, retry_after, remaining: answer.collect() })
+        let conn = Connection::take(self.redis.get().await?);
+        self.share(Some(conn.clone()));
+        ask(conn, buckets).await
+    }
+
+    fn share(&self, conn: Option<MultiplexedConnection>) {
+        if let Ok(mut shared) = self.shared.lock() {
+            *shared = conn;
+        }
     }
 
     fn take_local(&self, buckets: &[Bucket], now: Instant) -> Verdict {
@@ -160,6 +171,19 @@ impl Limiter {
         }
         Verdict { allowed, retry_after, remaining }
     }
+}
+
+/// One round trip: the script, by its hash.
+async fn ask(mut conn: MultiplexedConnection, buckets: &[Bucket]) -> anyhow::Result<Verdict> {
+    let mut call = TAKE.prepare_invoke();
+    for bucket in buckets {
+        call.key(format!("limit:{}", bucket.key)).arg(bucket.quota.max(1)).arg(millis(bucket.window));
+    }
+    let answer: Vec<u64> = call.invoke_async(&mut conn).await?;
+    let mut answer = answer.into_iter();
+    let allowed = answer.next().unwrap_or(0) == 1;
+    let retry_after = Duration::from_millis(answer.next().unwrap_or(1000));
+    Ok(Verdict { allowed, retry_after, remaining: answer.collect() })
 }
 
 /// The values of `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers).

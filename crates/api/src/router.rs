@@ -6,15 +6,16 @@ use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
-use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
+use http::{Extensions, HeaderMap, HeaderValue, StatusCode, Version, header};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{DefaultPredicate, Predicate as _};
-use tower_http::cors::{AllowOrigin, CorsLayer};
 use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::SwaggerUi;
 
+use crate::coding;
+use crate::cors::{self, Cors};
 use crate::error::ApiError;
 use crate::headers::edge;
 use crate::openapi::{Description, EXPLORER_POLICY, problems};
@@ -39,10 +40,11 @@ pub fn build(state: AppState) -> Router {
         .merge(explorer)
         .fallback(async || ApiError::not_found())
         .layer(CatchPanicLayer::custom(panicked))
-        .layer(CompressionLayer::new().compress_when(DefaultPredicate::new().and(in_one_piece)));
+        .layer(CompressionLayer::new().compress_when(DefaultPredicate::new().and(in_one_piece)))
+        .layer(from_fn(coding::mark));
     // Switched off, OPTIONS is a method like any other.
-    if let Some(cors) = cors(&state) {
-        router = router.layer(cors);
+    if let Some(cors) = Cors::new(&state) {
+        router = router.layer(from_fn_with_state(cors, cors::layer));
     }
     router.layer(from_fn_with_state(state.clone(), edge)).with_state(state)
 }
@@ -58,39 +60,4 @@ fn panicked(cause: Box<dyn Any + Send>) -> Response {
         .map(|t| (*t).to_owned())
         .or_else(|| cause.downcast_ref::<String>().cloned());
     ApiError::internal(anyhow::anyhow!("a handler panicked: {}", text.unwrap_or_default())).into_response()
-}
-
-fn cors(state: &AppState) -> Option<CorsLayer> {
-    let origins: Vec<HeaderValue> = state.config.cors_origins.iter().filter_map(|o| o.parse().ok()).collect();
-    if origins.is_empty() {
-        return None;
-    }
-    let tenant: Option<HeaderName> = state.config.tenant_id_header.parse().ok();
-    let fixed = [
-        "authorization",
-        "content-type",
-        "accept",
-        "idempotency-key",
-        "if-match",
-        "if-none-match",
-        "x-request-id",
-    ];
-    let allowed = fixed.into_iter().map(HeaderName::from_static).chain(tenant);
-    let exposed = [
-        "etag",
-        "location",
-        "retry-after",
-        "ratelimit",
-        "ratelimit-policy",
-        "x-request-id",
-        "idempotency-replayed",
-    ];
-    Some(
-        CorsLayer::new()
-            .allow_origin(AllowOrigin::list(origins))
-            .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
-            .allow_headers(allowed.collect::<Vec<_>>())
-            .expose_headers(exposed.map(HeaderName::from_static))
-            .max_age(std::time::Duration::from_secs(600)),
-    )
 }

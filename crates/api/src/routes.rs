@@ -4,6 +4,7 @@ mod accounts;
 mod auth;
 mod compose;
 mod health;
+mod jobs;
 mod mailboxes;
 mod messages;
 mod search;
@@ -28,4 +29,5 @@ pub fn all() -> OpenApiRouter<AppState> {
         .merge(search::routes())
         .merge(compose::routes())
         .merge(submissions::routes())
+        .merge(jobs::routes())
 }

@@ -3,6 +3,7 @@
 //! Writing is in `write`. States and causes of trouble are set by the synchronisation (`sync_store`), not here; the
 //! version grows only with what a client can write.
 
+pub mod keys;
 mod write;
 
 use chrono::{DateTime, Utc};

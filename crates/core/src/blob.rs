@@ -17,12 +17,21 @@ pub struct Source {
     pub hash: Vec<u8>,
     /// The bytes as the server gave them.
     pub raw: Vec<u8>,
+    never_parse: bool,
+}
+
+impl Source {
+    /// The bytes for whoever looks into them: none of a message over which processes ended.
+    #[must_use]
+    pub fn readable(&self) -> &[u8] {
+        if self.never_parse { &[] } else { &self.raw }
+    }
 }
 
 /// The source of a visible message.
 pub async fn of_message(tx: &mut TenantTx, id: MessageId) -> Result<Option<Source>, DbError> {
     let row = sqlx::query(
-        "SELECT g.account_id, b.hash, b.raw FROM messages g
+        "SELECT g.account_id, g.never_parse, b.hash, b.raw FROM messages g
          JOIN blobs b ON b.tenant_id = g.tenant_id AND b.account_id = g.account_id AND b.hash = g.blob_hash
          WHERE g.tenant_id = $1 AND g.id = $2 AND g.gone_at IS NULL",
     )
@@ -35,6 +44,7 @@ pub async fn of_message(tx: &mut TenantTx, id: MessageId) -> Result<Option<Sourc
         account_id: row.try_get("account_id")?,
         hash: row.try_get("hash")?,
         raw: row.try_get("raw")?,
+        never_parse: row.try_get("never_parse")?,
     }))
 }
 
@@ -49,7 +59,7 @@ pub async fn hash_of_message(tx: &mut TenantTx, id: MessageId) -> Result<Option<
     .await?)
 }
 
-/// The sources of those of `ids` that are at most `max_bytes` long, in no order.
+/// The sources of those of `ids` that are at most `max_bytes` long and may be looked into, in no order.
 pub async fn of_messages(
     tx: &mut TenantTx,
     ids: &[MessageId],
@@ -59,7 +69,7 @@ pub async fn of_messages(
     let rows = sqlx::query(
         "SELECT g.id, b.raw FROM messages g
          JOIN blobs b ON b.tenant_id = g.tenant_id AND b.account_id = g.account_id AND b.hash = g.blob_hash
-         WHERE g.tenant_id = $1 AND g.id = ANY ($2) AND g.size_bytes <= $3",
+         WHERE g.tenant_id = $1 AND g.id = ANY ($2) AND g.size_bytes <= $3 AND NOT g.never_parse",
     )
     .bind(tx.tenant())
     .bind(&raw)

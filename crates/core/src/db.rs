@@ -4,6 +4,7 @@
 //! transactions under their own database role. Queries live in the domain modules, not here. Not found is `Ok(None)`.
 
 mod error;
+pub mod inspect;
 pub mod migrate;
 mod system_tx;
 mod tenant_tx;

@@ -79,6 +79,8 @@ ids! {
     RunId,
     /// A row of the job table.
     JobId,
+    /// Long work that a client follows (a job, as the API calls it).
+    OperationId,
     /// A change of ours that a mail server has not confirmed.
     ChangeId,
 }

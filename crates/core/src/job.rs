@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::db::{DbError, TenantTx};
-use crate::id::{AccountId, JobId, SubmissionId};
+use crate::id::{AccountId, JobId, OperationId, SubmissionId};
 
 /// The NOTIFY channel that wakes workers at commit.
 pub const CHANNEL: &str = "emailclient_jobs";
@@ -52,6 +52,11 @@ pub enum Job {
         /// Which.
         account_id: AccountId,
     },
+    /// Does one thing to many messages, in batches.
+    ActOnMessages {
+        /// Which.
+        operation_id: OperationId,
+    },
     /// Hands a queued message to the SMTP server.
     SendSubmission {
         /// Which.
@@ -77,6 +82,7 @@ impl Job {
             Self::SyncAccount { .. } => "sync_account",
             Self::PushChanges { .. } => "push_changes",
             Self::IndexText { .. } => "index_text",
+            Self::ActOnMessages { .. } => "act_on_messages",
             Self::SendSubmission { .. } => "send_submission",
             Self::FileSentCopy { .. } => "file_sent_copy",
             Self::ProbeSubmission { .. } => "probe_submission",
@@ -90,6 +96,7 @@ impl Job {
             Self::SyncAccount { account_id }
             | Self::PushChanges { account_id }
             | Self::IndexText { account_id } => account_id.to_string(),
+            Self::ActOnMessages { operation_id } => operation_id.to_string(),
             Self::SendSubmission { submission_id }
             | Self::FileSentCopy { submission_id }
             | Self::ProbeSubmission { submission_id } => submission_id.to_string(),
@@ -99,7 +106,10 @@ impl Job {
     fn max_attempts(&self) -> i32 {
         match self {
             // Their own rows count attempts and decide when to give up.
-            Self::SendSubmission { .. } | Self::FileSentCopy { .. } | Self::ProbeSubmission { .. } => 1000,
+            Self::ActOnMessages { .. }
+            | Self::SendSubmission { .. }
+            | Self::FileSentCopy { .. }
+            | Self::ProbeSubmission { .. } => 1000,
             _ => 20,
         }
     }

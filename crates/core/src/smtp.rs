@@ -18,6 +18,8 @@ mod send;
 mod stream;
 
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod script;
 
 use mail::smtp_reply::{ReplyClass, SmtpReply};

@@ -133,46 +133,22 @@ fn read_roots(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
 }
 
 #[cfg(test)]
+pub(crate) mod authority;
+#[cfg(test)]
 mod tests {
-    use std::io::Write as _;
-    use std::path::{Path, PathBuf};
-    use std::sync::Arc;
+    use std::path::Path;
     use std::time::Duration;
 
-    use tokio_rustls::TlsAcceptor;
-
+    use super::authority::{Authority, File};
     use super::{TlsConfig, TlsError, install_provider};
-
-    /// A file that goes when the test ends.
-    struct File(PathBuf);
-
-    impl File {
-        fn with(name: &str, text: &str) -> Self {
-            let path = std::env::temp_dir().join(format!("emailclient-tls-{}-{name}", std::process::id()));
-            std::fs::File::create(&path).unwrap().write_all(text.as_bytes()).unwrap();
-            Self(path)
-        }
-    }
-
-    impl Drop for File {
-        fn drop(&mut self) {
-            let _ = std::fs::remove_file(&self.0);
-        }
-    }
 
     async fn handshake(trust: bool, host: &str) -> Result<(), TlsError> {
         install_provider();
-        let made = rcgen::generate_simple_self_signed(vec!["mail.test".to_owned()]).unwrap();
-        let file = File::with(host, &made.cert.pem());
-        let key = rustls_pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
-        let server = rustls::ServerConfig::builder()
-            .with_no_client_auth()
-            .with_single_cert(vec![made.cert.der().clone()], key)
-            .unwrap();
+        let ca = Authority::new("mail.test");
         let (a, b) = tokio::io::duplex(1 << 16);
-        tokio::spawn(async move { TlsAcceptor::from(Arc::new(server)).accept(b).await.map(drop) });
-        let roots = if trust { Some(file.0.as_path()) } else { None };
-        let config = TlsConfig::new(roots).unwrap();
+        let acceptor = ca.acceptor();
+        tokio::spawn(async move { acceptor.accept(b).await.map(drop) });
+        let config = if trust { ca.trusted() } else { TlsConfig::new(None).unwrap() };
         config.connect(host, a, Duration::from_secs(5)).await.map(drop)
     }
 
@@ -198,7 +174,7 @@ mod tests {
     #[test]
     fn a_file_that_holds_no_certificate_is_refused() {
         let file = File::with("empty", "nothing");
-        assert!(matches!(TlsConfig::new(Some(&file.0)), Err(TlsError::ExtraRoots { .. })));
+        assert!(matches!(TlsConfig::new(Some(file.path())), Err(TlsError::ExtraRoots { .. })));
         assert!(matches!(TlsConfig::new(Some(Path::new("/nonexistent"))), Err(TlsError::ExtraRoots { .. })));
     }
 }

@@ -19,7 +19,7 @@ use crate::{certificates, dovecot, ports, postfix, postgres, redis};
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Where all data lies. `None`: a new folder under the temporary directory, deleted at the end. A folder that
-    /// was used before keeps its database and its mail; ports and certificates are new each time.
+    /// was used before keeps its database, its mail and its ports; certificates are new each time.
     pub dir: Option<PathBuf>,
     /// Whether PostgreSQL makes commits durable. Tests do without; the demo and measurements do not.
     pub fsync: bool,
@@ -186,7 +186,9 @@ impl Plan {
         {
             bail!("{text}: unfit for the servers' sockets and configuration; use a short, plain path");
         }
-        let [postgres, redis, imap, imaps, lmtp, smtp, submission, submissions] = ports::free()?;
+        let names = ["postgres", "redis", "imap", "imaps", "lmtp", "smtp", "submission", "submissions"];
+        let [postgres, redis, imap, imaps, lmtp, smtp, submission, submissions] =
+            ports::kept(&dir.join("ports"), names)?;
         let (fsync, relay) = (options.fsync, options.relay.clone());
         let mail_owner = mail_owner()?;
         Ok(Self {

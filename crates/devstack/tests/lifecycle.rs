@@ -207,3 +207,24 @@ fn filled_and_delivered_mail_is_in_the_mailbox_and_a_changed_password_counts() {
     }
     assert!(stack.is_running());
 }
+
+#[test]
+fn a_folder_that_is_used_again_has_its_mail_at_the_same_ports() {
+    let dir = std::env::temp_dir().join(format!("devstack-again-{}", std::process::id()));
+    let options = Options { fsync: false, dir: Some(dir.clone()), ..Options::default() };
+    let ports = |at: &Endpoints| [at.imap_port, at.imaps_port, at.smtp_port, at.submissions_port];
+    let stack = Stack::start(&options).unwrap();
+    let first = ports(stack.endpoints());
+    stack.endpoints().add_mailbox("dora@lab.test", "secret").unwrap();
+    let second = Stack::start(&options).err().map(|e| format!("{e:#}")).unwrap_or_default();
+    assert!(second.contains("another devstack"), "{second:?}");
+    assert!(stack.is_running());
+    drop(stack);
+    let stack = Stack::start(&options).unwrap();
+    assert_eq!(ports(stack.endpoints()), first);
+    assert!(
+        stack.endpoints().doveadm(&["auth", "test", "dora@lab.test", "secret"]).unwrap().status.success()
+    );
+    drop(stack);
+    fs::remove_dir_all(&dir).unwrap();
+}

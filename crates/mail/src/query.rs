@@ -25,7 +25,7 @@
 
 use std::fmt::{self, Display};
 
-use chrono::{DateTime, FixedOffset, SecondsFormat, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Value, json};
 
 use crate::mailbox::Role;
@@ -37,9 +37,11 @@ mod parse;
 mod tests;
 mod tsquery;
 mod value;
+mod zone;
 
 pub use highlight::highlight;
 pub use tsquery::{necessary_tsquery, to_tsquery_text};
+pub use zone::Zone;
 
 /// Longest query in characters.
 pub const QUERY_MAX_CHARS: usize = 2_000;
@@ -205,8 +207,8 @@ impl Query {
     /// # Errors
     /// The first thing that is not the search syntax, with its column; also text over [`QUERY_MAX_CHARS`], over
     /// [`TERMS_MAX`] or deeper than [`DEPTH_MAX`].
-    pub fn parse(text: &str, now: DateTime<Utc>, tz: FixedOffset) -> Result<Self, QueryError> {
-        parse::parse(text, now, tz)
+    pub fn parse(text: &str, now: DateTime<Utc>, tz: impl Into<Zone>) -> Result<Self, QueryError> {
+        parse::parse(text, now, tz.into())
     }
 
     /// Whether an `in:` stands anywhere in the query. Without one the caller leaves Trash and Junk out.

@@ -20,15 +20,17 @@ enum Duty {
     StartRounds,
     ReapJobs,
     Submissions,
+    Operations,
     IndexText,
     Gone,
     Prune,
 }
 
-const DUTIES: [(Duty, Duration); 6] = [
+const DUTIES: [(Duty, Duration); 7] = [
     (Duty::StartRounds, Duration::from_secs(1)),
     (Duty::ReapJobs, Duration::from_secs(5)),
     (Duty::Submissions, Duration::from_secs(5)),
+    (Duty::Operations, Duration::from_secs(15)),
     (Duty::IndexText, Duration::from_secs(15)),
     (Duty::Gone, Duration::from_secs(30)),
     (Duty::Prune, Duration::from_secs(600)),
@@ -72,6 +74,7 @@ async fn run(duty: Duty, db: &Db, config: &Config) -> Result<(), DbError> {
         Duty::StartRounds => start_rounds(db, config).await,
         Duty::ReapJobs => sweep::jobs(db).await,
         Duty::Submissions => sweep::submissions(db).await,
+        Duty::Operations => sweep::operations(db).await,
         Duty::IndexText => sweep::unindexed(db).await,
         Duty::Gone => sweep::gone(db).await,
         Duty::Prune => sweep::prune(db).await,

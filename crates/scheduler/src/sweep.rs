@@ -1,10 +1,11 @@
-//! Picks up what was left: leases that ran out, submissions in limbo, messages without a mailbox, old rows.
+//! Picks up what was left: leases that ran out, submissions in limbo, bulk actions without a job, messages without
+//! a mailbox, old rows.
 
 use std::time::Duration;
 
 use emailclient_core::db::{Db, DbError};
 use emailclient_core::job::{Job, enqueue, priority, queue};
-use emailclient_core::{due, submission, sync_store};
+use emailclient_core::{due, operation, submission, sync_store};
 
 /// Finished jobs are kept this long, for whoever asks what became of them.
 const KEEP_JOBS: Duration = Duration::from_secs(24 * 3600);
@@ -40,6 +41,22 @@ pub async fn submissions(db: &Db) -> Result<(), DbError> {
     for (tenant, submission_id) in forgotten {
         let mut tx = db.tenant(tenant).await?;
         enqueue(&mut tx, &Job::SendSubmission { submission_id }, Duration::ZERO, priority::SEND).await?;
+        tx.commit().await?;
+    }
+    Ok(())
+}
+
+/// Enqueues bulk actions that are not over and lost their job.
+///
+/// # Errors
+/// When the database refuses.
+pub async fn operations(db: &Db) -> Result<(), DbError> {
+    let mut tx = db.system().await?;
+    let forgotten = operation::forgotten(&mut tx).await?;
+    drop(tx);
+    for (tenant, id) in forgotten {
+        let mut tx = db.tenant(tenant).await?;
+        operation::enqueue(&mut tx, id).await?;
         tx.commit().await?;
     }
     Ok(())
@@ -85,5 +102,6 @@ pub async fn prune(db: &Db) -> Result<(), DbError> {
     let mut tx = db.system().await?;
     queue::prune(&mut tx, KEEP_JOBS).await?;
     due::prune_idempotency(&mut tx).await?;
+    operation::prune(&mut tx).await?;
     tx.commit().await
 }

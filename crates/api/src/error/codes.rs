@@ -27,6 +27,8 @@ impl ApiError {
         invalid_query: BAD_REQUEST, "invalid-query", "The search query is not valid";
         /// The body is not JSON.
         malformed_json: BAD_REQUEST, "malformed-json", "The body is not valid JSON";
+        /// The body is not a form with files.
+        malformed_multipart: BAD_REQUEST, "malformed-multipart", "The body is not valid multipart/form-data";
         /// No tenant was named.
         tenant_required: BAD_REQUEST, "tenant-required", "No tenant was named";
         /// The tenant was named twice, in two ways, or in a form that is none.

@@ -1,7 +1,7 @@
 //! Roles and schema: brought up to date by `emailctl migrate`, checked by every service at its start.
 
 use sqlx::migrate::Migrator;
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgExecutor, PgPool};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, Row as _};
 
 use super::DbError;
@@ -13,9 +13,7 @@ static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations");
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
     /// The schema is older or newer than this binary.
-    #[error(
-        "the schema is at version {applied:?}, this binary needs {expected}: run `emailctl migrate` of the same release"
-    )]
+    #[error("{}", schema_words(*applied, *expected))]
     Schema {
         /// The newest migration applied, if any.
         applied: Option<i64>,
@@ -37,15 +35,31 @@ pub enum Refusal {
     Db(#[from] DbError),
 }
 
+fn schema_words(applied: Option<i64>, expected: i64) -> String {
+    match applied {
+        None => format!(
+            "the database holds no schema, this program needs version {expected}: run `emailctl migrate` of the same release"
+        ),
+        Some(applied) if applied < expected => format!(
+            "the schema is at version {applied}, older than this program, which needs {expected}: \
+             run `emailctl migrate` of the same release"
+        ),
+        Some(applied) => format!(
+            "the schema is at version {applied}, newer than this program, which needs {expected}: \
+             start the release that the schema was migrated by (`emailctl migrate` never goes back)"
+        ),
+    }
+}
+
 /// The newest migration in this binary.
 #[must_use]
 pub fn expected() -> i64 {
     MIGRATIONS.iter().map(|m| m.version).max().unwrap_or(0)
 }
 
-pub(super) async fn applied(pool: &PgPool) -> Result<i64, DbError> {
+pub(super) async fn applied(at: impl PgExecutor<'_>) -> Result<i64, DbError> {
     let found =
-        sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations WHERE success").fetch_one(pool).await;
+        sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations WHERE success").fetch_one(at).await;
     match found {
         Ok(version) => Ok(Option::unwrap_or(version, 0)),
         Err(sqlx::Error::Database(db)) if db.code().as_deref() == Some("42P01") => Ok(0),
@@ -54,17 +68,28 @@ pub(super) async fn applied(pool: &PgPool) -> Result<i64, DbError> {
 }
 
 pub(super) async fn verify(pool: &PgPool, wanted: &'static str) -> Result<(), Refusal> {
-    let applied = applied(pool).await?;
+    schema(pool).await?;
+    role(pool, wanted).await
+}
+
+/// Refuses another schema version than this binary's.
+pub(super) async fn schema(at: impl PgExecutor<'_>) -> Result<(), Refusal> {
+    let applied = applied(at).await?;
     if applied != expected() {
         return Err(Refusal::Schema { applied: (applied > 0).then_some(applied), expected: expected() });
     }
+    Ok(())
+}
+
+/// Refuses a role that could pass the wall between tenants, and any but `wanted`.
+pub(super) async fn role(at: impl PgExecutor<'_>, wanted: &'static str) -> Result<(), Refusal> {
     let row = sqlx::query(
         "SELECT current_user::text AS name, r.rolsuper, r.rolbypassrls, r.rolcreaterole,
                 EXISTS (SELECT 1 FROM pg_class c WHERE c.relowner = r.oid AND c.relnamespace = 'public'::regnamespace) AS owns,
                 EXISTS (SELECT 1 FROM pg_auth_members m WHERE m.member = r.oid) AS member
          FROM pg_roles r WHERE r.rolname = current_user",
     )
-    .fetch_one(pool)
+    .fetch_one(at)
     .await
     .map_err(DbError::from)?;
     let refuse = |why| Err(Refusal::Role { role: row.get("name"), why, wanted });

@@ -22,13 +22,16 @@ impl Connection {
             return Ok(());
         }
         let offers = |name: &str| self.features.auth.iter().any(|m| m == name);
-        let reply = if offers("PLAIN") {
+        let mut reply = if offers("PLAIN") {
             self.plain(username, password).await?
         } else if offers("LOGIN") {
             self.plain_in_two_steps(username, password).await?
         } else {
             return Err(SmtpError::protocol("the server offers no login by password (PLAIN or LOGIN)"));
         };
+        // Some servers repeat what they refuse, and these words are kept and shown.
+        let sent = Secret::new(format!("\0{username}\0{}", password.expose()));
+        reply.text = sent.strike_out(&password.strike_out(&reply.text));
         match reply.class() {
             ReplyClass::Success if reply.code == 235 => Ok(()),
             ReplyClass::Permanent => Err(SmtpError::AuthRejected(reply)),
@@ -105,6 +108,14 @@ mod tests {
         let busy = answer("454 4.7.0 later\r\n").await.unwrap_err();
         assert!(matches!(&busy, SmtpError::Refused(r) if r.code == 454) && busy.is_temporary());
         assert!(matches!(answer("250 what\r\n").await, Err(SmtpError::Protocol(_))));
+    }
+
+    #[tokio::test]
+    async fn a_password_that_the_server_repeats_is_not_kept() {
+        let coded = STANDARD.encode("\0ann\0pass word");
+        let text = format!("535 5.7.8 pass word is wrong: {coded}\r\n");
+        let refused = login(Server::new().features(&["AUTH PLAIN"]).answer("AUTH", &text)).await.unwrap_err();
+        assert_eq!(refused.text(), "5.7.8 *** is wrong: ***");
     }
 
     #[tokio::test]

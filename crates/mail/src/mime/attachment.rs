@@ -137,6 +137,8 @@ pub fn safe_filename(name: &str) -> String {
         .collect();
     // Leading dots hide a file, trailing dots and blanks change its extension on Windows.
     let cleaned = cleaned.trim_matches(|c: char| c == '.' || c.is_whitespace());
+    let named = if is_device(cleaned) { format!("_{cleaned}") } else { cleaned.to_owned() };
+    let cleaned = named.as_str();
     if cleaned.len() <= MAX_FILENAME_BYTES {
         return cleaned.to_owned();
     }
@@ -144,6 +146,16 @@ pub fn safe_filename(name: &str) -> String {
     let room = MAX_FILENAME_BYTES - extension.map_or(0, |e| e.len() + 1);
     let stem = super::text::truncate(cleaned.to_owned(), room);
     extension.map_or_else(|| stem.clone(), |e| format!("{stem}.{e}"))
+}
+
+/// Names that Windows opens as a device, with any extension.
+fn is_device(name: &str) -> bool {
+    let stem = name.split('.').next().unwrap_or_default().trim_end().to_ascii_uppercase();
+    let numbered = |kind: &str| {
+        let rest = stem.strip_prefix(kind).unwrap_or_default();
+        matches!(rest.chars().collect::<Vec<_>>().as_slice(), ['1'..='9' | '¹' | '²' | '³'])
+    };
+    ["CON", "PRN", "AUX", "NUL"].contains(&stem.as_str()) || numbered("COM") || numbered("LPT")
 }
 
 /// The value of Content-Disposition for a download (RFC 6266): always `attachment`, an ASCII name for old
@@ -178,6 +190,8 @@ mod tests {
         assert_eq!(safe_filename("C:\\Windows\\evil.exe"), "evil.exe");
         assert_eq!(safe_filename("invoice\u{202e}fdp.exe\r\n"), "invoicefdp.exe");
         assert_eq!(safe_filename(".."), "");
+        assert_eq!(safe_filename("nul.txt"), "_nul.txt");
+        assert_eq!((safe_filename("com¹"), safe_filename("COM10")), ("_com¹".to_owned(), "COM10".to_owned()));
         assert_eq!(safe_filename("a\"b;c?.txt. "), "a_b;c_.txt");
         let long = safe_filename(&format!("{}.pdf", "ü".repeat(300)));
         assert!(long.len() <= 255 && long.ends_with(".pdf"));

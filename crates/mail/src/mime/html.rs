@@ -241,4 +241,6 @@ pub fn escape(text: &str) -> String {
 }
 
 #[cfg(test)]
+mod leaks;
+#[cfg(test)]
 mod tests;

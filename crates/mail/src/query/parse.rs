@@ -1,15 +1,15 @@
 //! The recursive descent over the characters of a query: groups, `OR`, `-`, quotes and where a word ends.
 //! What the value of an operator means is in `value.rs`.
 
-use chrono::{DateTime, FixedOffset, Utc};
+use chrono::{DateTime, Utc};
 
 use super::value::{self, Operator};
-use super::{DEPTH_MAX, QUERY_MAX_CHARS, Query, QueryError, TERMS_MAX, Term};
+use super::{DEPTH_MAX, QUERY_MAX_CHARS, Query, QueryError, TERMS_MAX, Term, Zone};
 
 /// `None` stands for words without a letter or digit, which are left out.
 type Parsed = Result<Option<Query>, QueryError>;
 
-pub(super) fn parse(text: &str, now: DateTime<Utc>, tz: FixedOffset) -> Result<Query, QueryError> {
+pub(super) fn parse(text: &str, now: DateTime<Utc>, tz: Zone) -> Result<Query, QueryError> {
     let chars: Vec<char> = text.chars().take(QUERY_MAX_CHARS + 1).collect();
     if chars.len() > QUERY_MAX_CHARS {
         return Err(error(QUERY_MAX_CHARS, format!("a query has at most {QUERY_MAX_CHARS} characters")));

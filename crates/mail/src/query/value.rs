@@ -1,11 +1,11 @@
 //! What stands behind an operator: words, mailboxes, dates, ages and sizes. To add an operator: a line in
 //! [`OPERATORS`] and an arm in [`term`].
 
-use chrono::{DateTime, Days, FixedOffset, Months, NaiveDate, NaiveTime, TimeDelta, TimeZone, Utc};
+use chrono::{DateTime, Days, Months, NaiveDate, TimeDelta, Utc};
 
 use unicode_normalization::char::is_combining_mark;
 
-use super::{Field, Place, Status, Term, Words};
+use super::{Field, Place, Status, Term, Words, Zone};
 use crate::mailbox::Role;
 use crate::search_index::tokens;
 
@@ -13,7 +13,7 @@ use crate::search_index::tokens;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Context {
     pub(super) now: DateTime<Utc>,
-    pub(super) tz: FixedOffset,
+    pub(super) tz: Zone,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,11 +143,11 @@ fn thread(text: &str) -> Result<String, String> {
 const SECONDS: std::ops::Range<i64> = -62_135_596_800..253_402_300_800;
 
 /// A day (`2024-01-31`, `2024/1/31`: its first instant in `tz`) or unix seconds.
-fn instant(text: &str, tz: FixedOffset) -> Result<DateTime<Utc>, String> {
+fn instant(text: &str, tz: Zone) -> Result<DateTime<Utc>, String> {
     let wrong = || format!("“{text}” is neither a date like 2024-01-31 nor unix seconds");
     let seconds = match text.parse::<i64>() {
         Ok(seconds) if !text.starts_with('+') => seconds,
-        _ => day(text).and_then(|day| start_of_day(day, tz)).ok_or_else(wrong)?,
+        _ => day(text).and_then(|day| tz.start_of_day(day)).ok_or_else(wrong)?,
     };
     if !SECONDS.contains(&seconds) {
         return Err(wrong());
@@ -165,10 +165,6 @@ fn day(text: &str) -> Option<NaiveDate> {
     let date = NaiveDate::from_ymd_opt(i32::try_from(year).ok()?, month, day)?;
     // Two digits of a year would be the first century, which nobody means.
     (parts.next().is_none() && year >= 1000).then_some(date)
-}
-
-fn start_of_day(day: NaiveDate, tz: FixedOffset) -> Option<i64> {
-    tz.from_local_datetime(&day.and_time(NaiveTime::MIN)).single().map(|start| start.timestamp())
 }
 
 /// `now` less an age such as `2d`, `3m`, `1y` (days, months, years; also `h` and `w`), in whole seconds.

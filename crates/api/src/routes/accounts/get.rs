@@ -25,7 +25,7 @@ pub async fn get(
 ) -> Result<Reply, ApiError> {
     let mut tx = caller.tx(&state).await?;
     let account = account::get(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
-    tx.commit().await?;
+    tx.release();
     let tag = etag(&account);
     if conditions.is_current(&tag) {
         return Ok(Reply::empty(StatusCode::NOT_MODIFIED).etag(&tag));

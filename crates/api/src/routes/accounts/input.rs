@@ -9,13 +9,8 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use crate::error::{ApiError, FieldError};
+use crate::limits::{self, Limits};
 use crate::state::AppState;
-
-const MAX_NAME: usize = 200;
-const MAX_USERNAME: usize = 512;
-const MAX_PASSWORD: usize = 1024;
-const MAX_IDENTITIES: usize = 100;
-const MAX_SIGNATURE: usize = 64 * 1024;
 
 /// `verify=false` saves without trying the credentials.
 #[derive(Debug, Deserialize)]
@@ -180,32 +175,26 @@ pub fn connection_changed(old: &Server, new: &NewServer) -> bool {
 pub fn check(new: &NewAccount, password_needed: bool) -> Result<(), ApiError> {
     check_address(&new.email, "/email")?;
     check_name(&new.name, "/name")?;
-    let mut faults = Vec::new();
-    for (server, at) in [(&new.imap, "/imap"), (&new.smtp, "/smtp")] {
-        check_server(server, at, password_needed, &mut faults);
-    }
-    if new.identities.len() > MAX_IDENTITIES {
-        faults.push(FieldError::new(
-            "/identities",
-            "too-many",
-            format!("at most {MAX_IDENTITIES} identities"),
-        ));
-    }
-    for (n, identity) in new.identities.iter().enumerate() {
+    let mut limits = Limits::default();
+    limits.text("/name", &new.name, limits::NAME_BYTES);
+    limits.count("/identities", new.identities.len(), limits::IDENTITIES);
+    for (n, identity) in new.identities.iter().enumerate().take(limits::IDENTITIES) {
         let at = format!("/identities/{n}");
         check_address(&identity.email, &format!("{at}/email"))?;
         check_name(&identity.name, &format!("{at}/name"))?;
-        for (text, field) in
-            [(&identity.signature_text, "signature_text"), (&identity.signature_html, "signature_html")]
-        {
-            if text.len() > MAX_SIGNATURE {
-                faults.push(FieldError::new(
-                    format!("{at}/{field}"),
-                    "too-long",
-                    format!("at most {MAX_SIGNATURE} bytes"),
-                ));
-            }
-        }
+        limits.text(format!("{at}/name"), &identity.name, limits::NAME_BYTES);
+        limits.text(format!("{at}/signature_text"), &identity.signature_text, limits::SIGNATURE_BYTES);
+        limits.text(format!("{at}/signature_html"), &identity.signature_html, limits::SIGNATURE_BYTES);
+    }
+    for (server, at) in [(&new.imap, "/imap"), (&new.smtp, "/smtp")] {
+        limits.text(format!("{at}/host"), &server.host, limits::HOST_BYTES);
+        limits.text(format!("{at}/username"), &server.username, limits::USERNAME_BYTES);
+        let password = server.password.as_ref().map_or("", |p| p.expose());
+        limits.text(format!("{at}/password"), password, limits::PASSWORD_BYTES);
+    }
+    let mut faults = limits.faults();
+    for (server, at) in [(&new.imap, "/imap"), (&new.smtp, "/smtp")] {
+        check_server(server, at, password_needed, &mut faults);
     }
     if faults.is_empty() {
         Ok(())
@@ -233,9 +222,6 @@ fn check_name(text: &str, pointer: &str) -> Result<(), ApiError> {
             detail,
         )]));
     }
-    if text.len() > MAX_NAME {
-        return Err(ApiError::invalid_field(pointer, "too-long", "at most 200 bytes"));
-    }
     Ok(())
 }
 
@@ -243,17 +229,15 @@ fn check_server(server: &NewServer, at: &str, password_needed: bool, faults: &mu
     let mut fault = |field: &str, code: &str, detail: &str| {
         faults.push(FieldError::new(format!("{at}/{field}"), code, detail))
     };
-    if server.username.len() > MAX_USERNAME || server.username.chars().any(char::is_control) {
-        fault("username", "invalid", "at most 512 bytes, without control characters");
+    if server.username.chars().any(char::is_control) {
+        fault("username", "invalid", "without control characters");
     }
     if at == "/imap" && server.username.is_empty() {
         fault("username", "empty", "a user name is needed");
     }
     match &server.password {
         None if password_needed => fault("password", "missing", "this field is required"),
-        Some(p) if p.expose().len() > MAX_PASSWORD || p.expose().contains(['\r', '\n']) => {
-            fault("password", "invalid", "at most 1024 bytes on one line");
-        }
+        Some(p) if p.expose().contains(['\r', '\n']) => fault("password", "invalid", "on one line"),
         _ => {}
     }
 }

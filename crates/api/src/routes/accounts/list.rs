@@ -36,6 +36,6 @@ pub async fn list(
     let after: Option<AccountId> = scope.open(query.cursor.as_deref())?;
     let mut tx = caller.tx(&state).await?;
     let rows = account::list(&mut tx, after, limit.get() + 1).await?;
-    tx.commit().await?;
+    tx.release();
     Reply::ok(&Page::cut(rows, limit, |last| scope.seal(&last.id))?.map(AccountView::from))
 }

@@ -3,7 +3,7 @@
 use axum::extract::State;
 use emailclient_core::account::{self, Account, NewAccount};
 use emailclient_core::id::AccountId;
-use emailclient_core::sync_run;
+use emailclient_core::{submission, sync_run};
 
 use super::input::{AccountIn, VerifyQuery, check, check_hosts, connection_changed};
 use super::trial;
@@ -66,6 +66,7 @@ pub async fn change(
         account::replace(&mut tx, &state.keyring, id, &new).await?.ok_or_else(ApiError::not_found)?;
     if changed {
         sync_run::request(&mut tx, id).await?;
+        submission::retry_unreached(&mut tx, id).await?;
     }
     caller.audit(&mut tx, "account.update", &id.to_string()).await?;
     tx.commit().await?;

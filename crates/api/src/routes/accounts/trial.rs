@@ -79,14 +79,13 @@ async fn try_imap(state: &AppState, server: &NewServer, password: &Secret) -> Re
     };
     let outcome = tokio::time::timeout(PATIENCE, attempt).await.unwrap_or(Err(ImapError::Timeout));
     outcome.map_err(|error| {
-        let (code, response_code, retryable) = match &error {
-            ImapError::AuthRejected { .. } => {
-                ("upstream-auth-failed", Some("AUTHENTICATIONFAILED".to_owned()), false)
-            }
-            ImapError::NotAllowed(_) => ("host-not-allowed", None, false),
-            ImapError::Refused { code, .. } => ("upstream-unreachable", code.clone(), false),
-            _ => ("upstream-unreachable", None, true),
+        let (code, retryable) = match &error {
+            ImapError::AuthRejected { .. } => ("upstream-auth-failed", false),
+            ImapError::NotAllowed(_) => ("host-not-allowed", false),
+            ImapError::Refused { .. } => ("upstream-unreachable", false),
+            _ => ("upstream-unreachable", true),
         };
+        let response_code = error.response_code().map(str::to_owned);
         let text = error.to_string();
         Failure {
             code,

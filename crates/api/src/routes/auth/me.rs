@@ -34,7 +34,7 @@ pub async fn me(
 ) -> Result<Reply, ApiError> {
     let mut tx = caller.tx(&state).await?;
     let name = tenant::name(&mut tx).await?.unwrap_or_default();
-    tx.commit().await?;
+    tx.release();
     Reply::ok(&Me {
         user: UserView::new(&caller.user),
         tenant: TenantView { id: caller.tenant.0, slug: caller.tenant_slug.clone(), name },

@@ -13,6 +13,7 @@ use super::{LoginView, TenantView};
 use crate::context::Context;
 use crate::error::{ApiError, Problem};
 use crate::extract::{Json, NoQuery, Query};
+use crate::limits::{self, Limits};
 use crate::reply::Reply;
 use crate::state::AppState;
 
@@ -32,6 +33,9 @@ pub async fn refresh(
     Query(NoQuery {}): Query<NoQuery>,
     Json(body): Json<Refresh>,
 ) -> Result<Reply, ApiError> {
+    let mut limits = Limits::default();
+    limits.text("/refresh_token", body.refresh_token.expose(), limits::REFRESH_TOKEN_BYTES);
+    limits.end()?;
     let (tenant_id, old) = read_refresh(body.refresh_token.expose()).ok_or_else(ApiError::invalid_token)?;
     let mut system = state.db.system().await?;
     let found = tenant::find(&mut system, &tenant_id.to_string()).await?;

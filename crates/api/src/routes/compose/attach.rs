@@ -6,8 +6,10 @@ use axum::response::Response;
 use bytes::Bytes;
 use emailclient_core::draft::{self, NewAttachment};
 use emailclient_core::id::DraftId;
-use http::{HeaderMap, header};
+use http::{HeaderMap, StatusCode, header};
+use mail::address::clean_text;
 use mail::error::check_single_line;
+use mail::mime::safe_filename;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -17,15 +19,16 @@ use super::shape::{AttachmentView, tag};
 use crate::caller::Caller;
 use crate::error::{ApiError, FieldError, Problem};
 use crate::etag::Conditions;
-use crate::extract::{PathId, Query, Raw, negotiate};
+use crate::extract::{PathId, Query, Raw, escape, negotiate};
 use crate::idempotency::IdempotencyKey;
+use crate::limits::{FILENAME_BYTES, Limits};
 use crate::page::Page;
 use crate::reply::Reply;
 use crate::state::AppState;
 
 const UNKNOWN_TYPE: &str = "application/octet-stream";
-/// Longest file name that common file systems take.
-const MAX_NAME_BYTES: usize = 255;
+/// The name of a file whose own leaves nothing that is safe, or that has none.
+const NAMELESS: &str = "attachment";
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -73,7 +76,11 @@ pub(super) async fn attach_file(
 ) -> Result<Response, ApiError> {
     key.once(&state, &caller, async {
         let Upload { conditions, headers, body } = upload;
-        let files = read_files(&headers, body, &query).await;
+        // What cannot be read at all is told at once, what it means only after the draft was found.
+        let files = match read_files(&headers, body, &query).await {
+            Err(unreadable) if unreadable.status() == StatusCode::BAD_REQUEST => return Err(unreadable),
+            other => other,
+        };
         let mut tx = key.tx(&state, &caller).await?;
         let current = draft::get_for_update(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
         conditions.check_match(&tag(&current))?;
@@ -129,7 +136,8 @@ async fn read_files(
 
 async fn read_multipart(headers: &HeaderMap, body: Bytes) -> Result<Vec<NewAttachment>, ApiError> {
     let malformed = |text: String| {
-        ApiError::invalid_field("", "malformed", &format!("the multipart body cannot be read: {text}"))
+        // The parser's words may repeat a header of the part.
+        ApiError::malformed_multipart(format!("the form cannot be read: {}", clean_text(&text, 200)))
     };
     let mut request = Request::new(Body::from(body));
     if let Some(value) = headers.get(header::CONTENT_TYPE) {
@@ -143,10 +151,10 @@ async fn read_multipart(headers: &HeaderMap, body: Bytes) -> Result<Vec<NewAttac
         let field = part.name().unwrap_or_default().to_owned();
         let name = match part.file_name() {
             Some(name) => name.to_owned(),
-            None if field == "file" => "attachment".to_owned(),
+            None if field == "file" => NAMELESS.to_owned(),
             None => {
                 return Err(ApiError::invalid_field(
-                    &format!("/{field}"),
+                    &format!("/{}", escape(&clean_text(&field, 100))),
                     "unknown-field",
                     "only files are read here",
                 ));
@@ -162,17 +170,40 @@ async fn read_multipart(headers: &HeaderMap, body: Bytes) -> Result<Vec<NewAttac
     Ok(files)
 }
 
+/// The file under a name that is safe to save under wherever it arrives: no path, nothing invisible or reordering, nothing
+/// that a file system reads as its own (`safe_filename`).
 fn file(name: &str, content_type: String, content: Bytes) -> Result<NewAttachment, ApiError> {
-    let bad = name.trim().is_empty() || name.len() > MAX_NAME_BYTES || check_single_line(name).is_err();
-    if bad {
-        let detail = "a file name has 1 to 255 bytes and no line breaks";
+    if name.trim().is_empty() || check_single_line(name).is_err() {
+        let detail = "a file name is not empty and has no line breaks";
         return Err(ApiError::invalid_header(detail).with_errors([FieldError::new(
             "/filename",
             "invalid-header",
             detail,
         )]));
     }
-    Ok(NewAttachment { filename: name.to_owned(), content_type, inline: false, content_id: None, content })
+    let mut limits = Limits::default();
+    limits.text("/filename", name, FILENAME_BYTES);
+    limits.end()?;
+    let safe = safe_filename(name);
+    let filename = if safe.is_empty() { NAMELESS.to_owned() } else { safe };
+    Ok(NewAttachment {
+        filename,
+        content_type: media_type(&content_type),
+        inline: false,
+        content_id: None,
+        content,
+    })
+}
+
+/// Type and subtype in lower case; one that is none, or too long for any registry (RFC 6838 §4.2), is unknown.
+fn media_type(text: &str) -> String {
+    let essence = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let token = |t: &str| {
+        (1..=127).contains(&t.len())
+            && t.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&b))
+    };
+    let usable = essence.split_once('/').is_some_and(|(kind, sub)| token(kind) && token(sub));
+    if usable { essence } else { UNKNOWN_TYPE.to_owned() }
 }
 
 fn content_id(text: &str) -> Result<String, ApiError> {
@@ -213,17 +244,48 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_broken_or_empty_form_is_422_and_a_nameless_body_400() {
+    async fn a_form_without_files_is_422_and_what_cannot_be_read_400() {
+        for body in ["--b--\r\n", "--b\r\nContent-Disposition: form-data; name=\"x\"\r\n\r\n1\r\n--b--\r\n"] {
+            let (headers, body) = multipart(body);
+            assert_eq!(read_files(&headers, body, &QUERY).await.unwrap_err().code(), "validation-error");
+        }
         for body in [
-            "--b--\r\n",
             "nonsense",
-            "--b\r\nContent-Disposition: form-data; name=\"x\"\r\n\r\n1\r\n--b--\r\n",
+            "",
+            "--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a\"\r\n\r\ncut off",
+            "--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a\"\r\n",
         ] {
             let (headers, body) = multipart(body);
-            assert_eq!(read_files(&headers, body, &QUERY).await.unwrap_err().status(), 422);
+            assert_eq!(read_files(&headers, body, &QUERY).await.unwrap_err().code(), "malformed-multipart");
         }
         let error = read_files(&HeaderMap::new(), Bytes::from_static(b"x"), &QUERY).await.unwrap_err();
         assert_eq!(error.code(), "invalid-parameter");
+    }
+
+    #[test]
+    fn names_and_types_are_kept_in_their_safe_form() {
+        for (name, kept) in [
+            ("../../etc/passwd", "passwd"),
+            ("..", "attachment"),
+            ("CON.txt", "_CON.txt"),
+            ("a\u{202e}gpj.exe", "agpj.exe"),
+            ("\"x\".pdf", "_x_.pdf"),
+        ] {
+            assert_eq!(file(name, String::new(), Bytes::new()).unwrap().filename, kept, "{name}");
+        }
+        let long = format!("{}.pdf", "ü".repeat(300));
+        let kept = file(&long, String::new(), Bytes::new()).unwrap().filename;
+        assert!(kept.len() <= 255 && kept.ends_with(".pdf"), "{kept}");
+        let over = file(&"x".repeat(1025), String::new(), Bytes::new()).unwrap_err();
+        assert_eq!(
+            (over.code(), over.problem().errors[0].pointer.as_str()),
+            ("validation-error", "/filename")
+        );
+        for (given, kept) in
+            [("Image/PNG; q=1", "image/png"), ("no type", UNKNOWN_TYPE), ("a/b\" x", UNKNOWN_TYPE)]
+        {
+            assert_eq!(media_type(given), kept);
+        }
     }
 
     #[tokio::test]

@@ -11,6 +11,7 @@ use mail::address::Address;
 use super::shape::{AddressInput, Given, refusal};
 use crate::caller::Caller;
 use crate::error::{ApiError, FieldError};
+use crate::limits::{self, Limits};
 use crate::state::AppState;
 
 /// A draft ready to be stored.
@@ -63,6 +64,7 @@ pub async fn complete(
 
 /// Lays what was given over `content`; says what is left for the reply to fill in.
 fn merge(given: Given, mut content: Content) -> Result<(Open, Content), ApiError> {
+    let limits = over_limit(&given);
     let mut faults = Vec::new();
     let open = Open {
         to: given.to.is_none(),
@@ -86,6 +88,7 @@ fn merge(given: Given, mut content: Content) -> Result<(Open, Content), ApiError
     if !faults.is_empty() {
         return Err(ApiError::invalid_address("see errors for the addresses").with_errors(faults));
     }
+    faults.extend(limits);
     for (pointer, text) in [("/text", &given.text), ("/html", &given.html)] {
         if text.as_ref().is_some_and(|t| t.contains('\0')) {
             faults.push(FieldError::new(pointer, "nul", "a NUL is not allowed"));
@@ -112,6 +115,20 @@ fn merge(given: Given, mut content: Content) -> Result<(Open, Content), ApiError
         (content.headers, content.headers_as_object) = headers.into_fields();
     }
     Ok((open, content))
+}
+
+fn over_limit(given: &Given) -> Vec<FieldError> {
+    let mut limits = Limits::default();
+    limits.text("/subject", given.subject.as_deref().unwrap_or_default(), limits::SUBJECT_BYTES);
+    for (pointer, list) in
+        [("/to", &given.to), ("/cc", &given.cc), ("/bcc", &given.bcc), ("/reply_to", &given.reply_to)]
+    {
+        limits.count(pointer, list.as_ref().map_or(0, Vec::len), limits::ADDRESSES);
+    }
+    if let Some(headers) = &given.headers {
+        headers.check_limits(&mut limits);
+    }
+    limits.faults()
 }
 
 fn read_list(field: &str, list: &[AddressInput], faults: &mut Vec<FieldError>) -> Vec<Address> {
@@ -149,7 +166,7 @@ async fn answer(
     };
     let mut draft = std::mem::take(content);
     let work = tokio::task::spawn_blocking(move || {
-        let files = prepare(&mut draft, kind, &source.raw, &own, open);
+        let files = prepare(&mut draft, kind, source.readable(), &own, open);
         (draft, files)
     });
     let (done, files) = work.await.map_err(ApiError::internal)?;

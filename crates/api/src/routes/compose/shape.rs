@@ -15,6 +15,8 @@ use utoipa::ToSchema;
 
 use crate::error::{ApiError, FieldError};
 use crate::etag::ETag;
+use crate::extract::escape;
+use crate::limits::{self, Limits};
 
 /// An address as a client gives it: `Name <a@b>` or its parts. Judged later, so that the fault has a code of its own.
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -120,6 +122,31 @@ impl Headers {
                 (map.into_iter().map(|(name, value)| Header { name, value }).collect(), true)
             }
         }
+    }
+
+    /// Judges number and lengths.
+    pub fn check_limits(&self, limits: &mut Limits) {
+        let mut one = |name_at: String, value_at: String, name: &str, value: &str| {
+            limits.text(name_at, name, limits::HEADER_NAME_BYTES);
+            limits.text(value_at, value, limits::HEADER_VALUE_BYTES);
+        };
+        let count = match self {
+            Self::List(list) => {
+                for (n, field) in list.iter().take(limits::HEADERS).enumerate() {
+                    let at = format!("/headers/{n}");
+                    one(format!("{at}/name"), format!("{at}/value"), &field.name, &field.value);
+                }
+                list.len()
+            }
+            Self::Object(map) => {
+                for (name, value) in map.iter().take(limits::HEADERS) {
+                    let at = format!("/headers/{}", escape(name));
+                    one(at.clone(), at, name, value);
+                }
+                map.len()
+            }
+        };
+        limits.count("/headers", count, limits::HEADERS);
     }
 
     fn of(fields: &[Header], as_object: bool) -> Self {
@@ -369,7 +396,7 @@ pub fn refusal(error: &ComposeError, headers: &[Header], as_object: bool) -> Api
     let header_pointer = |name: &str| match name {
         "subject" | "filename" | "content_id" => format!("/{name}"),
         _ => match headers.iter().position(|h| h.name == name) {
-            Some(_) if as_object => format!("/headers/{}", name.replace('~', "~0").replace('/', "~1")),
+            Some(_) if as_object => format!("/headers/{}", escape(name)),
             Some(index) => format!("/headers/{index}"),
             None => "/headers".to_owned(),
         },

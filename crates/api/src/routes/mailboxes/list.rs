@@ -42,7 +42,7 @@ pub(super) async fn list_mailboxes(
     let page = mailbox::list(&mut tx, account, after.as_ref(), query.limit.rows())
         .await?
         .ok_or_else(ApiError::not_found)?;
-    tx.commit().await?;
+    tx.release();
     let next_cursor = page.next.as_ref().map(|k| scope.seal(&(k.rank, &k.path, k.id.0))).transpose()?;
     let data = page.mailboxes.into_iter().map(MailboxView::from).collect();
     Ok(Json(Page { data, has_more: next_cursor.is_some(), next_cursor }))

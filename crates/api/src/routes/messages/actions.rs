@@ -8,10 +8,9 @@ use emailclient_core::db::TenantTx;
 use emailclient_core::id::{MailboxId, MessageId};
 use emailclient_core::mailbox;
 use emailclient_core::message;
-use emailclient_core::message::edit::{self, FlagEdit};
-use emailclient_core::message::transfer::{self, Target};
+use emailclient_core::operation::{self, AT_ONCE, Action, MAX_MESSAGES};
 use emailclient_core::search::{self, Search};
-use mail::flags::{Flags, is_valid_keyword};
+use mail::flags::is_valid_keyword;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -21,15 +20,14 @@ use crate::error::{ApiError, FieldError, Problem};
 use crate::extract::{Json, NoQuery, Query};
 use crate::idempotency::IdempotencyKey;
 use crate::reply::Reply;
+use crate::routes::jobs::JobView;
 use crate::routes::search::parse;
 use crate::state::AppState;
 
-/// Ids of one request: what one transaction changes well within a second.
-const MAX_IDS: usize = 1_000;
-/// Messages that a query may match, so that one careless word does not rewrite a whole account.
-const MAX_MATCHES: usize = 10_000;
-/// Messages changed by one statement.
-const BATCH: usize = 500;
+/// Ids of one request, which fit into the route's body. A query may find more, up to [`MAX_MESSAGES`].
+const MAX_IDS: usize = 10_000;
+/// Faults told in one answer.
+const MAX_FAULTS: usize = 100;
 
 /// What is done with the messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
@@ -64,10 +62,10 @@ pub(super) enum ActionName {
 /// One action on many messages: those in `ids`, or those that `query` finds.
 #[derive(Debug, Deserialize, ToSchema)]
 pub(super) struct ActionRequest {
-    /// Which messages, 1000 at most.
+    /// Which messages, 10,000 at most.
     #[schema(value_type = Option<Vec<Uuid>>)]
     ids: Option<Vec<MessageId>>,
-    /// Which messages, in the search syntax.
+    /// Which messages, in the search syntax; 100,000 at most.
     query: Option<String>,
     /// What is done with them.
     action: ActionName,
@@ -86,121 +84,117 @@ pub(super) struct ActionReply {
 }
 
 impl ActionRequest {
-    /// Refuses what no action could mean.
-    fn check(&self) -> Result<(), ApiError> {
+    /// What is asked for, or everything that is wrong with it.
+    fn action(&self) -> Result<Action, ApiError> {
         let mut faults = Vec::new();
+        self.check_selection(&mut faults);
+        let (target, keyword) = (self.target(&mut faults), self.keyword(&mut faults));
+        let mailbox_id = self.mailbox_id;
+        let action = match self.action {
+            ActionName::MarkRead => Some(Action::MarkRead { mailbox_id }),
+            ActionName::MarkUnread => Some(Action::MarkUnread { mailbox_id }),
+            ActionName::Star => Some(Action::Star { mailbox_id }),
+            ActionName::Unstar => Some(Action::Unstar { mailbox_id }),
+            ActionName::AddKeyword => keyword.map(|keyword| Action::AddKeyword { keyword, mailbox_id }),
+            ActionName::RemoveKeyword => keyword.map(|keyword| Action::RemoveKeyword { keyword, mailbox_id }),
+            ActionName::Move => target.map(|mailbox_id| Action::Move { mailbox_id }),
+            ActionName::Copy => target.map(|mailbox_id| Action::Copy { mailbox_id }),
+            ActionName::Archive => Some(Action::Archive { mailbox_id }),
+            ActionName::Junk => Some(Action::Junk { mailbox_id }),
+            ActionName::Trash => Some(Action::Trash { mailbox_id }),
+            ActionName::Delete => Some(Action::Delete { mailbox_id }),
+        };
+        match action {
+            Some(action) if faults.is_empty() => Ok(action),
+            _ => Err(ApiError::validation("see errors for the fields").with_errors(faults)),
+        }
+    }
+
+    fn check_selection(&self, faults: &mut Vec<FieldError>) {
         match (&self.ids, &self.query) {
             (None, None) => {
-                faults.push(FieldError::new("/ids", "missing", "name messages by ids or by query"))
+                faults.push(FieldError::new("/ids", "missing", "name messages by ids or by query"));
             }
             (Some(_), Some(_)) => {
-                faults.push(FieldError::new("/query", "exclusive", "ids and query exclude each other"))
+                faults.push(FieldError::new("/query", "exclusive", "ids and query exclude each other"));
             }
             (Some(ids), None) if ids.is_empty() || ids.len() > MAX_IDS => {
                 faults.push(FieldError::new("/ids", "length", format!("1 to {MAX_IDS} ids are expected")));
             }
             _ => {}
         }
-        let targeted = matches!(self.action, ActionName::Move | ActionName::Copy);
-        if targeted && self.mailbox_id.is_none() {
-            faults.push(FieldError::new("/mailbox_id", "missing", "this action needs a mailbox to go to"));
-        }
-        let labelled = matches!(self.action, ActionName::AddKeyword | ActionName::RemoveKeyword);
-        match (&self.keyword, labelled) {
-            (None, true) => {
-                faults.push(FieldError::new("/keyword", "missing", "this action needs a keyword"))
-            }
-            (Some(_), false) => {
-                faults.push(FieldError::new("/keyword", "unexpected", "this action takes no keyword"))
-            }
-            (Some(keyword), true) if !is_valid_keyword(keyword) => {
-                faults.push(FieldError::new(
-                    "/keyword",
-                    "invalid",
-                    "a keyword is an IMAP atom of at most 255 characters",
-                ));
-            }
-            _ => {}
-        }
-        if faults.is_empty() {
-            Ok(())
-        } else {
-            Err(ApiError::validation("see errors for the fields").with_errors(faults))
-        }
     }
 
-    fn flag_edit(&self) -> Option<FlagEdit> {
-        let keyword = || self.keyword.clone().into_iter().collect();
-        let none = FlagEdit::default();
-        Some(match self.action {
-            ActionName::MarkRead => FlagEdit { add: Flags::SEEN, ..none },
-            ActionName::MarkUnread => FlagEdit { remove: Flags::SEEN, ..none },
-            ActionName::Star => FlagEdit { add: Flags::FLAGGED, ..none },
-            ActionName::Unstar => FlagEdit { remove: Flags::FLAGGED, ..none },
-            ActionName::AddKeyword => FlagEdit { keywords_add: keyword(), ..none },
-            ActionName::RemoveKeyword => FlagEdit { keywords_remove: keyword(), ..none },
-            _ => return None,
-        })
+    fn target(&self, faults: &mut Vec<FieldError>) -> Option<MailboxId> {
+        if self.mailbox_id.is_none() && matches!(self.action, ActionName::Move | ActionName::Copy) {
+            faults.push(FieldError::new("/mailbox_id", "missing", "this action needs a mailbox to go to"));
+        }
+        self.mailbox_id
+    }
+
+    fn keyword(&self, faults: &mut Vec<FieldError>) -> Option<String> {
+        let labelled = matches!(self.action, ActionName::AddKeyword | ActionName::RemoveKeyword);
+        let (code, text) = match (&self.keyword, labelled) {
+            (None, true) => ("missing", "this action needs a keyword"),
+            (Some(_), false) => ("unexpected", "this action takes no keyword"),
+            (Some(keyword), true) if !is_valid_keyword(keyword) => {
+                ("invalid", "a keyword is an IMAP atom of at most 255 characters")
+            }
+            _ => return self.keyword.clone(),
+        };
+        faults.push(FieldError::new("/keyword", code, text));
+        None
     }
 }
 
 /// The messages meant, each once; an id of nobody's or another tenant's is refused.
-async fn named(
+async fn selection(
     tx: &mut TenantTx,
     state: &AppState,
     request: &ActionRequest,
 ) -> Result<Vec<MessageId>, ApiError> {
+    let mut seen = HashSet::new();
     if let Some(text) = &request.query {
         let query = parse(text, state.clock.now(), None)?;
-        let (ids, more) = search::ids(tx, &Search { query, account: None }, MAX_MATCHES).await?;
+        let (ids, more) = search::ids(tx, &Search { query, account: None }, MAX_MESSAGES).await?;
         if more {
-            let detail = format!("the query matches more than {MAX_MATCHES} messages; narrow it");
+            let detail =
+                format!("the query matches more than {MAX_MESSAGES} messages, which is the limit; narrow it");
             return Err(ApiError::invalid_field("/query", "too-many", &detail));
         }
-        return Ok(ids);
+        // Read in pages: one whose place in the order changed meanwhile is there twice.
+        return Ok(ids.into_iter().filter(|id| seen.insert(*id)).collect());
     }
     let ids = request.ids.clone().unwrap_or_default();
     let known: HashSet<MessageId> = message::visible(tx, &ids).await?.into_iter().collect();
     let unknown = |(index, _): (usize, &MessageId)| {
         FieldError::new(format!("/ids/{index}"), "unknown", "there is no such object")
     };
-    let faults: Vec<FieldError> =
-        ids.iter().enumerate().filter(|(_, id)| !known.contains(id)).map(unknown).collect();
+    let missing = ids.iter().enumerate().filter(|(_, id)| !known.contains(id));
+    let faults: Vec<FieldError> = missing.map(unknown).take(MAX_FAULTS).collect();
     if !faults.is_empty() {
         return Err(ApiError::validation("some of the messages do not exist").with_errors(faults));
     }
-    let mut seen = HashSet::new();
     Ok(ids.into_iter().filter(|id| seen.insert(*id)).collect())
 }
 
-async fn perform(tx: &mut TenantTx, request: &ActionRequest, ids: &[MessageId]) -> Result<(), ApiError> {
-    let named = request.mailbox_id;
-    let edit = request.flag_edit();
-    for batch in ids.chunks(BATCH) {
-        if let Some(edit) = &edit {
-            edit::flags(tx, batch, named, edit).await?;
-            continue;
-        }
-        let done = match (request.action, named) {
-            (ActionName::Move, Some(target)) => {
-                transfer::move_to(tx, batch, None, Target::Mailbox(target)).await
-            }
-            (ActionName::Copy, Some(target)) => transfer::copy_to(tx, batch, target).await,
-            (ActionName::Archive, source) => {
-                transfer::move_to(tx, batch, source, Target::Role("archive")).await
-            }
-            (ActionName::Junk, source) => transfer::move_to(tx, batch, source, Target::Role("junk")).await,
-            (ActionName::Trash, source) => transfer::move_to(tx, batch, source, Target::Role("trash")).await,
-            (_, source) => transfer::delete(tx, batch, source, false).await,
-        };
-        done.map_err(|e| refusal(e, "/mailbox_id"))?;
-    }
-    Ok(())
+/// Leaves the work to a worker; the answer says where it can be followed.
+async fn postpone(
+    tx: &mut TenantTx,
+    caller: &Caller,
+    action: &Action,
+    ids: &[MessageId],
+) -> Result<Reply, ApiError> {
+    action.check(tx, ids).await.map_err(|e| refusal(e, "/mailbox_id"))?;
+    let job = JobView::from(operation::create(tx, caller.user_id, action, ids).await?);
+    Reply::accepted(&format!("/api/jobs/{}", job.id), &job)
 }
 
-/// Does one thing to many messages.
+/// Does one thing to many messages. More than 500 are changed by a job, which is answered with 202.
 #[utoipa::path(post, path = "/api/messages/actions", tag = "messages", security(("bearer" = [])), request_body = ActionRequest,
-    responses((status = 200, body = ActionReply), (status = 400, body = Problem, content_type = "application/problem+json"),
+    responses((status = 200, body = ActionReply),
+              (status = 202, body = JobView, headers(("Location" = String, description = "The job: `/api/jobs/{id}`"))),
+              (status = 400, body = Problem, content_type = "application/problem+json"),
               (status = 422, body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn act_on_messages(
     State(state): State<AppState>,
@@ -210,19 +204,23 @@ pub(super) async fn act_on_messages(
     Json(request): Json<ActionRequest>,
 ) -> Result<Response, ApiError> {
     key.once(&state, &caller, async {
-        request.check()?;
+        let action = request.action()?;
         let mut tx = key.tx(&state, &caller).await?;
         if let Some(id) = request.mailbox_id
             && mailbox::get(&mut tx, id).await?.is_none()
         {
             return Err(ApiError::unknown_reference("/mailbox_id"));
         }
-        let ids = named(&mut tx, &state, &request).await?;
-        perform(&mut tx, &request, &ids).await?;
+        let ids = selection(&mut tx, &state, &request).await?;
         if request.action == ActionName::Delete {
             caller.audit(&mut tx, "message.delete", &format!("{} messages", ids.len())).await?;
         }
-        Ok((tx, Reply::ok(&ActionReply { updated: ids.len() })?))
+        if ids.len() > AT_ONCE {
+            let reply = postpone(&mut tx, &caller, &action, &ids).await?;
+            return Ok((tx, reply));
+        }
+        let updated = action.apply(&mut tx, &ids).await.map_err(|e| refusal(e, "/mailbox_id"))?;
+        Ok((tx, Reply::ok(&ActionReply { updated })?))
     })
     .await
 }
@@ -233,7 +231,7 @@ mod tests {
 
     fn check(body: serde_json::Value) -> Result<(), Vec<String>> {
         let request: ActionRequest = serde_json::from_value(body).unwrap();
-        request.check().map_err(|e| e.problem().errors.iter().map(|f| f.pointer.clone()).collect())
+        request.action().map(drop).map_err(|e| e.problem().errors.iter().map(|f| f.pointer.clone()).collect())
     }
 
     #[test]

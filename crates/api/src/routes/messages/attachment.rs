@@ -41,10 +41,10 @@ pub(super) async fn get_attachment(
 ) -> Result<Response, ApiError> {
     let mut tx = caller.tx(&state).await?;
     let source = blob::of_message(&mut tx, place.id).await?.ok_or_else(ApiError::not_found)?;
-    tx.commit().await?;
+    tx.release();
     let tag = ETag::content(&[source.hash.as_slice(), &place.n.to_be_bytes()].concat());
     let index = usize::try_from(place.n).unwrap_or(usize::MAX);
-    let found = blocking(move || mail::mime::attachment(&source.raw, index))
+    let found = blocking(move || mail::mime::attachment(source.readable(), index))
         .await?
         .ok_or_else(ApiError::not_found)?;
     if let Some(response) = unchanged(&tag, &conditions, true) {

@@ -11,6 +11,16 @@ use crate::error::{ApiError, FieldError};
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Fields(Option<BTreeSet<String>>);
 
+/// What is left of an object.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub(super) enum Cut<T> {
+    /// All of it.
+    Whole(T),
+    /// Some of its fields.
+    Part(Value),
+}
+
 impl Fields {
     /// Reads a comma-separated list of names out of `known`.
     pub(super) fn parse(text: Option<&str>, known: &[&str]) -> Result<Self, ApiError> {
@@ -36,13 +46,14 @@ impl Fields {
         self.0.as_ref().is_none_or(|names| names.contains(field))
     }
 
-    /// `object` as JSON with the wanted fields and its id.
-    pub(super) fn cut(&self, object: &impl Serialize) -> Result<Value, ApiError> {
+    /// `object` with the wanted fields and its id. Without a list it is left as it is, and so written as JSON once.
+    pub(super) fn cut<T: Serialize>(&self, object: T) -> Result<Cut<T>, ApiError> {
+        let Some(names) = &self.0 else { return Ok(Cut::Whole(object)) };
         let mut value = serde_json::to_value(object).map_err(ApiError::internal)?;
-        if let (Some(names), Some(map)) = (&self.0, value.as_object_mut()) {
+        if let Some(map) = value.as_object_mut() {
             map.retain(|name, _| name == "id" || names.contains(name));
         }
-        Ok(value)
+        Ok(Cut::Part(value))
     }
 }
 
@@ -54,11 +65,12 @@ mod tests {
     fn only_the_named_fields_and_the_id_are_left() {
         let object = serde_json::json!({ "id": 1, "a": 2, "b": 3 });
         let fields = Fields::parse(Some("a, id"), &["id", "a", "b"]).unwrap();
-        assert_eq!(fields.cut(&object).unwrap(), serde_json::json!({ "id": 1, "a": 2 }));
+        let cut = |fields: &Fields| serde_json::to_value(fields.cut(&object).unwrap()).unwrap();
+        assert_eq!(cut(&fields), serde_json::json!({ "id": 1, "a": 2 }));
         assert!(fields.name("a") && fields.keep("a") && !fields.keep("b"));
         let all = Fields::parse(None, &[]).unwrap();
         assert!(all.keep("b") && !all.name("b"));
-        assert_eq!(all.cut(&object).unwrap(), object);
+        assert_eq!(cut(&all), object);
         for bad in ["c", "", "a,,b"] {
             assert_eq!(
                 Fields::parse(Some(bad), &["a", "b"]).unwrap_err().code(),

@@ -8,7 +8,6 @@ use emailclient_core::id::MessageId;
 use emailclient_core::message::{self, Message};
 use mail::mime::text::truncate;
 use serde::Deserialize;
-use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
 use super::content::{Readable, blocking, readable, unchanged};
@@ -75,18 +74,18 @@ pub(super) async fn read(
     let (id, tag) = (message.summary.id, etag(&message));
     let mut view = MessageView::new(message);
     if !(wanted.text() || wanted.html() || wanted.headers) {
-        tx.commit().await?;
+        tx.release();
         return Ok((view, tag));
     }
     let source = blob::of_message(&mut tx, id).await?;
-    tx.commit().await?;
+    tx.release();
     if let Some(source) = source {
         let html = wanted.html();
         let parse = move || {
             if html {
-                readable(id, &source.raw, false)
+                readable(id, source.readable(), false)
             } else {
-                Readable { body: mail::mime::body(&source.raw), html: None }
+                Readable { body: mail::mime::body(source.readable()), html: None }
             }
         };
         fill(&mut view, blocking(parse).await?, &wanted);
@@ -138,6 +137,5 @@ pub(super) async fn get_message(
         return Ok(response);
     }
     let (view, tag) = read(tx, message, wanted).await?;
-    let value: Value = fields.cut(&view)?;
-    Ok(Reply::ok(&value)?.etag(&tag).into_response())
+    Ok(Reply::ok(&fields.cut(&view)?)?.etag(&tag).into_response())
 }

@@ -57,7 +57,7 @@ pub(super) async fn get_message_html(
 ) -> Result<Response, ApiError> {
     let mut tx = caller.tx(&state).await?;
     let source = blob::of_message(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
-    tx.commit().await?;
+    tx.release();
     let tag = ETag::content(
         &[source.hash.as_slice(), format!("html {POLICY_VERSION} {id} {}", query.remote).as_bytes()].concat(),
     );
@@ -65,7 +65,7 @@ pub(super) async fn get_message_html(
         return Ok(response);
     }
     let read = move || {
-        let read = readable(id, &source.raw, query.remote);
+        let read = readable(id, source.readable(), query.remote);
         read.html.map_or_else(|| from_text(read.body.text.as_deref().unwrap_or_default()), |safe| safe.html)
     };
     let mut response = Response::new(Body::from(blocking(read).await?));

@@ -7,11 +7,10 @@ use emailclient_core::id::{AccountId, MailboxId, ThreadId};
 use emailclient_core::message::list::{self, Filter, Key, Scope as Names, Sort};
 use mail::mailbox::Role;
 use serde::Deserialize;
-use serde_json::Value;
 use utoipa::IntoParams;
 use uuid::Uuid;
 
-use super::fields::Fields;
+use super::fields::{Cut, Fields};
 use super::shape::{SUMMARY_FIELDS, SummaryView};
 use crate::caller::Caller;
 use crate::error::{ApiError, FieldError, Problem};
@@ -63,6 +62,16 @@ impl ListQuery {
         )
     }
 
+    fn filter(&self, mailbox: Option<MailboxId>) -> Filter {
+        Filter {
+            mailbox,
+            unread: self.unread,
+            starred: self.starred,
+            has_attachments: self.has_attachments,
+            thread: self.thread_id,
+        }
+    }
+
     fn check(&self) -> Result<Sort, ApiError> {
         let refuse = |name: &str, detail: &str| {
             let fault = FieldError::new(format!("/{name}"), "invalid", detail);
@@ -92,7 +101,7 @@ pub(super) async fn list_messages(
     caller: Caller,
     PathId(account): PathId<AccountId>,
     Query(query): Query<ListQuery>,
-) -> Result<Json<Page<Value>>, ApiError> {
+) -> Result<Json<Page<Cut<SummaryView>>>, ApiError> {
     let sort = query.check()?;
     let fields = Fields::parse(query.fields.as_deref(), &SUMMARY_FIELDS)?;
     let filter_text = query.filter_text(account);
@@ -100,24 +109,27 @@ pub(super) async fn list_messages(
     let after = scope.open::<(DateTime<Utc>, Uuid)>(query.cursor.as_deref())?;
     let after = after.map(|(at, id)| Key { at, id: id.into() });
     let mut tx = caller.tx(&state).await?;
-    let names =
-        list::scope(&mut tx, account, query.mailbox_id, query.role.as_deref(), query.thread_id).await?;
-    let (mailbox, page) = match names {
-        Names::NotFound => return Err(ApiError::not_found()),
-        Names::Empty => (None, list::Page::default()),
-        Names::Of(mailbox) => {
-            let filter = Filter {
-                mailbox,
-                unread: query.unread,
-                starred: query.starred,
-                has_attachments: query.has_attachments,
-                thread: query.thread_id,
-            };
-            (mailbox, list::page(&mut tx, account, &filter, sort, after, query.limit.rows()).await?)
+    let mut mailbox = query.mailbox_id;
+    // A row of this account proves that what was named exists and is of this account, as a mailbox and a thread are of one.
+    // So the names are looked up for a role, whose mailbox must be known first, and for a page without such a row.
+    let mut page = list::Page::default();
+    if query.role.is_none() {
+        page = list::page(&mut tx, account, &query.filter(mailbox), sort, after, query.limit.rows()).await?;
+    }
+    if page.messages.first().is_none_or(|m| m.account_id != account) {
+        let role = query.role.as_deref();
+        match list::scope(&mut tx, account, mailbox, role, query.thread_id).await? {
+            Names::NotFound => return Err(ApiError::not_found()),
+            Names::Of(found) if role.is_some() => {
+                mailbox = found;
+                let filter = query.filter(mailbox);
+                page = list::page(&mut tx, account, &filter, sort, after, query.limit.rows()).await?;
+            }
+            Names::Empty | Names::Of(_) => page = list::Page::default(),
         }
-    };
-    tx.commit().await?;
+    }
+    tx.release();
     let next_cursor = page.next.map(|k| scope.seal(&(k.at, k.id.0))).transpose()?;
-    let rows = page.messages.into_iter().map(|m| fields.cut(&SummaryView::new(m, mailbox)));
+    let rows = page.messages.into_iter().map(|m| fields.cut(SummaryView::new(m, mailbox)));
     Ok(Json(Page { data: rows.collect::<Result<_, _>>()?, has_more: next_cursor.is_some(), next_cursor }))
 }

@@ -33,7 +33,7 @@ pub(super) async fn get_message_raw(
         return Ok(response);
     }
     let source = blob::of_message(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
-    tx.commit().await?;
+    tx.release();
     let content = Content {
         bytes: source.raw,
         content_type: "message/rfc822".to_owned(),

@@ -28,12 +28,12 @@ pub(super) async fn get_message_text(
 ) -> Result<Response, ApiError> {
     let mut tx = caller.tx(&state).await?;
     let source = blob::of_message(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
-    tx.commit().await?;
+    tx.release();
     let tag = ETag::content(&[source.hash.as_slice(), format!("text {POLICY_VERSION}").as_bytes()].concat());
     if let Some(response) = unchanged(&tag, &conditions, false) {
         return Ok(response);
     }
-    let text = blocking(move || text_of(&source.raw)).await?;
+    let text = blocking(move || text_of(source.readable())).await?;
     let mut response = Response::new(Body::from(text));
     set(&mut response, header::CONTENT_TYPE, "text/plain; charset=utf-8");
     set(

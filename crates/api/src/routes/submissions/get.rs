@@ -22,6 +22,6 @@ pub(super) async fn get_submission(
 ) -> Result<Json<SubmissionView>, ApiError> {
     let mut tx = caller.tx(&state).await?;
     let found = submission::get(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
-    tx.commit().await?;
+    tx.release();
     Ok(Json(found.into()))
 }

@@ -64,7 +64,7 @@ pub(super) async fn list_submissions(
     }
     let filter = Filter { account_id: query.account_id, state: wanted };
     let rows = submission::list(&mut tx, &filter, after, query.limit.get() + 1).await?;
-    tx.commit().await?;
+    tx.release();
     let page = Page::cut(rows, query.limit, |last| scope.seal(&(last.created_at, last.id)))?;
     Ok(Json(page.map(SubmissionView::from)))
 }

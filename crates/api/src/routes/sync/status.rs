@@ -88,7 +88,7 @@ pub async fn status(
     let run = sync_run::latest(&mut tx, id).await?;
     let next_due_at = sync_run::next_due(&mut tx, id).await?;
     let mailboxes: Vec<MailboxView> = sync_run::progress(&mut tx, id).await?.into_iter().map(view).collect();
-    tx.commit().await?;
+    tx.release();
     let sum = |of: fn(&MailboxView) -> i64| mailboxes.iter().map(of).sum();
     Reply::ok(&Status {
         account_id: id.0,

@@ -58,7 +58,7 @@ pub(super) async fn get_thread(
     let thread = thread::get(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
     let (messages, next) =
         thread::messages(&mut tx, id, after, query.limit.map_or(PAGE, Limit::rows)).await?;
-    tx.commit().await?;
+    tx.release();
     let next_cursor = next.map(|k| scope.seal(&(k.at, k.id))).transpose()?;
     Ok(Json(ThreadAlone {
         thread: thread.into(),

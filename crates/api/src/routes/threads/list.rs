@@ -41,7 +41,7 @@ pub(super) async fn list_threads(
     let mut tx = caller.tx(&state).await?;
     let page =
         thread::list(&mut tx, account, after, query.limit.rows()).await?.ok_or_else(ApiError::not_found)?;
-    tx.commit().await?;
+    tx.release();
     let next_cursor = page.next.map(|k| scope.seal(&(k.at, k.id))).transpose()?;
     let data = page.threads.into_iter().map(ThreadView::from).collect();
     Ok(Json(Page { data, has_more: next_cursor.is_some(), next_cursor }))
