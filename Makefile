@@ -35,7 +35,7 @@ BIN = $(or $(CARGO_TARGET_DIR),target)/$(BUILD)
 COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 STAGING = $(COMPOSE) -f docker-compose.yml
 EMAILCTL = $(STAGING) run --rm -T emailctl
-TAG ?= latest
+TAG ?= $(or $(shell sed -n 's/^TAG=//p' .env 2>/dev/null),latest)
 export TAG
 IMAGES := email-service postfix dovecot
 API_URL ?= http://127.0.0.1:5000

@@ -6,7 +6,9 @@ mod mailbox;
 mod program;
 mod start;
 
-use sqlx::{Connection as _, Executor as _};
+use emailclient_core::db::migrate;
+use emailclient_core::secret::Secret;
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _};
 use tests::database::Database;
 
 use self::program::{Ended, Settings};
@@ -59,6 +61,30 @@ async fn an_operator_migrates_checks_and_makes_a_tenant_with_a_user() {
     assert_eq!(audited, 3);
     let health = emailctl(&database, &["healthcheck", "--address", "127.0.0.1:1"], "");
     assert!(!health.success());
+    conn.close().await.unwrap();
+    database.drop_it().await;
+}
+
+/// As at a provider of PostgreSQL: the owner makes roles and owns the database, and is no superuser.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_owner_who_is_no_superuser_migrates_again_and_again() {
+    let database = Database::create().await;
+    let mut conn = database.superuser().await;
+    let provider = format!("provider_{}", &database.name);
+    for statement in [
+        "DROP SCHEMA public CASCADE".to_owned(),
+        format!("CREATE ROLE {provider} LOGIN CREATEROLE"),
+        // From PostgreSQL 16 on this comes with making the roles; here they are there.
+        format!("GRANT emailclient_owner, emailclient_search TO {provider} WITH ADMIN OPTION"),
+        format!("ALTER DATABASE {} OWNER TO {provider}", database.name),
+        format!("CREATE SCHEMA public AUTHORIZATION {provider}"),
+    ] {
+        conn.execute(AssertSqlSafe(statement)).await.unwrap();
+    }
+    let url = |user: &str| Secret::new(database.url(user));
+    for _ in 0..2 {
+        migrate::run(&url(&provider), &url("emailclient_app"), &url("emailclient_system")).await.unwrap();
+    }
     conn.close().await.unwrap();
     database.drop_it().await;
 }

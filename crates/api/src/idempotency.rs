@@ -2,7 +2,7 @@
 //!
 //! The answer is kept in the transaction of the effect. Every POST handler is wrapped so:
 //!
-//! ```ignore
+//! ```text
 //! key.once(&state, &caller, async {
 //!     // anything slow (network) first
 //!     let mut tx = key.tx(&state, &caller).await?;

@@ -4,7 +4,7 @@
 //! in `routes/<domain>.rs` adds it; queries live in `emailclient_core`. The arguments stand in the order in which they
 //! refuse (path, query, body), so do not reorder them:
 //!
-//! ```ignore
+//! ```text
 //! #[utoipa::path(post, path = "/api/things/{id}/parts", tag = "things", security(("bearer" = [])),
 //!     params(("id" = Uuid, Path)), request_body = NewPart,
 //!     responses((status = 201, body = Part), (status = "4XX", body = Problem, content_type = "application/problem+json")))]

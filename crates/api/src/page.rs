@@ -3,7 +3,7 @@
 //! A cursor is opaque to clients: the position, with an authentication code over tenant, route, sort and filter, so that
 //! one of another list, another tenant or another filter is refused.
 //!
-//! ```ignore
+//! ```text
 //! let scope = Scope::new(&state, caller.tenant, "messages", &[sort, &filter]);
 //! let after: Option<(DateTime<Utc>, Uuid)> = scope.open(query.cursor.as_deref())?;
 //! let rows = core::list(&mut tx, after, limit.get() + 1).await?;      // one more than asked for

@@ -133,10 +133,10 @@ pub async fn run(owner: &Secret, app: &Secret, system: &Secret) -> anyhow::Resul
 
 async fn make_roles(conn: &mut PgConnection, app: &Secret, system: &Secret) -> anyhow::Result<()> {
     for role in ["emailclient_owner", "emailclient_search"] {
-        ensure_role(conn, role, "NOLOGIN NOBYPASSRLS").await?;
+        ensure_role(conn, role, false).await?;
     }
     for (role, url) in [("emailclient_app", app), ("emailclient_system", system)] {
-        ensure_role(conn, role, "LOGIN NOBYPASSRLS NOCREATEROLE NOCREATEDB").await?;
+        ensure_role(conn, role, true).await?;
         if let Some(password) = password_of(url.expose()) {
             let quoted: String = sqlx::query_scalar("SELECT quote_literal($1)")
                 .bind(password.expose())
@@ -161,13 +161,25 @@ async fn make_roles(conn: &mut PgConnection, app: &Secret, system: &Secret) -> a
     Ok(())
 }
 
-async fn ensure_role(conn: &mut PgConnection, role: &str, attributes: &str) -> anyhow::Result<()> {
-    let there: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM pg_roles WHERE rolname = $1)")
-        .bind(role)
-        .fetch_one(&mut *conn)
-        .await?;
-    let verb = if there { "ALTER" } else { "CREATE" };
-    conn.execute(AssertSqlSafe(format!("{verb} ROLE {role} {attributes}"))).await?;
+/// A role that is as it should be is left alone: who is no superuser, as at every provider of PostgreSQL, may make such a
+/// role but not say NOBYPASSRLS of one that exists (PostgreSQL 15).
+async fn ensure_role(conn: &mut PgConnection, role: &str, login: bool) -> anyhow::Result<()> {
+    let right: Option<bool> = sqlx::query_scalar(
+        "SELECT rolcanlogin = $2 AND NOT (rolsuper OR rolbypassrls OR rolcreaterole OR rolcreatedb)
+         FROM pg_roles WHERE rolname = $1",
+    )
+    .bind(role)
+    .bind(login)
+    .fetch_optional(&mut *conn)
+    .await?;
+    let verb = match right {
+        Some(true) => return Ok(()),
+        Some(false) => "ALTER",
+        None => "CREATE",
+    };
+    let login = if login { "LOGIN" } else { "NOLOGIN" };
+    let statement = format!("{verb} ROLE {role} {login} NOSUPERUSER NOBYPASSRLS NOCREATEROLE NOCREATEDB");
+    conn.execute(AssertSqlSafe(statement)).await?;
     Ok(())
 }
 
