@@ -100,7 +100,8 @@ class Stack:
         run(TOP / "deployment/stack/secrets.sh", self.secrets)
         if build:
             run(TOP / "deployment/offline/base-images.sh", quiet=False)
-            run(*self.command, "build", env=self.env, quiet=False)
+            # The other services have the image of email-service.
+            run(*self.command, "build", "email-service", "postfix", "dovecot", env=self.env, quiet=False)
 
     def compose(self, *words, **options):
         """Any command of docker-compose on this project."""

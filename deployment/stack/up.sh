@@ -38,7 +38,9 @@ if [ "$kind" = dev ] && ! setting MAIL_OUTSIDE; then
   fi
 fi
 
-"${compose[@]}" up -d --build
+# The other services have the image of email-service.
+"${compose[@]}" build email-service postfix dovecot
+"${compose[@]}" up -d
 # The mailbox that catches what would leave has to be there; its password is printed the once that it is made.
 if [ "$kind" = dev ] && [ -z "${COMPOSE_PROFILES:-}" ]; then
   mailbox() { "${compose[@]}" run --rm -T emailctl mailbox "$@"; }

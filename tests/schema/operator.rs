@@ -1,6 +1,7 @@
 //! `emailctl` as an operator runs it: the real binary, on an empty database.
 
 mod check;
+mod drain;
 mod health;
 mod mailbox;
 mod program;

@@ -130,25 +130,34 @@ async fn first_sync(
 ) -> Result<String> {
     let endpoints = stack.endpoints();
     let worker = product.pid(WORKER).context("the worker has no process id")?;
-    let (mut ours, mut theirs, mut ratios, mut cpu) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut ours, mut theirs, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut worker_cpu, mut postgres_cpu, mut dovecot_cpu, mut mbsync_cpu) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let postgres = process::of_pid_file(&endpoints.dir.join("postgres/postmaster.pid"))?;
+    let dovecot = process::of_pid_file(&endpoints.dir.join("dovecot/master.pid"))?;
     let mut account_id = String::new();
     for run in 0..plan.runs {
         progress(&format!("first synchronisation {} of {}", run + 1, plan.runs))?;
         let user = format!("bench{run}@lab.test");
         let (to_fill, name, messages) = (endpoints.clone(), user.clone(), plan.messages);
         tokio::task::spawn_blocking(move || fill(&to_fill, &name, run as u64, messages)).await??;
-        let mut peer = None;
+        let mut peer: Option<(f64, f64)> = None;
         if run % 2 == 1 {
-            peer = Some(mbsync::first_sync(endpoints, &user, plan.messages).await?);
+            peer = Some(peer_sync(endpoints, &user, plan.messages).await?);
         }
         let before = process::cpu_seconds(worker)?;
+        let before_postgres = process::family_cpu_seconds(postgres)?;
+        let before_dovecot = process::family_cpu_seconds(dovecot)?;
         let (id, seconds) = synchronise(session, endpoints, &user, plan.messages).await?;
         process::settle(worker).await?;
-        cpu.push(process::cpu_seconds(worker)? - before);
-        let peer = match peer {
-            Some(seconds) => seconds,
-            None => mbsync::first_sync(endpoints, &user, plan.messages).await?,
+        worker_cpu.push(process::cpu_seconds(worker)? - before);
+        postgres_cpu.push(process::family_cpu_seconds(postgres)? - before_postgres);
+        dovecot_cpu.push(process::family_cpu_seconds(dovecot)? - before_dovecot);
+        let (peer, peer_cpu) = match peer {
+            Some(taken) => taken,
+            None => peer_sync(endpoints, &user, plan.messages).await?,
         };
+        mbsync_cpu.push(peer_cpu);
         account_id = id;
         ours.push(seconds);
         theirs.push(peer);
@@ -158,9 +167,20 @@ async fn first_sync(
     figures.push(Figure::new(&format!("first sync of {messages} messages"), "s", None, ours));
     figures.push(Figure::new(&format!("mbsync of {messages} messages"), "s", None, theirs));
     figures.push(Figure::new("first sync : mbsync", "ratio", Some("<= 1"), ratios));
-    figures.push(Figure::new("worker's CPU for it, until idle", "s", None, cpu));
+    figures.push(Figure::new("worker's CPU for it, text index included", "s", None, worker_cpu));
+    figures.push(Figure::new("PostgreSQL's CPU for it, the same", "s", None, postgres_cpu));
+    figures.push(Figure::new("Dovecot's CPU for it", "s", None, dovecot_cpu));
+    figures.push(Figure::new("mbsync's CPU", "s", None, mbsync_cpu));
     figures.push(Figure::new("worker, peak", "MB", None, vec![process::peak_mb(worker)?]));
     Ok(account_id)
+}
+
+/// mbsync's seconds, and those of the processor that it used.
+async fn peer_sync(endpoints: &Endpoints, user: &str, messages: usize) -> Result<(f64, f64)> {
+    let this = std::process::id();
+    let before = process::ended_children_cpu_seconds(this)?;
+    let seconds = mbsync::first_sync(endpoints, user, messages).await?;
+    Ok((seconds, process::ended_children_cpu_seconds(this)? - before))
 }
 
 /// The mailbox, with Dovecot's index made, as a server that has long had this mail would.

@@ -134,8 +134,13 @@ impl Running {
     }
 
     /// Asks it to stop and waits.
-    pub fn stop(mut self) -> Option<i32> {
+    pub fn stop(self) -> Option<i32> {
         self.signal("TERM");
+        self.wait()
+    }
+
+    /// Waits for its end.
+    pub fn wait(mut self) -> Option<i32> {
         self.0.wait().unwrap().code()
     }
 }
