@@ -138,8 +138,8 @@ test-watch: deps ## Runs tests again at every change, with the servers kept up: 
 .PHONY: test-health
 test-health: ## Of the running stack: every container healthy, the API ready.
 	@for container in $$($(STAGING) ps -q); do \
-	  docker inspect --format '{{.Name}} {{if .State.Health}}{{.State.Health.Status}}{{else}}{{.State.Status}}{{end}}' "$$container"; \
-	done | awk '{ print } $$2 != "healthy" { bad = 1 } END { if (!NR || bad) { print "not all are healthy"; exit 1 } }'
+	  docker inspect --format '{{.Name}} {{if .State.Health}}{{.State.Health.Status}}{{else}}{{.State.Status}}:{{.State.ExitCode}}{{end}}' "$$container"; \
+	done | awk '{ print } $$2 !~ /^(healthy|exited:0)$$/ { bad = 1 } END { if (!NR || bad) { print "not all are healthy"; exit 1 } }'
 	@curl -fsS $(API_URL)/health/ready >/dev/null && echo "the API is ready"
 
 .PHONY: test-db
@@ -150,7 +150,7 @@ test-db: ## Of the running stack: settings, PostgreSQL, schema, walls between te
 .PHONY: test-redis
 test-redis: ## Of the running stack: Redis answers and evicts nothing.
 	@$(STAGING) exec -T redis sh -c 'REDISCLI_AUTH="$$(cat /run/secrets/redis_password)" redis-cli ping' | grep -x PONG
-	@$(STAGING) exec -T redis sh -c 'REDISCLI_AUTH="$$(cat /run/secrets/redis_password)" redis-cli info memory' | grep -x $$'maxmemory_policy:noeviction\r\?'
+	@$(STAGING) exec -T redis sh -c 'REDISCLI_AUTH="$$(cat /run/secrets/redis_password)" redis-cli info memory' | grep '^maxmemory_policy:noeviction'
 
 .PHONY: test-stack
 test-stack: ## Builds the images, starts the stack, runs the tour and restarts under traffic, measures, takes it down.

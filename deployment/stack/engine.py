@@ -111,6 +111,10 @@ class Stack:
         """`emailctl` in a container of its own, as an operator runs it."""
         return self.compose("run", "--rm", "-T", "emailctl", *words, stdin=stdin).strip()
 
+    def database(self, *words):
+        """database.sh, as `make db-backup` and `make db-restore` run it."""
+        return run(TOP / "deployment/stack/database.sh", *words, env=self.env)
+
     def containers(self):
         """What the engine says of each container of the project."""
         ids = run("docker", "ps", "-aq", "--filter", f"label=com.docker.compose.project={PROJECT}").split()

@@ -73,6 +73,32 @@ def check_restarts(stack, client, mail, account):
     say(f"{len(traffic.accepted)} mails accepted, {states['sent']} sent, each arrived once; {traffic.reads} reads")
 
 
+def check_backup(stack, client, account):
+    """A dump, a change after it, the dump put back: what was before is there, what came later is not."""
+    dump = stack.secrets / "backup.dump"
+    messages = f"/api/accounts/{account}/messages?limit=200"
+    ids = {message["id"] for message in client.call("GET", messages)["data"]}
+    stack.database("backup", dump)
+    stack.ctl("tenant", "create", "--slug", "later")
+    broken = stack.secrets / "broken.dump"
+    broken.write_bytes(dump.read_bytes()[: dump.stat().st_size // 2])
+    try:
+        stack.database("restore", broken)
+        raise AssertionError("half a dump was restored")
+    except Failed:
+        client.call("GET", messages)
+    stack.database("restore", dump)
+    stack.wait_healthy()
+    client = Client(stack.api_urls()[0])
+    client.log_in(USER, PASSWORD)
+    restored = {message["id"] for message in client.call("GET", messages)["data"]}
+    if not ids <= restored:
+        raise Failed(f"{len(ids - restored)} of {len(ids)} messages are not in the restored database")
+    # The tenant of after the backup is gone, so its name is free.
+    stack.ctl("tenant", "create", "--slug", "later")
+    say(f"backup of {dump.stat().st_size} bytes and restore: {len(ids)} messages compared; half a dump changed nothing")
+
+
 def check_scale(stack):
     """Copies beside each other, each reached on a port of its own, out of the range that docker-compose.yml has."""
     del stack.env["API_PORTS"]
@@ -119,6 +145,7 @@ def main():
         account = tour.take(client, mail, FILLED)
         say("the tour went through")
         check_restarts(stack, client, mail, account)
+        check_backup(stack, client, account)
         figures(stack)
         check_scale(stack)
         say("passed")

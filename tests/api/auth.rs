@@ -84,3 +84,44 @@ async fn logout_ends_the_access_tokens_within_five_seconds() {
     assert_eq!(app.get(&tenant, "/auth/me").await.status, 401);
     app.finish().await;
 }
+
+#[tokio::test]
+async fn every_answer_of_a_login_tells_the_limit_of_logins() {
+    let app = App::start_with(&[
+        ("RATE_LIMIT_LOGIN_PER_MINUTE", "4"),
+        // An address of this test alone: all tests share one Redis.
+        ("API_TRUSTED_PROXIES", "127.0.0.1"),
+    ])
+    .await;
+    let tenant = app.tenant().await;
+    let net = u128::from(emailclient_core::id::new_uuid().as_u128() as u64) | (0x2001_0db8 << 96);
+    let from = std::net::Ipv6Addr::from(net).to_string();
+    let login = async |email: &str, password: &str| {
+        let request = app.http.post(format!("{}/auth/login", app.base)).header("X-Forwarded-For", &from);
+        let body = json!({"email": email, "password": password});
+        send(request.header("X-Tenant-ID", &tenant.slug).json(&body)).await
+    };
+    let both = "\"login\";q=4;w=60, \"login-user\";q=2;w=60";
+    let right = login(&tenant.email, PASSWORD).await;
+    right.expect(200);
+    let wrong = login("nobody@example.test", "wrong").await;
+    wrong.refused(401, "invalid-credentials");
+    for answer in [&right, &wrong] {
+        assert_eq!(answer.header("ratelimit-policy"), both);
+        let left = answer.header("ratelimit");
+        assert!(left.starts_with("\"login\";r=") && left.contains(", \"login-user\";r="), "{left}");
+    }
+    let mut last = right;
+    for _ in 0..8 {
+        // Refused for its body, which is quicker than a password: nothing refills meanwhile.
+        last = login("", "").await;
+        if last.status == 429 {
+            break;
+        }
+        assert!(last.header("ratelimit-policy").starts_with("\"login\";q=4;w=60"), "{}", last.status);
+    }
+    last.refused(429, "rate-limited");
+    assert!(last.header("ratelimit-policy").starts_with("\"login\";q=4;w=60"), "{:?}", last.headers);
+    assert!(last.header("ratelimit").contains(";r=0;t="), "{:?}", last.headers);
+    app.finish().await;
+}

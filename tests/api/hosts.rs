@@ -253,6 +253,37 @@ async fn ports_outside_mail_are_refused_also_on_public_hosts_and_before_any_look
     app.finish().await;
 }
 
+/// A network of the allow list lifts the rule on ports for its own addresses; a name without an address is not in it.
+#[tokio::test]
+async fn the_port_of_a_name_that_does_not_exist_is_judged_as_well() {
+    let app = App::start_with(&[("OUTBOUND_ALLOW", "127.0.0.0/8, known.invalid:14143")]).await;
+    let tenant = app.tenant().await;
+    let path = "/api/accounts?verify=false";
+    for (host, port, status) in [
+        ("nope.invalid", 22, 422),
+        ("nope.invalid", 80, 422),
+        ("nope.invalid", 14143, 422),
+        ("known.invalid", 22, 422),
+        ("known.invalid", 14143, 201),
+        ("nope.invalid", 993, 201),
+        ("127.0.0.1", 14143, 201),
+    ] {
+        for field in ["imap", "smtp"] {
+            let mut body = account("8.8.8.8", "8.8.8.8");
+            body[field]["host"] = json!(host);
+            body[field]["port"] = json!(port);
+            let answer = app.post(&tenant, path, &body).await;
+            if status == 201 {
+                answer.expect(201);
+                continue;
+            }
+            let told = answer.refused(422, "port-not-allowed");
+            assert_eq!(told["errors"][0]["pointer"], format!("/{field}/port"), "{host}:{port}");
+        }
+    }
+    app.finish().await;
+}
+
 /// The proof behind the answers: a listener on a loopback address of its own, at a port of mail, is never called.
 #[tokio::test]
 async fn a_listener_on_loopback_is_not_called_by_any_spelling() {

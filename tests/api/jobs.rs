@@ -182,3 +182,37 @@ async fn what_a_job_could_not_do_is_refused_before_it_begins() {
     drop(conn);
     app.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_action_narrowed_to_a_mailbox_counts_only_what_is_there() {
+    let app = App::start_all().await;
+    let tenant = app.tenant().await;
+    let user = mail::new_mailbox(&app);
+    let one = |n| mail::message(&format!("Number {n}"), &format!("{n}@narrow.test"), "words");
+    mail::fill(&app, &user, "INBOX", (0..2).map(one).collect());
+    mail::fill(&app, &user, "Work", vec![one(2)]);
+    let account = mail::connect(&app, &tenant, &user).await;
+    mail::synchronise(&app, &tenant, &account).await;
+    let ids = ids(&app, &tenant, &account).await;
+    assert_eq!(ids.len(), 3);
+    let listed = app.get(&tenant, &format!("/api/accounts/{account}/mailboxes")).await.expect(200);
+    let find = |name: &str| {
+        let all = listed["data"].as_array().unwrap();
+        all.iter().find(|m| m["name"] == name).unwrap()["id"].clone()
+    };
+    let (inbox, work) = (find("INBOX"), find("Work"));
+    for (mailbox, action, expected) in [
+        (&inbox, "star", 2),
+        (&work, "star", 1),
+        (&work, "mark_read", 1),
+        (&work, "trash", 1),
+        (&work, "trash", 0),
+        (&work, "unstar", 0),
+        (&inbox, "unstar", 2),
+    ] {
+        let body = json!({"ids": ids, "action": action, "mailbox_id": mailbox});
+        let done = act(&app, &tenant, &body).await.expect(200);
+        assert_eq!(done, json!({"updated": expected}), "{action} in {mailbox}");
+    }
+    app.finish().await;
+}

@@ -225,6 +225,10 @@ async fn a_form_that_cannot_be_read_is_400_and_one_without_files_422() {
         ("--b--\r\n", "/file"),
         ("--b\r\nContent-Disposition: form-data; name=\"a/b~c\"\r\n\r\n1\r\n--b--\r\n", "/a~1b~0c"),
         ("--b\r\nContent-Type: text/plain\r\n\r\n1\r\n--b--\r\n", "/"),
+        (
+            "--b\r\nContent-Disposition: form-data; name=\"other\"; filename=\"a.txt\"\r\n\r\n1\r\n--b--\r\n",
+            "/other",
+        ),
     ] {
         let problem = draft.form(&app, type_b, body).await.refused(422, "validation-error");
         assert_eq!(problem["errors"][0]["pointer"], pointer, "{problem}");

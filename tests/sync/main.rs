@@ -3,4 +3,6 @@
 mod hostile_mail;
 mod oracle;
 mod poison;
+mod refused_names;
 mod rounds;
+mod subscriptions;

@@ -2,6 +2,7 @@
 
 mod act_on_messages;
 mod canary;
+mod contention;
 mod credentials;
 mod hostile;
 mod hostile_listing;

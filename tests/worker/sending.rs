@@ -321,3 +321,55 @@ async fn a_message_cancelled_in_time_is_never_delivered_and_one_that_went_cannot
     assert_eq!(sink.taken().len(), 1);
     app.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_draft_that_was_sent_anew_is_not_sent_by_its_old_submission_as_well() {
+    let app = start(1, &[]).await;
+    let sink = Sink::new(None, everybody);
+    let server = sink.start().await;
+    let alice = sender(&app, server.port).await;
+    let draft = alice.draft(&app, &["one@x.test"], "Once").await;
+    let act = async |submission: &Value, verb: &str| {
+        let path = format!("/api/submissions/{}/{verb}", submission["id"].as_str().unwrap());
+        app.post(&alice.tenant, &path, &json!({})).await
+    };
+    let later = json!({"send_at": "2027-03-01T12:00:00Z"});
+    let first = alice.order(&app, &draft, later.clone()).await;
+    act(&first, "cancel").await.expect(200);
+    let second = alice.order(&app, &draft, later).await;
+    assert_ne!(second["id"], first["id"]);
+    act(&first, "resend").await.refused(409, "already-sending");
+
+    // With the second one undone, the first may go; then it is the draft's, and neither the draft nor the second go too.
+    act(&second, "cancel").await.expect(200);
+    act(&first, "resend").await.expect(202);
+    alice.ends(&app, &first, "sent").await;
+    act(&second, "resend").await.refused(409, "already-sending");
+    let path = format!("/api/compose/{draft}/send");
+    let again = app.post(&alice.tenant, &path, &json!({})).await.expect(200);
+    assert_eq!(again["id"], first["id"]);
+    act(&first, "resend").await.refused(409, "already-sending");
+    assert_eq!(sink.taken().len(), 1);
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_draft_that_is_sent_by_many_at_the_same_moment_is_one_submission() {
+    let app = start(1, &[]).await;
+    let sink = Sink::new(None, everybody);
+    let server = sink.start().await;
+    let alice = sender(&app, server.port).await;
+    let later = json!({"send_at": "2027-03-01T12:00:00Z"});
+    for round in 0..5 {
+        let draft = alice.draft(&app, &["one@x.test"], &format!("Race {round}")).await;
+        let path = format!("/api/compose/{draft}/send");
+        let once = || app.post(&alice.tenant, &path, &later);
+        let (a, b, c, d) = tokio::join!(once(), once(), once(), once());
+        let mut statuses = [&a, &b, &c, &d].map(|answer| answer.status);
+        statuses.sort_unstable();
+        assert_eq!(statuses, [200, 200, 200, 202], "round {round}");
+        let id = a.json()["id"].clone();
+        assert!([&b, &c, &d].iter().all(|answer| answer.json()["id"] == id), "round {round}");
+    }
+    app.finish().await;
+}

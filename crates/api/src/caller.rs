@@ -260,7 +260,7 @@ async fn limit(state: &AppState, tenant: &TenantKey, context: &Context) -> Resul
     }
     let verdict = state.limiter.take(&buckets).await;
     let (policy, left) = ratelimit::headers(&buckets, &verdict);
-    context.set_rate_headers(policy, left);
+    context.add_rate_headers(&policy, &left);
     if verdict.allowed {
         return Ok(());
     }

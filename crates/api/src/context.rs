@@ -49,9 +49,13 @@ impl Context {
         &self.0.path
     }
 
-    pub(crate) fn set_rate_headers(&self, policy: String, state: String) {
+    /// Adds limits to those that the answer tells of already: a log-in has two, taken one after the other.
+    pub(crate) fn add_rate_headers(&self, policy: &str, state: &str) {
         if let Ok(mut learned) = self.0.learned.lock() {
-            learned.rate_headers = Some((policy, state));
+            let told = learned.rate_headers.take();
+            let joined = told
+                .map(|(policies, states)| (format!("{policies}, {policy}"), format!("{states}, {state}")));
+            learned.rate_headers = Some(joined.unwrap_or_else(|| (policy.to_owned(), state.to_owned())));
         }
     }
 

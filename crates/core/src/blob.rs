@@ -67,9 +67,10 @@ pub async fn of_messages(
 ) -> Result<Vec<(MessageId, Vec<u8>)>, DbError> {
     let raw: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
     let rows = sqlx::query(
-        "SELECT g.id, b.raw FROM messages g
-         JOIN blobs b ON b.tenant_id = g.tenant_id AND b.account_id = g.account_id AND b.hash = g.blob_hash
-         WHERE g.tenant_id = $1 AND g.id = ANY ($2) AND g.size_bytes <= $3 AND NOT g.never_parse",
+        "SELECT g.id, b.raw FROM unnest($2::uuid[]) AS w(id)
+         CROSS JOIN LATERAL (SELECT m.id, m.account_id, m.blob_hash FROM messages m
+           WHERE m.tenant_id = $1 AND m.id = w.id AND m.size_bytes <= $3 AND NOT m.never_parse OFFSET 0) g
+         JOIN blobs b ON b.tenant_id = $1 AND b.account_id = g.account_id AND b.hash = g.blob_hash",
     )
     .bind(tx.tenant())
     .bind(&raw)

@@ -270,12 +270,23 @@ impl Outbound {
 
     /// Whether a connection to this host and port would be permitted, judged by what the name resolves to
     /// now. No socket is opened. The verdict does not bind a later [`Outbound::dial`], which judges again.
+    /// A name that does not resolve lies in no allowed network, so its port must be one of mail's or allowed by name.
     ///
     /// # Errors
     /// [`DialError::HostNotAllowed`], [`DialError::PortNotAllowed`], [`DialError::HostNotFound`] or
     /// [`DialError::Timeout`].
     pub async fn check(&self, host: &str, port: u16) -> Result<(), DialError> {
-        self.resolve_checked(host, port, Deadlines::default().resolve).await.map(drop)
+        match self.resolve_checked(host, port, Deadlines::default().resolve).await {
+            Err(DialError::HostNotFound | DialError::Timeout) if !self.permits_port(host, port) => {
+                Err(DialError::PortNotAllowed)
+            }
+            other => other.map(drop),
+        }
+    }
+
+    /// Whether the port alone is no reason to refuse this name, whatever it resolves to.
+    fn permits_port(&self, host: &str, port: u16) -> bool {
+        MAIL_PORTS.contains(&port) || self.policy.allows_host(host.trim_end_matches('.'), port)
     }
 
     /// Opens a TCP connection (without Nagle's delay) to one of the addresses of `host`, trying them in the

@@ -191,16 +191,23 @@ pub async fn create(
 
 /// One draft. `None`: there is none of this id in the tenant.
 pub async fn get(tx: &mut TenantTx, id: DraftId) -> Result<Option<Draft>, DbError> {
-    read_one(tx, id, "").await
+    read_one(tx, id).await
 }
 
 /// As [`get`], and holds the draft against other changes until this transaction ends.
 pub async fn get_for_update(tx: &mut TenantTx, id: DraftId) -> Result<Option<Draft>, DbError> {
-    read_one(tx, id, " FOR UPDATE OF d").await
+    // In a statement of its own: one that waited for the lock reads the draft anew, but not what was joined to it, and a
+    // draft that was sent meanwhile would look unsent.
+    sqlx::query("SELECT 1 FROM drafts WHERE tenant_id = $1 AND id = $2 FOR UPDATE")
+        .bind(tx.tenant())
+        .bind(id)
+        .execute(tx.conn())
+        .await?;
+    read_one(tx, id).await
 }
 
-async fn read_one(tx: &mut TenantTx, id: DraftId, lock: &str) -> Result<Option<Draft>, DbError> {
-    let sql = format!("SELECT {COLUMNS} FROM {OF_DRAFT} WHERE d.tenant_id = $1 AND d.id = $2{lock}");
+async fn read_one(tx: &mut TenantTx, id: DraftId) -> Result<Option<Draft>, DbError> {
+    let sql = format!("SELECT {COLUMNS} FROM {OF_DRAFT} WHERE d.tenant_id = $1 AND d.id = $2");
     let row =
         sqlx::query(sqlx::AssertSqlSafe(sql)).bind(tx.tenant()).bind(id).fetch_optional(tx.conn()).await?;
     let Some(row) = row else { return Ok(None) };

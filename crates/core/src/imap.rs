@@ -29,6 +29,7 @@ mod parse;
 mod search;
 mod select;
 mod store;
+mod subscription;
 mod transfer;
 mod unsolicited;
 mod verdict;

@@ -191,7 +191,8 @@ pub async fn by_ids(tx: &mut TenantTx, ids: &[MessageId]) -> Result<Vec<Summary>
     let rows = sqlx::query(
         "SELECT g.id, g.account_id, g.thread_id, g.message_id_header, g.subject, g.from_addresses, g.to_addresses,
                 g.cc_addresses, g.date, g.received_at, g.size_bytes, g.has_attachments, g.snippet
-         FROM messages g WHERE g.tenant_id = $1 AND g.id = ANY ($2) AND g.gone_at IS NULL",
+         FROM unnest($2::uuid[]) AS w(id)
+         CROSS JOIN LATERAL (SELECT * FROM messages m WHERE m.tenant_id = $1 AND m.id = w.id AND m.gone_at IS NULL OFFSET 0) g",
     )
     .bind(tx.tenant())
     .bind(&raw)
@@ -230,7 +231,28 @@ pub async fn visible(tx: &mut TenantTx, ids: &[MessageId]) -> Result<Vec<Message
     .await?)
 }
 
+/// Those of `ids` that are visible in this mailbox, in no order.
+pub async fn visible_in(
+    tx: &mut TenantTx,
+    ids: &[MessageId],
+    mailbox: MailboxId,
+) -> Result<Vec<MessageId>, DbError> {
+    let raw: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+    Ok(sqlx::query_scalar(
+        "SELECT DISTINCT message_id FROM message_mailboxes
+         WHERE tenant_id = $1 AND message_id = ANY ($2) AND mailbox_id = $3 AND hidden_at IS NULL",
+    )
+    .bind(tx.tenant())
+    .bind(&raw)
+    .bind(mailbox)
+    .fetch_all(tx.conn())
+    .await?)
+}
+
 /// Gives each message its visible placements, in one statement for all of them.
+///
+/// Looked up one by one: for a list of ids the planner walked all placements of the tenant as long as it had no statistics,
+/// which a new deployment lacks for its first minutes.
 pub(crate) async fn fill_placements(tx: &mut TenantTx, messages: &mut [Summary]) -> Result<(), DbError> {
     if messages.is_empty() {
         return Ok(());
@@ -238,8 +260,10 @@ pub(crate) async fn fill_placements(tx: &mut TenantTx, messages: &mut [Summary])
     let ids: Vec<Uuid> = messages.iter().map(|m| m.id.0).collect();
     let rows = sqlx::query(
         "SELECT p.message_id, p.id, p.mailbox_id, p.flags, p.keywords, p.internal_date, b.name, b.role
-         FROM message_mailboxes p JOIN mailboxes b ON b.tenant_id = p.tenant_id AND b.id = p.mailbox_id
-         WHERE p.tenant_id = $1 AND p.message_id = ANY ($2) AND p.hidden_at IS NULL
+         FROM unnest($2::uuid[]) AS w(id)
+         CROSS JOIN LATERAL (SELECT * FROM message_mailboxes l
+           WHERE l.tenant_id = $1 AND l.message_id = w.id AND l.hidden_at IS NULL OFFSET 0) p
+         JOIN mailboxes b ON b.tenant_id = $1 AND b.id = p.mailbox_id
          ORDER BY b.role = 'inbox' DESC NULLS LAST, b.path, p.id",
     )
     .bind(tx.tenant())

@@ -89,14 +89,14 @@ pub struct MailboxProgress {
     pub cause: Option<(String, String, Option<DateTime<Utc>>)>,
 }
 
-/// How far the selectable mailboxes of an account are.
+/// How far the selectable mailboxes of an account are, and those that the server refused to make.
 pub async fn progress(tx: &mut TenantTx, account: AccountId) -> Result<Vec<MailboxProgress>, DbError> {
     let rows = sqlx::query(
         "SELECT id, name, role, state, total::bigint AS synced, last_synced_at, cause_code, cause_text, cause_since,
                 CASE WHEN state = 'synced' THEN total + (SELECT count(*) FROM ingest_attempts a WHERE a.tenant_id = $1
                   AND a.mailbox_id = mailboxes.id AND a.generation = mailboxes.generation AND a.next_try_at IS NOT NULL)
                 ELSE greatest(total::bigint, exists_seen) END AS total
-         FROM mailboxes WHERE tenant_id = $1 AND account_id = $2 AND selectable ORDER BY path, id",
+         FROM mailboxes WHERE tenant_id = $1 AND account_id = $2 AND (selectable OR cause_code = 'refused') ORDER BY path, id",
     )
     .bind(tx.tenant())
     .bind(account)

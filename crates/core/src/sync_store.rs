@@ -5,7 +5,7 @@
 //! - `attempts`: messages that end a process or that the server cannot deliver, counted before they are looked into
 //! - `flags`, `vanish`: what changed and what went
 //! - `relink`: placements carried over a new UIDVALIDITY
-//! - `pending`: our users' edits on their way to the server
+//! - `pending`: our users' edits on their way to the server; `refusal`: what it said to those of mailboxes it refused
 //! - `checkpoint`: how far a mailbox is vouched for; `status`: states and causes clients see
 //! - `view`: what the planner is told about our copy
 //!
@@ -20,6 +20,7 @@ pub mod flags;
 pub mod ingest;
 pub mod pending;
 pub mod prepare;
+pub mod refusal;
 pub mod relink;
 mod resolve;
 pub mod status;

@@ -35,6 +35,9 @@ pub enum NameError {
     /// Control characters, or the delimiter inside one level.
     #[error("the mailbox name contains a character that is not allowed")]
     Forbidden,
+    /// `.`, `..`, or `~` at the beginning: servers keep mail in files of these names and refuse them.
+    #[error("the mailbox name must be neither `.` nor `..`, nor begin with `~`")]
+    Reserved,
 }
 
 /// The readable form of a wire name. What is not valid modified UTF-7 is shown as it is on the wire (8-bit
@@ -120,11 +123,15 @@ pub fn encode_name(name: &str) -> Result<String, NameError> {
 /// The wire form of one new level below `parent` (a wire name), or at the top.
 ///
 /// # Errors
-/// [`NameError`] as for [`encode_name`], and when `name` holds the delimiter, `*` or `%`.
+/// [`NameError`] as for [`encode_name`], when `name` holds the delimiter, `*` or `%`, and when it is reserved.
 pub fn child_name(parent: Option<&str>, delimiter: Option<char>, name: &str) -> Result<String, NameError> {
     let name = name.trim();
     if name.contains(['*', '%']) || delimiter.is_some_and(|d| name.contains(d)) {
         return Err(NameError::Forbidden);
+    }
+    // Dovecot refuses `~` only where the whole name begins with it.
+    if matches!(name, "." | "..") || (parent.is_none() && name.starts_with('~')) {
+        return Err(NameError::Reserved);
     }
     let own = encode_name(name)?;
     let full = match (parent, delimiter) {
@@ -192,6 +199,15 @@ mod tests {
         assert_eq!(encode_name(&"ü".repeat(200)), Err(NameError::TooLong));
         assert_eq!(child_name(None, Some('/'), "a/b"), Err(NameError::Forbidden));
         assert_eq!(child_name(Some("INBOX"), Some('.'), "Größe"), Ok("INBOX.Gr&APYA3w-e".into()));
+        for name in ["", "  ", "*", "a%", "a\u{7}", "a\0b", &"x".repeat(256)] {
+            assert!(child_name(None, Some('/'), name).is_err(), "{name:?}");
+        }
+        for name in [".", "..", " .. ", "~", "~x"] {
+            assert_eq!(child_name(None, Some('/'), name), Err(NameError::Reserved), "{name:?}");
+        }
+        assert_eq!(child_name(Some("a"), Some('/'), ".."), Err(NameError::Reserved));
+        assert_eq!(child_name(Some("a"), Some('/'), "~x"), Ok("a/~x".into()));
+        assert_eq!(child_name(None, Some('/'), "..."), Ok("...".into()));
         assert_eq!(child_name(Some("INBOX"), None, "x"), Err(NameError::Forbidden));
     }
 

@@ -255,3 +255,18 @@ impl ApiError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_stands_in_the_docs_beside_its_status() {
+        let page = include_str!("../../../../docs/api.md");
+        let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| ")).collect();
+        for (status, code, _) in ApiError::catalogue() {
+            let told = |row: &&str| row.contains(&format!("`{code}`")) && row.contains(&status.to_string());
+            assert!(rows.iter().any(told), "{status} {code} is not in docs/api.md");
+        }
+    }
+}

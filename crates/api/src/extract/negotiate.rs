@@ -41,7 +41,7 @@ impl Rules {
     /// # Errors
     /// 406 or 415.
     pub fn check(&self, method: &Method, headers: &HeaderMap) -> Result<(), ApiError> {
-        if self.json_out && !accepts(headers, "application", "json") {
+        if self.json_out && !admits_json(headers) {
             return Err(ApiError::not_acceptable("this route answers application/json"));
         }
         if self.json_in && has_body(headers) && ![Method::GET, Method::HEAD].contains(method) {
@@ -105,31 +105,53 @@ pub fn content_type(headers: &HeaderMap) -> (String, Option<String>) {
     (essence, charset)
 }
 
+/// Whether `Accept` admits an answer in JSON. A client that names problem+json alone gets it too, because what it asks
+/// for is only made of refusals.
+#[must_use]
+pub fn admits_json(headers: &HeaderMap) -> bool {
+    match weighed(headers, "application", "json") {
+        Some((_, weight)) => weight > 0.0,
+        None => {
+            !has_ranges(headers)
+                || weighed(headers, "application", "problem+json").is_some_and(|(_, weight)| weight > 0.0)
+        }
+    }
+}
+
 /// Whether `Accept` admits this type (RFC 9110 §12.5.1): the most specific range decides, `q=0` refuses.
 #[must_use]
 pub fn accepts(headers: &HeaderMap, kind: &str, subtype: &str) -> bool {
+    weighed(headers, kind, subtype).map_or_else(|| !has_ranges(headers), |(_, weight)| weight > 0.0)
+}
+
+fn ranges(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let values = headers.get_all(header::ACCEPT).iter();
+    values.flat_map(|v| v.to_str().unwrap_or_default().split(',').map(str::trim).filter(|r| !r.is_empty()))
+}
+
+fn has_ranges(headers: &HeaderMap) -> bool {
+    ranges(headers).next().is_some()
+}
+
+/// How specific the most specific range for this type is, and its weight.
+fn weighed(headers: &HeaderMap, kind: &str, subtype: &str) -> Option<(u8, f32)> {
     let mut best: Option<(u8, f32)> = None;
-    let mut any = false;
-    for value in headers.get_all(header::ACCEPT) {
-        for range in value.to_str().unwrap_or_default().split(',').map(str::trim).filter(|r| !r.is_empty()) {
-            any = true;
-            let mut parts = range.split(';').map(str::trim);
-            let Some((t, s)) = parts.next().and_then(|e| e.split_once('/')) else { continue };
-            let specificity = match (t.eq_ignore_ascii_case(kind), s.eq_ignore_ascii_case(subtype)) {
-                (true, true) => 3,
-                (true, false) if s == "*" => 2,
-                _ if t == "*" && s == "*" => 1,
-                _ => continue,
-            };
-            let weight = parts
-                .find_map(|p| p.strip_prefix("q=").or(p.strip_prefix("Q=")))
-                .and_then(|q| q.parse().ok());
-            if best.is_none_or(|(b, _)| specificity >= b) {
-                best = Some((specificity, weight.unwrap_or(1.0)));
-            }
+    for range in ranges(headers) {
+        let mut parts = range.split(';').map(str::trim);
+        let Some((t, s)) = parts.next().and_then(|e| e.split_once('/')) else { continue };
+        let specificity = match (t.eq_ignore_ascii_case(kind), s.eq_ignore_ascii_case(subtype)) {
+            (true, true) => 3,
+            (true, false) if s == "*" => 2,
+            _ if t == "*" && s == "*" => 1,
+            _ => continue,
+        };
+        let weight =
+            parts.find_map(|p| p.strip_prefix("q=").or(p.strip_prefix("Q="))).and_then(|q| q.parse().ok());
+        if best.is_none_or(|(b, _)| specificity >= b) {
+            best = Some((specificity, weight.unwrap_or(1.0)));
         }
     }
-    !any || best.is_some_and(|(_, weight)| weight > 0.0)
+    best
 }
 
 #[cfg(test)]
@@ -156,6 +178,28 @@ mod tests {
             assert!(!accepts(&with(header::ACCEPT, bad), "application", "json"), "{bad}");
         }
         assert!(accepts(&HeaderMap::new(), "application", "json"));
+    }
+
+    #[test]
+    fn problem_json_alone_is_answered_and_json_that_is_refused_is_not() {
+        let rules = |accept: &str| Rules::JSON.check(&Method::GET, &with(header::ACCEPT, accept));
+        for good in [
+            "application/problem+json",
+            "Application/Problem+JSON;q=0.1",
+            "text/html, application/problem+json",
+            "application/json",
+            "",
+        ] {
+            assert!(rules(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "application/problem+json;q=0",
+            "application/problem+xml",
+            "application/json;q=0, application/problem+json",
+            "text/html",
+        ] {
+            assert_eq!(rules(bad).unwrap_err().status(), 406, "{bad}");
+        }
     }
 
     #[test]

@@ -77,7 +77,26 @@ fn refusal(error: MailboxError) -> ApiError {
         MailboxError::Exists => ApiError::invalid_field("/name", "exists", &text),
         MailboxError::NoSuchParent => ApiError::unknown_reference("/parent_id"),
         MailboxError::BelowItself => ApiError::invalid_field("/parent_id", "below-itself", &text),
-        MailboxError::Inbox | MailboxError::HasChildren => ApiError::validation(text),
+        // No field is at fault: the pointer is that of the whole.
+        MailboxError::Inbox => ApiError::invalid_field("", "inbox", &text),
+        MailboxError::HasChildren => ApiError::invalid_field("", "has-children", &text),
         MailboxError::Db(error) => error.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_that_no_field_is_to_blame_for_points_at_the_whole() {
+        for (error, code) in [(MailboxError::Inbox, "inbox"), (MailboxError::HasChildren, "has-children")] {
+            let refused = refusal(error);
+            let fault = &refused.problem().errors[0];
+            assert_eq!(
+                (refused.code(), fault.pointer.as_str(), fault.code.as_str()),
+                ("validation-error", "", code)
+            );
+        }
     }
 }

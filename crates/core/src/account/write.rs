@@ -109,8 +109,8 @@ pub async fn create(tx: &mut TenantTx, keyring: &Keyring, new: &NewAccount) -> R
     written(tx, id, "account.created").await
 }
 
-/// Replaces what a client can write, and lets a connection that was given up be tried again at once.
-/// Nothing: there is no such account.
+/// Replaces what a client can write. With `reconnect` a connection that was given up is tried again at once, for which
+/// the caller holds the lease by [`super::lock_lease`]. Nothing: there is no such account.
 ///
 /// # Errors
 /// As [`create`].
@@ -119,13 +119,12 @@ pub async fn replace(
     keyring: &Keyring,
     id: AccountId,
     new: &NewAccount,
+    reconnect: bool,
 ) -> Result<Option<Account>, AccountError> {
     let done = sqlx::query(
         "UPDATE accounts SET email = $3, email_key = $4, name = $5, identities = $6,
            imap_host = $7, imap_port = $8, imap_security = $9, imap_username = $10,
            smtp_host = $11, smtp_port = $12, smtp_security = $13, smtp_username = $14,
-           state = CASE WHEN state IN ('unreachable', 'needs_reauth', 'throttled') THEN 'connecting' ELSE state END,
-           cause_code = NULL, cause_text = NULL, cause_upstream = NULL, cause_since = NULL, cause_next_try_at = NULL,
            version = version + 1, updated_at = now()
          WHERE tenant_id = $1 AND id = $2",
     )
@@ -150,13 +149,29 @@ pub async fn replace(
         return Ok(None);
     }
     keep_passwords(tx, keyring, id, new).await?;
+    if reconnect {
+        try_again(tx, id).await?;
+    }
+    written(tx, id, "account.updated").await.map(Some)
+}
+
+async fn try_again(tx: &mut TenantTx, id: AccountId) -> Result<(), DbError> {
     sqlx::query("UPDATE account_leases SET next_due_at = now(), failures = 0 WHERE tenant_id = $1 AND account_id = $2")
         .bind(tx.tenant())
         .bind(id)
         .execute(tx.conn())
-        .await
-        .map_err(DbError::from)?;
-    written(tx, id, "account.updated").await.map(Some)
+        .await?;
+    sqlx::query(
+        "UPDATE accounts SET
+           state = CASE WHEN state IN ('unreachable', 'needs_reauth', 'throttled') THEN 'connecting' ELSE state END,
+           cause_code = NULL, cause_text = NULL, cause_upstream = NULL, cause_since = NULL, cause_next_try_at = NULL
+         WHERE tenant_id = $1 AND id = $2",
+    )
+    .bind(tx.tenant())
+    .bind(id)
+    .execute(tx.conn())
+    .await?;
+    Ok(())
 }
 
 async fn keep_passwords(

@@ -162,6 +162,18 @@ async fn ports_outside_mail_are_refused_even_on_public_hosts() {
 }
 
 #[tokio::test]
+async fn the_port_of_a_name_without_an_address_is_judged_as_well() {
+    let o = outbound("127.0.0.0/8, known.invalid:14143");
+    assert_eq!(o.check("nope.invalid", 22).await, Err(DialError::PortNotAllowed));
+    assert_eq!(o.check("known.invalid", 22).await, Err(DialError::PortNotAllowed));
+    for (host, port) in [("nope.invalid", 993), ("known.invalid.", 14143)] {
+        let told = o.check(host, port).await;
+        // Where the machine's resolver is out of reach, that is what is told.
+        assert!(matches!(told, Err(DialError::HostNotFound | DialError::Timeout)), "{host}: {told:?}");
+    }
+}
+
+#[tokio::test]
 async fn an_allow_entry_lifts_both_rules_for_what_it_names_only() {
     let o = outbound("127.0.0.0/8:14000-15000, localhost:9");
     assert_eq!(o.check("127.0.0.1", 14143).await, Ok(()));

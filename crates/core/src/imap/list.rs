@@ -1,4 +1,4 @@
-//! LIST, STATUS and the changes of the mailbox tree: CREATE, RENAME, DELETE, SUBSCRIBE, UNSUBSCRIBE.
+//! LIST, STATUS and the changes of the mailbox tree: CREATE, RENAME, DELETE. Subscriptions: [`super::subscription`].
 //!
 //! With LIST-STATUS (RFC 5819) the whole tree with its numbers is one round trip; otherwise STATUS commands
 //! follow, pipelined. The numbers of the mailbox that is selected in this session are those the session knows:
@@ -50,6 +50,8 @@ pub struct ListedMailbox {
     pub special_use: Option<Role>,
     /// OBJECTID's identity of the mailbox (RFC 8474), which survives renames.
     pub mailbox_id: Option<String>,
+    /// Whether the user subscribed to it; `None` when the server does not tell.
+    pub subscribed: Option<bool>,
     /// Its numbers; `None` when it cannot be selected or the server gave none.
     pub status: Option<MailboxStatus>,
 }
@@ -71,7 +73,7 @@ impl ListedMailbox {
 type Statuses = HashMap<Vec<u8>, (MailboxStatus, Option<String>)>;
 
 impl Session {
-    /// All mailboxes with their numbers. An untagged NO for one of them (a phantom) costs its numbers only.
+    /// All mailboxes with their numbers and subscriptions. An untagged NO for one of them (a phantom) costs its numbers only.
     ///
     /// # Errors
     /// Any [`ImapError`]; then nothing may be concluded from mailboxes seen so far.
@@ -79,11 +81,13 @@ impl Session {
         let caps = self.capabilities();
         let items = status_items(caps.condstore, caps.objectid);
         let combined = caps.list_status && caps.list_extended;
-        let command = match (combined, caps.special_use && caps.list_extended) {
-            (true, true) => format!("LIST \"\" \"*\" RETURN (SPECIAL-USE STATUS {items})"),
-            (true, false) => format!("LIST \"\" \"*\" RETURN (STATUS {items})"),
-            (false, true) => "LIST \"\" \"*\" RETURN (SPECIAL-USE)".to_owned(),
-            (false, false) => "LIST \"\" \"*\"".to_owned(),
+        let extended = caps.list_extended;
+        let special = if caps.special_use { " SPECIAL-USE" } else { "" };
+        let numbers = if combined { format!(" STATUS {items}") } else { String::new() };
+        let command = if extended {
+            format!("LIST \"\" \"*\" RETURN (SUBSCRIBED{special}{numbers})")
+        } else {
+            "LIST \"\" \"*\"".to_owned()
         };
         let (mut mailboxes, mut statuses) = (Vec::new(), Statuses::new());
         let mut too_many = false;
@@ -105,6 +109,14 @@ impl Session {
         }
         if !combined {
             self.pipeline_status(&mailboxes, &items, &mut statuses).await?;
+        }
+        let asked = if extended { None } else { self.subscribed_names().await? };
+        for mailbox in &mut mailboxes {
+            mailbox.subscribed = if extended {
+                Some(mailbox.has_attribute("\\Subscribed"))
+            } else {
+                asked.as_ref().map(|names| names.contains(&status_key(&mailbox.wire_name)))
+            };
         }
         for mailbox in &mut mailboxes {
             if let Some((status, id)) = statuses.remove(&status_key(&mailbox.wire_name)) {
@@ -222,22 +234,6 @@ impl Session {
         let done = self.run(Command::new("DELETE").string(wire_name)?, Some).await;
         done.map(drop).map_err(super::verdict::as_missing)
     }
-
-    /// Subscribes to a mailbox.
-    ///
-    /// # Errors
-    /// Any [`ImapError`].
-    pub async fn subscribe(&mut self, wire_name: &[u8]) -> Result<(), ImapError> {
-        self.run(Command::new("SUBSCRIBE").string(wire_name)?, Some).await.map(drop)
-    }
-
-    /// Ends the subscription of a mailbox.
-    ///
-    /// # Errors
-    /// Any [`ImapError`].
-    pub async fn unsubscribe(&mut self, wire_name: &[u8]) -> Result<(), ImapError> {
-        self.run(Command::new("UNSUBSCRIBE").string(wire_name)?, Some).await.map(drop)
-    }
 }
 
 fn status_items(condstore: bool, objectid: bool) -> String {
@@ -247,11 +243,11 @@ fn status_items(condstore: bool, objectid: bool) -> String {
 }
 
 /// INBOX may be spelt differently in LIST and STATUS; other names are compared byte for byte.
-fn status_key(wire_name: &[u8]) -> Vec<u8> {
+pub(super) fn status_key(wire_name: &[u8]) -> Vec<u8> {
     if is_inbox(wire_name) { b"INBOX".to_vec() } else { wire_name.to_vec() }
 }
 
-fn read_list(mut cursor: Cursor) -> Option<ListedMailbox> {
+pub(super) fn read_list(mut cursor: Cursor) -> Option<ListedMailbox> {
     let attributes = cursor.value()?;
     let attributes: Vec<String> =
         attributes.list()?.iter().filter_map(|v| v.text().map(str::to_owned)).collect();
@@ -265,6 +261,7 @@ fn read_list(mut cursor: Cursor) -> Option<ListedMailbox> {
         special_use,
         attributes,
         mailbox_id: None,
+        subscribed: None,
         status: None,
     })
 }
@@ -318,7 +315,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_command_lists_names_and_numbers_despite_a_phantom() {
-        let answer = "* LIST (\\HasNoChildren) \"/\" inbox\r\n* STATUS INBOX (MESSAGES 3 UIDNEXT 9 UIDVALIDITY 4 \
+        let answer = "* LIST (\\HasNoChildren \\subscribed) \"/\" inbox\r\n* STATUS INBOX (MESSAGES 3 UIDNEXT 9 UIDVALIDITY 4 \
                       HIGHESTMODSEQ 7 UNSEEN 1 SIZE 100 MAILBOXID (F1) X (a b))\r\n\
                       * LIST (\\Sent) \"/\" \"a\\\"b\" (\"CHILDINFO\" (\"SUBSCRIBED\"))\r\n\
                       * LIST () NIL {3}\r\nx)(\r\n* LIST (\\Noselect) \"\\\\\" NIL\r\n\
@@ -333,17 +330,26 @@ mod tests {
         assert_eq!((list[2].wire_name.as_slice(), list[2].delimiter), (&b"x)("[..], None));
         assert_eq!((list[3].wire_name.as_slice(), list[3].delimiter), (&b"NIL"[..], Some('\\')));
         assert!(!list[3].is_selectable() && list[1].status.is_none());
-        assert_eq!(commands(&seen).len(), 1);
+        assert!(list.iter().all(|m| m.subscribed == Some(m.wire_name == b"inbox")));
+        let asked = commands(&seen);
+        assert_eq!(asked.len(), 1);
+        assert!(asked[0].starts_with("LIST \"\" \"*\" RETURN (SUBSCRIBED SPECIAL-USE STATUS ("), "{asked:?}");
     }
 
     #[tokio::test]
     async fn without_the_extension_status_commands_follow_and_a_refused_one_costs_its_numbers_only() {
         let list = "* LIST () \"/\" a\r\n* LIST () \"/\" b\r\n* LIST (\\Noselect) \"/\" c\r\n$ OK\r\n";
         let status = "A3 NO phantom\r\n* STATUS b (MESSAGES 2)\r\nA4 OK\r\n";
-        let (mut s, seen) = session("", &[list, "", status]).await;
+        let lsub = "* LSUB () \"/\" b\r\n* LSUB (\\Noselect) \"/\" gone\r\n$ OK\r\n";
+        let (mut s, seen) = session("", &[list, "", status, lsub]).await;
         let found = s.list_status().await.unwrap();
         assert!(found[0].status.is_none() && found[2].status.is_none());
         assert_eq!(found[1].status.as_ref().unwrap().messages, Some(2));
+        assert_eq!(
+            found.iter().map(|m| m.subscribed).collect::<Vec<_>>(),
+            [Some(false), Some(true), Some(false)]
+        );
+        assert_eq!(commands(&seen)[3], "LSUB \"\" \"*\"");
         assert_eq!(commands(&seen)[2], "STATUS \"b\" (MESSAGES UIDNEXT UIDVALIDITY UNSEEN)");
         s.framer.allow_until(tokio::time::Instant::now());
         assert!(s.is_usable());

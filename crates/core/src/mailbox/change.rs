@@ -12,6 +12,7 @@ use super::create::Spot;
 use super::{Mailbox, MailboxError, get, record, remember};
 use crate::db::{DbError, TenantTx};
 use crate::id::{AccountId, MailboxId};
+use crate::sync_store::refusal;
 
 /// What is to change; an absent field stays.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -102,6 +103,11 @@ async fn rename(tx: &mut TenantTx, row: &Row, change: &Change) -> Result<bool, M
         return Err(MailboxError::BelowItself);
     }
     write_rename(tx, row, &to).await?;
+    let below_it = below(to.as_bytes(), row.delimiter);
+    if refusal::try_again(tx, row.account, row.id, below_it).await? {
+        crate::message::edit::push(tx, row.account).await?;
+        return Ok(true);
+    }
     let data = json!({ "from_hex": hex::encode(&row.wire), "to_hex": hex::encode(&to) });
     remember(tx, row.account, Some(row.id), "rename_mailbox", data).await?;
     Ok(true)

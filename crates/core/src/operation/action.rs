@@ -172,15 +172,18 @@ impl Action {
         }
     }
 
-    /// Does it to those of `ids` that are still there, with their events and what the servers are to follow. Returns
-    /// how many those were.
+    /// Does it to those of `ids` that are still there (in the mailbox it is narrowed to, if any), with their events and
+    /// what the servers are to follow. Returns how many those were.
     ///
     /// # Errors
     /// [`TransferError`]; then the transaction must not be committed.
     pub async fn apply(&self, tx: &mut TenantTx, ids: &[MessageId]) -> Result<usize, TransferError> {
         // What is limited to a mailbox that is gone would count messages that it does not touch.
         self.check_source(tx).await?;
-        let there = message::visible(tx, ids).await?;
+        let there = match self.source() {
+            Some(source) => message::visible_in(tx, ids, source).await?,
+            None => message::visible(tx, ids).await?,
+        };
         match self.change() {
             Change::Flags(edit) => {
                 edit::flags(tx, &there, self.source(), &edit).await?;

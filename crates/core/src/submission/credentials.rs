@@ -71,6 +71,23 @@ pub(super) async fn refused(
 /// The submission server let us in: an account that needed other credentials for it needs none any more. Its next round,
 /// due at once, says how it stands.
 pub(super) async fn accepted(tx: &mut TenantTx, account: AccountId) -> Result<(), DbError> {
+    let in_trouble: bool = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM accounts
+           WHERE tenant_id = $1 AND id = $2 AND state = 'needs_reauth' AND cause_upstream->>'protocol' = 'smtp')",
+    )
+    .bind(tx.tenant())
+    .bind(account)
+    .fetch_one(tx.conn())
+    .await?;
+    if !in_trouble {
+        return Ok(());
+    }
+    // The lease first, as all who write both.
+    sqlx::query("UPDATE account_leases SET next_due_at = now() WHERE tenant_id = $1 AND account_id = $2")
+        .bind(tx.tenant())
+        .bind(account)
+        .execute(tx.conn())
+        .await?;
     let done = sqlx::query(
         "UPDATE accounts SET state = 'connecting', cause_code = NULL, cause_text = NULL, cause_upstream = NULL,
                 cause_since = NULL, cause_next_try_at = NULL
@@ -83,11 +100,6 @@ pub(super) async fn accepted(tx: &mut TenantTx, account: AccountId) -> Result<()
     if done.rows_affected() == 0 {
         return Ok(());
     }
-    sqlx::query("UPDATE account_leases SET next_due_at = now() WHERE tenant_id = $1 AND account_id = $2")
-        .bind(tx.tenant())
-        .bind(account)
-        .execute(tx.conn())
-        .await?;
     tell(tx, account, json!({ "state": "connecting", "cause": null })).await
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::announce;
 use crate::db::{DbError, TenantTx};
-use crate::id::{AccountId, SubmissionId};
+use crate::id::{AccountId, DraftId, SubmissionId};
 use crate::job::{self, Job, priority};
 
 /// How a cancellation ended.
@@ -73,6 +73,9 @@ pub enum ResendError {
     /// It is on its way or has arrived; its state.
     #[error("the submission is {0}")]
     NotStuck(String),
+    /// Its draft was sent by another submission since; that one's state.
+    #[error("its message was sent by a newer submission, which is {0}")]
+    SentSince(String),
     /// Every recipient was served.
     #[error("every recipient has the message")]
     NobodyLeft,
@@ -91,6 +94,12 @@ impl From<sqlx::Error> for ResendError {
 /// were not accepted yet, with a new day's patience.
 pub async fn resend(tx: &mut TenantTx, id: SubmissionId) -> Result<(), ResendError> {
     let tenant = tx.tenant();
+    let draft = hold_draft(tx, id).await?;
+    if let Some(draft) = draft
+        && let Some(state) = sent_since(tx, draft, id).await?
+    {
+        return Err(ResendError::SentSince(state));
+    }
     let account: Option<AccountId> = sqlx::query_scalar(
         "UPDATE submissions SET state = 'queued', phase = 'connect', send_after = now(), failure = NULL, probes = 0,
                 give_up_at = now() + make_interval(secs => $3), updated_at = now()
@@ -115,8 +124,58 @@ pub async fn resend(tx: &mut TenantTx, id: SubmissionId) -> Result<(), ResendErr
     if open.rows_affected() == 0 {
         return Err(ResendError::NobodyLeft);
     }
+    if let Some(draft) = draft {
+        point_draft_at(tx, draft, id).await?;
+    }
     announce(tx, account, id, "submission.queued", "queued").await?;
     job::enqueue(tx, &Job::SendSubmission { submission_id: id }, Duration::ZERO, priority::SEND).await?;
+    Ok(())
+}
+
+/// The submission's draft, held if it is still there, so that neither a send nor another resend of it happens
+/// meanwhile. `None`: there is no such submission.
+async fn hold_draft(tx: &mut TenantTx, id: SubmissionId) -> Result<Option<DraftId>, DbError> {
+    let draft: Option<Option<DraftId>> =
+        sqlx::query_scalar("SELECT draft_id FROM submissions WHERE tenant_id = $1 AND id = $2")
+            .bind(tx.tenant())
+            .bind(id)
+            .fetch_optional(tx.conn())
+            .await?;
+    let Some(draft) = draft.flatten() else { return Ok(None) };
+    sqlx::query("SELECT 1 FROM drafts WHERE tenant_id = $1 AND id = $2 FOR UPDATE")
+        .bind(tx.tenant())
+        .bind(draft)
+        .execute(tx.conn())
+        .await?;
+    Ok(Some(draft))
+}
+
+/// The state of another submission of the draft that is on its way, has arrived or may have.
+async fn sent_since(tx: &mut TenantTx, draft: DraftId, id: SubmissionId) -> Result<Option<String>, DbError> {
+    let state = sqlx::query_scalar(
+        "SELECT state FROM submissions
+         WHERE tenant_id = $1 AND draft_id = $2 AND id <> $3 AND state IN ('queued', 'sending', 'sent', 'unknown')
+         ORDER BY created_at DESC LIMIT 1",
+    )
+    .bind(tx.tenant())
+    .bind(draft)
+    .bind(id)
+    .fetch_optional(tx.conn())
+    .await?;
+    Ok(state)
+}
+
+/// Makes `id` the submission that the draft is judged by: with a newer one that failed it would count as unsent.
+async fn point_draft_at(tx: &mut TenantTx, draft: DraftId, id: SubmissionId) -> Result<(), DbError> {
+    sqlx::query(
+        "UPDATE drafts SET submission_id = $3, version = version + 1, updated_at = clock_timestamp()
+         WHERE tenant_id = $1 AND id = $2 AND submission_id IS DISTINCT FROM $3",
+    )
+    .bind(tx.tenant())
+    .bind(draft)
+    .bind(id)
+    .execute(tx.conn())
+    .await?;
     Ok(())
 }
 

@@ -32,8 +32,12 @@ pub async fn write(tx: &mut TenantTx, target: &Target, at: &Checkpoint, exists: 
 
 /// A visit found nothing left to do. `whole`: all of the mailbox was compared, not only its head.
 pub async fn visited(tx: &mut TenantTx, target: &Target, whole: bool) -> Result<(), DbError> {
+    // Reading well does not make up for a refused change: that is told for a day.
     sqlx::query(
-        "UPDATE mailboxes SET last_synced_at = now(), cause_code = NULL, cause_text = NULL, cause_since = NULL,
+        "UPDATE mailboxes SET last_synced_at = now(),
+           cause_code = CASE WHEN cause_code = 'refused' AND cause_since > now() - interval '1 day' THEN cause_code END,
+           cause_text = CASE WHEN cause_code = 'refused' AND cause_since > now() - interval '1 day' THEN cause_text END,
+           cause_since = CASE WHEN cause_code = 'refused' AND cause_since > now() - interval '1 day' THEN cause_since END,
            state = CASE WHEN tail_uid = 1 THEN 'synced' WHEN tail_uid = 0 THEN 'new' ELSE 'backfill' END,
            last_full_at = CASE WHEN $3 THEN now() ELSE last_full_at END
          WHERE tenant_id = $1 AND id = $2",
@@ -51,8 +55,16 @@ pub async fn unchanged(tx: &mut TenantTx, target_ids: &[crate::id::MailboxId]) -
     let ids: Vec<uuid::Uuid> = target_ids.iter().map(|id| id.0).collect();
     sqlx::query("UPDATE mailboxes SET last_synced_at = now() WHERE tenant_id = $1 AND id = ANY ($2)")
         .bind(tx.tenant())
-        .bind(ids)
+        .bind(&ids)
         .execute(tx.conn())
         .await?;
+    sqlx::query(
+        "UPDATE mailboxes SET cause_code = NULL, cause_text = NULL, cause_since = NULL
+         WHERE tenant_id = $1 AND id = ANY ($2) AND cause_code = 'refused' AND cause_since <= now() - interval '1 day'",
+    )
+    .bind(tx.tenant())
+    .bind(&ids)
+    .execute(tx.conn())
+    .await?;
     Ok(())
 }

@@ -2,7 +2,7 @@
 //!
 //! A confirmation is recorded in the transaction that makes our rows agree with it; doing so twice changes nothing. A
 //! refusal is counted, and after [`GIVE_UP_AFTER`] of them the edit is taken back, so that what clients see is again what
-//! the server has.
+//! the server has. A mailbox that it refuses to make is the exception: see [`super::refusal`].
 
 use mail::flags::Flags;
 use mail::mailbox::{decode_name, split_last};
@@ -13,7 +13,7 @@ use sqlx::Row as _;
 use uuid::Uuid;
 
 use super::view::EditRow;
-use super::{status, vanish};
+use super::{refusal, status, vanish};
 use crate::db::{DbError, TenantTx};
 use crate::event::{self, NewEvent};
 use crate::id::{AccountId, ChangeId, MailboxId};
@@ -68,10 +68,12 @@ pub async fn tree_changes(tx: &mut TenantTx, account: AccountId) -> Result<Vec<T
          LEFT JOIN mailboxes b ON b.tenant_id = c.tenant_id AND b.id = c.mailbox_id
          WHERE c.tenant_id = $1 AND c.account_id = $2
            AND c.kind IN ('create_mailbox', 'rename_mailbox', 'delete_mailbox', 'subscribe', 'unsubscribe')
+           AND c.attempts < $3
          ORDER BY c.id",
     )
     .bind(tx.tenant())
     .bind(account)
+    .bind(GIVE_UP_AFTER)
     .fetch_all(tx.conn())
     .await?;
     let mut changes = Vec::new();
@@ -312,9 +314,14 @@ async fn take_back(
     account: AccountId,
     row: &sqlx::postgres::PgRow,
 ) -> Result<(), DbError> {
-    done(tx, &[row.try_get("id")?]).await?;
     let mailbox: Option<MailboxId> = row.try_get("mailbox_id")?;
-    match row.try_get::<&str, _>("kind")? {
+    let kind: &str = row.try_get("kind")?;
+    if kind == "create_mailbox" && refusal::keep_uncreated(tx, account, mailbox).await? {
+        // The change stays with the row: it keeps listings from removing a mailbox that the server does not have.
+        return Ok(());
+    }
+    done(tx, &[row.try_get("id")?]).await?;
+    match kind {
         "move" | "copy" | "expunge" => {
             take_back_transfer(tx, account, row.try_get("placement_id")?, row.try_get("target_placement_id")?)
                 .await
@@ -327,7 +334,7 @@ async fn take_back(
             Some(id) => take_back_rename(tx, account, id, row.try_get("data")?).await,
             None => Ok(()),
         },
-        // A mailbox that was not deleted comes back with the next listing; subscriptions are ours alone.
+        // A mailbox that was not deleted comes back with the next listing, and that tells its subscription too.
         _ => Ok(()),
     }
 }

@@ -138,6 +138,9 @@ impl Tree<'_> {
         .bind(mailbox.subscribed)
         .execute(tx.conn())
         .await?;
+        if made.rows_affected() == 0 {
+            super::refusal::made_elsewhere(tx, self.account, &mailbox.wire_name).await?;
+        }
         Ok((made.rows_affected() == 1).then(|| status::mailbox_event("mailbox.created", id, json!({}))))
     }
 

@@ -36,6 +36,8 @@ pub struct Entry {
     pub id: MailboxId,
     /// For the planner.
     pub local: LocalEntry,
+    /// Our user subscribed or unsubscribed and the server has not confirmed it.
+    pub subscription_waits: bool,
 }
 
 /// The row behind an edit of [`LocalView::edits`], at the same index.
@@ -117,6 +119,8 @@ pub async fn tree(tx: &mut TenantTx, account: AccountId) -> Result<Vec<Entry>, D
                       AND (p.flags <> p.base_flags OR p.keywords <> p.base_keywords) AND p.uid IS NOT NULL)
            OR EXISTS (SELECT 1 FROM pending_changes c WHERE c.tenant_id = $1 AND c.account_id = $2 AND c.mailbox_id = b.id
                       AND c.placement_id IS NOT NULL) AS unfinished,
+           EXISTS (SELECT 1 FROM pending_changes c WHERE c.tenant_id = $1 AND c.account_id = $2 AND c.mailbox_id = b.id
+                   AND c.kind IN ('subscribe', 'unsubscribe')) AS subscription_waits,
            coalesce((SELECT floor(extract(epoch FROM p.sort_at))::bigint FROM message_mailboxes p
                      WHERE p.tenant_id = $1 AND p.mailbox_id = b.id AND p.hidden_at IS NULL
                      ORDER BY p.sort_at DESC LIMIT 1), 0) AS active_at
@@ -145,7 +149,7 @@ fn entry(row: &PgRow) -> Result<Entry, sqlx::Error> {
         unfinished: row.try_get("unfinished")?,
         active_at: row.try_get("active_at")?,
     };
-    Ok(Entry { id: row.try_get("id")?, local })
+    Ok(Entry { id: row.try_get("id")?, local, subscription_waits: row.try_get("subscription_waits")? })
 }
 
 /// Everything a visit needs of one mailbox; `None` when it is gone.

@@ -1,5 +1,7 @@
 //! What a client may say about an account, and whether it can be used.
 
+use std::collections::HashSet;
+
 use emailclient_core::account::{Account, Identity, NewAccount, NewServer, Server, security_word};
 use emailclient_core::dial::DialError;
 use emailclient_core::imap::Security;
@@ -62,12 +64,9 @@ pub struct ServerIn {
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 pub struct IdentityIn {
     email: String,
-    #[serde(default)]
-    name: String,
-    #[serde(default)]
-    signature_text: String,
-    #[serde(default)]
-    signature_html: String,
+    name: Option<String>,
+    signature_text: Option<String>,
+    signature_html: Option<String>,
 }
 
 /// A whole account.
@@ -110,8 +109,12 @@ impl From<ServerIn> for NewServer {
 
 impl From<IdentityIn> for Identity {
     fn from(i: IdentityIn) -> Self {
-        let email = i.email.trim().to_owned();
-        Self { email, name: i.name, signature_text: i.signature_text, signature_html: i.signature_html }
+        Self {
+            email: i.email.trim().to_owned(),
+            name: i.name.unwrap_or_default(),
+            signature_text: i.signature_text.unwrap_or_default(),
+            signature_html: i.signature_html.unwrap_or_default(),
+        }
     }
 }
 
@@ -193,6 +196,7 @@ pub fn check(new: &NewAccount, password_needed: bool) -> Result<(), ApiError> {
         limits.text(format!("{at}/password"), password, limits::PASSWORD_BYTES);
     }
     let mut faults = limits.faults();
+    check_identities_differ(&new.identities, &mut faults);
     for (server, at) in [(&new.imap, "/imap"), (&new.smtp, "/smtp")] {
         check_server(server, at, password_needed, &mut faults);
     }
@@ -200,6 +204,17 @@ pub fn check(new: &NewAccount, password_needed: bool) -> Result<(), ApiError> {
         Ok(())
     } else {
         Err(ApiError::validation("see errors for the fields").with_errors(faults))
+    }
+}
+
+/// A sender is found by the address without its case, so a second identity of one could never be chosen.
+fn check_identities_differ(identities: &[Identity], faults: &mut Vec<FieldError>) {
+    let mut seen = HashSet::new();
+    for (n, identity) in identities.iter().enumerate().take(limits::IDENTITIES) {
+        if !seen.insert(identity.email.to_lowercase()) {
+            let detail = "there is an identity of this address already, case is ignored";
+            faults.push(FieldError::new(format!("/identities/{n}/email"), "duplicate", detail));
+        }
     }
 }
 
@@ -288,5 +303,23 @@ async fn check_host(state: &AppState, server: &NewServer, at: &str, later: bool)
             "host",
             "the name of the host could not be resolved in time",
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identities_that_differ_only_in_case_are_one_too_many() {
+        let identity = |email: &str| {
+            let given = serde_json::json!({ "email": email, "name": null });
+            Identity::from(serde_json::from_value::<IdentityIn>(given).unwrap())
+        };
+        let all = ["me@a.example", "sales@a.example", "Sales@A.example "].map(identity);
+        let mut faults = Vec::new();
+        check_identities_differ(&all, &mut faults);
+        let found: Vec<_> = faults.iter().map(|f| (f.pointer.as_str(), f.code.as_str())).collect();
+        assert_eq!(found, [("/identities/2/email", "duplicate")]);
     }
 }

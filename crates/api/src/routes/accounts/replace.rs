@@ -2,6 +2,7 @@
 
 use axum::extract::State;
 use emailclient_core::account::{self, Account, NewAccount};
+use emailclient_core::db::TenantTx;
 use emailclient_core::id::AccountId;
 use emailclient_core::{submission, sync_run};
 
@@ -30,7 +31,8 @@ pub async fn replace(
     change(&state, &caller, (id, &conditions, query.wanted()), |_| body.meaning().map(NewAccount::from)).await
 }
 
-/// Reads, merges, tries, and writes if nobody else wrote meanwhile.
+/// Reads, merges and writes. Where servers or credentials change, they are tried in between, and it is written only if
+/// nobody else wrote meanwhile.
 ///
 /// # Errors
 /// 404, 412, and as for a new account.
@@ -40,31 +42,43 @@ pub async fn change(
     (id, conditions, verify): (AccountId, &Conditions, bool),
     merge: impl FnOnce(&Account) -> Result<NewAccount, ApiError>,
 ) -> Result<Reply, ApiError> {
-    let mut look = caller.tx(state).await?;
-    let old = account::get(&mut look, id).await?.ok_or_else(ApiError::not_found)?;
+    let mut tx = caller.tx(state).await?;
+    let old = account::get_for_update(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
     conditions.check_match(&etag(&old))?;
     let new = merge(&old)?;
     check(&new, false)?;
-    if account::exists(&mut look, &new.email, Some(id)).await? {
+    if account::exists(&mut tx, &new.email, Some(id)).await? {
         return Err(exists());
     }
-    let kept = account::credentials(&mut look, &state.keyring, id).await?.ok_or_else(ApiError::not_found)?;
-    look.commit().await?;
-    let changed = connection_changed(&old.imap, &new.imap) || connection_changed(&old.smtp, &new.smtp);
-    if changed {
-        check_hosts(state, &new, !verify).await?;
+    if !(connection_changed(&old.imap, &new.imap) || connection_changed(&old.smtp, &new.smtp)) {
+        return write(state, caller, tx, (id, &new, false)).await;
     }
-    if changed && verify {
+    let kept = account::credentials(&mut tx, &state.keyring, id).await?.ok_or_else(ApiError::not_found)?;
+    // No network with a transaction open.
+    tx.release();
+    check_hosts(state, &new, !verify).await?;
+    if verify {
         trial::require(state, &new, (&kept.imap_password, &kept.smtp_password)).await?;
     }
     let mut tx = caller.tx(state).await?;
+    account::lock_lease(&mut tx, id).await?;
     let now = account::get_for_update(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
     if now.version != old.version {
         return Err(ApiError::precondition_failed("the account was changed by someone else meanwhile"));
     }
-    let account =
-        account::replace(&mut tx, &state.keyring, id, &new).await?.ok_or_else(ApiError::not_found)?;
-    if changed {
+    write(state, caller, tx, (id, &new, true)).await
+}
+
+async fn write(
+    state: &AppState,
+    caller: &Caller,
+    mut tx: TenantTx,
+    (id, new, reconnect): (AccountId, &NewAccount, bool),
+) -> Result<Reply, ApiError> {
+    let account = account::replace(&mut tx, &state.keyring, id, new, reconnect)
+        .await?
+        .ok_or_else(ApiError::not_found)?;
+    if reconnect {
         sync_run::request(&mut tx, id).await?;
         submission::retry_unreached(&mut tx, id).await?;
     }

@@ -23,7 +23,7 @@ use crate::context::Context;
 use crate::error::{ApiError, Problem};
 use crate::extract::{self, Pace, body, negotiate};
 use crate::limits::{self, Limits};
-use crate::ratelimit::Bucket;
+use crate::ratelimit::{self, Bucket};
 use crate::reply::Reply;
 use crate::state::AppState;
 
@@ -64,9 +64,7 @@ impl FromRequest<AppState> for LoginBody {
         let (parts, content) = request.into_parts();
         limit_address(state, &Context::of(&parts)).await?;
         let headers = &parts.headers;
-        if !negotiate::accepts(headers, "application", "json")
-            && !negotiate::accepts(headers, "text", "plain")
-        {
+        if !negotiate::admits_json(headers) && !negotiate::accepts(headers, "text", "plain") {
             return Err(ApiError::not_acceptable("a log-in answers application/json or text/plain"));
         }
         negotiate::check_encoding(headers)?;
@@ -119,7 +117,7 @@ pub async fn login(
             return Err(ApiError::invalid_tenant("the tenant header and the field tenant disagree"));
         }
     }
-    limit_user(&state, &name.0, &login.email).await?;
+    limit_user(&state, &context, &name.0, &login.email).await?;
     let Some(tenant) = found.take() else {
         password::verify(login.password, None).await?;
         return Err(ApiError::invalid_credentials());
@@ -225,18 +223,25 @@ async fn trail(
 
 async fn limit_address(state: &AppState, context: &Context) -> Result<(), ApiError> {
     let from = context.address().map_or_else(|| "unknown".to_owned(), |a| a.to_string());
-    take(state, format!("login:from:{from}"), state.config.rate_limit.login_per_minute).await
+    let quota = state.config.rate_limit.login_per_minute;
+    let key = format!("login:from:{from}");
+    take(state, context, Bucket { key, name: "login", quota, window: MINUTE }).await
 }
 
-async fn limit_user(state: &AppState, tenant: &str, email: &str) -> Result<(), ApiError> {
+async fn limit_user(state: &AppState, context: &Context, tenant: &str, email: &str) -> Result<(), ApiError> {
     // A hash: Redis holds no addresses.
     let name = hex::encode(Sha256::digest(format!("{tenant}\n{}", user::email_key(email))));
-    take(state, format!("login:user:{name}"), state.config.rate_limit.login_per_minute.div_ceil(2)).await
+    let quota = state.config.rate_limit.login_per_minute.div_ceil(2);
+    let key = format!("login:user:{name}");
+    take(state, context, Bucket { key, name: "login-user", quota, window: MINUTE }).await
 }
 
-async fn take(state: &AppState, key: String, quota: u32) -> Result<(), ApiError> {
+async fn take(state: &AppState, context: &Context, bucket: Bucket) -> Result<(), ApiError> {
     // Whatever the tenants' limits are: these stand between a stranger and the passwords, and cannot be switched off.
-    let verdict = state.limiter.take(&[Bucket { key, name: "login", quota, window: MINUTE }]).await;
+    let buckets = [bucket];
+    let verdict = state.limiter.take(&buckets).await;
+    let (policy, left) = ratelimit::headers(&buckets, &verdict);
+    context.add_rate_headers(&policy, &left);
     if verdict.allowed {
         return Ok(());
     }

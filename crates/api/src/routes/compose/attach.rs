@@ -35,7 +35,7 @@ const NAMELESS: &str = "attachment";
 pub(super) struct AttachQuery {
     /// The file's name; needed when the body is the file itself.
     filename: Option<String>,
-    /// Shown inside the HTML, which names it by `cid:`.
+    /// Shown inside the HTML, which names it by `cid:`; needs `content_id`.
     #[serde(default)]
     inline: bool,
     /// Content-ID without angle brackets.
@@ -61,7 +61,7 @@ impl FromRequest<AppState> for Upload {
     }
 }
 
-/// Attaches files: parts of `multipart/form-data` with a file name, or the body itself with `filename=`. One file is
+/// Attaches files: parts of `multipart/form-data` named `file`, or the body itself with `filename=`. One file is
 /// answered by itself, several as a list; the answer carries the draft's new ETag.
 #[utoipa::path(post, path = "/api/compose/{id}/attachments", tag = "compose", security(("bearer" = [])),
     params(("id" = Uuid, Path), AttachQuery), request_body(content = Vec<u8>, content_type = "multipart/form-data"),
@@ -111,6 +111,10 @@ async fn read_files(
 ) -> Result<Vec<NewAttachment>, ApiError> {
     let essence = negotiate::content_type(headers).0;
     let content_id = query.content_id.as_deref().map(content_id).transpose()?;
+    if query.inline && content_id.is_none() {
+        let detail = "a file shown inside the HTML needs the content_id that the HTML names";
+        return Err(ApiError::invalid_field("/content_id", "missing", detail));
+    }
     let mut files = if essence == "multipart/form-data" {
         read_multipart(headers, body).await?
     } else {
@@ -149,17 +153,14 @@ async fn read_multipart(headers: &HeaderMap, body: Bytes) -> Result<Vec<NewAttac
     let mut files = Vec::new();
     while let Some(part) = parts.next_field().await.map_err(|e| malformed(e.body_text()))? {
         let field = part.name().unwrap_or_default().to_owned();
-        let name = match part.file_name() {
-            Some(name) => name.to_owned(),
-            None if field == "file" => NAMELESS.to_owned(),
-            None => {
-                return Err(ApiError::invalid_field(
-                    &format!("/{}", escape(&clean_text(&field, 100))),
-                    "unknown-field",
-                    "only files are read here",
-                ));
-            }
-        };
+        if field != "file" {
+            return Err(ApiError::invalid_field(
+                &format!("/{}", escape(&clean_text(&field, 100))),
+                "unknown-field",
+                "only parts named file are read here",
+            ));
+        }
+        let name = part.file_name().unwrap_or(NAMELESS).to_owned();
         let content_type = part.content_type().unwrap_or(UNKNOWN_TYPE).to_owned();
         let content = part.bytes().await.map_err(|e| malformed(e.body_text()))?;
         files.push(file(&name, content_type, content)?);
@@ -232,7 +233,7 @@ mod tests {
     const QUERY: AttachQuery = AttachQuery { filename: None, inline: false, content_id: None };
 
     #[tokio::test]
-    async fn parts_with_a_file_name_are_files() {
+    async fn parts_named_file_are_files() {
         let (headers, body) = multipart(
             "--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.txt\"\r\nContent-Type: text/plain\r\n\r\nhello\r\n--b--\r\n",
         );
@@ -240,6 +241,28 @@ mod tests {
         assert_eq!(
             (files[0].filename.as_str(), files[0].content_type.as_str(), &files[0].content[..]),
             ("a.txt", "text/plain", &b"hello"[..])
+        );
+    }
+
+    #[tokio::test]
+    async fn parts_of_another_name_are_refused_by_their_name() {
+        let (headers, body) = multipart(
+            "--b\r\nContent-Disposition: form-data; name=\"other\"; filename=\"a.txt\"\r\n\r\nhello\r\n--b--\r\n",
+        );
+        let error = read_files(&headers, body, &QUERY).await.unwrap_err();
+        assert_eq!(
+            (error.code(), error.problem().errors[0].pointer.as_str()),
+            ("validation-error", "/other")
+        );
+    }
+
+    #[tokio::test]
+    async fn what_is_shown_inside_the_html_has_a_name_there() {
+        let query = AttachQuery { filename: Some("a.png".into()), inline: true, content_id: None };
+        let error = read_files(&HeaderMap::new(), Bytes::from_static(b"x"), &query).await.unwrap_err();
+        assert_eq!(
+            (error.code(), error.problem().errors[0].pointer.as_str()),
+            ("validation-error", "/content_id")
         );
     }
 

@@ -40,11 +40,13 @@ pub(super) struct SendOrder {
 impl SendOrder {
     /// How long to wait from `now`, and the instant that was named, if one was.
     fn wait(&self, now: DateTime<Utc>) -> Result<(Duration, Option<DateTime<Utc>>), ApiError> {
-        let undo = self.undo_seconds.unwrap_or(0);
-        if undo > MAX_UNDO_SECONDS {
-            return Err(ApiError::invalid_field("/undo_seconds", "invalid", "0 to 120 is expected"));
-        }
-        let Some(text) = &self.send_at else { return Ok((Duration::from_secs(undo), None)) };
+        let Some(text) = &self.send_at else {
+            let undo = self.undo_seconds.unwrap_or(0);
+            if undo > MAX_UNDO_SECONDS {
+                return Err(ApiError::invalid_field("/undo_seconds", "invalid", "0 to 120 is expected"));
+            }
+            return Ok((Duration::from_secs(undo), None));
+        };
         let refused = |detail: &str| {
             ApiError::invalid_send_at(detail).with_errors([FieldError::new(
                 "/send_at",
@@ -142,6 +144,7 @@ mod tests {
         assert_eq!(wait(order(None, None)).unwrap(), 0);
         assert_eq!(wait(order(None, Some(120))).unwrap(), 120);
         assert_eq!(wait(order(Some("2026-11-21T14:00:00+01:00"), Some(5))).unwrap(), 3600);
+        assert_eq!(wait(order(Some("2026-11-21T14:00:00+01:00"), Some(121))).unwrap(), 3600, "it is ignored");
         assert_eq!(wait(order(None, Some(121))).unwrap_err().code(), "validation-error");
         for bad in ["2026-11-21T11:59:59Z", "2026-11-21T14:00:00", "tomorrow", "", "2036-01-01T00:00:00Z"] {
             assert_eq!(wait(order(Some(bad), None)).unwrap_err().code(), "invalid-send-at", "{bad}");

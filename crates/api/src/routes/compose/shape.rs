@@ -393,11 +393,14 @@ pub fn tag(draft: &Draft) -> ETag {
 /// What a fault of the content means to a client. `headers` tells where a header stands.
 pub fn refusal(error: &ComposeError, headers: &[Header], as_object: bool) -> ApiError {
     let text = error.to_string();
+    // The error names a header without its control characters.
+    let named =
+        |h: &Header, name: &str| h.name.chars().filter(|c| !c.is_control()).take(100).eq(name.chars());
     let header_pointer = |name: &str| match name {
         "subject" | "filename" | "content_id" => format!("/{name}"),
-        _ => match headers.iter().position(|h| h.name == name) {
-            Some(_) if as_object => format!("/headers/{}", escape(name)),
-            Some(index) => format!("/headers/{index}"),
+        _ => match headers.iter().enumerate().find(|(_, h)| h.name == name || named(h, name)) {
+            Some((_, header)) if as_object => format!("/headers/{}", escape(&header.name)),
+            Some((index, _)) => format!("/headers/{index}"),
             None => "/headers".to_owned(),
         },
     };
@@ -461,5 +464,17 @@ mod tests {
             ("header-not-allowed", "/headers/1")
         );
         assert_eq!(refusal(&error, &headers, true).problem().errors[0].pointer, "/headers/Bcc");
+    }
+
+    #[test]
+    fn a_header_name_with_a_line_break_is_pointed_at() {
+        let name = "X-A\r\nBcc";
+        let headers = [("X-B", "1"), (name, "2")].map(|(n, v)| Header { name: n.into(), value: v.into() });
+        let error = mail::compose::check_header(name, "2").unwrap_err();
+        let problem = refusal(&error, &headers, false);
+        assert_eq!(
+            (problem.code(), problem.problem().errors[0].pointer.as_str()),
+            ("invalid-header", "/headers/1")
+        );
     }
 }

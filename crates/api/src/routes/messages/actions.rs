@@ -79,7 +79,7 @@ pub(super) struct ActionRequest {
 /// What was done.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ActionReply {
-    /// Messages that the action was applied to.
+    /// Messages that the action was applied to; with a mailbox to narrow it, those that are there.
     updated: usize,
 }
 

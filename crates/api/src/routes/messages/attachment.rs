@@ -4,11 +4,10 @@ use axum::extract::State;
 use axum::response::Response;
 use emailclient_core::blob;
 use emailclient_core::id::MessageId;
-use http::HeaderMap;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::content::{Content, blocking, serve, unchanged};
+use super::content::{Asked, Content, blocking, serve, unchanged};
 use crate::caller::Caller;
 use crate::error::{ApiError, Problem};
 use crate::etag::{Conditions, ETag};
@@ -37,7 +36,7 @@ pub(super) async fn get_attachment(
     Path(place): Path<Place>,
     _none: Query<NoQuery>,
     conditions: Conditions,
-    headers: HeaderMap,
+    asked: Asked,
 ) -> Result<Response, ApiError> {
     let mut tx = caller.tx(&state).await?;
     let source = blob::of_message(&mut tx, place.id).await?.ok_or_else(ApiError::not_found)?;
@@ -56,5 +55,5 @@ pub(super) async fn get_attachment(
         disposition: mail::mime::content_disposition(found.filename.as_deref()),
         tag,
     };
-    serve(content, &headers)
+    serve(content, &asked)
 }

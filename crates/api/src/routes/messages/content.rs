@@ -1,9 +1,11 @@
 //! Bytes that never change, handed out whole or in part (RFC 9110 §14), and the parsing behind readable bodies.
 
 use axum::body::Body;
+use axum::extract::FromRequestParts;
 use axum::response::{IntoResponse as _, Response};
 use emailclient_core::id::MessageId;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use mail::mime::html::{self, Policy, Sanitized};
 use mail::mime::{AttachmentMeta, Body as MailBody};
 use tokio::sync::Semaphore;
@@ -99,13 +101,38 @@ pub(super) struct Content {
     pub(super) tag: ETag,
 }
 
-/// Hands out immutable bytes, or the part of them that `headers` ask for. A browser is to save them, never to run them.
-pub(super) fn serve(content: Content, headers: &HeaderMap) -> Result<Response, ApiError> {
+/// The part that a request asks for. `Range` is read with GET only (RFC 9110 §14.2).
+#[derive(Debug, Default)]
+pub(super) struct Asked {
+    range: Option<String>,
+    if_range: Option<String>,
+}
+
+impl Asked {
+    fn of(method: &Method, headers: &HeaderMap) -> Self {
+        if method != Method::GET {
+            return Self::default();
+        }
+        let text =
+            |name: header::HeaderName| headers.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
+        Self { range: text(header::RANGE), if_range: text(header::IF_RANGE) }
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Asked {
+    type Rejection = ApiError;
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        Ok(Self::of(&parts.method, &parts.headers))
+    }
+}
+
+/// Hands out immutable bytes, or the part of them that is asked for. A browser is to save them, never to run them.
+pub(super) fn serve(content: Content, asked: &Asked) -> Result<Response, ApiError> {
     let length = content.bytes.len();
-    let text = |name: header::HeaderName| headers.get(name).and_then(|v| v.to_str().ok());
     // If-Range: a part is of use only if it belongs to the bytes that the client has (RFC 9110 §13.1.5).
-    let same = text(header::IF_RANGE).is_none_or(|tag| tag == content.tag.as_str());
-    let (status, bytes) = match slice(text(header::RANGE).filter(|_| same), length) {
+    let same = asked.if_range.as_deref().is_none_or(|tag| tag == content.tag.as_str());
+    let range = slice(asked.range.as_deref().filter(|_| same), length);
+    let (status, bytes) = match range {
         Slice::Whole => (StatusCode::OK, content.bytes),
         Slice::Part { first, last } => {
             (StatusCode::PARTIAL_CONTENT, content.bytes.get(first..=last).unwrap_or_default().to_vec())
@@ -115,7 +142,6 @@ pub(super) fn serve(content: Content, headers: &HeaderMap) -> Result<Response, A
             return Err(refused.with_header(header::CONTENT_RANGE, &format!("bytes */{length}")));
         }
     };
-    let range = slice(text(header::RANGE).filter(|_| same), length);
     let mut response = Response::new(Body::from(bytes));
     *response.status_mut() = status;
     if let Slice::Part { first, last } = range {
@@ -178,14 +204,18 @@ mod tests {
             tag: ETag::content(b"x"),
         };
         let mut headers = HeaderMap::from_iter([(header::RANGE, HeaderValue::from_static("bytes=2-4"))]);
-        let part = serve(content(), &headers).unwrap();
+        let get = |headers: &HeaderMap| serve(content(), &Asked::of(&Method::GET, headers));
+        let head = |headers: &HeaderMap| serve(content(), &Asked::of(&Method::HEAD, headers));
+        let part = get(&headers).unwrap();
         assert_eq!(part.status(), 206);
         assert_eq!(part.headers()[header::CONTENT_RANGE], "bytes 2-4/10");
+        assert_eq!(head(&headers).unwrap().status(), 200, "Range belongs to GET");
         headers.insert(header::IF_RANGE, HeaderValue::from_static("\"old\""));
-        assert_eq!(serve(content(), &headers).unwrap().status(), 200);
+        assert_eq!(get(&headers).unwrap().status(), 200);
         headers.remove(header::IF_RANGE);
         headers.insert(header::RANGE, HeaderValue::from_static("bytes=10-"));
-        assert_eq!(serve(content(), &headers).unwrap_err().status(), 416);
+        assert_eq!(get(&headers).unwrap_err().status(), 416);
+        assert_eq!(head(&headers).unwrap().status(), 200);
     }
 
     #[test]

@@ -4,9 +4,8 @@ use axum::extract::State;
 use axum::response::Response;
 use emailclient_core::blob;
 use emailclient_core::id::MessageId;
-use http::HeaderMap;
 
-use super::content::{Content, serve, unchanged};
+use super::content::{Asked, Content, serve, unchanged};
 use crate::caller::Caller;
 use crate::error::{ApiError, Problem};
 use crate::etag::{Conditions, ETag};
@@ -24,7 +23,7 @@ pub(super) async fn get_message_raw(
     PathId(id): PathId<MessageId>,
     _none: Query<NoQuery>,
     conditions: Conditions,
-    headers: HeaderMap,
+    asked: Asked,
 ) -> Result<Response, ApiError> {
     let mut tx = caller.tx(&state).await?;
     let hash = blob::hash_of_message(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
@@ -40,5 +39,5 @@ pub(super) async fn get_message_raw(
         disposition: format!("attachment; filename=\"{id}.eml\""),
         tag,
     };
-    serve(content, &headers)
+    serve(content, &asked)
 }

@@ -37,7 +37,9 @@ pub(super) async fn resend_submission(
 fn refusal(error: ResendError) -> ApiError {
     match error {
         ResendError::NotFound => ApiError::not_found(),
-        ResendError::NotStuck(_) | ResendError::NobodyLeft => ApiError::already_sending(error.to_string()),
+        ResendError::NotStuck(_) | ResendError::SentSince(_) | ResendError::NobodyLeft => {
+            ApiError::already_sending(error.to_string())
+        }
         ResendError::Db(error) => error.into(),
     }
 }

@@ -30,11 +30,12 @@ const READ_AHEAD: usize = 64;
 /// One parsing task: large enough that its scheduling does not matter, small enough to keep both ends busy.
 const GROUP_MESSAGES: usize = 32;
 const GROUP_BYTES: usize = 1 << 20;
-/// Parsing tasks under way.
-const GROUPS_AHEAD: usize = 4;
-/// One transaction at most: rows beyond it are committed without a checkpoint.
-const COMMIT_BYTES: usize = 16 << 20;
-const COMMIT_MESSAGES: usize = 1_000;
+/// Parsing tasks under way: more than one transaction takes, so that reading and parsing go on while it is written.
+const GROUPS_AHEAD: usize = 8;
+/// One transaction at most: rows beyond it are committed without a checkpoint. With 16 MiB a first synchronisation stood
+/// still for a fifth of its time, reader and writer waiting for each other in turn; and each MiB here is several in memory.
+const COMMIT_BYTES: usize = 4 << 20;
+const COMMIT_MESSAGES: usize = 500;
 /// A reader that brings nothing for so long may be waiting for memory that we hold.
 const SILENCE: Duration = Duration::from_millis(50);
 /// More new messages than these are indexed by a job: their sender did not wait for them a moment ago.

@@ -10,7 +10,7 @@ use super::{SyncError, trouble};
 use crate::id::MailboxId;
 use crate::imap::{self, ImapError};
 use crate::sync_store::pending::{TreeChangeKind, done, refuse, tree_changes};
-use crate::sync_store::{checkpoint, tree, view};
+use crate::sync_store::{checkpoint, refusal, tree, view};
 
 /// Performs on the server what our users did to mailboxes. Returns how many changes it confirmed.
 pub(super) async fn push(link: &mut Link<'_>) -> Result<usize, SyncError> {
@@ -23,13 +23,17 @@ pub(super) async fn push(link: &mut Link<'_>) -> Result<usize, SyncError> {
         let mut tx = link.lease.begin(&link.ctx.db).await?;
         match outcome {
             Ok(()) => {
+                refusal::forget(&mut tx, change.id).await?;
                 done(&mut tx, &[change.id]).await?;
                 confirmed += 1;
             }
             Err(
                 error @ (ImapError::Refused { .. } | ImapError::NoSuchMailbox(_) | ImapError::Protocol(_)),
             ) if link.session.is_usable() => {
-                refuse(&mut tx, link.lease.account, &[change.id], trouble::cause_of(&error).code).await?;
+                let cause = trouble::cause_of(&error);
+                let words = cause.upstream.unwrap_or(cause.text);
+                refusal::tell(&mut tx, link.lease.account, &change, &words).await?;
+                refuse(&mut tx, link.lease.account, &[change.id], cause.code).await?;
             }
             Err(error) => return Err(error.into()),
         }
@@ -42,21 +46,32 @@ pub(super) async fn push(link: &mut Link<'_>) -> Result<usize, SyncError> {
 async fn perform(link: &mut Link<'_>, kind: &TreeChangeKind) -> Result<(), ImapError> {
     let session = &mut link.session;
     match kind {
-        TreeChangeKind::Create { name, role } => match session.create_mailbox(name, *role).await {
-            Err(error @ ImapError::Refused { .. }) => exists(link, name).await?.then_some(()).ok_or(error),
-            other => other,
-        },
-        TreeChangeKind::Rename { from, to } => match session.rename_mailbox(from, to).await {
-            Err(error @ (ImapError::Refused { .. } | ImapError::NoSuchMailbox(_))) => {
-                let moved = !exists(link, from).await? && exists(link, to).await?;
-                moved.then_some(()).ok_or(error)
+        TreeChangeKind::Create { name, role } => {
+            match session.create_mailbox(name, *role).await {
+                Err(error @ ImapError::Refused { .. }) if !exists(link, name).await? => return Err(error),
+                Ok(()) | Err(ImapError::Refused { .. }) => {}
+                Err(error) => return Err(error),
             }
-            other => other,
-        },
-        TreeChangeKind::Delete { name } => match session.delete_mailbox(name).await {
-            Err(ImapError::NoSuchMailbox(_)) => Ok(()),
-            other => other,
-        },
+            // Other clients show only what is subscribed to.
+            link.session.subscribe_new(name).await
+        }
+        TreeChangeKind::Rename { from, to } => {
+            match session.rename_mailbox(from, to).await {
+                Err(error @ (ImapError::Refused { .. } | ImapError::NoSuchMailbox(_))) => {
+                    let moved = !exists(link, from).await? && exists(link, to).await?;
+                    moved.then_some(()).ok_or(error)?;
+                }
+                other => other?,
+            }
+            link.session.carry_subscriptions(from, to).await
+        }
+        TreeChangeKind::Delete { name } => {
+            match session.delete_mailbox(name).await {
+                Ok(()) | Err(ImapError::NoSuchMailbox(_)) => {}
+                Err(error) => return Err(error),
+            }
+            link.session.unsubscribe_deleted(name).await
+        }
         TreeChangeKind::Subscribe { name, on: true } => session.subscribe(name).await,
         TreeChangeKind::Subscribe { name, on: false } => session.unsubscribe(name).await,
     }
@@ -115,16 +130,13 @@ fn translate(raw: Vec<imap::ListedMailbox>, entries: &[view::Entry]) -> Vec<List
         .map(|((m, path), attributes)| (path.as_str(), m.delimiter, attributes.as_slice()))
         .collect();
     let roles = assign_roles(&facts);
-    // A plain LIST says nothing of subscriptions; then ours stay as they are.
-    let told = raw.iter().any(|m| m.has_attribute("\\Subscribed"));
-    let ours: HashMap<&[u8], bool> =
-        entries.iter().map(|e| (e.local.wire_name.as_slice(), e.local.subscribed)).collect();
-    let subscribed = |m: &imap::ListedMailbox| {
-        if told {
-            m.has_attribute("\\Subscribed")
-        } else {
-            ours.get(m.wire_name.as_slice()).copied().unwrap_or(true)
-        }
+    // What our user decided holds until the server has heard of it, and always where the server does not tell.
+    let ours: HashMap<Vec<u8>, &view::Entry> = entries.iter().map(|e| (key(&e.local.wire_name), e)).collect();
+    let subscribed = |m: &imap::ListedMailbox| match (m.subscribed, ours.get(&key(&m.wire_name))) {
+        (Some(told), None) => told,
+        (Some(told), Some(entry)) if !entry.subscription_waits => told,
+        (_, Some(entry)) => entry.local.subscribed,
+        (None, None) => true,
     };
     raw.iter()
         .zip(roles)
@@ -151,5 +163,42 @@ fn answer(mailbox: &imap::ListedMailbox) -> StatusAnswer {
         }),
         None if mailbox.is_selectable() => StatusAnswer::Refused,
         None => StatusAnswer::None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mail::sync::LocalEntry;
+
+    use super::*;
+
+    fn listed(subscribed: Option<bool>) -> imap::ListedMailbox {
+        imap::ListedMailbox {
+            wire_name: b"a".to_vec(),
+            delimiter: Some('/'),
+            attributes: Vec::new(),
+            special_use: None,
+            mailbox_id: None,
+            subscribed,
+            status: None,
+        }
+    }
+
+    #[test]
+    fn a_subscription_of_our_user_holds_until_the_server_has_heard_of_it() {
+        for (told, waits, ours, wanted) in [
+            (Some(true), false, false, true),
+            (Some(false), false, true, false),
+            (Some(true), true, false, false),
+            (Some(false), true, true, true),
+            (None, false, false, false),
+        ] {
+            let local = LocalEntry { wire_name: b"a".to_vec(), subscribed: ours, ..LocalEntry::default() };
+            let entry = view::Entry { id: MailboxId::new(), local, subscription_waits: waits };
+            let found = translate(vec![listed(told)], &[entry]);
+            assert_eq!(found[0].subscribed, wanted, "{told:?} {waits} {ours}");
+        }
+        assert!(!translate(vec![listed(Some(false))], &[])[0].subscribed);
+        assert!(translate(vec![listed(None)], &[])[0].subscribed);
     }
 }
