@@ -9,3 +9,4 @@ mod moment;
 mod operator;
 mod plans;
 mod roles;
+mod statistics;

@@ -37,6 +37,7 @@ pub mod session;
 pub mod signal;
 pub mod smtp;
 pub mod start;
+pub mod statistics;
 pub mod submission;
 pub mod sync_run;
 pub mod sync_store;

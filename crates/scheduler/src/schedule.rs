@@ -18,6 +18,7 @@ const ROUNDS_PER_TICK: i64 = 500;
 #[derive(Debug, Clone, Copy)]
 enum Duty {
     StartRounds,
+    Statistics,
     ReapJobs,
     Submissions,
     Operations,
@@ -26,8 +27,9 @@ enum Duty {
     Prune,
 }
 
-const DUTIES: [(Duty, Duration); 7] = [
+const DUTIES: [(Duty, Duration); 8] = [
     (Duty::StartRounds, Duration::from_secs(1)),
+    (Duty::Statistics, Duration::from_secs(2)),
     (Duty::ReapJobs, Duration::from_secs(5)),
     (Duty::Submissions, Duration::from_secs(5)),
     (Duty::Operations, Duration::from_secs(15)),
@@ -72,6 +74,7 @@ impl Schedule {
 async fn run(duty: Duty, db: &Db, config: &Config) -> Result<(), DbError> {
     match duty {
         Duty::StartRounds => start_rounds(db, config).await,
+        Duty::Statistics => sweep::statistics(db).await,
         Duty::ReapJobs => sweep::jobs(db).await,
         Duty::Submissions => sweep::submissions(db).await,
         Duty::Operations => sweep::operations(db).await,

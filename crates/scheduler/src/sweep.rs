@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use emailclient_core::db::{Db, DbError};
 use emailclient_core::job::{Job, enqueue, priority, queue};
-use emailclient_core::{due, operation, submission, sync_store};
+use emailclient_core::{due, operation, statistics, submission, sync_store};
 
 /// Finished jobs are kept this long, for whoever asks what became of them.
 const KEEP_JOBS: Duration = Duration::from_secs(24 * 3600);
@@ -20,6 +20,20 @@ pub async fn jobs(db: &Db) -> Result<(), DbError> {
     tx.commit().await?;
     if reaped > 0 {
         tracing::warn!(reaped, "jobs of a worker that stopped answering were taken back");
+    }
+    Ok(())
+}
+
+/// Analyses tables that have just been filled.
+///
+/// # Errors
+/// When the database refuses.
+pub async fn statistics(db: &Db) -> Result<(), DbError> {
+    let mut tx = db.system().await?;
+    let tables = statistics::refresh(&mut tx).await?;
+    tx.commit().await?;
+    if tables > 0 {
+        tracing::debug!(tables, "tables that grew were analysed");
     }
     Ok(())
 }
