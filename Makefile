@@ -34,7 +34,9 @@ BIN = $(or $(CARGO_TARGET_DIR),target)/$(BUILD)
 # adds by itself for development; everything that does not start or build works on both.
 COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 STAGING = $(COMPOSE) -f docker-compose.yml
-EMAILCTL = $(STAGING) run --rm -T emailctl
+# The stack that is up: that of development runs programs of its own making.
+RUNNING = $(if $(findstring -dev:,$(shell docker ps --filter label=com.docker.compose.service=email-service --format '{{.Image}}')),$(COMPOSE),$(STAGING))
+EMAILCTL = $(RUNNING) run --rm -T emailctl
 TAG ?= $(or $(shell sed -n 's/^TAG=//p' .env 2>/dev/null),latest)
 export TAG
 IMAGES := email-service postfix dovecot
@@ -196,7 +198,7 @@ clean: ## Removes the containers, if any run here, and deletes what was compiled
 
 .PHONY: db-migrate db-reset db-backup db-restore
 db-migrate: ## Brings roles and schema up to date.
-	$(STAGING) run --rm -T migrate
+	$(RUNNING) run --rm -T migrate
 db-reset: ## Deletes all data of the database and starts with an empty schema. Asks.
 	@$(call ask,Delete every tenant with all accounts and mail in emailclient_db?)
 	deployment/stack/database.sh reset

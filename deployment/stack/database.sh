@@ -8,11 +8,11 @@ set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 name=emailclient_db
-if docker compose version >/dev/null 2>&1; then
-  compose=(docker compose -f docker-compose.yml)
-else
-  compose=(docker-compose -f docker-compose.yml)
-fi
+compose=(docker-compose)
+command -v docker-compose >/dev/null || compose=(docker compose)
+# The stack of development runs programs of its own making.
+docker ps --filter label=com.docker.compose.service=email-service --format '{{.Image}}' | grep -q -e '-dev:' ||
+  compose+=(-f docker-compose.yml)
 in_postgres() { "${compose[@]}" exec -T postgres "$@"; }
 sql() { in_postgres psql -U emailclient -d postgres -v ON_ERROR_STOP=1 -qAt -c "$1"; }
 services() { "${compose[@]}" "$@" email-service worker scheduler; }
