@@ -252,7 +252,7 @@ pub async fn visible_in(
 /// Gives each message its visible placements, in one statement for all of them.
 ///
 /// Looked up one by one: for a list of ids the planner walked all placements of the tenant as long as it had no statistics,
-/// which a new deployment lacks for its first minutes.
+/// which a new deployment lacks for its first minutes; and of mailboxes, few as they are, it never has any.
 pub(crate) async fn fill_placements(tx: &mut TenantTx, messages: &mut [Summary]) -> Result<(), DbError> {
     if messages.is_empty() {
         return Ok(());
@@ -263,7 +263,7 @@ pub(crate) async fn fill_placements(tx: &mut TenantTx, messages: &mut [Summary])
          FROM unnest($2::uuid[]) AS w(id)
          CROSS JOIN LATERAL (SELECT * FROM message_mailboxes l
            WHERE l.tenant_id = $1 AND l.message_id = w.id AND l.hidden_at IS NULL OFFSET 0) p
-         JOIN mailboxes b ON b.tenant_id = $1 AND b.id = p.mailbox_id
+         CROSS JOIN LATERAL (SELECT * FROM mailboxes m WHERE m.tenant_id = $1 AND m.id = p.mailbox_id OFFSET 0) b
          ORDER BY b.role = 'inbox' DESC NULLS LAST, b.path, p.id",
     )
     .bind(tx.tenant())
