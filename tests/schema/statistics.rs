@@ -31,7 +31,7 @@ async fn a_table_that_has_just_been_filled_is_analysed_once() {
         done
     };
     // The server counts changes a moment after they were made.
-    eventually("the table is analysed", Duration::from_secs(10), async || {
+    eventually("the table is analysed", Duration::from_secs(60), async || {
         (refresh().await == 1).then_some(())
     })
     .await;

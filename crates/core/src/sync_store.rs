@@ -1,6 +1,7 @@
 //! What a round of synchronisation writes: bulk statements over arrays, each transaction under the account's lease.
 //!
 //! - `tree`: mailboxes made, renamed, gone, reset
+//! - `bytes`: the sources of messages, ahead of their rows
 //! - `ingest`: messages that arrived (`resolve` decides which row an arrival belongs to, `thread` which conversation)
 //! - `attempts`: messages that end a process or that the server cannot deliver, counted before they are looked into
 //! - `flags`, `vanish`: what changed and what went
@@ -15,6 +16,7 @@
 //! statement for a batch, never one for a row.
 
 pub mod attempts;
+pub mod bytes;
 pub mod checkpoint;
 pub mod flags;
 pub mod ingest;
@@ -29,7 +31,7 @@ pub mod tree;
 pub mod vanish;
 pub mod view;
 
-use bytes::Bytes;
+use ::bytes::Bytes;
 use chrono::{DateTime, Utc};
 use mail::flags::{Flags, Keywords};
 use mail::uid::Uid;

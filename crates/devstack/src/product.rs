@@ -260,7 +260,10 @@ fn environment(endpoints: &Endpoints, listen: &str) -> Result<Vec<(&'static str,
         ("API_LISTEN", listen.to_owned()),
         ("OUTBOUND_ALLOW", "localhost:1-65535,127.0.0.1:1-65535".to_owned()),
         ("TLS_EXTRA_CA_FILE", endpoints.ca_file.display().to_string()),
-        ("LOG_LEVEL", "info".to_owned()),
+        (
+            "LOG_LEVEL",
+            std::env::var_os("LOG_LEVEL").and_then(|v| v.into_string().ok()).unwrap_or("info".to_owned()),
+        ),
         // The watcher notices at once; rounds are the net beneath it.
         ("SYNC_INTERVAL_SECONDS", "60".to_owned()),
     ])

@@ -13,16 +13,12 @@ use uuid::Uuid;
 
 use super::resolve::{Candidate, Decision, Resolver, Seat};
 use super::thread::{self, Joining};
-use super::{Prepared, Target, sort_date};
+use super::{Prepared, Target, bytes, sort_date};
 use crate::db::{DbError, TenantTx};
 use crate::event::{self, NewEvent};
 use crate::id::{MessageId, PlacementId};
 use crate::job::{Job, enqueue, priority};
 use crate::search::{self, index::Entry};
-
-/// Bytes of messages in one statement. sqlx 0.9 holds them twice more, as arguments and in its write buffer, and each of
-/// the two grows by doubling.
-const BLOBS_MAX_BYTES: usize = 2 << 20;
 
 fn date_sort(arrival: &Prepared) -> DateTime<Utc> {
     sort_date(arrival.content.date.unwrap_or(arrival.internal_date))
@@ -86,7 +82,8 @@ pub async fn ingest(tx: &mut TenantTx, target: &Target, batch: &[Prepared]) -> R
     }
     let done =
         Ingested { created: new.len(), linked: placed.len() - new.len() + seated.len(), known: known.len() };
-    insert_blobs(tx, target, &new).await?;
+    let arrived: Vec<&Prepared> = new.iter().map(|(_, p)| *p).collect();
+    bytes::store(tx, target, &arrived).await?;
     insert_messages(tx, target, &new).await?;
     insert_placements(tx, target, &placed).await?;
     seat_placements(tx, target, &seated).await?;
@@ -149,44 +146,6 @@ async fn candidates(
         }
     }
     Ok(found)
-}
-
-async fn insert_blobs(tx: &mut TenantTx, target: &Target, new: &[(Uuid, &Prepared)]) -> Result<(), DbError> {
-    let mut rest = new;
-    while !rest.is_empty() {
-        let mut bytes = 0;
-        let fits = rest.iter().take_while(|(_, p)| {
-            bytes += p.raw.len();
-            bytes <= BLOBS_MAX_BYTES
-        });
-        let (now, later) = rest.split_at(fits.count().max(1));
-        insert_some_blobs(tx, target, now).await?;
-        rest = later;
-    }
-    Ok(())
-}
-
-async fn insert_some_blobs(
-    tx: &mut TenantTx,
-    target: &Target,
-    new: &[(Uuid, &Prepared)],
-) -> Result<(), DbError> {
-    let hashes: Vec<&[u8]> = new.iter().map(|(_, p)| p.hash.as_slice()).collect();
-    // unnest in the select list streams; in FROM it would write all of the bytes to a temporary file first.
-    let raws: Vec<&[u8]> = new.iter().map(|(_, p)| p.raw.as_ref()).collect();
-    sqlx::query(
-        "INSERT INTO blobs (tenant_id, account_id, hash, size_bytes, raw)
-         SELECT $1, $2, b.hash, octet_length(b.raw), b.raw
-         FROM (SELECT unnest($3::bytea[]) AS hash, unnest($4::bytea[]) AS raw) b
-         ON CONFLICT DO NOTHING",
-    )
-    .bind(tx.tenant())
-    .bind(target.account)
-    .bind(hashes)
-    .bind(raws)
-    .execute(tx.conn())
-    .await?;
-    Ok(())
 }
 
 async fn insert_messages(

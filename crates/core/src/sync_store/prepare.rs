@@ -1,5 +1,6 @@
 //! From what the server sent to rows: hashing and parsing, which is processor work and must not run on async threads.
 
+use aws_lc_rs::digest;
 use chrono::{DateTime, Utc};
 use mail::flags::{Flags, Keywords};
 use mail::mime::ParsedMessage;
@@ -67,7 +68,12 @@ pub fn prepare(arrival: Arrival, options: Options) -> Prepared {
 /// Of the bytes; of a message that was not loaded, of what is known about it, so that two of them are not one.
 fn hash_of(arrival: &Arrival) -> [u8; 32] {
     match arrival.oversized {
-        None => Sha256::digest(&arrival.raw).into(),
+        // Not sha2 0.11, which without SHA instructions took an eighth of all work of a first synchronisation.
+        None => {
+            let mut hash = [0; 32];
+            hash.copy_from_slice(digest::digest(&digest::SHA256, &arrival.raw).as_ref());
+            hash
+        }
         Some(size) => {
             let known = format!("oversized {} {} {size}", arrival.uid, arrival.internal_date.timestamp());
             Sha256::digest(known.as_bytes()).into()

@@ -85,16 +85,17 @@ impl Times {
     }
 }
 
-/// Waits until it uses less than a twentieth of a core, half a minute at most: work it does after the answer (the
-/// search index) belongs to it, not to whatever is measured next.
+/// Waits until it has used less than a twentieth of a core for 8 seconds, a minute at most: work it does after the answer
+/// belongs to it, not to whatever is measured next. The text of a first synchronisation is indexed by a job that starts 5
+/// seconds later, so that a shorter silence proves nothing.
 pub(crate) async fn settle(pid: u32) -> Result<()> {
-    let until = Instant::now() + Duration::from_secs(30);
-    while Instant::now() < until {
-        let before = cpu_seconds(pid)?;
+    let until = Instant::now() + Duration::from_secs(60);
+    let (mut quiet, mut before) = (0, cpu_seconds(pid)?);
+    while quiet < 8 && Instant::now() < until {
         tokio::time::sleep(Duration::from_secs(1)).await;
-        if cpu_seconds(pid)? - before < 0.05 {
-            break;
-        }
+        let now = cpu_seconds(pid)?;
+        quiet = if now - before < 0.05 { quiet + 1 } else { 0 };
+        before = now;
     }
     Ok(())
 }

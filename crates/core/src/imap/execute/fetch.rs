@@ -1,4 +1,5 @@
-//! Messages from the server to rows: reader → channel → hashing and parsing on the blocking pool → writer.
+//! Messages from the server to rows: reader → channel → hashing and parsing on the blocking pool → gatherer, which stores
+//! the bytes → writer, which stores the rows.
 //!
 //! Before anything is looked into, what was asked for is noted in a row of its own (`attempts`), while the server still
 //! thinks about its answer; the row goes with the last of the messages.
@@ -20,10 +21,11 @@ use super::round::{Link, Suspect};
 use super::visit::{Open, is_refusal, words_of};
 use super::{SyncContext, SyncError};
 use crate::db::DbError;
+use crate::id::TenantId;
 use crate::imap::{FetchEvent, FetchedMessage, ImapError, Session};
 use crate::lease::Lease;
 use crate::sync_store::prepare::{Arrival, Options, Parse, prepare};
-use crate::sync_store::{Prepared, Target, attempts, checkpoint, ingest};
+use crate::sync_store::{Prepared, Target, attempts, bytes, checkpoint, ingest};
 
 /// Messages between the socket and the parsers.
 const READ_AHEAD: usize = 64;
@@ -32,6 +34,8 @@ const GROUP_MESSAGES: usize = 32;
 const GROUP_BYTES: usize = 1 << 20;
 /// Parsing tasks under way: more than one transaction takes, so that reading and parsing go on while it is written.
 const GROUPS_AHEAD: usize = 8;
+/// A batch with so many bytes sends them ahead of its rows. Below it, two transactions cost more than the wait.
+const AHEAD_BYTES: usize = 1 << 20;
 /// One transaction at most: rows beyond it are committed without a checkpoint. With 16 MiB a first synchronisation stood
 /// still for a fifth of its time, reader and writer waiting for each other in turn; and each MiB here is several in memory.
 const COMMIT_BYTES: usize = 4 << 20;
@@ -51,6 +55,15 @@ enum Item {
     Group(JoinHandle<Vec<Ready>>),
     Answered(UidSet),
     Silence,
+}
+
+/// One transaction.
+struct Load {
+    ready: Vec<Ready>,
+    /// What holds once they are stored.
+    reached: Option<Checkpoint>,
+    /// Nothing that was noted is still being looked into.
+    last: bool,
 }
 
 /// Fetches and stores `batches`, each with its checkpoint, and tells the view.
@@ -74,31 +87,39 @@ pub(super) async fn messages(
     let all = sets.iter().fold(UidSet::new(), |all, set| all.union(set));
     open.server.seen.asked = open.server.seen.asked.union(&all);
     let in_the_way = open.local.delicate().intersection(&all);
+    let (out, inbox) = mpsc::channel(READ_AHEAD);
+    let (groups_out, groups_in) = mpsc::channel(GROUPS_AHEAD);
+    let (loads_out, loads_in) = mpsc::channel(1);
+    let gatherer = Gatherer {
+        ctx: link.ctx,
+        tenant: link.lease.tenant,
+        target: open.target,
+        batches: batches.into_iter().map(|b| (b.uids, b.then)).collect(),
+        next: 0,
+        waiting: Vec::new(),
+        bytes: 0,
+        out: loads_out,
+    };
     let writer = Writer {
         ctx: link.ctx,
         lease: link.lease,
         target: open.target,
         exists: open.server.mailbox.exists,
         durable: fresh,
-        batches: batches.into_iter().map(|b| (b.uids, b.then)).collect(),
-        next: 0,
-        waiting: Vec::new(),
-        bytes: 0,
         in_the_way: in_the_way.clone(),
         noted: true,
-        stored: Stored { known: UidSet::new(), at: None, created: 0, due: None },
+        stored: Stored { known: UidSet::new(), at: None, created: 0 },
     };
-    let (out, inbox) = mpsc::channel(READ_AHEAD);
-    let (groups_out, groups_in) = mpsc::channel(GROUPS_AHEAD);
     let mut refused = Refused::default();
-    let (read, noted, stored) = tokio::join!(
+    let (read, noted, unanswered, stored) = tokio::join!(
         read(&mut link.session, link.ctx, sets, out, &mut refused),
         group((link.ctx, options), note(link.ctx, link.lease, open.target, all), inbox, groups_out),
-        writer.run(groups_in),
+        gatherer.run(groups_in),
+        writer.run(loads_in),
     );
-    let stored = match stored {
-        Ok(stored) => stored,
-        Err(error) => return Err(give_up(link, open, error).await),
+    let (unanswered, stored) = match (unanswered, stored) {
+        (Ok(unanswered), Ok(stored)) => (unanswered, stored),
+        (_, Err(error)) | (Err(error), _) => return Err(give_up(link, open, error).await),
     };
     noted?;
     link.report.created += stored.created;
@@ -114,7 +135,8 @@ pub(super) async fn messages(
     }
     if read.is_err() {
         let suspect = |uid| Suspect { target: open.target, uid, alone: in_the_way.contains(uid) };
-        link.suspect = stored.due.map(suspect);
+        // The first that was asked for and did not come: servers answer in order.
+        link.suspect = unanswered.difference(&stored.known).first().map(suspect);
     }
     Ok(read?)
 }
@@ -239,36 +261,24 @@ fn parse(ctx: &SyncContext, options: Options, messages: Vec<FetchedMessage>) -> 
     })
 }
 
-/// What the writer committed.
-struct Stored {
-    known: UidSet,
-    at: Option<Checkpoint>,
-    created: usize,
-    /// The first message that was asked for and did not come. Servers answer in order.
-    due: Option<Uid>,
-}
-
-struct Writer<'a> {
+/// Makes transactions of what was parsed, and stores the bytes of large ones while the writer is at the rows of the one
+/// before.
+struct Gatherer<'a> {
     ctx: &'a SyncContext,
-    lease: &'a Lease,
+    tenant: TenantId,
     target: Target,
-    exists: u32,
-    durable: bool,
     /// What of each batch is not answered yet, and what holds afterwards.
     batches: Vec<(UidSet, Checkpoint)>,
     /// The first batch without its checkpoint.
     next: usize,
     waiting: Vec<Ready>,
     bytes: usize,
-    /// Of what was asked for, what has a row in `ingest_attempts`.
-    in_the_way: UidSet,
-    /// What was asked for is noted as being looked into.
-    noted: bool,
-    stored: Stored,
+    out: mpsc::Sender<Load>,
 }
 
-impl Writer<'_> {
-    async fn run(mut self, mut items: mpsc::Receiver<Item>) -> Result<Stored, SyncError> {
+impl Gatherer<'_> {
+    /// Returns what was not answered of the first batch that is incomplete.
+    async fn run(mut self, mut items: mpsc::Receiver<Item>) -> Result<UidSet, SyncError> {
         while let Some(item) = items.recv().await {
             match item {
                 Item::Group(parsing) => {
@@ -281,25 +291,27 @@ impl Writer<'_> {
                     let mut uids: Vec<Uid> = ready.iter().map(|r| r.prepared.uid).collect();
                     uids.sort_unstable();
                     self.waiting.extend(ready);
-                    self.answered(&uids.into_iter().collect()).await?;
+                    self.answered(&uids.into_iter().collect()).await;
                     if self.bytes >= COMMIT_BYTES || self.waiting.len() >= COMMIT_MESSAGES {
-                        self.commit(None, false).await?;
+                        self.hand_on(None, false).await;
                     }
                 }
-                Item::Answered(uids) => self.answered(&uids).await?,
-                Item::Silence => self.commit(None, false).await?,
+                Item::Answered(uids) => self.answered(&uids).await,
+                Item::Silence => self.hand_on(None, false).await,
+            }
+            if self.out.is_closed() {
+                // The writer failed, and says why.
+                break;
             }
         }
         // The reader ended early: what came is whole and true, only nothing vouches for the rest.
-        self.commit(None, true).await?;
-        let unanswered = self.batches.get(self.next).map(|(open, _)| open.difference(&self.stored.known));
-        self.stored.due = unanswered.and_then(|u| u.first());
-        Ok(self.stored)
+        self.hand_on(None, true).await;
+        Ok(self.batches.get(self.next).map(|(open, _)| open.clone()).unwrap_or_default())
     }
 
     /// These came, or their command was answered without them; every batch that is complete now, and all before it, gets
     /// its checkpoint.
-    async fn answered(&mut self, uids: &UidSet) -> Result<(), SyncError> {
+    async fn answered(&mut self, uids: &UidSet) {
         for (open, _) in &mut self.batches {
             *open = open.difference(uids);
         }
@@ -310,18 +322,67 @@ impl Writer<'_> {
             reached = Some(*then);
             self.next += 1;
         }
-        let complete = self.next == self.batches.len();
-        if reached.is_some() { self.commit(reached, complete).await } else { Ok(()) }
+        if reached.is_some() {
+            self.hand_on(reached, self.next == self.batches.len()).await;
+        }
     }
 
-    /// `last`: nothing that was noted is still being looked into.
-    async fn commit(&mut self, reached: Option<Checkpoint>, last: bool) -> Result<(), SyncError> {
-        let unnote = last && self.noted;
-        if self.waiting.is_empty() && reached.is_none() && !unnote {
-            return Ok(());
+    async fn hand_on(&mut self, reached: Option<Checkpoint>, last: bool) {
+        if self.waiting.is_empty() && reached.is_none() && !last {
+            return;
         }
         let ready = std::mem::take(&mut self.waiting);
-        self.bytes = 0;
+        if std::mem::take(&mut self.bytes) >= AHEAD_BYTES {
+            let messages: Vec<&Prepared> = ready.iter().map(|r| &r.prepared).collect();
+            let started = tokio::time::Instant::now();
+            // What is wrong with the database the writer finds out, who knows what follows from it.
+            match bytes::store_ahead(&self.ctx.db, self.tenant, &self.target, &messages).await {
+                Ok(()) => tracing::debug!(
+                    messages = messages.len(),
+                    ms = started.elapsed().as_millis(),
+                    "bytes stored"
+                ),
+                Err(error) => tracing::debug!(%error, "the bytes go with the rows"),
+            }
+        }
+        let _ = self.out.send(Load { ready, reached, last }).await;
+    }
+}
+
+/// What the writer committed.
+struct Stored {
+    known: UidSet,
+    at: Option<Checkpoint>,
+    created: usize,
+}
+
+struct Writer<'a> {
+    ctx: &'a SyncContext,
+    lease: &'a Lease,
+    target: Target,
+    exists: u32,
+    durable: bool,
+    /// Of what was asked for, what has a row in `ingest_attempts`.
+    in_the_way: UidSet,
+    /// What was asked for is noted as being looked into.
+    noted: bool,
+    stored: Stored,
+}
+
+impl Writer<'_> {
+    async fn run(mut self, mut loads: mpsc::Receiver<Load>) -> Result<Stored, SyncError> {
+        while let Some(load) = loads.recv().await {
+            self.commit(load).await?;
+        }
+        Ok(self.stored)
+    }
+
+    async fn commit(&mut self, load: Load) -> Result<(), SyncError> {
+        let Load { ready, reached, last } = load;
+        let unnote = last && self.noted;
+        if ready.is_empty() && reached.is_none() && !unnote {
+            return Ok(());
+        }
         let (batch, permits): (Vec<Prepared>, Vec<_>) =
             ready.into_iter().map(|r| (r.prepared, r._permit)).unzip();
         let started = tokio::time::Instant::now();

@@ -122,7 +122,8 @@ async fn reload_edits(link: &Link<'_>, open: &mut Open) -> Result<(), SyncError>
 
 async fn perform(link: &mut Link<'_>, open: &mut Open, read: ServerRead) -> Result<(), SyncError> {
     match read {
-        ServerRead::Messages(batches) => fetch::messages(link, open, batches).await,
+        // Boxed: its four stages would make the future of every round, and the stack that moves it, larger by theirs.
+        ServerRead::Messages(batches) => Box::pin(fetch::messages(link, open, batches)).await,
         ServerRead::List(ListBy::Search) => {
             open.server.seen.listing = Some(link.session.uid_search_all().await?);
             Ok(())
