@@ -18,7 +18,10 @@ build() {
   touch "$stamp"
   flock /target/.turn cargo build --locked --bins -p emailclient-api -p emailclient-worker -p emailclient-scheduler -p emailctl
 }
-changed() { [ -n "$(find Cargo.toml Cargo.lock crates migrations -newer "$stamp" -type f -print -quit)" ]; }
+# The sources of devstack are in none of the four programs.
+changed() {
+  [ -n "$(find Cargo.toml Cargo.lock crates migrations -path crates/devstack -prune -o -newer "$stamp" -type f -print -quit)" ]
+}
 stop() {
   [ -z "$child" ] || kill "$child" 2>/dev/null || true
   [ -z "$child" ] || wait "$child" || true
