@@ -3,6 +3,7 @@
 mod check;
 mod drain;
 mod health;
+mod keys;
 mod mailbox;
 mod program;
 mod start;

@@ -44,8 +44,19 @@ pub enum Command {
     /// Users.
     #[command(subcommand)]
     User(User),
+    /// The keys that stored passwords are sealed under.
+    #[command(subcommand)]
+    Keys(Keys),
     /// Mailboxes of our own Dovecot: the lines of its passwd-file.
     Mailbox(MailboxArgs),
+}
+
+/// Commands about encryption keys.
+#[derive(Debug, Subcommand)]
+pub enum Keys {
+    /// Seal every stored password under ENCRYPTION_KEY that is still under a key of ENCRYPTION_KEYS_OLD. Services may run,
+    /// if all know both keys. Safe to interrupt and to repeat; exits 1 when some could not be sealed anew.
+    Rotate,
 }
 
 /// Which file, and what to do with it.

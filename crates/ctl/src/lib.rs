@@ -6,6 +6,7 @@
 pub mod check;
 pub mod command;
 pub mod health;
+pub mod keys;
 pub mod mailbox;
 
 use std::io::Write as _;
@@ -43,6 +44,7 @@ pub async fn run(command: Command, source: &Source) -> anyhow::Result<ExitCode> 
         Command::Healthcheck { service, address } => health::run(source, service, address).await,
         Command::Tenant(what) => with_db(source, async |db| run_tenant(what, db).await).await,
         Command::User(what) => with_db(source, async |db| run_user(what, db).await).await,
+        Command::Keys(command::Keys::Rotate) => keys::rotate(source).await,
         Command::Mailbox(args) => mailbox::run(source, args).await,
     }
     .map(|()| ExitCode::SUCCESS)

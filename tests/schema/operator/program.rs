@@ -93,7 +93,12 @@ impl Settings {
 
     /// Starts a service that is expected to stay.
     pub fn start(&self, service: &str) -> Running {
-        let mut command = self.command(service, &[]);
+        self.start_with(service, &[])
+    }
+
+    /// Starts a program and leaves it to itself.
+    pub fn start_with(&self, program: &str, arguments: &[&str]) -> Running {
+        let mut command = self.command(program, arguments);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit());
         Running(command.spawn().unwrap())
     }

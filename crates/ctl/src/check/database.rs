@@ -246,9 +246,19 @@ async fn stored_passwords(config: &Config, keyring: &Keyring, report: &mut Repor
         let all: i64 = survey.known.values().sum();
         let keys: Vec<&str> = survey.known.keys().map(String::as_str).collect();
         let under = if keys.is_empty() { String::new() } else { format!(" under {}", keys.join(", ")) };
-        report.ok(
-            "stored passwords",
-            format!("{all} in {} tenants{under}; a sample of each opens", survey.tenants),
-        );
+        let detail = format!("{all} in {} tenants{under}; a sample of each opens", survey.tenants);
+        let earlier: i64 =
+            survey.known.iter().filter(|(key, _)| *key != keyring.current_id()).map(|(_, n)| n).sum();
+        if earlier > 0 {
+            report.warn(
+                "stored passwords",
+                format!("{detail}; {earlier} of them under an earlier key"),
+                "run `emailctl keys rotate`; until then ENCRYPTION_KEYS_OLD is needed",
+            );
+        } else if survey.left_out == 0 && !config.encryption_keys_old.is_empty() {
+            report.ok("stored passwords", format!("{detail}; none needs ENCRYPTION_KEYS_OLD"));
+        } else {
+            report.ok("stored passwords", detail);
+        }
     }
 }
