@@ -1,6 +1,12 @@
 //! `/health*`, the explorer, and what every answer carries.
 
-use tests::app::{App, send};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use sqlx::{AssertSqlSafe, Executor as _};
+use tests::app::{App, Tenant, send};
+use tests::eventually::eventually;
+use tests::mail;
 
 #[tokio::test]
 async fn health_needs_no_token_and_names_what_it_looked_at() {
@@ -57,5 +63,77 @@ async fn every_answer_carries_the_request_id_and_the_safe_headers() {
         assert!(!answer.header("cache-control").is_empty());
         assert!(!answer.header("x-request-id").is_empty());
     }
+    app.finish().await;
+}
+
+/// What a client does, so that each service has its statements prepared: lists, a search, a draft that is sent.
+async fn use_it(app: &App, tenant: &Tenant, account: &str, to: &str, subject: &str) {
+    for path in [
+        "/api/accounts".to_owned(),
+        format!("/api/accounts/{account}/mailboxes"),
+        format!("/api/accounts/{account}/messages?role=inbox"),
+        format!("/api/accounts/{account}/threads"),
+        "/api/sync/search?query=anything".to_owned(),
+        "/api/compose".to_owned(),
+        format!("/api/sync/status/{account}"),
+    ] {
+        app.get(tenant, &path).await.expect(200);
+    }
+    let draft = json!({"account_id": account, "to": [to], "subject": subject, "text": subject});
+    let draft = app.post(tenant, "/api/compose", &draft).await.expect(201);
+    let path = format!("/api/compose/{}/send", draft["id"].as_str().unwrap());
+    let submission = app.post(tenant, &path, &json!({})).await.expect(202);
+    let path = format!("/api/submissions/{}", submission["id"].as_str().unwrap());
+    eventually("it was sent", Duration::from_secs(60), async || {
+        let now = app.get(tenant, &path).await.expect(200);
+        assert_ne!(now["state"], "failed", "{now}");
+        (now["state"] == "sent" && now["sent_copy"] == "done").then_some(())
+    })
+    .await;
+    let inbox = format!("/api/accounts/{account}/messages?role=inbox");
+    eventually("it came back", Duration::from_secs(60), async || {
+        let page = app.get(tenant, &inbox).await.expect(200);
+        page["data"].as_array().unwrap().iter().any(|m| m["subject"] == subject).then_some(())
+    })
+    .await;
+}
+
+/// During an update the schema is a release ahead of what runs: it has more columns, tables and indexes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_running_service_goes_on_under_a_newer_schema_and_is_not_ready_under_an_older_one() {
+    let app = App::start_all().await;
+    let tenant = app.tenant().await;
+    let address = mail::new_mailbox(&app);
+    let account = mail::connect(&app, &tenant, &address).await;
+    mail::synchronise(&app, &tenant, &account).await;
+    use_it(&app, &tenant, &account, &address, "before the migration").await;
+
+    let mut conn = app.database.superuser().await;
+    let tables: Vec<String> =
+        sqlx::query_scalar("SELECT quote_ident(tablename) FROM pg_tables WHERE schemaname = 'public'")
+            .fetch_all(&mut conn)
+            .await
+            .unwrap();
+    assert!(tables.len() > 20, "{tables:?}");
+    for table in tables.iter().filter(|name| *name != "_sqlx_migrations") {
+        let statement = format!("ALTER TABLE {table} ADD COLUMN of_a_later_release text DEFAULT 'new'");
+        conn.execute(AssertSqlSafe(statement)).await.unwrap();
+    }
+    conn.execute(
+        "CREATE TABLE of_a_later_release (id bigint); CREATE INDEX later ON messages (tenant_id, of_a_later_release);
+         INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+         VALUES (99991231000001, 'of a later release', true, '', 0)",
+    )
+    .await
+    .unwrap();
+    let ready = || async { send(app.http.get(format!("{}/health/ready", app.base))).await };
+    let health: Value = ready().await.expect(200);
+    assert_eq!((&health["status"], &health["checks"]["migrations"]), (&json!("ok"), &json!("ok")));
+    use_it(&app, &tenant, &account, &address, "after the migration").await;
+
+    conn.execute("DELETE FROM _sqlx_migrations WHERE version > 20261121000005").await.unwrap();
+    let health: Value = ready().await.expect(503);
+    assert_eq!((&health["status"], &health["checks"]["migrations"]), (&json!("degraded"), &json!("failed")));
+    drop(conn);
     app.finish().await;
 }

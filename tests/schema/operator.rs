@@ -8,10 +8,13 @@ mod mailbox;
 mod program;
 mod start;
 
+use std::time::Duration;
+
 use emailclient_core::db::migrate;
 use emailclient_core::secret::Secret;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _};
 use tests::database::Database;
+use tests::eventually::eventually;
 
 use self::program::{Ended, Settings};
 
@@ -88,6 +91,33 @@ async fn an_owner_who_is_no_superuser_migrates_again_and_again() {
         migrate::run(&url(&provider), &url("emailclient_app"), &url("emailclient_system")).await.unwrap();
     }
     conn.close().await.unwrap();
+    database.drop_it().await;
+}
+
+/// An open transaction of somebody else's must not make a migration hold up all that comes behind it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_migration_gives_way_while_it_waits_for_a_lock_and_succeeds_in_the_end() {
+    let database = Database::create().await;
+    let (mut holder, mut observer) = (database.superuser().await, database.superuser().await);
+    holder.execute("BEGIN; LOCK TABLE _sqlx_migrations IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    let settings = Settings::of(&database);
+    let migration = tokio::task::spawn_blocking(move || settings.emailctl(&["migrate"], ""));
+    for (waits, what) in [(true, "it waits"), (false, "it gives way"), (true, "it tries again")] {
+        eventually(what, Duration::from_secs(60), async || {
+            let waiting: bool = sqlx::query_scalar(
+                "SELECT EXISTS (SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')",
+            )
+            .fetch_one(&mut observer)
+            .await
+            .unwrap();
+            assert!(!migration.is_finished(), "it gave up");
+            (waiting == waits).then_some(())
+        })
+        .await;
+    }
+    holder.execute("COMMIT").await.unwrap();
+    let migrated = migration.await.unwrap();
+    assert!(migrated.success(), "{migrated:?}");
     database.drop_it().await;
 }
 

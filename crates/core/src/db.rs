@@ -71,7 +71,8 @@ impl Db {
         SystemTx::begin(&self.system).await
     }
 
-    /// Refuses to go on when the schema is not the one this binary was built for, or a role could pass the wall.
+    /// Refuses to start when the schema is not the one this binary was built for, or a role could pass the wall. Nor on a
+    /// newer one: how much newer it is, and what was taken away since, this binary cannot know.
     pub async fn verify(&self) -> Result<(), migrate::Refusal> {
         migrate::verify(&self.app, "emailclient_app").await?;
         migrate::verify(&self.system, "emailclient_system").await
@@ -83,9 +84,15 @@ impl Db {
         Ok(())
     }
 
-    /// True when the newest migration of this binary is the newest one applied.
-    pub async fn schema_is_current(&self) -> Result<bool, DbError> {
-        Ok(migrate::applied(&self.app).await? == migrate::expected())
+    /// True when a process that was started on its own schema can go on: every migration of this binary is applied.
+    ///
+    /// Newer ones may be, too. During an update the schema runs ahead of the processes of the release before, and what a
+    /// migration may do to them is bounded (docs/architecture.md, "Migrations"). A start is stricter: [`Db::verify`].
+    ///
+    /// # Errors
+    /// When the database cannot be asked.
+    pub async fn schema_suffices(&self) -> Result<bool, DbError> {
+        Ok(migrate::applied(&self.app).await? >= migrate::expected())
     }
 
     /// A listener for job notifications, on a connection of its own.

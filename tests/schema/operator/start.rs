@@ -78,6 +78,21 @@ async fn a_wrong_database_address_is_told_with_the_servers_words() {
 }
 
 #[tokio::test]
+async fn a_newer_schema_is_no_ground_to_start_on() {
+    let database = Database::create().await;
+    let mut conn = database.superuser().await;
+    conn.execute(
+        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+         VALUES (99991231000001, 'of a later release', true, '', 0)",
+    )
+    .await
+    .unwrap();
+    all_refuse(&Settings::of(&database), 78, &[&["newer than this program", "start the release"]]);
+    drop(conn);
+    database.drop_it().await;
+}
+
+#[tokio::test]
 async fn an_old_schema_is_told_with_the_command_that_mends_it() {
     let database = Database::create().await;
     let mut conn = database.superuser().await;

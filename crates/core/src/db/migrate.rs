@@ -1,6 +1,8 @@
 //! Roles and schema: brought up to date by `emailctl migrate`, checked by every service at its start.
 
-use sqlx::migrate::Migrator;
+use std::time::Duration;
+
+use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgExecutor, PgPool};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, Row as _};
 
@@ -111,7 +113,14 @@ pub(super) async fn role(at: impl PgExecutor<'_>, wanted: &'static str) -> Resul
     Ok(())
 }
 
-/// Makes the roles and brings the schema up to date. Safe to repeat and to run twice at once.
+/// How long a migration waits for a lock before it lets those pass that queue behind it. Shorter than the services'
+/// `lock_timeout`: a statement that meets a waiting migration is late and not refused.
+const LOCK_TIMEOUT: &str = "SET lock_timeout = '2s'";
+/// How often it asks for its locks, with [`PAUSE`] between: longer than any transaction of the services lasts.
+const TRIES: u32 = 60;
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Makes the roles and brings the schema up to date. Safe to repeat, to run twice at once, and while services run.
 ///
 /// `owner` must be able to create roles; the two service addresses give the passwords the service roles get.
 ///
@@ -126,9 +135,28 @@ pub async fn run(owner: &Secret, app: &Secret, system: &Secret) -> anyhow::Resul
     conn.execute("SELECT pg_advisory_unlock(7203452)").await?;
     made?;
     conn.execute("SET ROLE emailclient_owner").await?;
-    MIGRATIONS.run(&mut conn).await?;
+    conn.execute(LOCK_TIMEOUT).await?;
+    let mut tries = 1;
+    while let Err(error) = MIGRATIONS.run(&mut conn).await {
+        // What was applied before stays, the rest is rolled back: a migration is one transaction.
+        if tries == TRIES || !is_lock_timeout(&error) {
+            return Err(error.into());
+        }
+        tries += 1;
+        tokio::time::sleep(PAUSE).await;
+    }
     conn.close().await?;
     Ok(())
+}
+
+/// 55P03, lock_not_available (PostgreSQL, appendix A).
+fn is_lock_timeout(error: &MigrateError) -> bool {
+    let (MigrateError::Execute(sqlx::Error::Database(db))
+    | MigrateError::ExecuteMigration(sqlx::Error::Database(db), _)) = error
+    else {
+        return false;
+    };
+    db.code().as_deref() == Some("55P03")
 }
 
 async fn make_roles(conn: &mut PgConnection, app: &Secret, system: &Secret) -> anyhow::Result<()> {
