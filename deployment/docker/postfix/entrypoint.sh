@@ -4,7 +4,8 @@
 #   MAIL_DOMAINS       domains whose mail is delivered to Dovecot, separated by commas
 #   MAIL_OUTSIDE       mail for other domains: `deliver` by MX, `relay:[host]:port`, `catch:NAME` (all of it into one
 #                      mailbox of the first domain), `refuse`
-#   RELAY_PASSWORD_FILE  for `relay:`, a file with the line `[host]:port user:password`
+#   RELAY_PASSWORD_FILE  for `relay:`, a file with the line `[host]:port user:password`. It is given only to a server
+#                      whose certificate has that name and comes from a public authority, or from RELAY_CA_FILE
 #   MESSAGE_MAX_BYTES  the largest message
 #   TLS_CERT_FILE, TLS_KEY_FILE  a mounted certificate instead of one of the private authority
 # /etc/postfix is a tmpfs, so that the root may be read-only and postqueue and the others still find their settings.
@@ -39,8 +40,9 @@ case ${MAIL_OUTSIDE:-deliver} in
     settings+=("default_transport=smtp:${MAIL_OUTSIDE#relay:}")
     if [ -n "${RELAY_PASSWORD_FILE:-}" ]; then
       settings+=(
-        smtp_sasl_auth_enable=yes smtp_sasl_security_options=noanonymous smtp_tls_security_level=encrypt
+        smtp_sasl_auth_enable=yes smtp_sasl_security_options=noanonymous
         "smtp_sasl_password_maps=texthash:$RELAY_PASSWORD_FILE"
+        smtp_tls_security_level=secure "smtp_tls_CAfile=${RELAY_CA_FILE:-/etc/ssl/certs/ca-certificates.crt}"
       )
     fi
     ;;
