@@ -46,7 +46,71 @@ pub async fn vanish(tx: &mut TenantTx, target: &Target, uids: &UidSet) -> Result
     .bind(last)
     .fetch_all(tx.conn())
     .await?;
-    announce(tx, target, removed(&rows)).await
+    let mut removed = removed(&rows);
+    let left: Vec<Uuid> = removed.iter().filter(|r| r.visible).map(|r| r.message).collect();
+    let twins = reunite(tx, target, &left).await?;
+    let count = removed.len();
+    removed.extend(twins.into_iter().map(|message| Removed { message, visible: true }));
+    announce(tx, target, removed).await?;
+    Ok(count)
+}
+
+/// A message that was moved away and back between two looks came under its new UID before its old one was missed: what
+/// was taken for a second copy is the one that left, and gets its id. Only a copy that is new may be; of two that stood
+/// side by side for longer, each keeps its own. Returns the messages that gave up their places.
+async fn reunite(tx: &mut TenantTx, target: &Target, left: &[Uuid]) -> Result<Vec<Uuid>, DbError> {
+    if left.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows = sqlx::query(
+        "SELECT o.id AS old, n.id AS new FROM unnest($2::uuid[]) AS l(id)
+         JOIN messages o ON o.tenant_id = $1 AND o.id = l.id
+         JOIN messages n ON n.tenant_id = $1 AND n.account_id = o.account_id AND n.blob_hash = o.blob_hash
+           AND n.created_at > o.created_at AND n.created_at > clock_timestamp() - make_interval(secs => $5)
+         JOIN message_mailboxes p ON p.tenant_id = $1 AND p.message_id = n.id AND p.mailbox_id = $3 AND p.generation = $4
+           AND p.hidden_at IS NULL
+         WHERE NOT EXISTS (SELECT 1 FROM message_mailboxes q WHERE q.tenant_id = $1 AND q.message_id = o.id AND q.mailbox_id = $3)
+         ORDER BY p.uid, o.id",
+    )
+    .bind(tx.tenant())
+    .bind(left)
+    .bind(target.mailbox)
+    .bind(target.generation)
+    .bind(GONE_KEPT_FOR.as_secs_f64())
+    .fetch_all(tx.conn())
+    .await?;
+    let (mut old, mut new) = (Vec::new(), Vec::new());
+    for row in &rows {
+        let (one, other): (Uuid, Uuid) = (row.try_get("old")?, row.try_get("new")?);
+        if !old.contains(&one) && !new.contains(&other) {
+            old.push(one);
+            new.push(other);
+        }
+    }
+    if new.is_empty() {
+        return Ok(new);
+    }
+    sqlx::query(
+        "UPDATE message_mailboxes p SET message_id = n.old FROM unnest($2::uuid[], $3::uuid[]) AS n(old, new)
+         WHERE p.tenant_id = $1 AND p.message_id = n.new AND NOT EXISTS (
+           SELECT 1 FROM message_mailboxes q WHERE q.tenant_id = $1 AND q.message_id = n.old AND q.mailbox_id = p.mailbox_id)",
+    )
+    .bind(tx.tenant())
+    .bind(&old)
+    .bind(&new)
+    .execute(tx.conn())
+    .await?;
+    // Not to be taken for one that was moved: the next copy belongs to the message that is left.
+    sqlx::query(
+        "UPDATE messages m SET gone_at = clock_timestamp() - make_interval(secs => $3) WHERE tenant_id = $1 AND id = ANY ($2)
+           AND NOT EXISTS (SELECT 1 FROM message_mailboxes p WHERE p.tenant_id = $1 AND p.message_id = m.id)",
+    )
+    .bind(tx.tenant())
+    .bind(&new)
+    .bind(GONE_KEPT_FOR.as_secs_f64())
+    .execute(tx.conn())
+    .await?;
+    Ok(new)
 }
 
 /// Deletes what is left of earlier generations of the mailbox, once all of the present one has been read.
