@@ -89,7 +89,8 @@ async fn exists(link: &mut Link<'_>, name: &[u8]) -> Result<bool, ImapError> {
 pub(super) async fn refresh(link: &mut Link<'_>, depth: Depth) -> Result<Vec<MailboxId>, SyncError> {
     let mut confirmed = false;
     loop {
-        let raw = link.session.list_status().await?;
+        let mut raw = link.session.list_status().await?;
+        look_into_refusals(link, &mut raw).await?;
         let mut tx = link.lease.begin(&link.ctx.db).await?;
         let account = link.lease.account;
         let ignored = tree::names_to_ignore(&mut tx, account).await?;
@@ -112,6 +113,32 @@ pub(super) async fn refresh(link: &mut Link<'_>, depth: Depth) -> Result<Vec<Mai
         }
         confirmed = true;
     }
+}
+
+/// A mailbox that held messages and now refuses its numbers may be closed to us for a while, or be the phantom that
+/// Dovecot 2.3.19 lists, without `\Noselect`, for a parent that was deleted: asked alone, it says that there is none.
+async fn look_into_refusals(link: &mut Link<'_>, raw: &mut [imap::ListedMailbox]) -> Result<(), SyncError> {
+    let refused = |m: &imap::ListedMailbox| m.is_selectable() && m.status.is_none();
+    if !raw.iter().any(refused) {
+        return Ok(());
+    }
+    let mut tx = link.ctx.db.tenant(link.lease.tenant).await?;
+    let entries = view::tree(&mut tx, link.lease.account).await?;
+    drop(tx);
+    let held: Vec<Vec<u8>> = entries
+        .into_iter()
+        .filter(|e| e.local.checkpoint.uidvalidity.is_some())
+        .map(|e| key(&e.local.wire_name))
+        .collect();
+    for mailbox in raw.iter_mut().filter(|m| refused(m) && held.contains(&key(&m.wire_name))) {
+        match link.session.status(&mailbox.wire_name).await {
+            Ok(status) => mailbox.status = Some(status),
+            Err(ImapError::NoSuchMailbox(_)) => mailbox.attributes.push("\\NonExistent".to_owned()),
+            Err(ImapError::Refused { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 /// INBOX is one mailbox in any case.
