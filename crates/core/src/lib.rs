@@ -18,6 +18,7 @@ pub mod dial;
 pub mod draft;
 pub mod due;
 pub mod event;
+pub mod failpoint;
 pub mod heartbeat;
 pub mod id;
 pub mod idempotency;

@@ -19,6 +19,7 @@ use apalis_core::task::builder::TaskBuilder;
 use apalis_core::task::task_id::TaskId;
 use apalis_core::worker::context::WorkerContext;
 use emailclient_core::db::{Db, DbError};
+use emailclient_core::failpoint;
 use emailclient_core::heartbeat::Heartbeat;
 use emailclient_core::id::JobId;
 use emailclient_core::job::queue::{self, Claimed, Outcome};
@@ -427,6 +428,7 @@ fn outcome(job: &Claimed, result: &Result<(), BoxDynError>) -> Outcome {
 
 impl AckLayer {
     async fn record(&self, job: &Claimed, outcome: &Outcome) {
+        failpoint::pass("committed-before-ack");
         match outcome {
             Outcome::Done => tracing::debug!(job = %job.id, kind = job.job.kind(), "job done"),
             Outcome::Postpone { .. } => {

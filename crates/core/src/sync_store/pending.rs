@@ -234,11 +234,65 @@ pub async fn confirm_arrival(
     Ok(())
 }
 
+/// A COPY is about to be sent. Unlike MOVE it must not be sent twice: should its answer never come, the target is looked
+/// at first.
+pub async fn copy_begins(tx: &mut TenantTx, rows: &[EditRow]) -> Result<(), DbError> {
+    let ids: Vec<Uuid> = changes(rows).iter().map(|c| c.0).collect();
+    sqlx::query(
+        "UPDATE pending_changes SET data = data || '{\"copying\": true}' WHERE tenant_id = $1 AND id = ANY ($2)",
+    )
+    .bind(tx.tenant())
+    .bind(ids)
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Where copies were to go of which nobody knows whether they were made.
+pub async fn copies_in_doubt(tx: &mut TenantTx, account: AccountId) -> Result<Vec<MailboxId>, DbError> {
+    Ok(sqlx::query_scalar(
+        "SELECT DISTINCT target_mailbox_id FROM pending_changes
+         WHERE tenant_id = $1 AND account_id = $2 AND target_mailbox_id IS NOT NULL AND data ? 'copying'",
+    )
+    .bind(tx.tenant())
+    .bind(account)
+    .fetch_all(tx.conn())
+    .await?)
+}
+
+/// The targets have been read: copies that were found there have been made, the others may be sent.
+pub async fn settle_copies(tx: &mut TenantTx, account: AccountId) -> Result<(), DbError> {
+    sqlx::query(
+        "WITH made AS (
+           SELECT c.id, c.kind FROM pending_changes c
+           JOIN message_mailboxes p ON p.tenant_id = c.tenant_id AND p.id = c.target_placement_id AND p.uid IS NOT NULL
+           WHERE c.tenant_id = $1 AND c.account_id = $2 AND c.data ? 'copying'
+         ), copied AS (
+           DELETE FROM pending_changes c USING made WHERE c.tenant_id = $1 AND c.id = made.id AND made.kind = 'copy'
+         )
+         UPDATE pending_changes c SET kind = 'expunge', target_mailbox_id = NULL, target_placement_id = NULL, attempts = 0
+         FROM made WHERE c.tenant_id = $1 AND c.id = made.id AND made.kind = 'move'",
+    )
+    .bind(tx.tenant())
+    .bind(account)
+    .execute(tx.conn())
+    .await?;
+    sqlx::query(
+        "UPDATE pending_changes SET data = data - 'copying' WHERE tenant_id = $1 AND account_id = $2 AND data ? 'copying'",
+    )
+    .bind(tx.tenant())
+    .bind(account)
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
 /// The messages of a move that was done as a copy are in the target; what is left is to delete the originals.
 pub async fn copied(tx: &mut TenantTx, rows: &[EditRow]) -> Result<(), DbError> {
     let ids: Vec<Uuid> = changes(rows).iter().map(|c| c.0).collect();
     sqlx::query(
-        "UPDATE pending_changes SET kind = 'expunge', target_mailbox_id = NULL, target_placement_id = NULL, attempts = 0
+        "UPDATE pending_changes SET kind = 'expunge', target_mailbox_id = NULL, target_placement_id = NULL, attempts = 0,
+           data = data - 'copying'
          WHERE tenant_id = $1 AND id = ANY ($2) AND kind = 'move'",
     )
     .bind(tx.tenant())

@@ -207,7 +207,8 @@ pub async fn known(tx: &mut TenantTx, target: &Target) -> Result<UidSet, DbError
 }
 
 /// What our users changed in the mailbox and the server has not confirmed: flags first, since a move carries them
-/// along, then moves, copies and deletions in the order they were asked for.
+/// along, then moves, copies and deletions in the order they were asked for. Copies in doubt are left out until
+/// [`super::pending::settle_copies`] has looked for them.
 pub async fn edits(tx: &mut TenantTx, target: &Target) -> Result<(Vec<Edit>, Vec<EditRow>), DbError> {
     let rows = sqlx::query(
         "SELECT p.uid, p.id AS placement_id, NULL::uuid AS change_id, 'flags' AS kind, NULL::uuid AS target_placement_id,
@@ -222,7 +223,7 @@ pub async fn edits(tx: &mut TenantTx, target: &Target) -> Result<(Vec<Edit>, Vec
          JOIN message_mailboxes p ON p.tenant_id = c.tenant_id AND p.id = c.placement_id
          LEFT JOIN mailboxes t ON t.tenant_id = c.tenant_id AND t.id = c.target_mailbox_id
          WHERE c.tenant_id = $1 AND c.account_id = $2 AND c.mailbox_id = $3 AND p.generation = $4 AND p.uid IS NOT NULL
-           AND (c.kind = 'expunge' OR (c.kind IN ('move', 'copy') AND t.id IS NOT NULL))
+           AND (c.kind = 'expunge' OR (c.kind IN ('move', 'copy') AND t.id IS NOT NULL)) AND NOT c.data ? 'copying'
          ORDER BY rank, change_id, placement_id LIMIT $5",
     )
     .bind(tx.tenant())

@@ -21,6 +21,7 @@ use super::round::{Link, Suspect};
 use super::visit::{Open, is_refusal, words_of};
 use super::{SyncContext, SyncError};
 use crate::db::DbError;
+use crate::failpoint;
 use crate::id::TenantId;
 use crate::imap::{FetchEvent, FetchedMessage, ImapError, Session};
 use crate::lease::Lease;
@@ -405,7 +406,9 @@ impl Writer<'_> {
             attempts::end(&mut tx, self.lease, &self.target).await?;
             self.noted = false;
         }
+        failpoint::pass("fetched-before-commit");
         tx.commit().await?;
+        failpoint::pass("committed-batch");
         drop(permits);
         tracing::debug!(mailbox_id = %self.target.mailbox, messages = batch.len(), created = done.created,
             settled = reached.is_some(), ms = started.elapsed().as_millis(), "batch stored");

@@ -1,7 +1,7 @@
 //! Local edits to the server: one step of the planner, its confirmation recorded before the next.
 //!
 //! The only caller of the functions that move or delete messages on a server. A step that is repeated after a crash ends
-//! as if it had been done once, with one exception: COPY on a server without MOVE may leave a second copy there.
+//! as if it had been done once: STORE, MOVE and EXPUNGE by nature, COPY because its target is read before it is repeated.
 
 use std::collections::HashMap;
 
@@ -12,9 +12,13 @@ use mail::uid::{Uid, UidSet};
 use super::round::Link;
 use super::visit::{Open, apply_flags, is_refusal};
 use super::{SyncError, trouble};
+use crate::failpoint;
 use crate::imap::{CopyUid, ImapError, StoreMode};
 use crate::sync_store::pending;
 use crate::sync_store::view::EditRow;
+
+/// The server has done as it was told, our rows do not know it yet.
+const PUSHED: &str = "pushed-before-recorded";
 
 /// Performs `push` and records what came of it. A refusal is recorded too and is no error; the edits are out of the view
 /// afterwards in any case.
@@ -43,7 +47,8 @@ async fn perform(
     match write {
         ServerWrite::Store { uids, change } => store(link, open, uids, change, rows).await,
         ServerWrite::Copy { uids, target } => {
-            let told = link.session.uid_copy(uids, target).await?;
+            let told = copy(link, uids, target, rows).await?;
+            failpoint::pass(PUSHED);
             let mut tx = link.lease.begin(&link.ctx.db).await?;
             arrived(&mut tx, rows, of_rows, told.as_ref()).await?;
             let changes: Vec<_> = rows.iter().filter_map(|r| r.change).collect();
@@ -54,6 +59,7 @@ async fn perform(
         }
         ServerWrite::Move { uids, target, by: TransferBy::Move } => {
             let told = link.session.uid_move(uids, target).await?;
+            failpoint::pass(PUSHED);
             let mut tx = link.lease.begin(&link.ctx.db).await?;
             arrived(&mut tx, rows, of_rows, told.as_ref()).await?;
             pending::confirm_gone(&mut tx, rows).await?;
@@ -63,7 +69,8 @@ async fn perform(
             Ok(())
         }
         ServerWrite::Move { uids, target, by: TransferBy::Copy(by) } => {
-            let told = link.session.uid_copy(uids, target).await?;
+            let told = copy(link, uids, target, rows).await?;
+            failpoint::pass(PUSHED);
             let mut tx = link.lease.begin(&link.ctx.db).await?;
             arrived(&mut tx, rows, of_rows, told.as_ref()).await?;
             pending::copied(&mut tx, rows).await?;
@@ -73,6 +80,19 @@ async fn perform(
         }
         ServerWrite::Expunge { uids, by } => expunge(link, open, uids, *by, rows).await,
     }
+}
+
+/// Unlike MOVE, a COPY that is sent again copies again: that it is under way is recorded first.
+async fn copy(
+    link: &mut Link<'_>,
+    uids: &UidSet,
+    target: &[u8],
+    rows: &[EditRow],
+) -> Result<Option<CopyUid>, SyncError> {
+    let mut tx = link.lease.begin(&link.ctx.db).await?;
+    pending::copy_begins(&mut tx, rows).await?;
+    tx.commit().await?;
+    Ok(link.session.uid_copy(uids, target).await?)
 }
 
 async fn store(
@@ -92,6 +112,7 @@ async fn store(
             results.extend(link.session.store(uids, mode, (flags, keywords), None).await?.results);
         }
     }
+    failpoint::pass(PUSHED);
     let mut tx = link.lease.begin(&link.ctx.db).await?;
     pending::confirm_flags(&mut tx, rows, change).await?;
     tx.commit().await?;
@@ -111,6 +132,7 @@ async fn expunge(
     if by == ExpungeBy::UidExpunge {
         link.session.uid_expunge(uids).await?;
     }
+    failpoint::pass(PUSHED);
     let mut tx = link.lease.begin(&link.ctx.db).await?;
     match by {
         ExpungeBy::UidExpunge => {

@@ -11,7 +11,7 @@ use crate::id::{MailboxId, RunId};
 use crate::imap::{ImapError, Session};
 use crate::lease::Lease;
 use crate::sync_store::status::{self, AccountState};
-use crate::sync_store::{Target, attempts, view};
+use crate::sync_store::{Target, attempts, pending, view};
 
 /// Connections lost in one round before it is given up: one mailbox that kills its connection must not keep the others
 /// from being read, a server that kills every connection must not be hammered.
@@ -117,8 +117,9 @@ async fn all(ctx: &SyncContext, lease: &Lease, depth: Depth) -> Result<Report, S
 
 async fn work(link: &mut Link<'_>, depth: Depth) -> Result<(), SyncError> {
     link.report.pushed += tree::push(link).await?;
+    let doubtful = settle_copies(link).await?;
     let edited = edited(link).await?;
-    if !edited.is_empty() {
+    if doubtful || !edited.is_empty() {
         visit_all(link, &edited, Depth::Head).await?;
         // The numbers of a mailbox that is open are those the session knows.
         link.session.unselect().await?;
@@ -130,7 +131,7 @@ async fn work(link: &mut Link<'_>, depth: Depth) -> Result<(), SyncError> {
 /// Local edits only: their mailboxes, and those they put messages into.
 pub(super) async fn push(ctx: &SyncContext, lease: &Lease) -> Result<Report, SyncError> {
     let mut tx = lease.begin(&ctx.db).await?;
-    let nothing = crate::sync_store::pending::tree_changes(&mut tx, lease.account).await?.is_empty()
+    let nothing = pending::tree_changes(&mut tx, lease.account).await?.is_empty()
         && view::mailboxes_with_edits(&mut tx, lease.account).await?.is_empty();
     tx.commit().await?;
     if nothing {
@@ -160,6 +161,7 @@ async fn push_edits(link: &mut Link<'_>) -> Result<(), SyncError> {
         // A new mailbox has to be known to the server's numbers before anything is moved into it.
         tree::refresh(link, Depth::Head).await?;
     }
+    settle_copies(link).await?;
     let edited = edited(link).await?;
     visit_all(link, &edited, Depth::Head).await?;
     let touched: Vec<MailboxId> = std::mem::take(&mut link.touched).into_iter().collect();
@@ -167,6 +169,21 @@ async fn push_edits(link: &mut Link<'_>) -> Result<(), SyncError> {
     // Moves of what has just arrived had no UID to name until now.
     let again = edited_again(link, &edited).await?;
     visit_all(link, &again, Depth::Head).await
+}
+
+/// Reads the targets of copies whose answer never came, so that what was copied is not copied again. Whether there were any.
+async fn settle_copies(link: &mut Link<'_>) -> Result<bool, SyncError> {
+    let mut tx = link.ctx.db.tenant(link.lease.tenant).await?;
+    let doubtful = pending::copies_in_doubt(&mut tx, link.lease.account).await?;
+    drop(tx);
+    if doubtful.is_empty() {
+        return Ok(false);
+    }
+    visit_all(link, &doubtful, Depth::Head).await?;
+    let mut tx = link.lease.begin(&link.ctx.db).await?;
+    pending::settle_copies(&mut tx, link.lease.account).await?;
+    tx.commit().await?;
+    Ok(true)
 }
 
 async fn edited(link: &Link<'_>) -> Result<Vec<MailboxId>, DbError> {
