@@ -10,6 +10,7 @@ use std::process::Command;
 use anyhow::Result;
 
 use crate::certificates::Certificates;
+use crate::endpoints::{CONDSTORE_HOST, PLAIN_HOST, RIGHTS_HOST};
 use crate::process::{Group, Spawner, accepts, find};
 use crate::stack::Plan;
 
@@ -45,7 +46,7 @@ fn configuration(plan: &Plan, certificates: &Certificates, version: &str) -> Str
 base_dir = {run}
 state_dir = {run}
 log_path = {log}
-listen = 127.0.0.1
+listen = 127.0.0.1 {CONDSTORE_HOST} {PLAIN_HOST} {RIGHTS_HOST}
 ssl = yes
 auth_mechanisms = plain login
 auth_failure_delay = 0
@@ -75,7 +76,7 @@ service lmtp {{
     port = {lmtp}
   }}
 }}
-{SERVICES}",
+{SERVICES}{LESSER}",
         run = plan.dir.join("dovecot").display(),
         log = plan.log("dovecot").display(),
         imap = plan.imap,
@@ -102,6 +103,14 @@ userdb {{
 mail_location = maildir:~/Maildir
 service imap-login {{
   service_count = 0
+}}
+plugin {{
+  acl = vfile
+}}
+local {RIGHTS_HOST} {{
+  protocol imap {{
+    mail_plugins = acl
+  }}
 }}",
         certificate = certificates.certificate.display(),
         key = certificates.key.display(),
@@ -139,6 +148,14 @@ mail_driver = maildir
 mail_path = ~/Maildir
 service imap-login {{
   restart_request_count = unlimited
+}}
+acl_driver = vfile
+local {RIGHTS_HOST} {{
+  protocol imap {{
+    mail_plugins {{
+      acl = yes
+    }}
+  }}
 }}",
         certificate = certificates.certificate.display(),
         key = certificates.key.display(),
@@ -148,6 +165,20 @@ service imap-login {{
         mail = plan.mail_root().display(),
     )
 }
+
+/// On these addresses the same server, with the same mail, admits to less than it can.
+const LESSER: &str = "\
+local 127.0.0.2 {
+  protocol imap {
+    imap_capability = IMAP4rev1 LITERAL+ IDLE UIDPLUS CONDSTORE NAMESPACE
+  }
+}
+local 127.0.0.3 {
+  protocol imap {
+    imap_capability = IMAP4rev1
+  }
+}
+";
 
 /// Sockets that Postfix, `doveadm` run by others, and Dovecot's own parts with another user must reach.
 ///

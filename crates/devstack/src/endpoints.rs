@@ -15,6 +15,13 @@ use crate::{maildir, postfix};
 /// The variable that carries the description, as JSON, to a program run under a stack.
 const VARIABLE: &str = "DEVSTACK";
 
+/// Where Dovecot, on the same ports and with the same mail, offers CONDSTORE and UIDPLUS, but neither QRESYNC nor MOVE.
+pub const CONDSTORE_HOST: &str = "127.0.0.2";
+/// Where Dovecot offers IMAP4rev1 and nothing else.
+pub const PLAIN_HOST: &str = "127.0.0.3";
+/// Where Dovecot looks at `dovecot-acl` in a mailbox's folder (RFC 4314 rights, such as `owner lrs`), as it does not elsewhere.
+pub const RIGHTS_HOST: &str = "127.0.0.4";
+
 /// A running stack as other processes see it. Mail hosts are `localhost` (certificates) and 127.0.0.1.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Endpoints {
@@ -115,6 +122,15 @@ impl Endpoints {
     ) -> Result<usize> {
         check_user(user)?;
         maildir::fill(&self.mail_root, user, messages)
+    }
+
+    /// Makes empty mailboxes of `user` by writing its Maildir, thousands a second; `/` separates levels.
+    ///
+    /// # Errors
+    /// Input or output; a user or mailbox name unfit for a path.
+    pub fn make_mailboxes(&self, user: &str, names: impl IntoIterator<Item = String>) -> Result<()> {
+        check_user(user)?;
+        maildir::make_mailboxes(&self.mail_root, user, names)
     }
 
     /// From now on Postfix gives mail for other domains than `lab.test` to `host:port`, or refuses it (`None`).

@@ -51,6 +51,14 @@ pub(crate) fn fill<M: AsRef<str>>(
     Ok(count)
 }
 
+pub(crate) fn make_mailboxes(root: &Path, user: &str, names: impl IntoIterator<Item = String>) -> Result<()> {
+    let metadata = fs::metadata(root).with_context(|| root.display().to_string())?;
+    for name in names {
+        Folder::open(root, user, &name, (metadata.uid(), metadata.gid()))?;
+    }
+    Ok(())
+}
+
 impl Folder {
     fn open(root: &Path, user: &str, mailbox: &str, owner: (u32, u32)) -> Result<Self> {
         let (home, maildir) = (root.join(user), root.join(user).join("Maildir"));
