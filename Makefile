@@ -130,6 +130,13 @@ test: deps ## All tests, against real PostgreSQL, Redis, Dovecot and Postfix. AR
 	$(CARGO) test --locked --workspace --no-run
 	$(or $(CARGO_TARGET_DIR),target)/debug/devstack run --no-fsync -- $(CARGO) test --locked --workspace $(ARGS)
 
+.PHONY: test-random
+test-random: deps ## A second mail client does 10,000 random things while a worker synchronises; STEPS= and SEED= choose others.
+	$(CARGO) build --locked --workspace --bins
+	$(CARGO) test --locked --workspace --no-run
+	RANDOM_STEPS=$(or $(STEPS),10000) $(if $(SEED),RANDOM_SEED=$(SEED)) $(or $(CARGO_TARGET_DIR),target)/debug/devstack run --no-fsync -- \
+	  $(CARGO) test --locked --workspace --test sync random:: -- --nocapture
+
 .PHONY: test-watch
 test-watch: deps ## Runs tests again at every change, with the servers kept up: ARGS="-p tests --test api".
 	@$(call install,entr:/usr/bin/entr)

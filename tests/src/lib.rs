@@ -10,6 +10,10 @@
 pub mod app;
 pub mod database;
 pub mod eventually;
+pub mod imap;
 pub mod mail;
+pub mod oracle;
 pub mod redis;
+pub mod relay;
 pub mod scripted;
+pub mod worker;

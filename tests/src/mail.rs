@@ -39,7 +39,7 @@ pub async fn connect(app: &App, tenant: &Tenant, user: &str) -> String {
 pub async fn synchronise(app: &App, tenant: &Tenant, account: &str) -> Value {
     let run = app.post(tenant, &format!("/api/sync/imap/{account}"), &json!({})).await.expect(202);
     let id = run["id"].as_str().unwrap().to_owned();
-    eventually("the round is done", Duration::from_secs(60), async || {
+    eventually("the round is done", Duration::from_secs(300), async || {
         let status = app.get(tenant, &format!("/api/sync/status/{account}")).await.expect(200);
         let run = &status["run"];
         // A later round (the scheduler's or the watcher's) covers this one as well.

@@ -1,64 +1,24 @@
 //! One message must not hold up its mailbox: neither one that ends the worker nor one the server cannot deliver.
 
-use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use base64::Engine as _;
 use mail::uid::UidSet;
 use serde_json::{Value, json};
 use sqlx::{Executor as _, Row as _};
-use tests::app::{App, JWT_SECRET, Tenant};
+use tests::app::{App, Tenant};
 use tests::eventually::eventually;
 use tests::mail as rig;
 use tests::scripted::{self, Scripted};
+use tests::worker::Worker;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
-
-/// A worker as a process of its own, so that it can be killed.
-struct Worker(Child);
-
-impl Worker {
-    fn start(app: &App) -> Self {
-        let tests = std::env::current_exe().unwrap();
-        let program = tests.ancestors().nth(2).unwrap().join("emailclient-worker");
-        assert!(program.exists(), "{} is not built: cargo build --workspace --bins", program.display());
-        let child = Command::new(program)
-            .env_clear()
-            .env("DATABASE_URL", app.database.url("emailclient_app"))
-            .env("DATABASE_SYSTEM_URL", app.database.url("emailclient_system"))
-            .env("DATABASE_MAX_CONNECTIONS", "8")
-            .env("REDIS_URL", &app.stack.redis_url)
-            .env("JWT_SECRET", JWT_SECRET)
-            .env("ENCRYPTION_KEY", base64::engine::general_purpose::STANDARD.encode([7u8; 32]))
-            .env("OUTBOUND_ALLOW", "localhost:1-65535,127.0.0.1:1-65535")
-            .env("TLS_EXTRA_CA_FILE", &app.stack.ca_file)
-            .env("IMAP_IDLE_ENABLED", "false")
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        Self(child)
-    }
-
-    fn signal(&self, name: &str) {
-        let sent = Command::new("kill").args([name, &self.0.id().to_string()]).status().unwrap();
-        assert!(sent.success());
-    }
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 /// Runs a worker until it waits to store what it fetched, because nobody may write messages, and gives it `signal`.
 async fn stop_worker_before_it_commits(app: &App, signal: &str) {
     let mut holder = app.database.superuser().await;
     holder.execute("BEGIN; LOCK TABLE messages IN SHARE MODE").await.unwrap();
-    let mut worker = Worker::start(app);
+    let mut worker = Worker::start(app, &[]);
     let mut watcher = app.database.superuser().await;
     for _ in 0..3_000 {
         let waits: bool = sqlx::query_scalar(
@@ -70,7 +30,7 @@ async fn stop_worker_before_it_commits(app: &App, signal: &str) {
         .unwrap();
         if waits {
             worker.signal(signal);
-            assert!(!worker.0.wait().unwrap().success() || signal == "-TERM");
+            assert!(!worker.ended(Duration::from_secs(60)).success() || signal == "-TERM");
             holder.execute("ROLLBACK").await.unwrap();
             return;
         }

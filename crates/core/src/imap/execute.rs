@@ -10,6 +10,46 @@
 //! Nothing is decided here but how errors are survived. Every write is fenced by the account's lease, no transaction is
 //! open while the network is waited for, and a process that dies at any point resumes from the checkpoints. A new
 //! variant of the planner's `ServerRead`, `ServerWrite` or `Write` gets its arm in `visit` or `push`.
+//!
+//! # Cases
+//!
+//! Those that need a server, or a line to one, to be decided; the planner's own are in [`mail::sync`]. A new case: a row
+//! here, its test under `tests/sync`, which reads both tables.
+//!
+//! | case | what happens | test |
+//! | --- | --- | --- |
+//! | UIDVALIDITY lowered | ids stay, one `mailbox.reset` | `a_lowered_uidvalidity_keeps_ids_and_tells_one_reset` |
+//! | UIDVALIDITY changed together with flags, removals, arrivals, our edits | all are found, the edit waits for its message | `what_changed_together_with_the_uidvalidity_is_found` |
+//! | moved A→B, B or A looked at first | same id, one event for each place | `a_move_by_another_client_keeps_the_id_in_either_order_of_looking` |
+//! | COPY, then expunge, by a client without MOVE | same id | `copy_and_expunge_is_a_move_too` |
+//! | moved away and back between two rounds | what was taken for a copy gets the id of the one that left | `a_message_moved_away_and_back_between_two_rounds_is_the_same` |
+//! | Message-ID twice, missing, garbage | the bytes decide | `message_ids_that_are_twice_missing_or_garbage_confuse_nothing` |
+//! | absurd Date and INTERNALDATE | kept and sorted at the edges; nothing is written twice | `absurd_dates_are_kept_and_write_nothing_twice` |
+//! | identical copy in the same mailbox, and elsewhere | a message of its own; one more place | `an_identical_copy_in_one_mailbox_is_a_message_of_its_own_and_elsewhere_it_is_not` |
+//! | flags, arrivals, removals, moves during the first round | all are found | `flags_mail_and_removals_during_the_first_round_are_all_found` |
+//! | expunged while it is fetched | not kept, not asked for again | `mail_expunged_while_it_is_fetched_is_neither_kept_nor_asked_for_again` |
+//! | deleted or another UIDVALIDITY while it is fetched | BYE, and read anew | `a_mailbox_deleted_or_given_another_uidvalidity_while_it_is_fetched_does_not_mix_messages` |
+//! | kicked at a FETCH | connected again, nothing is lost | `a_connection_kicked_at_a_fetch_is_made_again_and_nothing_is_lost` |
+//! | account deleted during a round | all is gone, the round ends | `an_account_deleted_during_its_round_is_gone_and_the_round_ends` |
+//! | credentials changed during a round | they count from the next one | `credentials_changed_during_a_round_count_from_the_next_one` |
+//! | our flag while the server's older one arrives | both are kept | `our_flag_and_the_servers_older_one_meet_and_both_are_kept` |
+//! | EXISTS between SELECT and IDLE | IDLE tells it | `mail_that_comes_between_select_and_idle_is_not_waited_for` |
+//! | APPEND racing with the provider's own copy | both stand, no third is filed | `a_copy_that_the_provider_files_while_ours_is_on_its_way_stands_beside_it_and_is_no_third` |
+//! | no CONDSTORE, no QRESYNC | the same changes by flags and listing | `without_condstore_or_qresync_the_same_changes_are_found` |
+//! | expunge and arrival leave EXISTS equal | both are found | `an_expunge_and_an_arrival_that_leave_the_count_equal_are_both_found` |
+//! | nothing but IMAP4rev1 | our edits by STORE and COPY, `\Deleted` left standing | `our_edits_reach_a_server_that_can_do_nothing_but_imap4rev1` |
+//! | our own move or copy without COPYUID | found by its bytes in the target | `our_moves_without_copyuid_keep_their_ids` |
+//! | mod-sequence forged into the future, then lost | followed; then all flags and a listing | `a_mod_sequence_of_the_far_future_is_followed_and_forgotten_again` |
+//! | keywords not permitted, read-only mailbox | taken back; waits | `what_a_mailbox_does_not_permit_is_taken_back_or_waits` |
+//! | renamed, alone, with changes, by its parent | same mailbox, same messages | `a_renamed_mailbox_keeps_its_id_and_its_messages_theirs` |
+//! | two mailboxes swap names | messages keep their ids | `two_mailboxes_that_swap_their_names_keep_what_is_in_them` |
+//! | deleted and made again | holds what the new one holds; equal bytes keep their id | `a_mailbox_deleted_and_made_again_holds_what_the_new_one_holds` |
+//! | INBOX in any case | one mailbox | `inbox_is_one_mailbox_however_it_is_spelt` |
+//! | `\Noselect` parents, a phantom left by DELETE | listed, not selectable; emptied when asked alone says there is none | `parents_that_hold_no_messages_come_and_go` |
+//! | 5,000 mailboxes | one listing; only what changed is opened | `five_thousand_mailboxes_are_listed_in_one_command_and_only_what_changed_is_opened` |
+//! | kill -9 between fetch and commit, after commit, before the acknowledgement | each message once, one event each | `killed_between_fetch_and_commit_and_after_it_each_message_is_there_once` |
+//! | kill -9 after the server did our edit, before we noted it | done once, COPY too: its target is read before it is repeated | `killed_after_an_edit_reached_the_server_it_is_done_once` |
+//! | anything, thousands of times | our rows are the server's, ids stay | `ids_survive_whatever_another_client_does_and_our_rows_are_the_servers` |
 
 mod fetch;
 mod head;

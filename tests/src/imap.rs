@@ -1,0 +1,156 @@
+//! A second mail client: raw IMAP commands on a real connection, so that what our own client cannot say is said too.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::app::App;
+use crate::mail::PASSWORD;
+
+/// Dovecot on a loaded machine answers within this.
+const ANSWER: Duration = Duration::from_secs(60);
+
+/// One logged-in connection.
+pub struct Imap {
+    stream: BufReader<TcpStream>,
+    tag: u32,
+}
+
+/// One untagged response.
+#[derive(Debug, Clone, Default)]
+pub struct Response {
+    /// Its text without `* ` and line end; of a literal only the `{size}` is left.
+    pub text: String,
+    /// The literals, in order.
+    pub literals: Vec<Vec<u8>>,
+}
+
+/// What one command brought.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// The untagged responses before it ended.
+    pub untagged: Vec<Response>,
+    /// The tagged line without its tag: `OK [COPYUID …] done`.
+    pub status: String,
+}
+
+impl Outcome {
+    /// Whether the server agreed.
+    #[must_use]
+    pub fn is_ok(&self) -> bool {
+        self.status.starts_with("OK")
+    }
+
+    /// The numbers of `* SEARCH`.
+    #[must_use]
+    pub fn numbers(&self) -> Vec<u32> {
+        let lines = self.untagged.iter().filter_map(|r| r.text.strip_prefix("SEARCH"));
+        lines.flat_map(str::split_whitespace).map(|n| n.parse().unwrap()).collect()
+    }
+}
+
+impl Imap {
+    /// Connects to the private Dovecot as `user`.
+    pub async fn login(app: &App, user: &str) -> Self {
+        let stream = TcpStream::connect(("127.0.0.1", app.stack.imap_port)).await.unwrap();
+        let mut client = Self { stream: BufReader::new(stream), tag: 0 };
+        assert!(client.response().await.text.starts_with("OK"), "a greeting");
+        client.ok(&format!("LOGIN {user} {PASSWORD}")).await;
+        client
+    }
+
+    /// Sends a command and reads to its tagged line, whatever it says.
+    ///
+    /// # Panics
+    /// When the line breaks or nothing comes for a minute.
+    pub async fn run(&mut self, command: &str) -> Outcome {
+        self.tag += 1;
+        let line = format!("t{} {command}\r\n", self.tag);
+        self.stream.get_mut().write_all(line.as_bytes()).await.unwrap();
+        self.finish(command).await
+    }
+
+    /// [`Imap::run`] of a command that must succeed.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub async fn ok(&mut self, command: &str) -> Outcome {
+        let done = self.run(command).await;
+        assert!(done.is_ok(), "{command}: {}", done.status);
+        done
+    }
+
+    /// APPEND of `message` with these flags (`\Seen $Work`) and, where given, an INTERNALDATE as IMAP writes it.
+    ///
+    /// # Panics
+    /// When the server refuses.
+    pub async fn append(&mut self, mailbox: &str, flags: &str, date: Option<&str>, message: &[u8]) {
+        self.tag += 1;
+        let date = date.map(|d| format!("\"{d}\" ")).unwrap_or_default();
+        let head =
+            format!("t{} APPEND {} ({flags}) {date}{{{}}}\r\n", self.tag, quoted(mailbox), message.len());
+        self.stream.get_mut().write_all(head.as_bytes()).await.unwrap();
+        loop {
+            let (text, _) = self.line().await;
+            if text.starts_with('+') {
+                break;
+            }
+            assert!(text.starts_with("* "), "APPEND {mailbox}: {text}");
+        }
+        self.stream.get_mut().write_all(&[message, b"\r\n"].concat()).await.unwrap();
+        let done = self.finish("APPEND").await;
+        assert!(done.is_ok(), "APPEND {mailbox}: {}", done.status);
+    }
+
+    /// SELECT; the command after it sees the mailbox as it is then.
+    pub async fn select(&mut self, mailbox: &str) -> Outcome {
+        self.ok(&format!("SELECT {}", quoted(mailbox))).await
+    }
+
+    async fn finish(&mut self, command: &str) -> Outcome {
+        let tag = format!("t{} ", self.tag);
+        let mut untagged = Vec::new();
+        loop {
+            let (text, literals) = self.line().await;
+            if let Some(status) = text.strip_prefix(&tag) {
+                return Outcome { untagged, status: status.to_owned() };
+            }
+            let text = text.strip_prefix("* ").unwrap_or_else(|| panic!("{command}: {text}")).to_owned();
+            assert!(!text.starts_with("BYE") || command == "LOGOUT", "{command}: {text}");
+            untagged.push(Response { text, literals });
+        }
+    }
+
+    async fn response(&mut self) -> Response {
+        let (text, literals) = self.line().await;
+        Response { text: text.strip_prefix("* ").unwrap_or(&text).to_owned(), literals }
+    }
+
+    /// A line with its literals, of which only the `{size}` stays in the text.
+    async fn line(&mut self) -> (String, Vec<Vec<u8>>) {
+        let (mut text, mut literals) = (String::new(), Vec::new());
+        loop {
+            let mut line = Vec::new();
+            let read =
+                timeout(ANSWER, self.stream.read_until(b'\n', &mut line)).await.expect("no answer").unwrap();
+            assert!(read > 0, "the server ended the connection after {text:?}");
+            let line = String::from_utf8_lossy(&line);
+            let line = line.trim_end_matches(['\r', '\n']);
+            text.push_str(line);
+            let size =
+                line.strip_suffix('}').and_then(|l| l.rsplit_once('{')).and_then(|(_, n)| n.parse().ok());
+            let Some(size) = size else { return (text, literals) };
+            let mut literal = vec![0; size];
+            timeout(ANSWER, self.stream.read_exact(&mut literal)).await.expect("no literal").unwrap();
+            literals.push(literal);
+        }
+    }
+}
+
+/// A name as a quoted string.
+#[must_use]
+pub fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('\\', "\\\\").replace('"', "\\\""))
+}

@@ -1,0 +1,208 @@
+//! Which message is which: ids survive whatever other clients and the server do to places and numbers.
+
+use serde_json::json;
+use tests::mail;
+
+use crate::case::{Case, numbered};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lowered_uidvalidity_keeps_ids_and_tells_one_reset() {
+    let case = Case::with((1..=6).map(numbered).collect()).await;
+    let before = case.ids().await;
+    for (uidvalidity, round) in [("4000000000", 1), ("17", 2)] {
+        let events = case.events().await;
+        case.doveadm("mailbox update", &["--uid-validity", uidvalidity, "INBOX"]);
+        case.sync().await;
+        assert_eq!(case.ids().await, before, "UIDVALIDITY {uidvalidity}");
+        assert_eq!(events.kinds(&case.app).await, ["mailbox.reset"], "round {round}");
+        case.settled().await;
+    }
+    case.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_changed_together_with_the_uidvalidity_is_found() {
+    let case = Case::with((1..=6).map(numbered).collect()).await;
+    let before = case.ids().await;
+    let mut client = case.client().await;
+    client.select("INBOX").await;
+    client.ok("UID STORE 2 +FLAGS (\\Flagged $Later)").await;
+    client.ok("UID STORE 3 +FLAGS (\\Deleted)").await;
+    client.ok("UID EXPUNGE 3").await;
+    client.ok("UNSELECT").await;
+    case.doveadm("mailbox update", &["--uid-validity", "77", "--min-next-uid", "3000000000", "INBOX"]);
+    client.append("INBOX", "", None, &numbered(7)).await;
+    // Our user does not know of any of it.
+    case.patch(&before["M1"], &json!({"unread": false})).await;
+    case.sync().await;
+    let now = case.ids().await;
+    assert!(!now.contains_key("M3") && now.contains_key("M7"));
+    assert!(["M1", "M2", "M4", "M5", "M6"].iter().all(|m| now[*m] == before[*m]));
+    case.sync().await;
+    case.settled().await;
+    let row = case.app.get(&case.tenant, &format!("/api/messages/{}", now["M1"])).await.expect(200);
+    assert_eq!(row["unread"], false, "an edit waits for its message, whatever its UID");
+    case.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_move_by_another_client_keeps_the_id_in_either_order_of_looking() {
+    let case = Case::with((1..=3).map(numbered).collect()).await;
+    let before = case.ids().await;
+    let mut client = case.client().await;
+    // INBOX is looked at first: there the message goes before it comes, and on the way back it comes before it goes.
+    for (from, to) in [("INBOX", "Archive"), ("Archive", "INBOX")] {
+        let events = case.events().await;
+        client.select(from).await;
+        client.ok(&format!("UID MOVE 1:* {to}")).await;
+        client.ok("UNSELECT").await;
+        case.sync().await;
+        assert_eq!(case.ids().await, before, "{from} → {to}");
+        assert_eq!(case.mailboxes().await[to]["total"], 3);
+        let told = events.told(&case.app).await;
+        assert_eq!(told.len(), 6, "one for each place left and each place taken: {told:?}");
+        assert!(told.iter().all(|(_, id)| before.values().any(|b| b == id)), "{told:?}");
+        case.settled().await;
+    }
+    case.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn copy_and_expunge_is_a_move_too() {
+    let case = Case::with((1..=3).map(numbered).collect()).await;
+    let before = case.ids().await;
+    let mut client = case.client().await;
+    client.select("INBOX").await;
+    client.ok("UID COPY 1:2 Archive").await;
+    case.sync().await;
+    assert_eq!(case.ids().await, before, "a copy is one more place");
+    client.ok("UID STORE 1:2 +FLAGS.SILENT (\\Deleted)").await;
+    client.ok("UID EXPUNGE 1:2").await;
+    case.sync().await;
+    assert_eq!(case.ids().await, before);
+    case.settled().await;
+    case.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_moved_away_and_back_between_two_rounds_is_the_same() {
+    let case = Case::with((1..=3).map(numbered).collect()).await;
+    let before = case.ids().await;
+    let mut client = case.client().await;
+    client.select("INBOX").await;
+    client.ok("UID MOVE 1:2 Archive").await;
+    client.select("Archive").await;
+    client.ok("UID MOVE 1:* INBOX").await;
+    client.ok("UNSELECT").await;
+    case.sync().await;
+    assert_eq!(case.ids().await, before);
+    case.settled().await;
+    case.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn message_ids_that_are_twice_missing_or_garbage_confuse_nothing() {
+    let odd = |subject: &str, header: &str| {
+        let text = String::from_utf8(mail::message(subject, "x", subject)).unwrap();
+        text.replace("Message-ID: <x>\r\n", header).into_bytes()
+    };
+    let case = Case::with(vec![
+        odd("first", "Message-ID: <same@example.test>\r\n"),
+        odd("second", "Message-ID: <same@example.test>\r\n"),
+        odd("none", ""),
+        odd("none again", ""),
+        odd("garbage", "Message-ID: <<\0\x01 \u{fffd}>>@\r\n"),
+        odd("empty", "Message-ID:\r\n"),
+        odd("long", &format!("Message-ID: <{}@example.test>\r\n", "x".repeat(5_000))),
+        odd("two", "Message-ID: <a@example.test>\r\nMessage-ID: <b@example.test>\r\n"),
+    ])
+    .await;
+    let before = case.ids().await;
+    assert_eq!(before.len(), 8);
+    case.settled().await;
+    case.doveadm("mailbox update", &["--uid-validity", "5", "INBOX"]);
+    case.sync().await;
+    assert_eq!(case.ids().await, before, "another UIDVALIDITY");
+    let mut client = case.client().await;
+    client.select("INBOX").await;
+    client.ok("UID MOVE 1:* Archive").await;
+    client.ok("UNSELECT").await;
+    case.sync().await;
+    assert_eq!(case.ids().await, before, "moved");
+    case.settled().await;
+    case.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn absurd_dates_are_kept_and_write_nothing_twice() {
+    let dated = |n: u32, date: &str| {
+        let text = String::from_utf8(numbered(n)).unwrap();
+        text.replace("Date: Sat, 21 Nov 2026 10:00:00 +0000\r\n", &format!("Date: {date}\r\n")).into_bytes()
+    };
+    let case = Case::with(vec![
+        dated(1, "Thu, 01 Jan 1600 00:00:00 +0000"),
+        dated(2, "Mon, 99 Foo 99999 99:99:99 +9999"),
+        dated(3, ""),
+        dated(4, "Fri, 31 Dec 9999 23:59:59 -1200"),
+    ])
+    .await;
+    let mut client = case.client().await;
+    for (n, internal) in [
+        (5, "01-Jan-1600 00:00:00 +0000"),
+        (6, "31-Dec-1969 23:59:59 +0000"),
+        (7, " 1-Jan-1970 00:00:00 +0000"),
+        (8, "19-Jan-2038 03:14:08 +0000"),
+        (9, "31-Dec-9999 23:59:59 +0000"),
+    ] {
+        client.append("INBOX", "", Some(internal), &numbered(n)).await;
+    }
+    case.sync().await;
+    let before = case.ids().await;
+    assert_eq!(before.len(), 9);
+    case.settled().await;
+    for sort in ["received_at", "-received_at", "date", "-date"] {
+        let path = format!("/api/accounts/{}/messages?sort={sort}&limit=200", case.account);
+        let page = case.app.get(&case.tenant, &path).await.expect(200);
+        assert_eq!(page["data"].as_array().unwrap().len(), 9, "{sort}");
+    }
+    case.doveadm("mailbox update", &["--uid-validity", "5", "INBOX"]);
+    case.sync().await;
+    assert_eq!(case.ids().await, before);
+    case.settled().await;
+    case.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_identical_copy_in_one_mailbox_is_a_message_of_its_own_and_elsewhere_it_is_not() {
+    let case = Case::with(vec![numbered(1)]).await;
+    let mut client = case.client().await;
+    client.select("INBOX").await;
+    client.ok("UID COPY 1 INBOX").await;
+    client.ok("UID COPY 1 Archive").await;
+    case.sync().await;
+    let of = async |path: &str| {
+        let id = case.mailbox(path).await;
+        let page = format!("/api/accounts/{}/messages?mailbox_id={id}", case.account);
+        let page = case.app.get(&case.tenant, &page).await.expect(200);
+        let ids = page["data"].as_array().unwrap().iter().map(|m| m["id"].as_str().unwrap().to_owned());
+        ids.collect::<std::collections::BTreeSet<_>>()
+    };
+    let (inbox, archive) = (of("INBOX").await, of("Archive").await);
+    assert_eq!((inbox.len(), archive.len()), (2, 1));
+    assert!(archive.is_subset(&inbox));
+    assert_eq!(case.count("SELECT count(*) FROM blobs").await, 1);
+    case.settled().await;
+    // Both of INBOX follow the UIDVALIDITY, and one of them goes alone.
+    case.doveadm("mailbox update", &["--uid-validity", "9", "INBOX"]);
+    case.sync().await;
+    assert_eq!(of("INBOX").await, inbox);
+    client.select("INBOX").await;
+    client.ok("UID STORE 1 +FLAGS (\\Deleted)").await;
+    client.ok("UID EXPUNGE 1").await;
+    case.sync().await;
+    let left = of("INBOX").await;
+    assert!(left.len() == 1 && left.is_subset(&inbox));
+    assert_eq!(of("Archive").await, archive);
+    case.settled().await;
+    case.finish().await;
+}

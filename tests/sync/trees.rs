@@ -1,0 +1,183 @@
+//! Mailboxes that other clients make, rename, delete and make again.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use serde_json::json;
+use tests::mail;
+
+use crate::case::{Case, numbered};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_renamed_mailbox_keeps_its_id_and_its_messages_theirs() {
+    let case = Case::with(vec![numbered(1)]).await;
+    let mut client = case.client().await;
+    client.ok("CREATE Work/Old").await;
+    client.append("Work/Old", "\\Seen", None, &numbered(2)).await;
+    client.append("Work/Old", "\\Flagged", None, &numbered(3)).await;
+    case.sync().await;
+    let (ids, mailbox) = (case.ids().await, case.mailbox("Work/Old").await);
+    // The mailbox alone, then with mail that comes and goes at the same time.
+    client.ok("RENAME Work/Old Work/New").await;
+    case.sync().await;
+    assert_eq!((case.ids().await, case.mailbox("Work/New").await), (ids.clone(), mailbox.clone()));
+    case.settled().await;
+    client.ok("RENAME Work/New \"Elsewhere/Gr&APYA3w-e\"").await;
+    client.append("Elsewhere/Gr&APYA3w-e", "", None, &numbered(4)).await;
+    client.select("Elsewhere/Gr&APYA3w-e").await;
+    client.ok("UID STORE 1 +FLAGS (\\Deleted)").await;
+    client.ok("UID EXPUNGE 1").await;
+    client.ok("UNSELECT").await;
+    case.sync().await;
+    let now = case.ids().await;
+    assert_eq!((now.get("M3"), now.get("M2"), now.len()), (ids.get("M3"), None, 3));
+    assert_eq!(case.mailbox("Elsewhere/Größe").await, mailbox);
+    case.settled().await;
+    // The parent's name carries those below it along.
+    client.ok("RENAME Elsewhere Third").await;
+    case.sync().await;
+    assert_eq!((case.ids().await, case.mailbox("Third/Größe").await), (now, mailbox));
+    case.settled().await;
+    case.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_mailboxes_that_swap_their_names_keep_what_is_in_them() {
+    let case = Case::with(vec![]).await;
+    let mut client = case.client().await;
+    for (name, n) in [("A", 1), ("B", 2)] {
+        client.ok(&format!("CREATE {name}")).await;
+        client.append(name, "", None, &numbered(n)).await;
+    }
+    case.sync().await;
+    let before = case.ids().await;
+    client.ok("RENAME A C").await;
+    client.ok("RENAME B A").await;
+    client.ok("RENAME C B").await;
+    case.sync().await;
+    assert_eq!(case.ids().await, before);
+    case.settled().await;
+    case.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mailbox_deleted_and_made_again_holds_what_the_new_one_holds() {
+    let case = Case::with(vec![]).await;
+    let mut client = case.client().await;
+    client.ok("CREATE Again").await;
+    for n in 1..=3 {
+        client.append("Again", "", None, &numbered(n)).await;
+    }
+    case.sync().await;
+    let before = case.ids().await;
+    client.ok("DELETE Again").await;
+    client.ok("CREATE Again").await;
+    // One message is other mail under an old UID, one is the same bytes as before.
+    client.append("Again", "", None, &numbered(9)).await;
+    client.append("Again", "", None, &numbered(2)).await;
+    case.sync().await;
+    let now = case.ids().await;
+    assert_eq!(now.keys().collect::<Vec<_>>(), ["M2", "M9"]);
+    assert_eq!(now["M2"], before["M2"]);
+    case.settled().await;
+    let events = case.events().await;
+    client.ok("DELETE Again").await;
+    case.sync().await;
+    assert_eq!(events.kinds(&case.app).await, ["mailbox.deleted", "message.deleted", "message.deleted"]);
+    assert!(!case.mailboxes().await.contains_key("Again"));
+    case.settled().await;
+    case.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn inbox_is_one_mailbox_however_it_is_spelt() {
+    let case = Case::with(vec![numbered(1)]).await;
+    let inbox = case.mailbox("INBOX").await;
+    let mut client = case.client().await;
+    client.append("iNbOx", "", None, &numbered(2)).await;
+    client.ok("CREATE inbox/Below").await;
+    client.append("InBox/Below", "", None, &numbered(3)).await;
+    case.sync().await;
+    assert_eq!(case.mailbox("INBOX").await, inbox);
+    assert_eq!(case.mailboxes().await["INBOX"]["total"], 2);
+    case.settled().await;
+    let spellings = case.mailboxes().await.into_keys().filter(|p| p.eq_ignore_ascii_case("INBOX")).count();
+    assert_eq!(spellings, 1);
+    let same = json!({"name": "inbox"});
+    let path = format!("/api/accounts/{}/mailboxes", case.account);
+    let refused = case.app.post(&case.tenant, &path, &same).await;
+    assert_eq!(refused.status, 422, "{}", refused.text());
+    case.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn parents_that_hold_no_messages_come_and_go() {
+    let case = Case::with(vec![]).await;
+    let mut client = case.client().await;
+    client.ok("CREATE Parent/Middle/Leaf").await;
+    client.append("Parent/Middle/Leaf", "", None, &numbered(1)).await;
+    case.sync().await;
+    let selectable = async || -> BTreeMap<String, bool> {
+        let all = case.mailboxes().await.into_iter().filter(|(path, _)| path.starts_with("Parent"));
+        all.map(|(path, m)| (path, m["selectable"] == true)).collect()
+    };
+    let named =
+        |rows: &[(&str, bool)]| rows.iter().map(|(p, s)| ((*p).to_owned(), *s)).collect::<BTreeMap<_, _>>();
+    assert_eq!(
+        selectable().await,
+        named(&[("Parent", false), ("Parent/Middle", false), ("Parent/Middle/Leaf", true)])
+    );
+    case.settled().await;
+    // A parent becomes a mailbox, and is deleted while one below it stays.
+    client.ok("CREATE Parent/Middle").await;
+    client.append("Parent/Middle", "", None, &numbered(2)).await;
+    case.sync().await;
+    assert!(selectable().await["Parent/Middle"]);
+    assert_eq!(case.listed().await.len(), 2);
+    case.settled().await;
+    client.ok("DELETE Parent/Middle").await;
+    case.sync().await;
+    assert!(!selectable().await["Parent/Middle"]);
+    assert_eq!(case.ids().await.into_keys().collect::<Vec<_>>(), ["M1"]);
+    case.settled().await;
+    client.ok("DELETE Parent/Middle/Leaf").await;
+    case.sync().await;
+    case.settled().await;
+    assert_eq!(case.listed().await.len(), 0);
+    case.finish().await;
+}
+
+/// As many as the largest accounts of shared mail have.
+const MANY: u32 = 5_000;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn five_thousand_mailboxes_are_listed_in_one_command_and_only_what_changed_is_opened() {
+    let app = Case::app().await;
+    let user = mail::new_mailbox(&app);
+    let rows = (0..MANY)
+        .filter(|n| n % 50 == 0)
+        .map(|n| (format!("F{}/Box {n}", n % 7), vec![], 1_700_000_000, numbered(n)));
+    app.stack.fill(&user, rows).unwrap();
+    app.stack.make_mailboxes(&user, (0..MANY).map(|n| format!("F{}/Box {n}", n % 7))).unwrap();
+    let mut case = Case::of(app, user, "127.0.0.1", None).await;
+    case.app.add_worker();
+    let started = Instant::now();
+    case.sync().await;
+    let first = started.elapsed();
+    assert_eq!(
+        case.count("SELECT count(*) FROM mailboxes WHERE selectable AND state = 'synced'").await,
+        i64::from(MANY) + 6
+    );
+    assert_eq!(case.count("SELECT count(*) FROM message_mailboxes").await, i64::from(MANY / 50));
+    let started = Instant::now();
+    case.sync().await;
+    let second = started.elapsed();
+    // What is not opened is marked as fresh by one statement.
+    assert!(case.count("SELECT count(DISTINCT xmin::text) FROM mailboxes WHERE selectable").await <= 1);
+    eprintln!("{MANY} mailboxes: first round {first:?}, second {second:?}");
+    mail::deliver(&case.app, &case.user, &numbered(9_999));
+    case.sync().await;
+    assert!(case.ids().await.contains_key("M9999"));
+    case.settled().await;
+    case.finish().await;
+}
