@@ -74,15 +74,24 @@ async fn a_mailbox_that_the_server_refuses_stays_with_its_cause_until_it_is_rena
     app.patch(&tenant, &message, &json!({"move_to": ids[0]})).await.expect(200);
     for id in &ids {
         let told = refused(&app, &tenant, &account, id).await;
-        let text = told["cause"]["text"].as_str().unwrap();
-        let words = text.strip_prefix("The mail server refuses to make this mailbox: ").unwrap_or_default();
-        assert!(!words.is_empty(), "{text}");
+        let cause = &told["cause"];
+        assert_eq!(cause["text"], "The mail server refuses to make this mailbox.", "{cause}");
+        let upstream = &cause["upstream"];
+        assert_eq!(
+            (&upstream["protocol"], &upstream["retryable"]),
+            (&json!("imap"), &json!(false)),
+            "{cause}"
+        );
+        assert_eq!(upstream["response_code"], "CANNOT", "{cause}");
+        assert!(!upstream["text"].as_str().unwrap().is_empty(), "{cause}");
+        assert!(cause["since"].is_string() && cause["next_try_at"].is_string(), "it is tried again: {cause}");
     }
     for _ in 0..ROUNDS {
         mail::synchronise(&app, &tenant, &account).await;
     }
     for id in &ids {
-        refused(&app, &tenant, &account, id).await;
+        let cause = &refused(&app, &tenant, &account, id).await["cause"];
+        assert!(cause["next_try_at"].is_null(), "it is given up: {cause}");
         let row = mailbox(&app, &tenant, &account, id).await;
         assert_eq!((&row["selectable"], &row["total"]), (&json!(false), &json!(0)), "{row}");
     }
@@ -126,6 +135,7 @@ async fn a_rename_that_the_server_refuses_is_undone_and_the_cause_stays() {
     let told = refused(&app, &tenant, &account, id).await;
     let text = told["cause"]["text"].as_str().unwrap();
     assert!(text.contains("p.q") && told["state"] == "synced", "{told}");
+    assert!(told["cause"]["upstream"]["text"].is_string(), "{told}");
     app.finish().await;
 }
 

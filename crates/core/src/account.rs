@@ -1,9 +1,10 @@
 //! Mail accounts: what a user connected, with sealed passwords.
 //!
-//! Writing is in `write`. States and causes of trouble are set by the synchronisation (`sync_store`), not here; the
+//! Writing is in `write`, pausing in `pause`. Other states and causes of trouble are set by the synchronisation (`sync_store`), not here; the
 //! version grows only with what a client can write.
 
 pub mod keys;
+mod pause;
 mod write;
 
 use chrono::{DateTime, Utc};
@@ -12,6 +13,7 @@ use serde_json::Value;
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
+pub use self::pause::{pause, resume};
 pub use self::write::{NewAccount, NewServer, create, delete, replace};
 
 use crate::db::{DbError, TenantTx};
@@ -19,6 +21,9 @@ use crate::id::AccountId;
 use crate::imap::{Endpoint, Security};
 use crate::seal::{Keyring, Place, SealError, Sealed};
 use crate::secret::Secret;
+
+/// The state of an account whose synchronisation was paused.
+const PAUSED: &str = "paused";
 
 /// Why an account could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +67,14 @@ pub struct Server {
     pub has_password: bool,
 }
 
+impl Account {
+    /// Whether a user paused it.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.state == PAUSED
+    }
+}
+
 impl Server {
     /// Where to connect to.
     #[must_use]
@@ -70,7 +83,7 @@ impl Server {
     }
 }
 
-/// Why an account does not work.
+/// Why an account or a mailbox does not work.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Cause {
     /// For programs.
@@ -83,6 +96,19 @@ pub struct Cause {
     pub since: Option<DateTime<Utc>>,
     /// When it is tried again.
     pub next_try_at: Option<DateTime<Utc>>,
+}
+
+impl Cause {
+    /// From the columns `cause_…` of an account or a mailbox.
+    pub(crate) fn read(row: &PgRow) -> Option<Self> {
+        Some(Self {
+            code: row.get::<Option<String>, _>("cause_code")?,
+            text: row.get::<Option<String>, _>("cause_text").unwrap_or_default(),
+            upstream: row.get("cause_upstream"),
+            since: row.get("cause_since"),
+            next_try_at: row.get("cause_next_try_at"),
+        })
+    }
 }
 
 /// An account.
@@ -169,20 +195,12 @@ fn server(row: &PgRow, protocol: &str) -> Server {
 }
 
 fn from_row(row: &PgRow) -> Account {
-    let code: Option<String> = row.get("cause_code");
-    let cause = code.map(|code| Cause {
-        code,
-        text: row.get::<Option<String>, _>("cause_text").unwrap_or_default(),
-        upstream: row.get("cause_upstream"),
-        since: row.get("cause_since"),
-        next_try_at: row.get("cause_next_try_at"),
-    });
     Account {
         id: AccountId(row.get("id")),
         email: row.get("email"),
         name: row.get("name"),
         state: row.get("state"),
-        cause,
+        cause: Cause::read(row),
         imap: server(row, "imap"),
         smtp: server(row, "smtp"),
         identities: serde_json::from_value(row.get("identities")).unwrap_or_default(),
@@ -205,6 +223,17 @@ pub async fn get_for_update(tx: &mut TenantTx, id: AccountId) -> Result<Option<A
     let sql = sqlx::AssertSqlSafe(format!("{SELECT} WHERE tenant_id = $1 AND id = $2 FOR NO KEY UPDATE"));
     let row = sqlx::query(sql).bind(tx.tenant()).bind(id).fetch_optional(tx.conn()).await?;
     Ok(row.as_ref().map(from_row))
+}
+
+/// Whether a user paused the account; `None` when there is no such account.
+pub async fn paused(tx: &mut TenantTx, id: AccountId) -> Result<Option<bool>, DbError> {
+    let state: Option<String> =
+        sqlx::query_scalar("SELECT state FROM accounts WHERE tenant_id = $1 AND id = $2")
+            .bind(tx.tenant())
+            .bind(id)
+            .fetch_optional(tx.conn())
+            .await?;
+    Ok(state.map(|state| state == PAUSED))
 }
 
 /// Locks the account's lease until this transaction ends; before anything else of the account is locked. A worker's

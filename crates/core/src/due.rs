@@ -77,6 +77,53 @@ pub async fn start_round(tx: &mut TenantTx, account: AccountId, interval: Durati
     Ok(true)
 }
 
+/// Accounts whose daily audit is due, longest waiting first; those in trouble are left until they are out of it.
+pub async fn accounts_to_audit(tx: &mut SystemTx, limit: i64) -> Result<Vec<(TenantId, AccountId)>, DbError> {
+    let rows = sqlx::query(
+        "SELECT l.tenant_id, l.account_id FROM account_leases l
+         JOIN accounts a ON a.tenant_id = l.tenant_id AND a.id = l.account_id
+         JOIN tenants t ON t.id = l.tenant_id
+         WHERE l.next_audit_at <= now() AND a.state IN ('connected', 'syncing') AND t.suspended_at IS NULL
+         ORDER BY l.next_audit_at LIMIT $1",
+    )
+    .bind(limit)
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(accounts_of(rows))
+}
+
+/// Enqueues the audit of an account that is due, and moves its next one to the same time tomorrow. `false`: it was not due
+/// any more.
+pub async fn start_audit(tx: &mut TenantTx, account: AccountId) -> Result<bool, DbError> {
+    let moved = sqlx::query(
+        "UPDATE account_leases SET next_audit_at = now() + interval '1 day'
+         WHERE tenant_id = $1 AND account_id = $2 AND next_audit_at <= now()",
+    )
+    .bind(tx.tenant())
+    .bind(account)
+    .execute(tx.conn())
+    .await?;
+    if moved.rows_affected() == 0 {
+        return Ok(false);
+    }
+    enqueue(tx, &Job::AuditAccount { account_id: account }, Duration::ZERO, priority::AUDIT).await?;
+    Ok(true)
+}
+
+/// Moves the account's next audit to `wait` from now.
+pub async fn put_off_audit(tx: &mut TenantTx, account: AccountId, wait: Duration) -> Result<(), DbError> {
+    sqlx::query(
+        "UPDATE account_leases SET next_audit_at = now() + make_interval(secs => $3)
+         WHERE tenant_id = $1 AND account_id = $2",
+    )
+    .bind(tx.tenant())
+    .bind(account)
+    .bind(wait.as_secs_f64())
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
 /// Submissions in hand-over whose worker stopped renewing.
 pub async fn submissions_abandoned(tx: &mut SystemTx) -> Result<Vec<(TenantId, SubmissionId)>, DbError> {
     let rows = sqlx::query(

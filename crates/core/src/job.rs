@@ -19,7 +19,7 @@ pub const CHANNEL: &str = "emailclient_jobs";
 /// Wakes when any transaction that enqueued a job commits.
 pub type Listener = sqlx::postgres::PgListener;
 
-/// Priorities, most urgent first: someone waits; new mail; local edits; rounds that are due; indexing.
+/// Priorities, most urgent first: someone waits; new mail; local edits; rounds that are due; indexing; audits.
 pub mod priority {
     /// A user waits for the result.
     pub const USER: i16 = 50;
@@ -31,6 +31,8 @@ pub mod priority {
     pub const ROUND: i16 = 20;
     /// Text indexing and other catching up.
     pub const BACKGROUND: i16 = 10;
+    /// Comparing what should be equal.
+    pub const AUDIT: i16 = 5;
 }
 
 /// Everything a worker can be asked to do.
@@ -44,6 +46,11 @@ pub enum Job {
     },
     /// Pushes local edits of an account to its server.
     PushChanges {
+        /// Which.
+        account_id: AccountId,
+    },
+    /// Compares all of an account with its server.
+    AuditAccount {
         /// Which.
         account_id: AccountId,
     },
@@ -81,6 +88,7 @@ impl Job {
         match self {
             Self::SyncAccount { .. } => "sync_account",
             Self::PushChanges { .. } => "push_changes",
+            Self::AuditAccount { .. } => "audit_account",
             Self::IndexText { .. } => "index_text",
             Self::ActOnMessages { .. } => "act_on_messages",
             Self::SendSubmission { .. } => "send_submission",
@@ -95,6 +103,7 @@ impl Job {
         match self {
             Self::SyncAccount { account_id }
             | Self::PushChanges { account_id }
+            | Self::AuditAccount { account_id }
             | Self::IndexText { account_id } => account_id.to_string(),
             Self::ActOnMessages { operation_id } => operation_id.to_string(),
             Self::SendSubmission { submission_id }

@@ -41,7 +41,7 @@ pub enum LeaseError {
     Db(#[from] DbError),
 }
 
-/// Takes the lease of `account` if nobody holds it. `None`: someone does, or there is no such account.
+/// Takes the lease of `account` if nobody holds it. `None`: someone does, the account is paused, or there is none.
 ///
 /// Not reentrant: the same `owner` asking twice gets `None` the second time, so two jobs of one process do not mix.
 pub async fn acquire(
@@ -57,7 +57,7 @@ pub async fn acquire(
          FROM accounts a WHERE a.tenant_id = $1 AND a.id = $2
          ON CONFLICT (tenant_id, account_id) DO UPDATE
            SET owner = excluded.owner, epoch = l.epoch + 1, expires_at = excluded.expires_at
-           WHERE l.owner IS NULL OR l.expires_at IS NULL OR l.expires_at <= clock_timestamp()
+           WHERE l.paused_at IS NULL AND (l.owner IS NULL OR l.expires_at IS NULL OR l.expires_at <= clock_timestamp())
          RETURNING l.epoch",
     )
     .bind(tenant)
@@ -67,6 +67,43 @@ pub async fn acquire(
     .fetch_optional(tx.conn())
     .await?;
     Ok(epoch.map(|epoch| Lease { tenant, account, owner, epoch }))
+}
+
+/// Takes the lease away from whoever has it, and from everybody until [`reopen`]: what is under way can write nothing any
+/// more and ends at its next transaction. Nothing of it counts as a process that ended over a message.
+pub async fn close(tx: &mut TenantTx, account: AccountId) -> Result<(), DbError> {
+    sqlx::query(
+        "DELETE FROM ingest_batches t USING mailboxes b, account_leases l
+         WHERE t.tenant_id = $1 AND b.tenant_id = $1 AND b.id = t.mailbox_id AND b.account_id = $2
+           AND l.tenant_id = $1 AND l.account_id = $2 AND t.epoch = l.epoch",
+    )
+    .bind(tx.tenant())
+    .bind(account)
+    .execute(tx.conn())
+    .await?;
+    sqlx::query(
+        "UPDATE account_leases SET paused_at = now(), owner = NULL, expires_at = NULL, epoch = epoch + 1,
+           watch_owner = NULL, watch_expires_at = NULL
+         WHERE tenant_id = $1 AND account_id = $2",
+    )
+    .bind(tx.tenant())
+    .bind(account)
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Lets the lease be taken again, and a round be due at once.
+pub async fn reopen(tx: &mut TenantTx, account: AccountId) -> Result<(), DbError> {
+    sqlx::query(
+        "UPDATE account_leases SET paused_at = NULL, next_due_at = now(), failures = 0
+         WHERE tenant_id = $1 AND account_id = $2",
+    )
+    .bind(tx.tenant())
+    .bind(account)
+    .execute(tx.conn())
+    .await?;
+    Ok(())
 }
 
 /// Extends the lease to `ttl` from now. `false`: it was lost; stop.

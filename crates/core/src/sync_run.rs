@@ -9,9 +9,11 @@ use chrono::{DateTime, Utc};
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
+use crate::account::{self, Cause};
 use crate::db::{DbError, TenantTx};
-use crate::id::{AccountId, RunId};
+use crate::id::{AccountId, MailboxId, RunId};
 use crate::job::{Job, enqueue, priority};
+use crate::sync_store::pending::GIVE_UP_AFTER;
 
 /// One round.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +57,54 @@ pub async fn request(tx: &mut TenantTx, account: AccountId) -> Result<Run, DbErr
     Ok(from_row(&row))
 }
 
+/// Asks for a round that compares everything there is: in `mailbox`, or in all mailboxes of the account. Nothing that is
+/// known is fetched again, but for messages that could not be read before.
+///
+/// # Errors
+/// As [`request`].
+pub async fn resync(
+    tx: &mut TenantTx,
+    account: AccountId,
+    mailbox: Option<MailboxId>,
+) -> Result<Run, DbError> {
+    // A worker's transactions begin with the lease and then lock mailboxes, several at once.
+    account::lock_lease(tx, account).await?;
+    sqlx::query(
+        "UPDATE mailboxes SET resync_asked_at = clock_timestamp()
+         WHERE tenant_id = $1 AND account_id = $2 AND ($3::uuid IS NULL OR id = $3) AND selectable",
+    )
+    .bind(tx.tenant())
+    .bind(account)
+    .bind(mailbox)
+    .execute(tx.conn())
+    .await?;
+    sqlx::query(
+        "UPDATE ingest_attempts a SET next_try_at = now() FROM mailboxes b
+         WHERE a.tenant_id = $1 AND b.tenant_id = $1 AND b.id = a.mailbox_id AND b.account_id = $2
+           AND ($3::uuid IS NULL OR b.id = $3) AND a.next_try_at > now()",
+    )
+    .bind(tx.tenant())
+    .bind(account)
+    .bind(mailbox)
+    .execute(tx.conn())
+    .await?;
+    request(tx, account).await
+}
+
+/// Ends the record of the round that is running, which will not come to its own end.
+pub async fn interrupt(tx: &mut TenantTx, account: AccountId, reason: &str) -> Result<(), DbError> {
+    sqlx::query(
+        "UPDATE sync_runs SET state = 'failed', finished_at = now(), error = $3
+         WHERE tenant_id = $1 AND account_id = $2 AND state = 'running'",
+    )
+    .bind(tx.tenant())
+    .bind(account)
+    .bind(reason)
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
 /// The round that was asked for last.
 pub async fn latest(tx: &mut TenantTx, account: AccountId) -> Result<Option<Run>, DbError> {
     let row = sqlx::query(
@@ -85,14 +135,28 @@ pub struct MailboxProgress {
     pub total: i64,
     /// When it was last read to the end.
     pub last_synced_at: Option<DateTime<Utc>>,
-    /// Why it cannot be read: code, words, since when.
-    pub cause: Option<(String, String, Option<DateTime<Utc>>)>,
+    /// Why it cannot be read, or is not as its user wants it.
+    pub cause: Option<Cause>,
+    /// When all of it was last compared with the server.
+    pub last_audit_at: Option<DateTime<Utc>>,
+    /// What such comparisons had to repair although the server's numbers said that nothing had changed; stays 0.
+    pub audit_repairs: i64,
 }
 
 /// How far the selectable mailboxes of an account are, and those that the server refused to make.
 pub async fn progress(tx: &mut TenantTx, account: AccountId) -> Result<Vec<MailboxProgress>, DbError> {
     let rows = sqlx::query(
-        "SELECT id, name, role, state, total::bigint AS synced, last_synced_at, cause_code, cause_text, cause_since,
+        "SELECT id, name, role, state, total::bigint AS synced, last_synced_at, last_audit_at, audit_repairs,
+                cause_code, cause_text, cause_upstream, cause_since,
+                CASE cause_code
+                  WHEN 'refused' THEN (SELECT l.next_due_at FROM account_leases l WHERE l.tenant_id = $1 AND l.account_id = $2
+                    AND l.paused_at IS NULL AND EXISTS (SELECT 1 FROM pending_changes c WHERE c.tenant_id = $1 AND c.account_id = $2
+                      AND c.mailbox_id = mailboxes.id AND c.kind IN ('create_mailbox', 'rename_mailbox') AND c.attempts < $3))
+                  WHEN 'unreadable-messages' THEN (SELECT min(a.next_try_at) FROM ingest_attempts a WHERE a.tenant_id = $1
+                    AND a.mailbox_id = mailboxes.id AND a.generation = mailboxes.generation)
+                  ELSE (SELECT l.next_due_at FROM account_leases l WHERE l.tenant_id = $1 AND l.account_id = $2
+                    AND l.paused_at IS NULL)
+                END AS cause_next_try_at,
                 CASE WHEN state = 'synced' THEN total + (SELECT count(*) FROM ingest_attempts a WHERE a.tenant_id = $1
                   AND a.mailbox_id = mailboxes.id AND a.generation = mailboxes.generation AND a.next_try_at IS NOT NULL)
                 ELSE greatest(total::bigint, exists_seen) END AS total
@@ -100,12 +164,9 @@ pub async fn progress(tx: &mut TenantTx, account: AccountId) -> Result<Vec<Mailb
     )
     .bind(tx.tenant())
     .bind(account)
+    .bind(GIVE_UP_AFTER)
     .fetch_all(tx.conn())
     .await?;
-    let cause = |r: &PgRow| {
-        let code: Option<String> = r.get("cause_code");
-        code.map(|c| (c, r.get::<Option<String>, _>("cause_text").unwrap_or_default(), r.get("cause_since")))
-    };
     Ok(rows
         .iter()
         .map(|r| MailboxProgress {
@@ -116,14 +177,16 @@ pub async fn progress(tx: &mut TenantTx, account: AccountId) -> Result<Vec<Mailb
             synced: r.get("synced"),
             total: r.get("total"),
             last_synced_at: r.get("last_synced_at"),
-            cause: cause(r),
+            cause: Cause::read(r),
+            last_audit_at: r.get("last_audit_at"),
+            audit_repairs: r.get("audit_repairs"),
         })
         .collect())
 }
 
-/// When the account's next round is due.
+/// When the account's next round is due; never while it is paused.
 pub async fn next_due(tx: &mut TenantTx, account: AccountId) -> Result<Option<DateTime<Utc>>, DbError> {
-    Ok(sqlx::query_scalar("SELECT next_due_at FROM account_leases WHERE tenant_id = $1 AND account_id = $2")
+    Ok(sqlx::query_scalar("SELECT next_due_at FROM account_leases WHERE tenant_id = $1 AND account_id = $2 AND paused_at IS NULL")
         .bind(tx.tenant())
         .bind(account)
         .fetch_optional(tx.conn())

@@ -8,6 +8,7 @@
 //! - `relink`: placements carried over a new UIDVALIDITY
 //! - `pending`: our users' edits on their way to the server; `refusal`: what it said to those of mailboxes it refused
 //! - `checkpoint`: how far a mailbox is vouched for; `status`: states and causes clients see
+//! - `audit`: the daily comparison with the server
 //! - `view`: what the planner is told about our copy
 //!
 //! Rows and the checkpoint that vouches for them go in one transaction, so a process that dies resumes where it stopped.
@@ -16,6 +17,7 @@
 //! statement for a batch, never one for a row.
 
 pub mod attempts;
+pub mod audit;
 pub mod bytes;
 pub mod checkpoint;
 pub mod flags;

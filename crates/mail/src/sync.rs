@@ -42,6 +42,7 @@
 //! | it is expunged meanwhile | forgotten once a whole listing lacks it | `a_message_in_the_way_is_forgotten_when_the_server_has_it_no_more` |
 //! | killed between rows and checkpoint | rows that exist are not fetched again | `rows_beyond_the_checkpoint_are_not_fetched_again` |
 //! | new mail during the backfill | goes before the next batch | `new_mail_goes_before_backfill` |
+//! | a user wants it read anew | all UIDs and flags are compared, nothing known is fetched again | `a_mailbox_that_is_to_be_read_anew_is_compared_whatever_its_numbers_say` |
 //! | mod-sequence unchanged | nothing is read | `an_unchanged_mailbox_is_done_at_once` |
 //! | QRESYNC | changes and vanished since the stored mod-sequence | `with_qresync_changes_and_removals_come_in_one_read` |
 //! | CONDSTORE without QRESYNC | changes; removals only when the count differs | `with_condstore_removals_are_found_by_the_count` |
@@ -80,6 +81,6 @@ mod view;
 pub use mailboxes::{ListedMailbox, LocalEntry, StatusAnswer, StatusNumbers, TreePlan, TreeWrite, plan_tree};
 pub use merge::{FlagState, StoreChange, diff, merge};
 pub use pending::{Edit, EditKind, ExpungeBy, Push, ServerWrite, TransferBy, next_push};
-pub use plan::{Batch, ListBy, Plan, ServerRead, Write, plan};
+pub use plan::{Batch, ListBy, Plan, ServerRead, Write, is_settled, plan};
 pub use uidvalidity::{Identity, Relinked, relink};
 pub use view::{Checkpoint, Depth, LocalView, PermanentFlags, Policy, Seen, ServerMailbox, ServerView};

@@ -15,6 +15,10 @@ pub const TICK: Duration = Duration::from_millis(500);
 /// Rounds started in one go; the rest waits for the next tick, longest waiting first.
 const ROUNDS_PER_TICK: i64 = 500;
 
+/// Audits started in one go. Each account has its own time of the day; after a day without a scheduler all of them are due
+/// at once, and are spread over hours again.
+const AUDITS_PER_TURN: i64 = 20;
+
 #[derive(Debug, Clone, Copy)]
 enum Duty {
     StartRounds,
@@ -24,10 +28,11 @@ enum Duty {
     Operations,
     IndexText,
     Gone,
+    Audits,
     Prune,
 }
 
-const DUTIES: [(Duty, Duration); 8] = [
+const DUTIES: [(Duty, Duration); 9] = [
     (Duty::StartRounds, Duration::from_secs(1)),
     (Duty::Statistics, Duration::from_secs(2)),
     (Duty::ReapJobs, Duration::from_secs(5)),
@@ -35,6 +40,7 @@ const DUTIES: [(Duty, Duration); 8] = [
     (Duty::Operations, Duration::from_secs(15)),
     (Duty::IndexText, Duration::from_secs(15)),
     (Duty::Gone, Duration::from_secs(30)),
+    (Duty::Audits, Duration::from_secs(10)),
     (Duty::Prune, Duration::from_secs(600)),
 ];
 
@@ -80,8 +86,24 @@ async fn run(duty: Duty, db: &Db, config: &Config) -> Result<(), DbError> {
         Duty::Operations => sweep::operations(db).await,
         Duty::IndexText => sweep::unindexed(db).await,
         Duty::Gone => sweep::gone(db).await,
+        Duty::Audits => start_audits(db, config).await,
         Duty::Prune => sweep::prune(db).await,
     }
+}
+
+async fn start_audits(db: &Db, config: &Config) -> Result<(), DbError> {
+    if !config.imap_enabled {
+        return Ok(());
+    }
+    let mut tx = db.system().await?;
+    let due = due::accounts_to_audit(&mut tx, AUDITS_PER_TURN).await?;
+    drop(tx);
+    for (tenant, account) in due {
+        let mut tx = db.tenant(tenant).await?;
+        due::start_audit(&mut tx, account).await?;
+        tx.commit().await?;
+    }
+    Ok(())
 }
 
 async fn start_rounds(db: &Db, config: &Config) -> Result<(), DbError> {

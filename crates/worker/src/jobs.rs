@@ -3,6 +3,7 @@
 //! A job that is added to `emailclient_core::job::Job` makes the `match` below incomplete, which is the reminder.
 
 pub mod act_on_messages;
+pub mod audit_account;
 pub mod file_sent_copy;
 pub mod index_text;
 pub mod probe_submission;
@@ -24,6 +25,7 @@ pub async fn run(env: &Environment, tenant: TenantId, job: Job) -> Result<(), Jo
     match job {
         Job::SyncAccount { account_id } => sync_account::run(env, tenant, account_id).await,
         Job::PushChanges { account_id } => push_changes::run(env, tenant, account_id).await,
+        Job::AuditAccount { account_id } => audit_account::run(env, tenant, account_id).await,
         Job::IndexText { account_id } => index_text::run(env, tenant, account_id).await,
         Job::ActOnMessages { operation_id } => act_on_messages::run(env, tenant, operation_id).await,
         Job::SendSubmission { submission_id } => send_submission::run(env, tenant, submission_id).await,

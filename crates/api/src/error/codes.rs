@@ -47,6 +47,8 @@ impl ApiError {
         request_timeout: REQUEST_TIMEOUT, "request-timeout", "The request took too long to arrive";
         /// The address is connected already.
         account_exists: CONFLICT, "account-exists", "This address is connected already";
+        /// The account is not synchronised at present.
+        account_paused: CONFLICT, "account-paused", "The account is paused";
         /// It is too late for that.
         already_sending: CONFLICT, "already-sending", "The message is on its way already";
         /// `If-Match` names another version.

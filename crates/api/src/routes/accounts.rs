@@ -9,7 +9,9 @@ mod get;
 mod input;
 mod list;
 mod patch;
+mod pause;
 mod replace;
+mod resync;
 mod trial;
 mod verify;
 mod view;
@@ -26,5 +28,8 @@ pub fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(list::list, create::create))
         .routes(routes!(verify::verify))
+        .routes(routes!(pause::pause))
+        .routes(routes!(pause::resume))
+        .routes(routes!(resync::resync_account))
         .routes(routes!(get::get, replace::replace, patch::patch, delete::delete))
 }

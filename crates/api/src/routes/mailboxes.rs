@@ -1,10 +1,11 @@
-//! Mailboxes: `GET, POST /api/accounts/{id}/mailboxes`, `PATCH, DELETE /api/mailboxes/{id}`.
+//! Mailboxes: `GET, POST /api/accounts/{id}/mailboxes`, `PATCH, DELETE /api/mailboxes/{id}`, `POST …/{id}/resync`.
 //!
 //! A change is visible at once and brought to the mail server by a job. The next verb: a file here and a line below.
 
 mod create;
 mod delete;
 mod list;
+mod resync;
 mod update;
 
 use emailclient_core::id::{AccountId, MailboxId};
@@ -22,6 +23,7 @@ pub fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(list::list_mailboxes, create::create_mailbox))
         .routes(routes!(update::update_mailbox, delete::delete_mailbox))
+        .routes(routes!(resync::resync_mailbox))
 }
 
 /// A mailbox of an account.

@@ -4,6 +4,9 @@ mod start;
 mod status;
 
 use chrono::{DateTime, Utc};
+use emailclient_core::account;
+use emailclient_core::db::TenantTx;
+use emailclient_core::id::AccountId;
 use emailclient_core::sync_run::Run;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -11,11 +14,24 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
+use crate::error::ApiError;
 use crate::state::AppState;
 
 /// The routes of this domain.
 pub fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(start::start)).routes(routes!(status::status))
+}
+
+/// Refuses to ask for a round that would not come: of an account that is not there, or paused.
+///
+/// # Errors
+/// 404, 409 `account-paused`.
+pub async fn require_active(tx: &mut TenantTx, account: AccountId) -> Result<(), ApiError> {
+    match account::paused(tx, account).await? {
+        None => Err(ApiError::not_found()),
+        Some(true) => Err(ApiError::account_paused("resume it first: POST /api/accounts/{id}/resume")),
+        Some(false) => Ok(()),
+    }
 }
 
 /// One round.

@@ -165,7 +165,7 @@ async fn try_again(tx: &mut TenantTx, id: AccountId) -> Result<(), DbError> {
         "UPDATE accounts SET
            state = CASE WHEN state IN ('unreachable', 'needs_reauth', 'throttled') THEN 'connecting' ELSE state END,
            cause_code = NULL, cause_text = NULL, cause_upstream = NULL, cause_since = NULL, cause_next_try_at = NULL
-         WHERE tenant_id = $1 AND id = $2",
+         WHERE tenant_id = $1 AND id = $2 AND state <> 'paused'",
     )
     .bind(tx.tenant())
     .bind(id)

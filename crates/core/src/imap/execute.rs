@@ -5,6 +5,7 @@
 //! - `fetch`: messages from the server to rows, as a pipeline
 //! - `push`: local edits to the server
 //! - `head`: new mail of the mailbox a watcher has open
+//! - `audit`: everything compared once a day
 //! - `trouble`: what a failure means for the account
 //!
 //! Nothing is decided here but how errors are survived. Every write is fenced by the account's lease, no transaction is
@@ -51,6 +52,7 @@
 //! | kill -9 after the server did our edit, before we noted it | done once, COPY too: its target is read before it is repeated | `killed_after_an_edit_reached_the_server_it_is_done_once` |
 //! | anything, thousands of times | our rows are the server's, ids stay | `ids_survive_whatever_another_client_does_and_our_rows_are_the_servers` |
 
+mod audit;
 mod fetch;
 mod head;
 mod open;
@@ -79,6 +81,7 @@ use crate::seal::{Keyring, SealError};
 use crate::sync_store::attempts;
 use crate::tls::TlsConfig;
 
+pub use audit::{Audited, audit_account};
 pub use head::{Fresh, fetch_new};
 pub use open::open;
 
@@ -131,6 +134,9 @@ pub enum SyncError {
     /// Another worker, or another job of this one, has the account: try again in a moment.
     #[error("the account is being synchronised")]
     Busy,
+    /// A user paused the account: nothing is done until it goes on, which asks for a round of its own.
+    #[error("the account is paused")]
+    Paused,
     /// The account is gone.
     #[error("there is no such account")]
     NoSuchAccount,
@@ -198,11 +204,17 @@ pub async fn push_changes(
 async fn take(ctx: &SyncContext, tenant: TenantId, account: AccountId) -> Result<Lease, SyncError> {
     let mut tx = ctx.db.tenant(tenant).await?;
     let lease = lease::acquire(&mut tx, account, ctx.worker_id, LEASE).await?;
-    if lease.is_none() && !crate::mailbox::account_exists(&mut tx, account).await? {
-        return Err(SyncError::NoSuchAccount);
-    }
+    let paused = match lease {
+        Some(_) => Some(false),
+        None => crate::account::paused(&mut tx, account).await?,
+    };
     tx.commit().await?;
-    lease.ok_or(SyncError::Busy)
+    match (lease, paused) {
+        (Some(lease), _) => Ok(lease),
+        (None, None) => Err(SyncError::NoSuchAccount),
+        (None, Some(true)) => Err(SyncError::Paused),
+        (None, Some(false)) => Err(SyncError::Busy),
+    }
 }
 
 /// Runs `work` while the lease is renewed beside it, and gives the lease up afterwards.

@@ -9,6 +9,7 @@ use mail::smtp_reply::SmtpReply;
 use serde_json::json;
 
 use super::attempt::Attempt;
+use crate::account;
 use crate::db::{DbError, TenantTx};
 use crate::event::{self, NewEvent};
 use crate::id::{AccountId, SubmissionId};
@@ -24,7 +25,7 @@ const AT_MOST_EVERY: Duration = Duration::from_secs(8 * 3600);
 
 /// Records at the account that its submission server refused the login; returns when to try again. If a client changed the
 /// account since the attempt began, the refusal says nothing about the credentials there are now: the account stays as it
-/// is.
+/// is. One that is paused says so and nothing else; sending goes on, and tells again once the account does.
 pub(super) async fn refused(
     tx: &mut TenantTx,
     attempt: &Attempt,
@@ -33,6 +34,9 @@ pub(super) async fn refused(
 ) -> Result<Duration, DbError> {
     let number = u32::try_from(attempt.number).unwrap_or(1);
     let wait = mail::backoff::auth(number, unit).unwrap_or(AT_MOST_EVERY);
+    if account::paused(tx, attempt.account_id).await? == Some(true) {
+        return Ok(wait);
+    }
     let upstream = json!({
         "protocol": "smtp", "response_code": reply.code.to_string(), "text": reply_text(reply), "retryable": false,
     });

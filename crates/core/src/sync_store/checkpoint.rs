@@ -1,5 +1,6 @@
 //! How far a mailbox is vouched for, written in the transaction of the rows it vouches for.
 
+use chrono::{DateTime, Utc};
 use mail::sync::Checkpoint;
 
 use super::Target;
@@ -37,6 +38,7 @@ pub async fn visited(tx: &mut TenantTx, target: &Target, whole: bool) -> Result<
         "UPDATE mailboxes SET last_synced_at = now(),
            cause_code = CASE WHEN cause_code = 'refused' AND cause_since > now() - interval '1 day' THEN cause_code END,
            cause_text = CASE WHEN cause_code = 'refused' AND cause_since > now() - interval '1 day' THEN cause_text END,
+           cause_upstream = CASE WHEN cause_code = 'refused' AND cause_since > now() - interval '1 day' THEN cause_upstream END,
            cause_since = CASE WHEN cause_code = 'refused' AND cause_since > now() - interval '1 day' THEN cause_since END,
            state = CASE WHEN tail_uid = 1 THEN 'synced' WHEN tail_uid = 0 THEN 'new' ELSE 'backfill' END,
            last_full_at = CASE WHEN $3 THEN now() ELSE last_full_at END
@@ -45,6 +47,19 @@ pub async fn visited(tx: &mut TenantTx, target: &Target, whole: bool) -> Result<
     .bind(tx.tenant())
     .bind(target.mailbox)
     .bind(whole)
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// All of the mailbox was compared, as a user had asked for at `asked_at`; what was asked for since stays asked for.
+pub async fn read_anew(tx: &mut TenantTx, target: &Target, asked_at: DateTime<Utc>) -> Result<(), DbError> {
+    sqlx::query(
+        "UPDATE mailboxes SET resync_asked_at = NULL WHERE tenant_id = $1 AND id = $2 AND resync_asked_at <= $3",
+    )
+    .bind(tx.tenant())
+    .bind(target.mailbox)
+    .bind(asked_at)
     .execute(tx.conn())
     .await?;
     Ok(())
@@ -59,7 +74,7 @@ pub async fn unchanged(tx: &mut TenantTx, target_ids: &[crate::id::MailboxId]) -
         .execute(tx.conn())
         .await?;
     sqlx::query(
-        "UPDATE mailboxes SET cause_code = NULL, cause_text = NULL, cause_since = NULL
+        "UPDATE mailboxes SET cause_code = NULL, cause_text = NULL, cause_upstream = NULL, cause_since = NULL
          WHERE tenant_id = $1 AND id = ANY ($2) AND cause_code = 'refused' AND cause_since <= now() - interval '1 day'",
     )
     .bind(tx.tenant())

@@ -40,13 +40,22 @@ struct Columns {
     modseqs: Vec<Option<i64>>,
 }
 
-/// Takes over what the server says. Returns how many placements changed in our users' view.
-pub async fn apply(tx: &mut TenantTx, target: &Target, states: &[FlagState]) -> Result<usize, DbError> {
+/// What [`apply`] did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Placements that changed in our users' view.
+    pub shown: usize,
+    /// Placements that did not have what the server says.
+    pub written: usize,
+}
+
+/// Takes over what the server says.
+pub async fn apply(tx: &mut TenantTx, target: &Target, states: &[FlagState]) -> Result<Applied, DbError> {
     // A server may tell of one message twice in an answer: its last word counts.
     let last: HashMap<Uid, &FlagState> = states.iter().map(|s| (s.uid, s)).collect();
     let states: Vec<&FlagState> = last.into_values().collect();
     if states.is_empty() {
-        return Ok(0);
+        return Ok(Applied::default());
     }
     let rows = sqlx::query(
         "SELECT s.n, p.id, p.message_id, p.flags, p.base_flags, p.keywords, p.base_keywords, p.hidden_at IS NULL AS visible
@@ -86,7 +95,7 @@ pub async fn apply(tx: &mut TenantTx, target: &Target, states: &[FlagState]) -> 
     }
     write(tx, &columns).await?;
     event::record(tx, Some(target.account), &events).await?;
-    Ok(events.len())
+    Ok(Applied { shown: events.len(), written: columns.ids.len() })
 }
 
 async fn write(tx: &mut TenantTx, c: &Columns) -> Result<(), DbError> {

@@ -1,6 +1,6 @@
 //! Mailboxes that the server refused to make or to rename: what people are told of it, and for how long.
 //!
-//! The cause is in the mailbox's row, with the server's words. A mailbox that was never made keeps its row and its
+//! The cause is in the mailbox's row, the server's words beside it. A mailbox that was never made keeps its row and its
 //! `create_mailbox` change, so that its user sees why and renames or deletes it; that change is not sent again. The
 //! cause of a rename is kept for a day, see [`super::checkpoint::visited`].
 
@@ -8,40 +8,40 @@ use mail::mailbox::decode_name;
 use serde_json::json;
 
 use super::pending::{GIVE_UP_AFTER, TreeChange, TreeChangeKind};
-use super::status;
+use super::status::{self, Cause};
 use crate::db::{DbError, TenantTx};
 use crate::event;
 use crate::id::{AccountId, ChangeId, MailboxId};
 
-/// Records the server's `words` with the mailbox of `change`; an event tells of the first refusal. Refusals to delete
+/// Records at the mailbox of `change` what the server said; an event tells of the first refusal. Refusals to delete
 /// or to subscribe are shown by the next listing alone.
 pub async fn tell(
     tx: &mut TenantTx,
     account: AccountId,
     change: &TreeChange,
-    words: &str,
+    said: &Cause,
 ) -> Result<(), DbError> {
     let (text, made) = match &change.kind {
-        TreeChangeKind::Create { .. } => {
-            (format!("The mail server refuses to make this mailbox: {words}"), false)
-        }
+        TreeChangeKind::Create { .. } => ("The mail server refuses to make this mailbox.".to_owned(), false),
         TreeChangeKind::Rename { to, .. } => {
             let to = decode_name(to);
-            (format!("The mail server refuses to rename this mailbox to \u{201c}{to}\u{201d}: {words}"), true)
+            (format!("The mail server refuses to rename this mailbox to \u{201c}{to}\u{201d}."), true)
         }
         TreeChangeKind::Delete { .. } | TreeChangeKind::Subscribe { .. } => return Ok(()),
     };
     let told: Option<MailboxId> = sqlx::query_scalar(
-        "UPDATE mailboxes b SET cause_code = 'refused', cause_text = $3, cause_since = now(),
+        "UPDATE mailboxes b SET cause_code = 'refused', cause_text = $3, cause_upstream = $5, cause_since = now(),
            state = CASE WHEN $4 THEN b.state ELSE 'failed' END
          FROM pending_changes c WHERE c.tenant_id = $1 AND c.id = $2 AND b.tenant_id = $1 AND b.id = c.mailbox_id
-           AND (b.cause_code IS DISTINCT FROM 'refused' OR b.cause_text IS DISTINCT FROM $3)
+           AND (b.cause_code IS DISTINCT FROM 'refused' OR b.cause_text IS DISTINCT FROM $3
+                OR b.cause_upstream IS DISTINCT FROM $5)
          RETURNING b.id",
     )
     .bind(tx.tenant())
     .bind(change.id)
     .bind(text)
     .bind(made)
+    .bind(said.upstream_json(false))
     .fetch_optional(tx.conn())
     .await?;
     match told {
@@ -56,7 +56,7 @@ pub async fn tell(
 /// The server did what it had refused before: there is nothing to tell any more. Call it while the change is there.
 pub async fn forget(tx: &mut TenantTx, change: ChangeId) -> Result<(), DbError> {
     sqlx::query(
-        "UPDATE mailboxes b SET cause_code = NULL, cause_text = NULL, cause_since = NULL,
+        "UPDATE mailboxes b SET cause_code = NULL, cause_text = NULL, cause_upstream = NULL, cause_since = NULL,
            state = CASE WHEN c.kind = 'create_mailbox' THEN 'new' ELSE b.state END
          FROM pending_changes c WHERE c.tenant_id = $1 AND c.id = $2 AND c.kind IN ('create_mailbox', 'rename_mailbox')
            AND b.tenant_id = $1 AND b.id = c.mailbox_id AND b.cause_code = 'refused'",
@@ -103,7 +103,7 @@ pub async fn try_again(
            WHERE c.tenant_id = $1 AND c.account_id = $2 AND c.kind = 'create_mailbox' AND c.attempts >= $5
              AND b.tenant_id = $1 AND b.id = c.mailbox_id AND (b.id = $3 OR substring(b.wire_name FROM 1 FOR length($4::bytea)) = $4)
            RETURNING b.id)
-         UPDATE mailboxes b SET selectable = true, state = 'new', cause_code = NULL, cause_text = NULL, cause_since = NULL
+         UPDATE mailboxes b SET selectable = true, state = 'new', cause_code = NULL, cause_text = NULL, cause_upstream = NULL, cause_since = NULL
          FROM again WHERE b.tenant_id = $1 AND b.id = again.id RETURNING b.id",
     )
     .bind(tx.tenant())
@@ -129,7 +129,7 @@ pub(super) async fn made_elsewhere(
            WHERE c.tenant_id = $1 AND c.account_id = $2 AND c.kind = 'create_mailbox' AND c.attempts >= $4
              AND b.tenant_id = $1 AND b.id = c.mailbox_id AND b.wire_name = $3
            RETURNING b.id)
-         UPDATE mailboxes b SET state = 'new', cause_code = NULL, cause_text = NULL, cause_since = NULL
+         UPDATE mailboxes b SET state = 'new', cause_code = NULL, cause_text = NULL, cause_upstream = NULL, cause_since = NULL
          FROM made WHERE b.tenant_id = $1 AND b.id = made.id AND b.cause_code = 'refused'",
     )
     .bind(tx.tenant())

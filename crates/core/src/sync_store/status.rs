@@ -9,6 +9,7 @@ use super::Target;
 use crate::db::{DbError, TenantTx};
 use crate::event::{self, NewEvent};
 use crate::id::{AccountId, MailboxId, RunId};
+use crate::sync_run;
 
 /// How an account stands with its server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +56,16 @@ pub struct Cause {
     pub response_code: Option<String>,
 }
 
+impl Cause {
+    /// What the server said, as clients see it; nothing when it said nothing.
+    #[must_use]
+    pub fn upstream_json(&self, retryable: bool) -> Option<Value> {
+        let text = self.upstream.as_deref()?;
+        let code = &self.response_code;
+        Some(json!({ "protocol": "imap", "response_code": code, "text": text, "retryable": retryable }))
+    }
+}
+
 /// Sets the account's state; an event tells of it when it is another one than before, not
 /// for the beginning and end of every round. A paused account stays paused, and one whose submission server refuses the
 /// password stays `needs_reauth` however well reading goes: see [`crate::submission::credentials`].
@@ -68,11 +79,7 @@ pub async fn set_account(
     cause: Option<&Cause>,
     retry_in: Option<Duration>,
 ) -> Result<(), DbError> {
-    let upstream = cause.and_then(|c| {
-        let text = c.upstream.as_deref()?;
-        let retryable = state != AccountState::NeedsReauth;
-        Some(json!({ "protocol": "imap", "response_code": c.response_code, "text": text, "retryable": retryable }))
-    });
+    let upstream = cause.and_then(|c| c.upstream_json(state != AccountState::NeedsReauth));
     let changed: Option<bool> = sqlx::query_scalar(
         "UPDATE accounts a SET state = $3, cause_code = $4, cause_text = $5, cause_upstream = $6,
            cause_since = CASE WHEN $4::text IS NULL THEN NULL WHEN o.cause_code = $4 THEN coalesce(o.cause_since, now()) ELSE now() END,
@@ -152,7 +159,7 @@ pub async fn round_succeeded(
 /// The mailbox could not be read; the round goes on with the others.
 pub async fn mailbox_failed(tx: &mut TenantTx, target: &Target, cause: &Cause) -> Result<(), DbError> {
     sqlx::query(
-        "UPDATE mailboxes SET state = 'failed', cause_code = $3, cause_text = $4,
+        "UPDATE mailboxes SET state = 'failed', cause_code = $3, cause_text = $4, cause_upstream = $5,
            cause_since = CASE WHEN cause_code = $3 THEN coalesce(cause_since, now()) ELSE now() END
          WHERE tenant_id = $1 AND id = $2",
     )
@@ -160,6 +167,7 @@ pub async fn mailbox_failed(tx: &mut TenantTx, target: &Target, cause: &Cause) -
     .bind(target.mailbox)
     .bind(cause.code)
     .bind(&cause.text)
+    .bind(cause.upstream_json(true))
     .execute(tx.conn())
     .await?;
     Ok(())
@@ -168,7 +176,7 @@ pub async fn mailbox_failed(tx: &mut TenantTx, target: &Target, cause: &Cause) -
 /// The mailbox was read but for some messages: its state stays, the cause says which are missing.
 pub async fn mailbox_incomplete(tx: &mut TenantTx, target: &Target, cause: &Cause) -> Result<(), DbError> {
     sqlx::query(
-        "UPDATE mailboxes SET cause_code = $3, cause_text = $4, cause_since = (
+        "UPDATE mailboxes SET cause_code = $3, cause_text = $4, cause_upstream = $5, cause_since = (
            SELECT min(last_at) FROM ingest_attempts WHERE tenant_id = $1 AND mailbox_id = $2 AND next_try_at IS NOT NULL)
          WHERE tenant_id = $1 AND id = $2",
     )
@@ -176,6 +184,7 @@ pub async fn mailbox_incomplete(tx: &mut TenantTx, target: &Target, cause: &Caus
     .bind(target.mailbox)
     .bind(cause.code)
     .bind(&cause.text)
+    .bind(cause.upstream_json(true))
     .execute(tx.conn())
     .await?;
     Ok(())
@@ -185,14 +194,7 @@ pub async fn mailbox_incomplete(tx: &mut TenantTx, target: &Target, cause: &Caus
 /// running is closed first.
 pub async fn start_run(tx: &mut TenantTx, account: AccountId) -> Result<RunId, DbError> {
     let tenant = tx.tenant();
-    sqlx::query(
-        "UPDATE sync_runs SET state = 'failed', finished_at = now(), error = 'interrupted'
-         WHERE tenant_id = $1 AND account_id = $2 AND state = 'running'",
-    )
-    .bind(tenant)
-    .bind(account)
-    .execute(tx.conn())
-    .await?;
+    sync_run::interrupt(tx, account, "interrupted").await?;
     let queued: Option<RunId> = sqlx::query_scalar(
         "UPDATE sync_runs SET state = 'running', started_at = now()
          WHERE tenant_id = $1 AND account_id = $2 AND state = 'queued' RETURNING id",

@@ -233,3 +233,39 @@ pub async fn sweep_gone(tx: &mut TenantTx, account: AccountId) -> Result<u64, Db
     .await?;
     Ok(gone.len() as u64)
 }
+
+/// Removes bytes of the account that no message refers to: a process that ended between storing bytes and the rows of their
+/// messages leaves such. Returns how many; call again while it is not 0.
+///
+/// The caller holds the account's lease with no message under way, so that nobody is about to refer to them.
+pub async fn sweep_orphans(tx: &mut TenantTx, account: AccountId) -> Result<u64, DbError> {
+    // Looked for without the lock, which a whole account would take too long for.
+    let orphans: Vec<Vec<u8>> = sqlx::query_scalar(
+        "SELECT b.hash FROM blobs b WHERE b.tenant_id = $1 AND b.account_id = $2 AND NOT EXISTS (
+           SELECT 1 FROM messages m WHERE m.tenant_id = b.tenant_id AND m.account_id = b.account_id AND m.blob_hash = b.hash)
+         LIMIT $3",
+    )
+    .bind(tx.tenant())
+    .bind(account)
+    .bind(SWEEP_BATCH)
+    .fetch_all(tx.conn())
+    .await?;
+    if orphans.is_empty() {
+        return Ok(0);
+    }
+    sqlx::query("SELECT 1 FROM account_leases WHERE tenant_id = $1 AND account_id = $2 FOR UPDATE")
+        .bind(tx.tenant())
+        .bind(account)
+        .execute(tx.conn())
+        .await?;
+    let done = sqlx::query(
+        "DELETE FROM blobs b WHERE b.tenant_id = $1 AND b.account_id = $2 AND b.hash = ANY ($3) AND NOT EXISTS (
+           SELECT 1 FROM messages m WHERE m.tenant_id = b.tenant_id AND m.account_id = b.account_id AND m.blob_hash = b.hash)",
+    )
+    .bind(tx.tenant())
+    .bind(account)
+    .bind(orphans)
+    .execute(tx.conn())
+    .await?;
+    Ok(done.rows_affected())
+}

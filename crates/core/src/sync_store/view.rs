@@ -1,5 +1,6 @@
 //! What the planner is told about our copy, and what a connection needs to know of an account.
 
+use chrono::{DateTime, Utc};
 use mail::flags::{Flags, Keywords};
 use mail::mailbox::Role;
 use mail::modseq::ModSeq;
@@ -60,6 +61,8 @@ pub struct Visit {
     pub local: LocalView,
     /// Rows of its edits.
     pub rows: Vec<EditRow>,
+    /// When a user asked for all of it to be compared: the mark that [`super::checkpoint::read_anew`] takes away.
+    pub resync_asked_at: Option<DateTime<Utc>>,
 }
 
 /// How to connect; `None` when the account does not exist.
@@ -112,7 +115,7 @@ fn checkpoint(row: &PgRow) -> Result<Checkpoint, sqlx::Error> {
 pub async fn tree(tx: &mut TenantTx, account: AccountId) -> Result<Vec<Entry>, DbError> {
     let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
         "SELECT b.id, b.wire_name, b.delimiter, b.selectable, b.subscribed, b.role, b.mailboxid, {CHECKPOINT},
-           b.state = 'failed'
+           b.state = 'failed' OR b.resync_asked_at IS NOT NULL
            OR EXISTS (SELECT 1 FROM ingest_attempts a WHERE a.tenant_id = $1 AND a.mailbox_id = b.id AND a.generation = b.generation
                       AND coalesce(a.next_try_at <= now(), true))
            OR EXISTS (SELECT 1 FROM message_mailboxes p WHERE p.tenant_id = $1 AND p.account_id = $2 AND p.mailbox_id = b.id
@@ -159,7 +162,7 @@ pub async fn visit(
     mailbox: MailboxId,
 ) -> Result<Option<(Target, Visit)>, DbError> {
     let row = sqlx::query(sqlx::AssertSqlSafe(format!(
-        "SELECT {CHECKPOINT}, EXISTS (SELECT 1 FROM message_mailboxes p WHERE p.tenant_id = $1 AND p.mailbox_id = b.id
+        "SELECT {CHECKPOINT}, b.resync_asked_at, EXISTS (SELECT 1 FROM message_mailboxes p WHERE p.tenant_id = $1 AND p.mailbox_id = b.id
                                       AND p.generation < b.generation AND p.uid IS NOT NULL) AS old_generation
          FROM mailboxes b WHERE b.tenant_id = $1 AND b.id = $2 AND b.account_id = $3"
     )))
@@ -172,15 +175,17 @@ pub async fn visit(
     let at = checkpoint(&row)?;
     let target = Target { account, mailbox, generation: at.generation };
     let (edits, rows) = edits(tx, &target).await?;
+    let resync_asked_at: Option<DateTime<Utc>> = row.try_get("resync_asked_at")?;
     let mut local = LocalView {
         checkpoint: at,
         known: known(tx, &target).await?,
         old_generation: row.try_get("old_generation")?,
+        read_anew: resync_asked_at.is_some(),
         edits,
         ..LocalView::default()
     };
     attempts::load(tx, &target, &mut local).await?;
-    Ok(Some((target, Visit { local, rows })))
+    Ok(Some((target, Visit { local, rows, resync_asked_at })))
 }
 
 /// The UIDs we hold, as ranges: a million of them in order are one row.

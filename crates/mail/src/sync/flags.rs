@@ -1,13 +1,13 @@
 //! Which read brings the flag changes: by mod-sequence where both sides have one that can be trusted, else all.
 
 use super::plan::{Plan, ServerRead};
-use super::view::{Depth, LocalView, Policy, ServerView};
+use super::view::{LocalView, Policy, ServerView};
 
 /// Reads what changed on placements we hold. Those fetched in this visit are fresh already.
 pub(super) fn refresh(server: &ServerView, local: &LocalView, policy: &Policy) -> Option<Plan> {
     let stored = local.checkpoint.modseq;
     let now = server.mailbox.usable_modseq().filter(|_| server.capabilities.condstore);
-    if policy.depth != Depth::Audit {
+    if !local.is_audited(policy) {
         match now {
             Some(now) if now == stored => return None,
             Some(now) if !stored.is_zero() && stored < now => {

@@ -3,7 +3,7 @@
 use crate::uid::{Uid, UidSet};
 
 use super::plan::{Batch, ListBy, Plan, ServerRead, Write, advance, closed};
-use super::view::{Checkpoint, Depth, LocalView, Policy, ServerView, within};
+use super::view::{Checkpoint, LocalView, Policy, ServerView, within};
 
 /// Removing more than this many placements, or than a fifth of them, on the word of one listing would make a
 /// truncated answer a catastrophe; below it a wrong removal costs fetching a few messages again.
@@ -49,7 +49,7 @@ pub(super) fn removals(server: &ServerView, local: &LocalView, policy: &Policy) 
     let vanished = seen.vanished.clone().unwrap_or_default();
     let Some(listing) = &seen.listing else {
         let gone = local.known.intersection(&vanished);
-        if policy.depth == Depth::Audit
+        if local.is_audited(policy)
             || needs_proof(&gone, local)
             || (local.checkpoint.tail_uid == 1
                 && held_without(local, &gone) != u64::from(server.mailbox.exists))

@@ -114,6 +114,22 @@ pub fn plan(server: &ServerView, local: &LocalView, policy: &Policy) -> Plan {
         .unwrap_or(Plan::Done)
 }
 
+/// Whether the server's numbers say that our copy is what it has: what differs all the same is a defect, ours or its. Never
+/// while the copy is incomplete, or something waits to be pushed or fetched.
+#[must_use]
+pub fn is_settled(server: &ServerView, local: &LocalView) -> bool {
+    let (mailbox, at) = (&server.mailbox, &local.checkpoint);
+    at.tail_uid == 1
+        && !local.old_generation
+        && local.edits.is_empty()
+        && local.delicate().is_empty()
+        && at.uidvalidity == Some(mailbox.epoch())
+        && at.uidnext != 0
+        && mailbox.uidnext == Some(at.uidnext)
+        && mailbox.exists == at.exists_seen
+        && mailbox.usable_modseq().unwrap_or_default() == at.modseq
+}
+
 /// Everything was looked at: say so. `exists_seen` is what we account for, so that a server that counts more
 /// than it shows differs from it in the next STATUS and is looked at again.
 fn finish(server: &ServerView, local: &LocalView) -> Option<Plan> {

@@ -303,6 +303,43 @@ fn an_audit_reads_everything_even_where_the_numbers_agree() {
 }
 
 #[test]
+fn only_a_complete_copy_with_the_servers_numbers_is_settled() {
+    let (mut model, store) = synced(Flavour::Qresync, 10);
+    assert!(is_settled(&model.select(), &store.view()));
+    let damaged = LocalView { known: set("1:4"), ..store.view() };
+    assert!(is_settled(&model.select(), &damaged), "the numbers are what counts");
+    let edits = vec![Edit { uid: Uid::MIN, kind: EditKind::Expunge }];
+    let backfill = Checkpoint { tail_uid: 5, ..store.checkpoint };
+    for local in [
+        LocalView { edits, ..store.view() },
+        LocalView { checkpoint: backfill, ..store.view() },
+        LocalView { old_generation: true, ..store.view() },
+        LocalView { alone: set("3"), ..store.view() },
+        LocalView::default(),
+    ] {
+        assert!(!is_settled(&model.select(), &local), "{local:?}");
+    }
+    model.arrive(1);
+    assert!(!is_settled(&model.select(), &store.view()));
+    let (mut model, store) = synced(Flavour::Plain, 10);
+    model.tells_uidnext = false;
+    assert!(!is_settled(&model.select(), &store.view()), "without UIDNEXT an arrival may hide an expunge");
+}
+
+#[test]
+fn a_mailbox_that_is_to_be_read_anew_is_compared_whatever_its_numbers_say() {
+    let (model, store) = synced(Flavour::Qresync, 10);
+    let (mut view, policy) = (model.select(), Policy::default());
+    let local = LocalView { read_anew: true, ..store.view() };
+    assert_eq!(plan(&view, &local, &Policy { depth: Depth::Head, ..policy }), Plan::Done);
+    assert_eq!(plan(&view, &local, &policy), Plan::Read(ServerRead::Flags { uids: set("1:10") }));
+    view.seen.flags_read = set("1:10");
+    assert_eq!(plan(&view, &local, &policy), Plan::Read(ServerRead::List(ListBy::Search)));
+    view.seen.listing = Some(set("1:10"));
+    assert_eq!(plan(&view, &local, &policy), Plan::Done);
+}
+
+#[test]
 fn mail_announced_during_a_visit_is_looked_up() {
     let (mut model, store) = synced(Flavour::Qresync, 10);
     let mut view = model.select();

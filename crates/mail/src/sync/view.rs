@@ -86,6 +86,8 @@ pub struct LocalView {
     pub raw: UidSet,
     /// Whether placements of an older generation wait to be relinked.
     pub old_generation: bool,
+    /// A user wants the whole mailbox compared, whatever its numbers say: a full visit is an audit then.
+    pub read_anew: bool,
     /// What our users changed here and the server has not confirmed, oldest first.
     pub edits: Vec<Edit>,
 }
@@ -165,6 +167,16 @@ impl ServerView {
 }
 
 impl LocalView {
+    /// Whether UIDs and flags are compared even where the numbers agree.
+    #[must_use]
+    pub fn is_audited(&self, policy: &Policy) -> bool {
+        match policy.depth {
+            Depth::Head => false,
+            Depth::Full => self.read_anew,
+            Depth::Audit => true,
+        }
+    }
+
     /// UIDs that may end the process or the connection.
     #[must_use]
     pub fn delicate(&self) -> UidSet {
@@ -186,6 +198,12 @@ impl ServerMailbox {
         self.uidvalidity.unwrap_or(UidValidity(0))
     }
 
+    /// Whether the UIDs mean something else than those of a copy at `at`, or nothing was copied yet.
+    #[must_use]
+    pub fn epoch_differs(&self, at: &Checkpoint) -> bool {
+        at.uidvalidity != Some(self.epoch())
+    }
+
     /// A mod-sequence that can be stored and compared: neither zero nor beyond the 63 bits of RFC 7162.
     #[must_use]
     pub fn usable_modseq(&self) -> Option<ModSeq> {
@@ -199,6 +217,12 @@ impl Checkpoint {
     #[must_use]
     pub fn next_generation(&self, uidvalidity: Option<UidValidity>) -> Self {
         Self { generation: self.generation.saturating_add(1), uidvalidity, ..Self::default() }
+    }
+
+    /// Those of `uids` that are vouched for.
+    #[must_use]
+    pub fn within_window(&self, uids: &UidSet) -> UidSet {
+        within(uids, self.window())
     }
 
     /// The UIDs newer than the head.

@@ -33,7 +33,7 @@ pub(super) fn settle(account: AccountId, result: Result<execute::Report, SyncErr
                 removed = report.removed, pushed = report.pushed, "round done");
             Ok(())
         }
-        Err(SyncError::NoSuchAccount) => Ok(()),
+        Err(SyncError::NoSuchAccount | SyncError::Paused) => Ok(()),
         Err(error) if error.is_recorded() => {
             tracing::warn!(%account, %error, "round ended early; the account says when it is tried again");
             Ok(())

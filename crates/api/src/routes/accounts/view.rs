@@ -31,7 +31,7 @@ pub struct IdentityView {
     signature_html: String,
 }
 
-/// Why an account does not work.
+/// Why an account or a mailbox does not work.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct CauseView {
     code: String,

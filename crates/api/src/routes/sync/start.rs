@@ -3,9 +3,9 @@
 use axum::extract::State;
 use axum::response::Response;
 use emailclient_core::id::AccountId;
-use emailclient_core::{account, sync_run};
+use emailclient_core::sync_run;
 
-use super::RunView;
+use super::{RunView, require_active};
 use crate::caller::Caller;
 use crate::error::{ApiError, Problem};
 use crate::extract::{NoQuery, PathId, Query};
@@ -26,7 +26,7 @@ pub async fn start(
 ) -> Result<Response, ApiError> {
     key.once(&state, &caller, async {
         let mut tx = key.tx(&state, &caller).await?;
-        account::get(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
+        require_active(&mut tx, id).await?;
         let run = sync_run::request(&mut tx, id).await?;
         Ok((tx, Reply::accepted(&format!("/api/sync/status/{id}"), &RunView::from(run))?))
     })

@@ -24,12 +24,14 @@ pub struct Progress {
     messages_total: i64,
 }
 
-/// Why a mailbox cannot be read.
+/// The comparison with the server, done once a day.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct MailboxCause {
-    code: String,
-    text: String,
-    since: Option<DateTime<Utc>>,
+pub struct Audit {
+    /// When it was done last; of an account: when the mailbox that has waited longest was.
+    last_at: Option<DateTime<Utc>>,
+    /// What differed although the server's numbers said that nothing had changed, since the beginning. It was repaired;
+    /// anything but 0 is a defect of this service.
+    repairs: i64,
 }
 
 /// One mailbox.
@@ -43,7 +45,8 @@ pub struct MailboxView {
     messages_synced: i64,
     messages_total: i64,
     last_synced_at: Option<DateTime<Utc>>,
-    cause: Option<MailboxCause>,
+    cause: Option<CauseView>,
+    audit: Audit,
 }
 
 /// The account's synchronisation.
@@ -57,6 +60,7 @@ pub struct Status {
     /// The round that was asked for last, kept after its end.
     run: Option<RunView>,
     progress: Progress,
+    audit: Audit,
     mailboxes: Vec<MailboxView>,
 }
 
@@ -69,7 +73,8 @@ fn view(m: MailboxProgress) -> MailboxView {
         messages_synced: m.synced,
         messages_total: m.total,
         last_synced_at: m.last_synced_at,
-        cause: m.cause.map(|(code, text, since)| MailboxCause { code, text, since }),
+        cause: m.cause.map(CauseView::from),
+        audit: Audit { last_at: m.last_audit_at, repairs: m.audit_repairs },
     }
 }
 
@@ -100,6 +105,10 @@ pub async fn status(
         progress: Progress {
             messages_synced: sum(|m| m.messages_synced),
             messages_total: sum(|m| m.messages_total),
+        },
+        audit: Audit {
+            last_at: mailboxes.iter().map(|m| m.audit.last_at).min().flatten(),
+            repairs: sum(|m| m.audit.repairs),
         },
         mailboxes,
     })

@@ -1,6 +1,6 @@
 //! New mail of a mailbox that a watcher has open: from EXISTS to rows on the watcher's own connection.
 
-use mail::sync::{Batch, Checkpoint, ServerView};
+use mail::sync::{Batch, Checkpoint};
 use mail::uid::{Uid, UidSet};
 
 use super::round::Link;
@@ -53,8 +53,7 @@ async fn read(
     let found = view::visit(&mut tx, lease.account, mailbox).await?;
     drop(tx);
     let Some((target, visit)) = found else { return Ok(Fresh::NeedsRound) };
-    let mut open =
-        Open { target, local: visit.local, rows: visit.rows, server: ServerView::default(), news: false };
+    let mut open = Open::of(target, visit);
     open.server.mailbox = describe(selected);
     let at = open.local.checkpoint;
     if at.tail_uid == 0 || at.uidvalidity != Some(open.server.mailbox.epoch()) {

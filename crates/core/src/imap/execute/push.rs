@@ -117,7 +117,7 @@ async fn store(
     pending::confirm_flags(&mut tx, rows, change).await?;
     tx.commit().await?;
     // What the server says it has now is the last word: it may have dropped a keyword or folded its spelling.
-    apply_flags(link, open, results).await
+    apply_flags(link, open, results).await.map(drop)
 }
 
 /// The only function that deletes messages on a server, and only those our user deleted or moved away.

@@ -31,8 +31,7 @@ pub(super) async fn push(link: &mut Link<'_>) -> Result<usize, SyncError> {
                 error @ (ImapError::Refused { .. } | ImapError::NoSuchMailbox(_) | ImapError::Protocol(_)),
             ) if link.session.is_usable() => {
                 let cause = trouble::cause_of(&error);
-                let words = cause.upstream.unwrap_or(cause.text);
-                refusal::tell(&mut tx, link.lease.account, &change, &words).await?;
+                refusal::tell(&mut tx, link.lease.account, &change, &cause).await?;
                 refuse(&mut tx, link.lease.account, &[change.id], cause.code).await?;
             }
             Err(error) => return Err(error.into()),

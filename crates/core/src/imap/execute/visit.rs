@@ -1,5 +1,6 @@
 //! One mailbox: opened, compared step by step as the planner says, left when nothing is to be done.
 
+use chrono::{DateTime, Utc};
 use mail::sync::{
     Checkpoint, Depth, FlagState, ListBy, LocalView, Plan, Policy, Seen, ServerMailbox, ServerRead,
     ServerView, Write, plan,
@@ -12,7 +13,7 @@ use crate::id::MailboxId;
 use crate::imap::{ChangedSince, FetchedFlags, ImapError, Selected, Uids};
 use crate::sync_store::flags::{self, FlagState as ServerFlags};
 use crate::sync_store::status::{self, Cause};
-use crate::sync_store::view::{self, EditRow};
+use crate::sync_store::view::{self, EditRow, Visit};
 use crate::sync_store::{Target, attempts, checkpoint, pending, relink, vanish};
 
 /// News that came while a mailbox was read make it worth one more look; a mailbox that never rests must not hold up
@@ -27,6 +28,21 @@ pub(super) struct Open {
     pub server: ServerView,
     /// The server announced arrivals or removals during the visit.
     pub news: bool,
+    /// When a user asked for all of it to be compared.
+    pub resync_asked_at: Option<DateTime<Utc>>,
+    /// The server announced removals during the visit.
+    pub shrank: bool,
+    /// Placements whose flags were not what the server has had since before our mod-sequence.
+    pub corrected: u64,
+}
+
+impl Open {
+    /// A mailbox as our rows have it, before the server has said anything.
+    pub fn of(target: Target, visit: Visit) -> Self {
+        let Visit { local, rows, resync_asked_at } = visit;
+        let server = ServerView::default();
+        Self { target, local, rows, server, news: false, resync_asked_at, shrank: false, corrected: 0 }
+    }
 }
 
 /// Untagged news change the count, nothing else; the next look finds what they were about.
@@ -35,6 +51,7 @@ fn note_news(link: &mut Link<'_>, open: &mut Open) {
     let exists = &mut open.server.mailbox.exists;
     // The pushing of our own moves is announced too and needs no further look: the count alone is kept right.
     let gone = news.expunged.saturating_add(news.vanished.len());
+    open.shrank |= gone > 0;
     *exists = exists.saturating_sub(u32::try_from(gone).unwrap_or(u32::MAX));
     if let Some(now) = news.exists {
         open.news |= now > *exists;
@@ -45,10 +62,7 @@ fn note_news(link: &mut Link<'_>, open: &mut Open) {
 /// Opens `mailbox` and does all there is to do in it.
 pub(super) async fn visit(link: &mut Link<'_>, mailbox: MailboxId, depth: Depth) -> Result<(), SyncError> {
     for _ in 0..MAX_LOOKS {
-        let Some((mut open, name)) = load(link, mailbox).await? else { return Ok(()) };
-        let selected = link.session.select(&name, None, false).await?;
-        open.server.capabilities = link.session.capabilities().clone();
-        open.server.mailbox = describe(&selected);
+        let Some(mut open) = open(link, mailbox).await? else { return Ok(()) };
         link.report.visited += 1;
         steps(link, &mut open, depth).await?;
         finish(link, &open, depth).await?;
@@ -57,6 +71,15 @@ pub(super) async fn visit(link: &mut Link<'_>, mailbox: MailboxId, depth: Depth)
         }
     }
     Ok(())
+}
+
+/// Selects `mailbox`; `None` when we have none of this id any more.
+pub(super) async fn open(link: &mut Link<'_>, mailbox: MailboxId) -> Result<Option<Open>, SyncError> {
+    let Some((mut open, name)) = load(link, mailbox).await? else { return Ok(None) };
+    let selected = link.session.select(&name, None, false).await?;
+    open.server.capabilities = link.session.capabilities().clone();
+    open.server.mailbox = describe(&selected);
+    Ok(Some(open))
 }
 
 async fn load(link: &Link<'_>, mailbox: MailboxId) -> Result<Option<(Open, Vec<u8>)>, SyncError> {
@@ -76,7 +99,7 @@ async fn load(link: &Link<'_>, mailbox: MailboxId) -> Result<Option<(Open, Vec<u
         let settled = v.local.known.union(&v.local.unreadable).union(&v.local.raw);
         let suspects = link.alone.get(&mailbox).map(|s| s.difference(&settled)).unwrap_or_default();
         v.local.alone = v.local.alone.union(&suspects);
-        (Open { target, local: v.local, rows: v.rows, server: ServerView::default(), news: false }, name)
+        (Open::of(target, v), name)
     }))
 }
 
@@ -95,7 +118,8 @@ pub(super) fn describe(selected: &Selected) -> ServerMailbox {
     }
 }
 
-async fn steps(link: &mut Link<'_>, open: &mut Open, depth: Depth) -> Result<(), SyncError> {
+/// Does what the planner says until there is nothing left to do.
+pub(super) async fn steps(link: &mut Link<'_>, open: &mut Open, depth: Depth) -> Result<(), SyncError> {
     let policy = Policy { depth, ..Policy::default() };
     loop {
         match plan(&open.server, &open.local, &policy) {
@@ -139,14 +163,14 @@ async fn perform(link: &mut Link<'_>, open: &mut Open, read: ServerRead) -> Resu
             let mut changed = Vec::new();
             let since = ChangedSince { modseq: since, vanished };
             let gone = link.session.fetch_flags(Uids::All, Some(since), |f| changed.push(f)).await?;
-            apply_flags(link, open, changed).await?;
+            open.corrected += apply_flags(link, open, changed).await?;
             open.server.seen.vanished = Some(gone);
             Ok(())
         }
         ServerRead::Flags { uids } => {
             let mut found = Vec::new();
             link.session.fetch_flags(Uids::Set(&uids), None, |f| found.push(f)).await?;
-            apply_flags(link, open, found).await?;
+            open.corrected += apply_flags(link, open, found).await?;
             open.server.seen.flags_read = open.server.seen.flags_read.union(&uids);
             Ok(())
         }
@@ -156,27 +180,37 @@ async fn perform(link: &mut Link<'_>, open: &mut Open, read: ServerRead) -> Resu
 /// Rows of one statement when flags are taken over.
 const FLAGS_AT_ONCE: usize = 5_000;
 
+/// Takes over flags of messages we hold. Returns how many were wrong here though they had not changed on the server since
+/// our mod-sequence.
 pub(super) async fn apply_flags(
     link: &mut Link<'_>,
     open: &Open,
     found: Vec<FetchedFlags>,
-) -> Result<(), SyncError> {
-    let states: Vec<ServerFlags> = found
-        .into_iter()
-        .filter(|f| open.local.known.contains(f.uid))
-        .map(|f| ServerFlags {
-            uid: f.uid,
-            flags: f.flags,
-            keywords: f.keywords,
-            modseq: f.modseq.map(|m| m.to_i64()),
-        })
-        .collect();
-    for chunk in states.chunks(FLAGS_AT_ONCE) {
-        let mut tx = link.lease.begin(&link.ctx.db).await?;
-        link.report.flagged += flags::apply(&mut tx, &open.target, chunk).await?;
-        tx.commit().await?;
+) -> Result<u64, SyncError> {
+    let at = open.local.checkpoint.modseq;
+    let known = found.into_iter().filter(|f| open.local.known.contains(f.uid));
+    // Those that have not changed since our mod-sequence should be as we have them.
+    let (old, new): (Vec<_>, Vec<_>) = known.partition(|f| f.modseq.is_some_and(|m| m <= at));
+    let mut corrected = 0;
+    for (states, count) in [(old, true), (new, false)] {
+        let states: Vec<ServerFlags> = states
+            .into_iter()
+            .map(|f| ServerFlags {
+                uid: f.uid,
+                flags: f.flags,
+                keywords: f.keywords,
+                modseq: f.modseq.map(|m| m.to_i64()),
+            })
+            .collect();
+        for chunk in states.chunks(FLAGS_AT_ONCE) {
+            let mut tx = link.lease.begin(&link.ctx.db).await?;
+            let applied = flags::apply(&mut tx, &open.target, chunk).await?;
+            tx.commit().await?;
+            link.report.flagged += applied.shown;
+            corrected += if count { applied.written as u64 } else { 0 };
+        }
     }
-    Ok(())
+    Ok(corrected)
 }
 
 async fn record(
@@ -254,13 +288,17 @@ impl Open {
     }
 }
 
-async fn finish(link: &mut Link<'_>, open: &Open, depth: Depth) -> Result<(), SyncError> {
+/// Records that the visit came to its end.
+pub(super) async fn finish(link: &mut Link<'_>, open: &Open, depth: Depth) -> Result<(), SyncError> {
     let mut tx = link.lease.begin(&link.ctx.db).await?;
     if depth != Depth::Head {
         link.report.removed += vanish::drop_forsaken(&mut tx, &open.target).await?;
     }
-    checkpoint::visited(&mut tx, &open.target, depth != Depth::Head && open.server.seen.listing.is_some())
-        .await?;
+    let whole = depth != Depth::Head && open.server.seen.listing.is_some();
+    checkpoint::visited(&mut tx, &open.target, whole).await?;
+    if let Some(asked_at) = open.resync_asked_at.filter(|_| whole) {
+        checkpoint::read_anew(&mut tx, &open.target, asked_at).await?;
+    }
     if !open.local.unreadable.is_empty() {
         let text = missing(&open.local.unreadable);
         let cause = Cause { code: "unreadable-messages", text, upstream: None, response_code: None };
