@@ -24,7 +24,7 @@ async fn every_route_called_with_another_tenants_ids_is_not_found() {
     let submission = sent["id"].as_str().unwrap().to_owned();
     let nobody = "01890000-0000-7000-8000-000000000000";
 
-    let routes: [(&str, String, &str, Option<Value>); 26] = [
+    let routes: [(&str, String, &str, Option<Value>); 27] = [
         ("GET", "/api/accounts/{}".into(), &account, None),
         ("PATCH", "/api/accounts/{}".into(), &account, Some(json!({"name": "x"}))),
         ("DELETE", "/api/accounts/{}".into(), &account, None),
@@ -32,6 +32,7 @@ async fn every_route_called_with_another_tenants_ids_is_not_found() {
         ("POST", "/api/accounts/{}/mailboxes".into(), &account, Some(json!({"name": "x"}))),
         ("GET", "/api/accounts/{}/messages".into(), &account, None),
         ("GET", "/api/accounts/{}/threads".into(), &account, None),
+        ("POST", "/api/accounts/{}/diagnose".into(), &account, None),
         ("POST", "/api/accounts/{}/pause".into(), &account, None),
         ("POST", "/api/accounts/{}/resume".into(), &account, None),
         ("POST", "/api/accounts/{}/resync".into(), &account, None),

@@ -5,6 +5,8 @@ mod bad_input;
 mod compose;
 mod contract;
 mod cors;
+mod diagnose;
+mod discover;
 mod edges;
 mod health;
 mod hosts;

@@ -12,6 +12,7 @@ pub mod database;
 pub mod eventually;
 pub mod imap;
 pub mod mail;
+pub mod name_server;
 pub mod oracle;
 pub mod redis;
 pub mod relay;

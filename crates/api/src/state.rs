@@ -8,6 +8,7 @@ use emailclient_core::clock::{SharedClock, SystemClock};
 use emailclient_core::config::Config;
 use emailclient_core::db::Db;
 use emailclient_core::dial::{Outbound, OutboundPolicy};
+use emailclient_core::dns::Dns;
 use emailclient_core::redis_pool;
 use emailclient_core::seal::Keyring;
 use emailclient_core::tls::TlsConfig;
@@ -31,6 +32,8 @@ pub struct AppState {
     pub keyring: Arc<Keyring>,
     /// The way out to mail servers.
     pub outbound: Arc<Outbound>,
+    /// Records of the DNS.
+    pub dns: Dns,
     /// TLS towards mail servers.
     pub tls: TlsConfig,
     /// Access tokens.
@@ -49,13 +52,15 @@ impl AppState {
     /// When a setting cannot be used: an address, a key, the list of allowed hosts, the extra authorities.
     pub fn new(config: Config) -> anyhow::Result<Self> {
         let redis = redis_pool::connect(&config.redis_url)?;
+        let dns = Dns::new(&config.dns_servers);
         Ok(Self {
             db: Db::new(&config)?,
             limiter: Arc::new(Limiter::new(redis.clone())),
             redis,
             clock: Arc::new(SystemClock),
             keyring: Arc::new(Keyring::new(&config.encryption_key, &config.encryption_keys_old)?),
-            outbound: Arc::new(Outbound::new(OutboundPolicy::parse(&config.outbound_allow)?)),
+            outbound: Arc::new(Outbound::with_dns(OutboundPolicy::parse(&config.outbound_allow)?, &dns)),
+            dns,
             tls: TlsConfig::new(config.tls_extra_ca_file.as_deref())?,
             tokens: Arc::new(TokenKey::new(&config.jwt_secret)),
             known: Arc::new(Known::default()),

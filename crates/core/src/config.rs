@@ -5,6 +5,7 @@
 //! unit test below compares the first two.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -89,6 +90,8 @@ pub struct Config {
     pub trusted_proxies: Vec<String>,
     /// `OUTBOUND_ALLOW`: hosts and networks that may be dialled though private.
     pub outbound_allow: String,
+    /// `DNS_SERVERS`: asked instead of the system's, `address` or `address:port`.
+    pub dns_servers: Vec<SocketAddr>,
     /// `TLS_EXTRA_CA_FILE`: certificates trusted beside the system's.
     pub tls_extra_ca_file: Option<PathBuf>,
     /// `IMAP_ENABLED`: the worker synchronises accounts.
@@ -197,6 +200,21 @@ impl Source {
             }
         }
         origins
+    }
+
+    fn dns_servers(&self, name: &str) -> Vec<SocketAddr> {
+        let read = |text: &String| {
+            let with_port = text.parse().ok();
+            with_port.or_else(|| Some(SocketAddr::new(text.trim_matches(['[', ']']).parse().ok()?, 53)))
+        };
+        let servers = self.list(name);
+        let found: Vec<SocketAddr> = servers.iter().filter_map(read).collect();
+        if found.len() < servers.len() {
+            self.complain(format!(
+                "{name}: write addresses, separated by commas, each with a port if it is not 53"
+            ));
+        }
+        found
     }
 
     fn list(&self, name: &str) -> Vec<String> {
@@ -310,6 +328,7 @@ impl Config {
             api_listen: s.get("API_LISTEN").unwrap_or_else(|| "0.0.0.0:5000".into()),
             trusted_proxies: s.list("API_TRUSTED_PROXIES"),
             outbound_allow: s.get("OUTBOUND_ALLOW").unwrap_or_default(),
+            dns_servers: s.dns_servers("DNS_SERVERS"),
             tls_extra_ca_file: s.get("TLS_EXTRA_CA_FILE").map(PathBuf::from),
             imap_enabled: s.parse("IMAP_ENABLED", true),
             imap_idle_enabled: s.parse("IMAP_IDLE_ENABLED", true),

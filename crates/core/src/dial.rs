@@ -1,4 +1,4 @@
-//! The one door outward: every socket that leaves this program is opened by [`Outbound::dial`].
+//! The one door outward: every socket that leaves this program is opened by [`Outbound::dial_resolved`].
 //!
 //! Users name the hosts we connect to, so a host is judged by the addresses it resolves to: unless the operator
 //! allowed it, every one of them must be global unicast, and the port must be one of mail's. The name is
@@ -17,8 +17,13 @@ use std::time::Duration;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
+use crate::dns::{Dns, DnsError};
+
 /// IMAP, IMAPS, SMTP, SMTPS, submission and its common alternative.
 pub const MAIL_PORTS: [u16; 6] = [143, 993, 25, 465, 587, 2525];
+
+/// HTTPS, for configuration documents.
+const WEB_PORTS: [u16; 1] = [443];
 
 /// More addresses than this for one name are not tried; the surplus is still judged.
 const MAX_ATTEMPTS: usize = 6;
@@ -236,17 +241,37 @@ fn is_global_v6(ip: Ipv6Addr) -> bool {
     inside(UNICAST) && !SPECIAL.into_iter().any(inside)
 }
 
+/// Addresses that were judged and may be dialled; only [`Outbound::resolve`] makes them.
+#[derive(Clone, Debug)]
+pub struct Resolved(Vec<SocketAddr>);
+
+impl Resolved {
+    /// Those that anybody may know: what a name means inside the operator's network is not told.
+    #[must_use]
+    pub fn public_addresses(&self) -> Vec<IpAddr> {
+        self.0.iter().map(SocketAddr::ip).filter(|ip| is_global_unicast(*ip)).collect()
+    }
+}
+
 /// Opens connections under an [`OutboundPolicy`]. Cheap to clone; built once from the settings.
 #[derive(Clone, Debug, Default)]
 pub struct Outbound {
     policy: Arc<OutboundPolicy>,
+    dns: Option<Dns>,
 }
 
 impl Outbound {
     /// Connections under this policy.
     #[must_use]
     pub fn new(policy: OutboundPolicy) -> Self {
-        Self { policy: Arc::new(policy) }
+        Self { policy: Arc::new(policy), dns: None }
+    }
+
+    /// As [`Outbound::new`], and hosts are looked up by `dns` where the operator named its servers. Hosts of the allow
+    /// list stay the system's: a container's neighbours are in no DNS.
+    #[must_use]
+    pub fn with_dns(policy: OutboundPolicy, dns: &Dns) -> Self {
+        Self { policy: Arc::new(policy), dns: dns.is_named().then(|| dns.clone()) }
     }
 
     /// Whether `host` is one the operator named, by name or by network, so that it may be talked to without
@@ -263,7 +288,7 @@ impl Outbound {
     /// # Errors
     /// As [`Outbound::check`].
     pub async fn allows_plain(&self, host: &str, port: u16) -> Result<bool, DialError> {
-        let addresses = self.resolve_checked(host, port, Deadlines::default().resolve).await?;
+        let addresses = self.resolve_checked(host, port, Deadlines::default().resolve, &MAIL_PORTS).await?;
         Ok(self.is_allowed_explicitly(host, port)
             || addresses.iter().all(|a| self.policy.allows_address(a.ip(), port)))
     }
@@ -276,7 +301,7 @@ impl Outbound {
     /// [`DialError::HostNotAllowed`], [`DialError::PortNotAllowed`], [`DialError::HostNotFound`] or
     /// [`DialError::Timeout`].
     pub async fn check(&self, host: &str, port: u16) -> Result<(), DialError> {
-        match self.resolve_checked(host, port, Deadlines::default().resolve).await {
+        match self.resolve_checked(host, port, Deadlines::default().resolve, &MAIL_PORTS).await {
             Err(DialError::HostNotFound | DialError::Timeout) if !self.permits_port(host, port) => {
                 Err(DialError::PortNotAllowed)
             }
@@ -289,16 +314,50 @@ impl Outbound {
         MAIL_PORTS.contains(&port) || self.policy.allows_host(host.trim_end_matches('.'), port)
     }
 
-    /// Opens a TCP connection (without Nagle's delay) to one of the addresses of `host`, trying them in the
-    /// resolver's order. This is the only function of the program that opens a socket to a host that a user
-    /// or an external system named.
+    /// Opens a TCP connection to one of the addresses of `host`: [`Outbound::resolve`], then
+    /// [`Outbound::dial_resolved`].
     ///
     /// # Errors
     /// Any [`DialError`]; the last failure when no address answers.
     pub async fn dial(&self, host: &str, port: u16, deadlines: &Deadlines) -> Result<TcpStream, DialError> {
-        let addresses = self.resolve_checked(host, port, deadlines.resolve).await?;
+        let resolved = self.resolve(host, port, deadlines.resolve).await?;
+        self.dial_resolved(&resolved, deadlines).await
+    }
+
+    /// Looks the name up and judges all its addresses; none of them is dialled.
+    ///
+    /// # Errors
+    /// Any [`DialError`] but [`DialError::Unreachable`].
+    pub async fn resolve(&self, host: &str, port: u16, deadline: Duration) -> Result<Resolved, DialError> {
+        self.resolve_checked(host, port, deadline, &MAIL_PORTS).await.map(Resolved)
+    }
+
+    /// As [`Outbound::resolve`], for a server of documents instead of one of mail.
+    ///
+    /// # Errors
+    /// As [`Outbound::resolve`].
+    pub async fn resolve_web(
+        &self,
+        host: &str,
+        port: u16,
+        deadline: Duration,
+    ) -> Result<Resolved, DialError> {
+        self.resolve_checked(host, port, deadline, &WEB_PORTS).await.map(Resolved)
+    }
+
+    /// Opens a TCP connection (without Nagle's delay) to one of the addresses that were judged, trying them in the
+    /// resolver's order. This is the only function of the program that opens a socket to a host that a user
+    /// or an external system named.
+    ///
+    /// # Errors
+    /// [`DialError::Unreachable`] or [`DialError::Timeout`], the last failure when no address answers.
+    pub async fn dial_resolved(
+        &self,
+        resolved: &Resolved,
+        deadlines: &Deadlines,
+    ) -> Result<TcpStream, DialError> {
         let mut last = DialError::HostNotFound;
-        for address in addresses.into_iter().take(MAX_ATTEMPTS) {
+        for address in resolved.0.iter().copied().take(MAX_ATTEMPTS) {
             match timeout(deadlines.connect, TcpStream::connect(address)).await {
                 Err(_) => last = DialError::Timeout,
                 Ok(Err(e)) => last = DialError::Unreachable(e.kind().to_string()),
@@ -316,20 +375,27 @@ impl Outbound {
         host: &str,
         port: u16,
         deadline: Duration,
+        ports: &[u16],
     ) -> Result<Vec<SocketAddr>, DialError> {
         if !is_host_name(host) {
             return Err(DialError::HostNotAllowed);
         }
-        let mail_port = MAIL_PORTS.contains(&port);
-        if !mail_port && !self.policy.mentions_port(port) {
+        let usual_port = ports.contains(&port);
+        if !usual_port && !self.policy.mentions_port(port) {
             return Err(DialError::PortNotAllowed);
         }
         let named = self.policy.allows_host(host.trim_end_matches('.'), port);
-        let addresses: Vec<SocketAddr> = match timeout(deadline, lookup_host((host, port))).await {
-            Err(_) => return Err(DialError::Timeout),
-            Ok(Err(e)) => return Err(lookup_error(&e)),
-            Ok(Ok(found)) => found.collect(),
-        };
+        let dns = self.dns.as_ref().filter(|_| !named && host.parse::<IpAddr>().is_err());
+        let found = timeout(deadline, async {
+            match dns {
+                Some(dns) => {
+                    let found = dns.addresses(host).await.map_err(dns_error)?;
+                    Ok(found.into_iter().map(|ip| SocketAddr::new(ip, port)).collect())
+                }
+                None => Ok(lookup_host((host, port)).await.map_err(|e| lookup_error(&e))?.collect()),
+            }
+        });
+        let addresses: Vec<SocketAddr> = found.await.unwrap_or(Err(DialError::Timeout))?;
         if addresses.is_empty() {
             return Err(DialError::HostNotFound);
         }
@@ -340,7 +406,7 @@ impl Outbound {
             if !is_global_unicast(ip) {
                 return Err(DialError::HostNotAllowed);
             }
-            if !mail_port {
+            if !usual_port {
                 return Err(DialError::PortNotAllowed);
             }
         }
@@ -354,6 +420,13 @@ fn lookup_error(error: &io::Error) -> DialError {
     match error.kind() {
         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => DialError::Timeout,
         _ => DialError::HostNotFound,
+    }
+}
+
+fn dns_error(error: DnsError) -> DialError {
+    match error {
+        DnsError::Timeout => DialError::Timeout,
+        DnsError::Name | DnsError::NotConfigured | DnsError::Failed(_) => DialError::HostNotFound,
     }
 }
 

@@ -19,6 +19,7 @@ use std::time::Duration;
 mod append;
 mod command;
 mod connect;
+mod diagnose;
 pub mod execute;
 mod fetch;
 mod guard;
@@ -41,6 +42,7 @@ mod script;
 
 pub use self::command::Session;
 pub use self::connect::{Connection, Endpoint, Security, connect};
+pub use self::diagnose::diagnose;
 pub use self::fetch::{ChangedSince, FetchEvent, FetchedFlags, FetchedMessage, Uids};
 pub use self::guard::{MAX_LITERAL_BYTES, MemoryBudget, Transport};
 pub use self::idle::{IdleEnd, MAX_IDLE};

@@ -13,6 +13,7 @@
 //! with it and without it.
 
 mod connect;
+mod diagnose;
 mod login;
 mod send;
 mod stream;
@@ -25,6 +26,7 @@ mod script;
 use mail::smtp_reply::{ReplyClass, SmtpReply};
 
 pub use self::connect::{Connection, Features};
+pub use self::diagnose::diagnose;
 pub use self::send::{Point, Progress, SendError, Sent, Stopped, send};
 pub use crate::imap::{Endpoint, Security};
 

@@ -7,10 +7,11 @@
 use std::fmt;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustls::ClientConfig;
+use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, ServerName};
@@ -19,6 +20,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+
+mod certificate;
+
+pub use self::certificate::Certificate;
+use self::certificate::Remembering;
 
 /// Makes aws-lc-rs the process-wide provider, for libraries that build their own TLS clients. Call once at
 /// the start of `main`; a second call changes nothing.
@@ -58,6 +64,7 @@ pub enum TlsError {
 #[derive(Clone)]
 pub struct TlsConfig {
     client: Arc<ClientConfig>,
+    verifier: Arc<Verifier>,
 }
 
 impl fmt::Debug for TlsConfig {
@@ -75,15 +82,10 @@ impl TlsConfig {
         let extra = extra_roots.map_or_else(|| Ok(Vec::new()), read_roots)?;
         let provider: Arc<CryptoProvider> = Arc::new(aws_lc_rs::default_provider());
         let roots_error = |e: rustls::Error| TlsError::Roots(e.to_string());
-        let verifier = Verifier::new_with_extra_roots(extra, Arc::clone(&provider)).map_err(roots_error)?;
-        // `dangerous` is rustls' name for passing any verifier of one's own; this one verifies everything.
-        let client = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(roots_error)?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(verifier))
-            .with_no_client_auth();
-        Ok(Self { client: Arc::new(client) })
+        let verifier = Verifier::new_with_extra_roots(extra, provider).map_err(roots_error)?;
+        let verifier = Arc::new(verifier);
+        let client = client_with(Arc::<Verifier>::clone(&verifier)).map_err(roots_error)?;
+        Ok(Self { client: Arc::new(client), verifier })
     }
 
     /// The rustls configuration, for libraries that drive TLS themselves.
@@ -105,14 +107,55 @@ impl TlsConfig {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let host = host.trim_end_matches('.').to_owned();
-        let name = ServerName::try_from(host).map_err(|_| TlsError::Name)?;
-        let handshake = TlsConnector::from(self.client_config()).connect(name, stream);
-        match timeout(deadline, handshake).await {
-            Err(_) => Err(TlsError::Timeout),
-            Ok(Err(e)) => Err(handshake_error(&e)),
-            Ok(Ok(stream)) => Ok(stream),
-        }
+        shake_hands(self.client_config(), host, stream, deadline).await
+    }
+
+    /// As [`TlsConfig::connect`], and tells which certificate the peer showed, whether or not it was accepted.
+    pub async fn inspect<S>(
+        &self,
+        host: &str,
+        stream: S,
+        deadline: Duration,
+    ) -> (Result<TlsStream<S>, TlsError>, Option<Certificate>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let verifier = Arc::<Verifier>::clone(&self.verifier);
+        let watching = Arc::new(Remembering { verifier, seen: Mutex::default() });
+        let client = match client_with(Arc::<Remembering>::clone(&watching)) {
+            Ok(client) => Arc::new(client),
+            Err(error) => return (Err(TlsError::Roots(error.to_string())), None),
+        };
+        let result = shake_hands(client, host, stream, deadline).await;
+        let seen = watching.seen.lock().ok().and_then(|mut seen| seen.take());
+        (result, seen)
+    }
+}
+
+fn client_with(verifier: Arc<dyn ServerCertVerifier>) -> Result<ClientConfig, rustls::Error> {
+    // `dangerous` is rustls' name for passing any verifier of one's own; ours all verify everything.
+    Ok(ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_no_client_auth())
+}
+
+async fn shake_hands<S>(
+    client: Arc<ClientConfig>,
+    host: &str,
+    stream: S,
+    deadline: Duration,
+) -> Result<TlsStream<S>, TlsError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let host = host.trim_end_matches('.').to_owned();
+    let name = ServerName::try_from(host).map_err(|_| TlsError::Name)?;
+    match timeout(deadline, TlsConnector::from(client).connect(name, stream)).await {
+        Err(_) => Err(TlsError::Timeout),
+        Ok(Err(e)) => Err(handshake_error(&e)),
+        Ok(Ok(stream)) => Ok(stream),
     }
 }
 
@@ -156,6 +199,25 @@ mod tests {
     async fn the_operators_authority_is_trusted_and_the_name_is_checked() {
         assert!(handshake(true, "mail.test").await.is_ok());
         assert!(matches!(handshake(true, "other.test").await, Err(TlsError::Certificate(_))));
+    }
+
+    #[tokio::test]
+    async fn a_certificate_is_told_whether_or_not_it_is_accepted() {
+        let ca = Authority::new("mail.test");
+        for (config, host, accepted) in [
+            (ca.trusted(), "mail.test", true),
+            (ca.trusted(), "other.test", false),
+            (TlsConfig::new(None).unwrap(), "mail.test", false),
+        ] {
+            let (a, b) = tokio::io::duplex(1 << 16);
+            let acceptor = ca.acceptor();
+            tokio::spawn(async move { acceptor.accept(b).await.map(drop) });
+            let (result, seen) = config.inspect(host, a, Duration::from_secs(5)).await;
+            assert_eq!(result.is_ok(), accepted, "{host}");
+            let seen = seen.unwrap();
+            assert_eq!(seen.names, ["mail.test"]);
+            assert!(seen.not_before < seen.not_after && !seen.issuer.is_empty(), "{seen:?}");
+        }
     }
 
     #[tokio::test]

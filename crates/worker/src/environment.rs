@@ -6,6 +6,7 @@ use emailclient_core::clock::SystemClock;
 use emailclient_core::config::Config;
 use emailclient_core::db::Db;
 use emailclient_core::dial::{Outbound, OutboundPolicy};
+use emailclient_core::dns::Dns;
 use emailclient_core::id::new_uuid;
 use emailclient_core::imap::MemoryBudget;
 use emailclient_core::imap::execute::MEMORY_BYTES;
@@ -25,7 +26,10 @@ pub fn new(config: Config, shutdown: CancellationToken) -> anyhow::Result<Enviro
         db: Db::new(&config)?,
         clock: Arc::new(SystemClock),
         keyring: Arc::new(Keyring::new(&config.encryption_key, &config.encryption_keys_old)?),
-        outbound: Arc::new(Outbound::new(OutboundPolicy::parse(&config.outbound_allow)?)),
+        outbound: Arc::new(Outbound::with_dns(
+            OutboundPolicy::parse(&config.outbound_allow)?,
+            &Dns::new(&config.dns_servers),
+        )),
         tls: TlsConfig::new(config.tls_extra_ca_file.as_deref())?,
         config: Arc::new(config),
         worker_id: new_uuid(),

@@ -5,6 +5,8 @@
 
 mod create;
 mod delete;
+mod diagnose;
+mod discover;
 mod get;
 mod input;
 mod list;
@@ -28,6 +30,8 @@ pub fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(list::list, create::create))
         .routes(routes!(verify::verify))
+        .routes(routes!(discover::discover))
+        .routes(routes!(diagnose::diagnose))
         .routes(routes!(pause::pause))
         .routes(routes!(pause::resume))
         .routes(routes!(resync::resync_account))

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::ImapError;
 use super::command::{Command, Session};
 use super::guard::{Allowance, Framer, Transport};
 use super::parse::{Condition, Response, Status, Untagged};
 use super::verdict::bye_error;
+use super::{ImapError, server_text};
 use crate::dial::{Deadlines, DialError, Outbound};
 use crate::tls::{TlsConfig, TlsError};
 
@@ -47,6 +47,8 @@ pub struct Connection {
     pub(super) preauth: bool,
     pub(super) capabilities_known: bool,
     pub(super) encrypted: bool,
+    /// The server's words.
+    pub(super) greeting: String,
 }
 
 /// Connects, protects the connection and reads the greeting.
@@ -86,10 +88,11 @@ pub async fn connect(
 
 impl Connection {
     /// A connection whose greeting was read before the switch to TLS: nothing said then counts.
-    fn over(stream: Box<dyn Transport>, reply: Duration) -> Self {
+    pub(super) fn over(stream: Box<dyn Transport>, reply: Duration) -> Self {
         let framer = Framer::new(stream, first_allowance(reply));
         let session = Session::new(framer, reply);
-        Self { session, preauth: false, capabilities_known: false, encrypted: true }
+        let greeting = String::new();
+        Self { session, preauth: false, capabilities_known: false, encrypted: true, greeting }
     }
 }
 
@@ -112,7 +115,8 @@ pub(super) async fn greet(stream: Box<dyn Transport>, reply: Duration) -> Result
     };
     let capabilities_known = matches!(&greeting, Condition { code: Some(code), .. }
         if session.note_capability_code(code));
-    Ok(Connection { session, preauth, capabilities_known, encrypted: false })
+    let greeting = server_text(&greeting.text);
+    Ok(Connection { session, preauth, capabilities_known, encrypted: false, greeting })
 }
 
 /// Greeting, then STARTTLS; hands back the stream, with nothing unread on it.
@@ -120,7 +124,11 @@ pub(super) async fn start_tls(
     stream: Box<dyn Transport>,
     reply: Duration,
 ) -> Result<Box<dyn Transport>, ImapError> {
-    let mut connection = greet(stream, reply).await?;
+    upgrade(greet(stream, reply).await?).await
+}
+
+/// STARTTLS; hands back the stream, with nothing unread on it.
+pub(super) async fn upgrade(mut connection: Connection) -> Result<Box<dyn Transport>, ImapError> {
     if connection.preauth {
         // RFC 9051 §11.1: a PREAUTH greeting rules STARTTLS out, and an attacker may have put it there.
         return Err(ImapError::protocol("the server skips login and so prevents TLS"));

@@ -84,6 +84,7 @@ use crate::tls::TlsConfig;
 pub use audit::{Audited, audit_account};
 pub use head::{Fresh, fetch_new};
 pub use open::open;
+pub(super) use trouble::cause_of;
 
 /// Bytes of messages held in memory by all rounds of a process together.
 pub const MEMORY_BYTES: usize = 64 << 20;

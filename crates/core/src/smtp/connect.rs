@@ -77,8 +77,8 @@ pub(super) async fn connect(dialler: &Dialler<'_>, endpoint: &Endpoint) -> Resul
             let socket = start_tls(Box::new(socket), dialler.helo_name, deadlines).await?;
             let stream = dialler.tls.connect(host, socket, deadlines.tls).await?;
             let mut stream = LineStream::new(Box::new(stream));
-            let features = ehlo(&mut stream, dialler.helo_name, deadlines).await?;
-            Ok(Connection { stream, features, deadlines })
+            let lines = ehlo(&mut stream, dialler.helo_name, deadlines).await?;
+            Ok(Connection { stream, features: Features::from_lines(&lines), deadlines })
         }
     }
 }
@@ -90,12 +90,15 @@ pub(super) async fn greet(
     deadlines: Deadlines,
 ) -> Result<Connection, SmtpError> {
     let mut stream = LineStream::new(io);
+    banner(&mut stream, deadlines).await?;
+    let lines = ehlo(&mut stream, helo_name, deadlines).await?;
+    Ok(Connection { stream, features: Features::from_lines(&lines), deadlines })
+}
+
+/// What the server says first.
+pub(super) async fn banner(stream: &mut LineStream, deadlines: Deadlines) -> Result<SmtpReply, SmtpError> {
     let banner = stream.reply(deadlines.reply).await?.reply;
-    if banner.code != 220 {
-        return Err(unexpected(banner));
-    }
-    let features = ehlo(&mut stream, helo_name, deadlines).await?;
-    Ok(Connection { stream, features, deadlines })
+    if banner.code == 220 { Ok(banner) } else { Err(unexpected(banner)) }
 }
 
 /// Banner, EHLO, STARTTLS; hands back the stream with nothing unread on it.
@@ -104,7 +107,12 @@ pub(super) async fn start_tls(
     helo_name: &str,
     deadlines: Deadlines,
 ) -> Result<Box<dyn Duplex>, SmtpError> {
-    let mut connection = greet(io, helo_name, deadlines).await?;
+    upgrade(greet(io, helo_name, deadlines).await?).await
+}
+
+/// STARTTLS; hands back the stream with nothing unread on it.
+pub(super) async fn upgrade(mut connection: Connection) -> Result<Box<dyn Duplex>, SmtpError> {
+    let deadlines = connection.deadlines;
     if !connection.features.starttls {
         return Err(SmtpError::protocol("the server does not offer STARTTLS"));
     }
@@ -115,7 +123,12 @@ pub(super) async fn start_tls(
     connection.stream.into_inner()
 }
 
-async fn ehlo(stream: &mut LineStream, helo_name: &str, deadlines: Deadlines) -> Result<Features, SmtpError> {
+/// The lines of the answer to EHLO, the server's name first.
+pub(super) async fn ehlo(
+    stream: &mut LineStream,
+    helo_name: &str,
+    deadlines: Deadlines,
+) -> Result<Vec<String>, SmtpError> {
     let name = match helo_name.parse::<std::net::IpAddr>() {
         Ok(std::net::IpAddr::V4(ip)) => ClientId::Ipv4(ip),
         Ok(std::net::IpAddr::V6(ip)) => ClientId::Ipv6(ip),
@@ -125,7 +138,7 @@ async fn ehlo(stream: &mut LineStream, helo_name: &str, deadlines: Deadlines) ->
     if answer.reply.code != 250 {
         return Err(unexpected(answer.reply));
     }
-    Ok(Features::from_lines(&answer.lines))
+    Ok(answer.lines)
 }
 
 /// A refusal keeps its code; a success where none makes sense breaks the protocol.

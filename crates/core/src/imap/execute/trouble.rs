@@ -50,7 +50,7 @@ fn state_of(error: &ImapError) -> AccountState {
 }
 
 /// The sentence people read about an error of the server; its own words are beside it.
-pub(super) fn cause_of(error: &ImapError) -> Cause {
+pub(in crate::imap) fn cause_of(error: &ImapError) -> Cause {
     let (code, text) = match error {
         ImapError::Unreachable(_) => ("upstream-unreachable", "The mail server cannot be reached."),
         ImapError::Timeout => ("upstream-timeout", "The mail server does not answer in time."),
