@@ -10,11 +10,14 @@
 pub mod app;
 pub mod database;
 pub mod eventually;
+pub mod fault;
 pub mod imap;
+pub mod imapd;
 pub mod mail;
 pub mod name_server;
 pub mod oracle;
 pub mod redis;
 pub mod relay;
 pub mod scripted;
+pub mod tls;
 pub mod worker;
