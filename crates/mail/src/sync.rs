@@ -49,6 +49,7 @@
 //! | neither, NOMODSEQ, 0, over 2⁶³ | all flags in chunks | `without_mod_sequences_all_flags_are_read` |
 //! | mod-sequence backwards or forged | as without; the new one is stored | `a_mod_sequence_that_ran_backwards_is_not_trusted` |
 //! | expunge and arrival leave EXISTS equal | arrivals are counted on our side | `an_expunge_hidden_by_an_arrival_is_found` |
+//! | the numbers hide it (a false UIDNEXT), an answer about flags does not fit what is held | the listing decides | `an_answer_that_does_not_fit_what_we_hold_asks_for_a_listing` |
 //! | VANISHED of unknown UIDs, of huge ranges | only what we hold; many need a listing | `a_huge_vanished_range_needs_a_listing` |
 //! | truncated or omitted SEARCH | many removals need a second, different query | `a_truncated_search_deletes_nothing` |
 //! | new mail missing in a truncated SEARCH | the head waits for a second listing | `the_head_does_not_move_over_mail_a_truncated_search_left_out` |

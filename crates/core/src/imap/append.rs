@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use chrono::{DateTime, FixedOffset};
+use mail::capabilities::AppendLimit;
 use mail::flags::{Flags, Keywords};
 use mail::uid::{Uid, UidValidity};
 
@@ -16,8 +17,8 @@ impl Session {
     /// message must never be read as commands.
     ///
     /// # Errors
-    /// [`ImapError::NoSuchMailbox`] for TRYCREATE, [`ImapError::Refused`] (`OVERQUOTA`, `TOOBIG`, …), any other
-    /// [`ImapError`]. After [`ImapError::Closed`] or [`ImapError::Timeout`] it may or may not be stored.
+    /// [`ImapError::NoSuchMailbox`] for TRYCREATE, [`ImapError::Refused`] (`OVERQUOTA`, `TOOBIG`, the latter without
+    /// asking where the server told its APPENDLIMIT, …), any other [`ImapError`]. After [`ImapError::Closed`] or [`ImapError::Timeout`] it may or may not be stored.
     pub async fn append(
         &mut self,
         wire_name: &[u8],
@@ -25,6 +26,12 @@ impl Session {
         internal_date: Option<DateTime<FixedOffset>>,
         message: Bytes,
     ) -> Result<Option<(UidValidity, Uid)>, ImapError> {
+        if let AppendLimit::Bytes(most) = self.capabilities().append_limit
+            && message.len() as u64 > most
+        {
+            let text = format!("the server takes messages of up to {most} bytes");
+            return Err(ImapError::Refused { code: Some("TOOBIG".to_owned()), text });
+        }
         let flags = flag_list(flags.0, flags.1)?;
         let mut command = Command::new("APPEND").string(wire_name)?.text(" ").text(&flags);
         if let Some(date) = internal_date {

@@ -320,8 +320,14 @@ impl Session {
         self.run(Command::new("CAPABILITY"), Some).await.map(drop)
     }
 
+    /// What a command that used an extension came to: `true` when the server refused the command itself, so that it is
+    /// to be sent again without the extension. There are servers that offer what they do not have.
+    pub(super) fn lacks<T>(&self, result: &Result<T, ImapError>) -> bool {
+        self.settled && matches!(result, Err(ImapError::Protocol(_)))
+    }
+
     /// Switches extensions on (ENABLE, RFC 5161); returns the names the server confirmed, in capitals. Nothing
-    /// is sent to a server without ENABLE.
+    /// is sent to a server without ENABLE; one that answers with BAD has it no longer.
     ///
     /// # Errors
     /// Any [`ImapError`]; a name that is no atom is [`ImapError::Refused`].
@@ -336,7 +342,7 @@ impl Session {
             return Ok(Vec::new());
         }
         let mut enabled = Vec::new();
-        self.run(Command::new(format!("ENABLE {}", extensions.join(" "))), |u| match u {
+        let done = self.run(Command::new(format!("ENABLE {}", extensions.join(" "))), |u| match u {
             Untagged::Data(name, mut cursor) if name == "ENABLED" => {
                 while let Some(v) = cursor.value() {
                     enabled.extend(v.text().map(str::to_ascii_uppercase));
@@ -344,8 +350,13 @@ impl Session {
                 None
             }
             other => Some(other),
-        })
-        .await?;
+        });
+        let done = done.await;
+        if self.lacks(&done) {
+            self.capabilities.enable = false;
+            return Ok(Vec::new());
+        }
+        done?;
         self.qresync_enabled |= enabled.iter().any(|e| e == "QRESYNC");
         Ok(enabled)
     }

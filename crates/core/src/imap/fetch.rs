@@ -119,6 +119,8 @@ pub struct ChangedSince {
 /// A batch on its way.
 struct Batch {
     tag: String,
+    /// Its mod-sequences were asked for.
+    modseq: bool,
     /// What was asked by this command.
     asked: UidSet,
     missing: UidSet,
@@ -140,12 +142,13 @@ impl Session {
             Some(s) => format!(" (CHANGEDSINCE {})", s.modseq),
             None => String::new(),
         };
-        // CHANGEDSINCE implies it.
-        let modseq = if self.has_modseq && since.is_none() { " MODSEQ" } else { "" };
         let (mut gone, mut too_many) = (Gone::default(), false);
-        for text in uids.texts() {
+        let mut texts: VecDeque<String> = uids.texts().into();
+        while let Some(text) = texts.pop_front() {
+            // CHANGEDSINCE implies it.
+            let modseq = if self.has_modseq && since.is_none() { " MODSEQ" } else { "" };
             let command = Command::new(format!("UID FETCH {text} (UID FLAGS{modseq}){modifier}"));
-            self.run_within(command, FLAGS_ANSWER_BYTES, |u| match u {
+            let done = self.run_within(command, FLAGS_ANSWER_BYTES, |u| match u {
                 Untagged::Fetch(fetch) => match read_flags(&fetch) {
                     Some(flags) if uids.contains(flags.uid) => {
                         sink(flags);
@@ -161,8 +164,14 @@ impl Session {
                     (false, _) => Some(Untagged::Data(name, cursor)),
                 },
                 other => Some(other),
-            })
-            .await?;
+            });
+            let done = done.await;
+            if self.lacks(&done) && !modseq.is_empty() {
+                self.has_modseq = false;
+                texts.push_front(text);
+                continue;
+            }
+            done?;
         }
         if too_many {
             Err(ImapError::protocol("more expunged messages than can be real"))
@@ -207,9 +216,10 @@ impl Session {
         out: &mpsc::Sender<FetchEvent>,
     ) -> Result<(), ImapError> {
         let mut refused = None;
+        let mut again: VecDeque<String> = VecDeque::new();
         loop {
             while under_way.len() < IN_FLIGHT && !out.is_closed() && refused.is_none() {
-                let Some(set) = commands.next() else { break };
+                let Some(set) = again.pop_front().or_else(|| commands.next()) else { break };
                 let tag = first_tag.take().unwrap_or_else(|| self.tag());
                 under_way.push_back(self.ask_for_bodies(tag, &set).await?);
             }
@@ -229,6 +239,13 @@ impl Session {
                                 FetchEvent::BatchDone { requested: batch.asked, missing: batch.missing };
                             let _ = out.send(done).await;
                         }
+                        // The command is not understood: there are servers that offer CONDSTORE and know no MODSEQ.
+                        (Err(ImapError::Protocol(_)), Some(batch))
+                            if batch.modseq && batch.missing == batch.asked =>
+                        {
+                            self.has_modseq = false;
+                            again.push_back(batch.asked.to_string());
+                        }
                         (Err(e), _) => refused = refused.or(Some(e)),
                         (Ok(_), None) => {}
                     }
@@ -244,14 +261,15 @@ impl Session {
     }
 
     async fn ask_for_bodies(&mut self, tag: String, set: &str) -> Result<Batch, ImapError> {
-        let modseq = if self.has_modseq { " MODSEQ" } else { "" };
+        let modseq = self.has_modseq;
+        let item = if modseq { " MODSEQ" } else { "" };
         let line =
-            format!("{tag} UID FETCH {set} (UID FLAGS INTERNALDATE RFC822.SIZE{modseq} BODY.PEEK[])\r\n");
+            format!("{tag} UID FETCH {set} (UID FLAGS INTERNALDATE RFC822.SIZE{item} BODY.PEEK[])\r\n");
         self.framer.allow_until(Instant::now() + self.reply);
         self.framer.write(line.as_bytes()).await?;
         let asked =
             UidSet::parse(set).map_err(|_| ImapError::protocol("a UID set of our own is malformed"))?;
-        Ok(Batch { tag, missing: asked.clone(), asked })
+        Ok(Batch { tag, modseq, missing: asked.clone(), asked })
     }
 
     /// Passes a message on if it was asked for and has not come yet; anything else is news.
@@ -376,6 +394,18 @@ mod tests {
         assert_eq!(flags[0].keywords.as_slice(), ["$Label1", "K\u{fc}"]);
         assert_eq!(s.take_unsolicited().flags.len(), 1, "the last message is not of the range");
         assert_eq!(commands(&seen)[1], "UID FETCH 10:* (UID FLAGS) (CHANGEDSINCE 5 VANISHED)");
+    }
+
+    #[tokio::test]
+    async fn messages_are_asked_for_without_mod_sequences_where_those_are_not_understood() {
+        let answers =
+            ["* 1 EXISTS\r\n$ OK\r\n", "$ BAD what\r\n", "* 1 FETCH (UID 1 BODY[] \"x\")\r\n$ OK\r\n"];
+        let (mut s, seen) = session("CONDSTORE", &answers).await;
+        s.select(b"x", None, false).await.unwrap();
+        let (sender, mut receiver) = mpsc::channel(9);
+        s.fetch_bodies([set("1")], &MemoryBudget::new(9), &sender).await.unwrap();
+        assert!(matches!(receiver.recv().await, Some(FetchEvent::Message(_))) && s.is_usable());
+        assert!(!commands(&seen)[2].contains("MODSEQ"), "{:?}", commands(&seen));
     }
 
     #[tokio::test]

@@ -9,6 +9,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -30,6 +31,10 @@ pub(super) const MAX_DEPTH: usize = 100;
 /// Parts (lines and literals) of one response; our own requests produce at most a handful.
 const MAX_PARTS: usize = 1_000;
 const READ_BYTES: usize = 32 << 10;
+/// So many bytes of a literal buy the time of one more answer: a large message over a slow line is no silence.
+const PROGRESS_BYTES: u64 = 64 << 10;
+/// All of a literal may take this many times the deadline of one answer: half an hour.
+const LITERAL_PATIENCE: u32 = 30;
 
 /// Anything that carries bytes both ways: a socket, TLS over it, a pipe in tests.
 pub trait Transport: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
@@ -90,6 +95,9 @@ struct Partial {
     in_quotes: bool,
     skipping: Option<u64>,
     literal: Option<usize>,
+    /// When the literal must be complete, however steadily it comes, and what of it came since it last bought time.
+    latest: Option<Instant>,
+    progress: u64,
     /// Bytes of the current line already looked at.
     scanned: usize,
 }
@@ -100,6 +108,8 @@ pub(super) struct Framer {
     buffer: BytesMut,
     partial: Partial,
     allowance: Allowance,
+    /// Time of one answer, as last allowed.
+    step: Duration,
     memory: Option<MemoryBudget>,
     skip_oversized: bool,
 }
@@ -116,6 +126,7 @@ impl Framer {
             stream,
             buffer: BytesMut::new(),
             partial: Partial::default(),
+            step: allowance.until.saturating_duration_since(Instant::now()),
             allowance,
             memory: None,
             skip_oversized: false,
@@ -125,11 +136,13 @@ impl Framer {
     /// Sets what may happen until the next call: once per command.
     pub fn allow(&mut self, allowance: Allowance) {
         self.allowance = allowance;
+        self.allow_until(allowance.until);
     }
 
     /// Moves the deadline without renewing the bytes.
     pub fn allow_until(&mut self, until: Instant) {
         self.allowance.until = until;
+        self.step = until.saturating_duration_since(Instant::now());
     }
 
     /// While bodies are loaded: literals take permits from `memory` before they are read, and oversized ones
@@ -219,6 +232,8 @@ impl Framer {
         if self.partial.parts.len() >= MAX_PARTS {
             return Err(ImapError::protocol("a response of too many parts"));
         }
+        (self.partial.latest, self.partial.progress) =
+            (Instant::now().checked_add(self.step * LITERAL_PATIENCE), 0);
         let fits = usize::try_from(size)
             .ok()
             .filter(|n| n.saturating_add(self.partial.literal_bytes) <= MAX_LITERAL_BYTES);
@@ -333,7 +348,21 @@ impl Framer {
             .bytes
             .checked_sub(count)
             .ok_or_else(|| ImapError::protocol("the answer is larger than the limit"))?;
+        self.note_progress(count);
         Ok(())
+    }
+}
+
+impl Framer {
+    fn note_progress(&mut self, count: u64) {
+        if self.partial.literal.is_none() && self.partial.skipping.is_none() {
+            return;
+        }
+        self.partial.progress += count;
+        if let Some(latest) = self.partial.latest.filter(|_| self.partial.progress >= PROGRESS_BYTES) {
+            self.partial.progress = 0;
+            self.allowance.until = self.allowance.until.max(latest.min(Instant::now() + self.step));
+        }
     }
 }
 

@@ -21,6 +21,8 @@ const MAX_MAILBOXES: usize = 50_000;
 /// STATUS commands sent ahead; Dovecot reads four and leaves the rest in the socket.
 const PIPELINE: usize = 50;
 const ANSWER_BYTES: u64 = 64 << 20;
+/// Longer names are passed over: an index could not hold them, and Dovecot stops at 255 bytes a level.
+const MAX_NAME_BYTES: usize = 2_000;
 
 /// The numbers of a mailbox. What the server left out is `None`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -73,11 +75,28 @@ impl ListedMailbox {
 type Statuses = HashMap<Vec<u8>, (MailboxStatus, Option<String>)>;
 
 impl Session {
-    /// All mailboxes with their numbers and subscriptions. An untagged NO for one of them (a phantom) costs its numbers only.
+    /// All mailboxes with their numbers and subscriptions. An untagged NO for one of them (a phantom) costs its numbers
+    /// only; a name that no command could carry, the mailbox.
     ///
     /// # Errors
     /// Any [`ImapError`]; then nothing may be concluded from mailboxes seen so far.
     pub async fn list_status(&mut self) -> Result<Vec<ListedMailbox>, ImapError> {
+        loop {
+            let listed = self.list_once().await;
+            let offered = self.capabilities();
+            if !self.lacks(&listed) {
+                return listed;
+            } else if offered.list_extended {
+                self.restrict(|c| (c.list_extended, c.list_status) = (false, false));
+            } else if offered.condstore || offered.objectid {
+                self.restrict(|c| (c.condstore, c.qresync, c.objectid) = (false, false, false));
+            } else {
+                return listed;
+            }
+        }
+    }
+
+    async fn list_once(&mut self) -> Result<Vec<ListedMailbox>, ImapError> {
         let caps = self.capabilities();
         let items = status_items(caps.condstore, caps.objectid);
         let combined = caps.list_status && caps.list_extended;
@@ -108,7 +127,9 @@ impl Session {
             return Err(ImapError::protocol("more mailboxes than can be real"));
         }
         if !combined {
-            self.pipeline_status(&mailboxes, &items, &mut statuses).await?;
+            let names: Vec<&[u8]> =
+                mailboxes.iter().filter(|m| m.is_selectable()).map(|m| m.wire_name.as_slice()).collect();
+            self.pipeline_status(names, &items, &mut statuses).await?;
         }
         let asked = if extended { None } else { self.subscribed_names().await? };
         for mailbox in &mut mailboxes {
@@ -143,14 +164,23 @@ impl Session {
             .ok_or_else(|| ImapError::protocol("no STATUS in the answer to STATUS"))
     }
 
+    /// The numbers of each of these mailboxes, as far as the server has one of that name.
+    ///
+    /// # Errors
+    /// Any [`ImapError`], but none for a mailbox that is refused.
+    pub async fn numbers_of(&mut self, names: &[&[u8]]) -> Result<Vec<Option<MailboxStatus>>, ImapError> {
+        let items = status_items(self.capabilities().condstore, self.capabilities().objectid);
+        let mut statuses = Statuses::new();
+        self.pipeline_status(names.to_vec(), &items, &mut statuses).await?;
+        Ok(names.iter().map(|name| statuses.remove(&status_key(name)).map(|(status, _)| status)).collect())
+    }
+
     async fn pipeline_status(
         &mut self,
-        mailboxes: &[ListedMailbox],
+        names: Vec<&[u8]>,
         items: &str,
         statuses: &mut Statuses,
     ) -> Result<(), ImapError> {
-        let names: Vec<&[u8]> =
-            mailboxes.iter().filter(|m| m.is_selectable()).map(|m| m.wire_name.as_slice()).collect();
         // A name that needs a literal waits for the server's go-ahead and cannot be sent ahead.
         let (quotable, literal): (Vec<&[u8]>, Vec<&[u8]>) =
             names.into_iter().partition(|n| mail::mailbox::quote(n).is_some());
@@ -186,9 +216,14 @@ impl Session {
             match self.next().await? {
                 Response::Tagged { tag, condition } => {
                     waiting.retain(|t| t.as_bytes() != tag.as_ref());
-                    // NO means this one mailbox; BAD, that the command itself is not understood.
-                    if condition.status == Status::Bad {
-                        first_error = super::verdict::judge(condition).err().or(first_error);
+                    // NO means this one mailbox, unless it is a plea for patience, which would make a phantom of every
+                    // one; BAD, that the command itself is not understood.
+                    let is_bad = condition.status == Status::Bad;
+                    match super::verdict::judge(condition) {
+                        Err(e) if is_bad || matches!(e, ImapError::Throttled { .. }) => {
+                            first_error = first_error.or(Some(e));
+                        }
+                        Ok(_) | Err(_) => {}
                     }
                 }
                 Response::Untagged(u) => {
@@ -253,7 +288,8 @@ pub(super) fn read_list(mut cursor: Cursor) -> Option<ListedMailbox> {
         attributes.list()?.iter().filter_map(|v| v.text().map(str::to_owned)).collect();
     let delimiter = cursor.value()?;
     let delimiter = if delimiter.is_nil() { None } else { delimiter.text().and_then(|d| d.chars().next()) };
-    let name: Bytes = cursor.value()?.bytes()?.clone();
+    let delimiter = delimiter.filter(|c| !c.is_control());
+    let name: Bytes = cursor.value()?.bytes().filter(|name| is_usable(name))?.clone();
     let special_use = Role::from_attributes(attributes.iter().map(String::as_str));
     Some(ListedMailbox {
         wire_name: name.to_vec(),
@@ -264,6 +300,16 @@ pub(super) fn read_list(mut cursor: Cursor) -> Option<ListedMailbox> {
         subscribed: None,
         status: None,
     })
+}
+
+/// Whether a command can name it, and a row keep it.
+fn is_usable(name: &[u8]) -> bool {
+    !name.is_empty() && name.len() <= MAX_NAME_BYTES && !name.iter().any(|b| matches!(b, 0 | b'\r' | b'\n'))
+}
+
+/// An `objectid` (RFC 8474 §7).
+fn is_objectid(id: &str) -> bool {
+    (1..=255).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
 }
 
 fn collect_status(untagged: Untagged, statuses: &mut Statuses) -> Option<Untagged> {
@@ -295,7 +341,8 @@ fn note_status(statuses: &mut Statuses, mut cursor: Cursor) {
             "HIGHESTMODSEQ" => status.highestmodseq = number.map(ModSeq),
             "UNSEEN" => status.unseen = short,
             "MAILBOXID" => {
-                id = value.list().and_then(<[Value]>::first).and_then(Value::text).map(str::to_owned);
+                let told = value.list().and_then(<[Value]>::first).and_then(Value::text);
+                id = told.filter(|id| is_objectid(id)).map(str::to_owned);
             }
             _ => {}
         }

@@ -12,6 +12,7 @@ use super::ImapError;
 use super::command::{Command, Session};
 use super::connect::Connection;
 use super::parse::{Condition, Response};
+use super::verdict::judge;
 use crate::secret::Secret;
 
 /// Challenges in one exchange; no mechanism needs more than three.
@@ -120,9 +121,14 @@ impl Connection {
 
 impl Session {
     async fn log_in_with_password(&mut self, user: &str, password: &Secret) -> Result<Condition, ImapError> {
-        // PLAIN carries any character; LOGIN is for servers without it.
+        // PLAIN carries any character; LOGIN is for servers without it, and for those that only offer it.
         if self.capabilities.has_auth("PLAIN") {
-            return self.authenticate("PLAIN", Plain { user, password }).await;
+            let condition = self.authenticate("PLAIN", Plain { user, password }).await?;
+            let lacking = matches!(judge(condition.clone()), Err(ImapError::Protocol(_)));
+            if !lacking || self.capabilities.login_disabled {
+                return Ok(condition);
+            }
+            self.settle();
         }
         if self.capabilities.login_disabled {
             return Err(ImapError::refused("the server offers no way to log in with a password"));

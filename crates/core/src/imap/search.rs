@@ -19,9 +19,14 @@ impl Session {
     /// # Errors
     /// [`ImapError::Protocol`] when the answer lacks its result; any other [`ImapError`].
     pub async fn uid_search_all(&mut self) -> Result<UidSet, ImapError> {
-        let command =
-            if self.capabilities().esearch { "UID SEARCH RETURN (ALL) ALL" } else { "UID SEARCH ALL" };
-        self.search(Command::new(command)).await
+        if self.capabilities().esearch {
+            let found = self.search(Command::new("UID SEARCH RETURN (ALL) ALL")).await;
+            if !self.lacks(&found) {
+                return found;
+            }
+            self.capabilities.esearch = false;
+        }
+        self.search(Command::new("UID SEARCH ALL")).await
     }
 
     /// The UIDs by a second, independent query: a plain SEARCH over UIDs. What deletes many rows asks both.

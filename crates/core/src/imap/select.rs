@@ -66,7 +66,8 @@ impl Session {
     /// carries what changed. A server whose generation differs answers as if it had not been given.
     ///
     /// # Errors
-    /// [`ImapError::NoSuchMailbox`] when it is gone or a phantom, any other [`ImapError`].
+    /// [`ImapError::NoSuchMailbox`] when it is gone or a phantom, any other [`ImapError`]; [`ImapError::Protocol`] also
+    /// for an OK that does not say how many messages there are.
     pub async fn select(
         &mut self,
         wire_name: &[u8],
@@ -74,6 +75,20 @@ impl Session {
         read_only: bool,
     ) -> Result<Selected, ImapError> {
         let qresync = qresync.filter(|q| self.qresync_enabled && !q.modseq.is_zero());
+        let selected = self.select_once(wire_name, qresync, read_only).await;
+        if self.capabilities().condstore && self.lacks(&selected) {
+            self.restrict(|c| (c.condstore, c.qresync) = (false, false));
+            return self.select_once(wire_name, None, read_only).await;
+        }
+        selected
+    }
+
+    async fn select_once(
+        &mut self,
+        wire_name: &[u8],
+        qresync: Option<&QresyncParam>,
+        read_only: bool,
+    ) -> Result<Selected, ImapError> {
         let verb = if read_only { "EXAMINE" } else { "SELECT" };
         let mut command = Command::new(verb).string(wire_name)?;
         match qresync {
@@ -88,8 +103,16 @@ impl Session {
         let mut selected =
             Selected { permanent_flags: Flags::ALL, can_create_keywords: true, ..Selected::default() };
         selected.read_only = read_only;
-        let done = self.run_within(command, ANSWER_BYTES, |u| collect(&mut selected, &mut gone, u)).await;
-        let done = done.map_err(super::verdict::as_missing)?;
+        let mut counted = false;
+        let done = self.run_within(command, ANSWER_BYTES, |u| {
+            counted |= matches!(u, Untagged::Exists(_));
+            collect(&mut selected, &mut gone, u)
+        });
+        let done = done.await.map_err(super::verdict::as_missing)?;
+        if !counted {
+            // Without it (RFC 9051 §6.3.2) a mailbox would seem to be empty, and another one.
+            return Err(ImapError::protocol("the answer to SELECT lacks the number of messages"));
+        }
         self.has_modseq = self.capabilities().condstore && !selected.nomodseq;
         selected.read_only |= done.code.as_ref().is_some_and(|c| c.name == "READ-ONLY");
         selected.resynced = qresync.is_some_and(|q| selected.uidvalidity == Some(q.uidvalidity))
@@ -105,7 +128,12 @@ impl Session {
     /// Any [`ImapError`].
     pub async fn unselect(&mut self) -> Result<(), ImapError> {
         if self.capabilities().unselect {
-            self.run(Command::new("UNSELECT"), Some).await?;
+            let done = self.run(Command::new("UNSELECT"), Some).await;
+            if self.lacks(&done) {
+                self.capabilities.unselect = false;
+                return Ok(());
+            }
+            done?;
         }
         Ok(())
     }
@@ -175,7 +203,7 @@ mod tests {
     use mail::uid::{UidSet, UidValidity};
 
     use super::super::ImapError;
-    use super::super::script::{commands, session};
+    use super::super::script::{commands, is_protocol, session};
     use super::QresyncParam;
 
     fn known(set: &str) -> QresyncParam {
@@ -234,11 +262,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_ok_without_the_number_of_messages_is_an_error() {
+        let (mut s, _) = session("", &["* OK [UIDVALIDITY 4] ok\r\n$ OK\r\n"]).await;
+        assert!(is_protocol(&s.select(b"x", None, false).await));
+    }
+
+    #[tokio::test]
+    async fn an_unselect_that_is_not_understood_is_not_repeated() {
+        let (mut s, seen) = session("UNSELECT", &["$ BAD what\r\n"]).await;
+        for _ in 0..2 {
+            s.unselect().await.unwrap();
+        }
+        assert_eq!(commands(&seen), ["UNSELECT"]);
+    }
+
+    #[tokio::test]
     async fn a_mailbox_without_mod_sequences_is_never_asked_for_them() {
         let answers = [
-            "* OK [NOMODSEQ] none\r\n$ OK\r\n",
+            "* 1 EXISTS\r\n* OK [NOMODSEQ] none\r\n$ OK\r\n",
             "$ OK\r\n",
-            "* OK [HIGHESTMODSEQ 1] x\r\n$ OK\r\n",
+            "* 1 EXISTS\r\n* OK [HIGHESTMODSEQ 1] x\r\n$ OK\r\n",
             "$ OK\r\n",
         ];
         let (mut s, seen) = session("CONDSTORE", &answers).await;

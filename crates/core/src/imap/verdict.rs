@@ -45,8 +45,15 @@ pub(super) fn bye_error(condition: &Condition) -> ImapError {
 /// throttled. Suggested Backoff Time: 1234 milliseconds").
 fn throttled(code: Option<&str>, text: &str) -> Option<ImapError> {
     let lower = text.to_ascii_lowercase();
-    let said =
-        ["throttled", "bandwidth limit", "too many simultaneous", "too many connections", "rate limit"];
+    let said = [
+        "throttled",
+        "bandwidth limit",
+        "too many simultaneous",
+        "too many connections",
+        // Dovecot 2.3, where mail_max_userip_connections is reached.
+        "maximum number of connections",
+        "rate limit",
+    ];
     let by_code = matches!(code, Some("UNAVAILABLE" | "LIMIT" | "INUSE" | "THROTTLED" | "SERVERBUG"));
     if !by_code && !said.iter().any(|s| lower.contains(s)) {
         return None;

@@ -50,6 +50,7 @@ pub(super) fn removals(server: &ServerView, local: &LocalView, policy: &Policy) 
     let Some(listing) = &seen.listing else {
         let gone = local.known.intersection(&vanished);
         if local.is_audited(policy)
+            || seen.doubt
             || needs_proof(&gone, local)
             || (local.checkpoint.tail_uid == 1
                 && held_without(local, &gone) != u64::from(server.mailbox.exists))

@@ -68,6 +68,9 @@ pub struct Seen {
     pub flags_read: UidSet,
     /// UIDs whose contents were asked for, whether or not they came.
     pub asked: UidSet,
+    /// An answer about flags lacked a message we hold, or named one we should hold and do not: whatever the numbers say,
+    /// the listing decides.
+    pub doubt: bool,
 }
 
 /// Our copy of the mailbox.

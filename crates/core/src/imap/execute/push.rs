@@ -14,8 +14,8 @@ use super::visit::{Open, apply_flags, is_refusal};
 use super::{SyncError, trouble};
 use crate::failpoint;
 use crate::imap::{CopyUid, ImapError, StoreMode};
-use crate::sync_store::pending;
 use crate::sync_store::view::EditRow;
+use crate::sync_store::{pending, view};
 
 /// The server has done as it was told, our rows do not know it yet.
 const PUSHED: &str = "pushed-before-recorded";
@@ -28,6 +28,14 @@ pub(super) async fn send(link: &mut Link<'_>, open: &mut Open, push: &Push) -> R
         push.edits.iter().filter_map(|at| open.local.edits.get(*at).map(|e| e.uid)).collect();
     match perform(link, open, &push.write, &rows, &uids).await {
         Ok(()) => link.report.pushed += push.edits.len(),
+        Err(SyncError::Imap(ImapError::Protocol(_)))
+            if link.session.is_usable() && does_without(link, open, &push.write) =>
+        {
+            // A part of it may be done and recorded.
+            let mut tx = link.ctx.db.tenant(link.lease.tenant).await?;
+            (open.local.edits, open.rows) = view::edits(&mut tx, &open.target).await?;
+            return Ok(());
+        }
         Err(SyncError::Imap(error)) if is_refusal(&error) && link.session.is_usable() => {
             refused(link, open, &push.write, &rows, &error).await?;
         }
@@ -35,6 +43,22 @@ pub(super) async fn send(link: &mut Link<'_>, open: &mut Open, push: &Push) -> R
     }
     open.forget_edits(&push.edits);
     Ok(())
+}
+
+/// Forgets the extension `write` made use of, which the server offered and does not understand. Whether there was one.
+fn does_without(link: &mut Link<'_>, open: &mut Open, write: &ServerWrite) -> bool {
+    let (moves, expunges) = match write {
+        ServerWrite::Move { by: TransferBy::Move, .. } => (true, false),
+        ServerWrite::Move { by: TransferBy::Copy(ExpungeBy::UidExpunge), .. }
+        | ServerWrite::Expunge { by: ExpungeBy::UidExpunge, .. } => (false, true),
+        _ => (false, false),
+    };
+    link.session.restrict(|c| {
+        c.move_ &= !moves;
+        c.uidplus &= !expunges;
+    });
+    open.server.capabilities = link.session.capabilities().clone();
+    moves || expunges
 }
 
 async fn perform(
@@ -45,7 +69,7 @@ async fn perform(
     of_rows: &[Uid],
 ) -> Result<(), SyncError> {
     match write {
-        ServerWrite::Store { uids, change } => store(link, open, uids, change, rows).await,
+        ServerWrite::Store { uids, change } => store(link, open, uids, change, (rows, of_rows)).await,
         ServerWrite::Copy { uids, target } => {
             let told = copy(link, uids, target, rows).await?;
             failpoint::pass(PUSHED);
@@ -100,21 +124,27 @@ async fn store(
     open: &Open,
     uids: &UidSet,
     change: &StoreChange,
-    rows: &[EditRow],
+    (rows, of_rows): (&[EditRow], &[Uid]),
 ) -> Result<(), SyncError> {
-    let mut results = Vec::new();
+    let (mut results, mut modified) = (Vec::new(), UidSet::new());
     let steps = [
         (StoreMode::Add, change.add, &change.add_keywords),
         (StoreMode::Remove, change.remove, &change.remove_keywords),
     ];
     for (mode, flags, keywords) in steps {
         if !flags.is_empty() || !keywords.is_empty() {
-            results.extend(link.session.store(uids, mode, (flags, keywords), None).await?.results);
+            let outcome = link.session.store(uids, mode, (flags, keywords), None).await?;
+            results.extend(outcome.results);
+            modified = modified.union(&outcome.modified);
         }
     }
     failpoint::pass(PUSHED);
+    // Those it left alone wait for the next round, which reads what they have there.
+    let of_rows = rows.iter().zip(of_rows);
+    let stored: Vec<EditRow> =
+        of_rows.filter(|(_, uid)| !modified.contains(**uid)).map(|(r, _)| *r).collect();
     let mut tx = link.lease.begin(&link.ctx.db).await?;
-    pending::confirm_flags(&mut tx, rows, change).await?;
+    pending::confirm_flags(&mut tx, &stored, change).await?;
     tx.commit().await?;
     // What the server says it has now is the last word: it may have dropped a keyword or folded its spelling.
     apply_flags(link, open, results).await.map(drop)

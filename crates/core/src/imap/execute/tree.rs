@@ -1,9 +1,10 @@
 //! The mailbox tree: our users' changes of it go out, then the server's comes in.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use mail::mailbox::{assign_roles, decode_name, is_inbox};
-use mail::sync::{Depth, ListedMailbox, StatusAnswer, StatusNumbers, plan_tree};
+use mail::mailbox::{Role, assign_roles, decode_name, is_inbox};
+use mail::sync::{Depth, ListedMailbox, LocalEntry, StatusAnswer, StatusNumbers, plan_tree};
+use mail::uid::UidValidity;
 
 use super::round::Link;
 use super::{SyncError, trouble};
@@ -90,6 +91,7 @@ pub(super) async fn refresh(link: &mut Link<'_>, depth: Depth) -> Result<Vec<Mai
     loop {
         let mut raw = link.session.list_status().await?;
         look_into_refusals(link, &mut raw).await?;
+        raw.extend(left_out(link, &raw).await?);
         let mut tx = link.lease.begin(&link.ctx.db).await?;
         let account = link.lease.account;
         let ignored = tree::names_to_ignore(&mut tx, account).await?;
@@ -138,6 +140,44 @@ async fn look_into_refusals(link: &mut Link<'_>, raw: &mut [imap::ListedMailbox]
         }
     }
     Ok(())
+}
+
+/// Mailboxes of ours that a listing does not name and the server has all the same, under the UIDVALIDITY we know: a
+/// listing that was cut short may end in OK too, and a mailbox is not given up on the word of one question.
+async fn left_out(
+    link: &mut Link<'_>,
+    raw: &[imap::ListedMailbox],
+) -> Result<Vec<imap::ListedMailbox>, SyncError> {
+    let mut tx = link.ctx.db.tenant(link.lease.tenant).await?;
+    let entries = view::tree(&mut tx, link.lease.account).await?;
+    drop(tx);
+    let listed: HashSet<Vec<u8>> = raw.iter().map(|m| key(&m.wire_name)).collect();
+    let missing: Vec<LocalEntry> = entries
+        .into_iter()
+        .map(|e| e.local)
+        .filter(|e| e.checkpoint.uidvalidity.is_some() && !listed.contains(&key(&e.wire_name)))
+        .collect();
+    if missing.is_empty() {
+        return Ok(Vec::new());
+    }
+    let names: Vec<&[u8]> = missing.iter().map(|e| e.wire_name.as_slice()).collect();
+    let found = link.session.numbers_of(&names).await?;
+    let same = |entry: &LocalEntry, numbers: &imap::MailboxStatus| {
+        Some(numbers.uidvalidity.unwrap_or(UidValidity(0))) == entry.checkpoint.uidvalidity
+    };
+    let there = missing.into_iter().zip(found).filter_map(|(entry, numbers)| {
+        let status = numbers.filter(|n| same(&entry, n))?;
+        Some(imap::ListedMailbox {
+            wire_name: entry.wire_name,
+            delimiter: entry.delimiter,
+            attributes: entry.role.and_then(Role::attribute).map(str::to_owned).into_iter().collect(),
+            special_use: entry.role,
+            mailbox_id: entry.mailboxid,
+            subscribed: Some(entry.subscribed),
+            status: Some(status),
+        })
+    });
+    Ok(there.collect())
 }
 
 /// INBOX is one mailbox in any case.
@@ -194,8 +234,6 @@ fn answer(mailbox: &imap::ListedMailbox) -> StatusAnswer {
 
 #[cfg(test)]
 mod tests {
-    use mail::sync::LocalEntry;
-
     use super::*;
 
     fn listed(subscribed: Option<bool>) -> imap::ListedMailbox {

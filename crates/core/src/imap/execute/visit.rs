@@ -162,7 +162,19 @@ async fn perform(link: &mut Link<'_>, open: &mut Open, read: ServerRead) -> Resu
         ServerRead::Changes { since, vanished } => {
             let mut changed = Vec::new();
             let since = ChangedSince { modseq: since, vanished };
-            let gone = link.session.fetch_flags(Uids::All, Some(since), |f| changed.push(f)).await?;
+            let gone = link.session.fetch_flags(Uids::All, Some(since), |f| changed.push(f)).await;
+            if matches!(gone, Err(ImapError::Protocol(_))) && link.session.is_usable() {
+                // Offered, and not understood: the planner finds another way.
+                link.session.restrict(|c| if vanished { c.qresync = false } else { c.condstore = false });
+                open.server.capabilities = link.session.capabilities().clone();
+                return Ok(());
+            }
+            let gone = gone?;
+            let at = open.local.checkpoint;
+            let vouched = |uid: Uid| at.tail_uid > 0 && (at.tail_uid..=at.head_uid).contains(&uid.get());
+            let accounted = open.local.known.union(&open.local.unreadable).union(&open.local.delicate());
+            let accounted = accounted.union(&open.server.seen.asked);
+            open.server.seen.doubt |= changed.iter().any(|f| vouched(f.uid) && !accounted.contains(f.uid));
             open.corrected += apply_flags(link, open, changed).await?;
             open.server.seen.vanished = Some(gone);
             Ok(())
@@ -170,6 +182,9 @@ async fn perform(link: &mut Link<'_>, open: &mut Open, read: ServerRead) -> Resu
         ServerRead::Flags { uids } => {
             let mut found = Vec::new();
             link.session.fetch_flags(Uids::Set(&uids), None, |f| found.push(f)).await?;
+            let mut answered: Vec<Uid> = found.iter().map(|f| f.uid).collect();
+            answered.sort_unstable();
+            open.server.seen.doubt |= !uids.difference(&answered.into_iter().collect()).is_empty();
             open.corrected += apply_flags(link, open, found).await?;
             open.server.seen.flags_read = open.server.seen.flags_read.union(&uids);
             Ok(())

@@ -65,6 +65,17 @@ fn a_message_left_out_is_accounted_for_and_not_asked_for() {
 }
 
 #[test]
+fn an_answer_that_does_not_fit_what_we_hold_asks_for_a_listing() {
+    let (mut model, mut store) = filled(10);
+    visit(&mut model, &mut store, &Policy::default(), &[], None);
+    let mut server = model.select();
+    assert_eq!(plan(&server, &store.view(), &Policy::default()), Plan::Done);
+    server.seen.doubt = true;
+    let next = plan(&server, &store.view(), &Policy::default());
+    assert_eq!(next, Plan::Read(ServerRead::List(ListBy::Search)));
+}
+
+#[test]
 fn a_message_left_out_is_tried_again_when_it_is_due() {
     let (mut model, mut store) = filled(10);
     store.unreadable = set("7");
