@@ -2,11 +2,18 @@
 
 mod audit;
 mod case;
+mod case_list;
 mod during;
+mod edits;
 mod hostile_mail;
 mod identity;
 mod killed;
 mod lesser;
+mod lies;
+mod line;
+mod listing;
+mod login;
+mod odd;
 mod oracle;
 mod pausing;
 mod poison;

@@ -88,8 +88,7 @@ impl Session {
             "LIST" | "LSUB" => list(state, heard, out),
             "STATUS" => {
                 let name = word(1);
-                let mailbox = find(state, &name).filter(|m| !m.phantom && !is_noselect(m));
-                let Some(mailbox) = mailbox else { return no("Mailbox doesn't exist") };
+                let mailbox = open_to_us(state, &name)?;
                 status(mailbox, &String::from_utf8_lossy(&word(2)), out);
             }
             "SELECT" | "EXAMINE" => return self.select(state, &word(1), verb == "EXAMINE", out),
@@ -115,8 +114,7 @@ impl Session {
     fn select(&mut self, state: &mut State, name: &[u8], read_only: bool, out: &mut Vec<u8>) -> Outcome {
         self.selected = None;
         let condstore = state.offers("CONDSTORE") || state.offers("QRESYNC");
-        let mailbox = find(state, name).filter(|m| !m.phantom && !is_noselect(m));
-        let Some(mailbox) = mailbox else { return no("Mailbox doesn't exist") };
+        let mailbox = open_to_us(state, name)?;
         let mut text = format!(
             "* {} EXISTS\r\n* 0 RECENT\r\n* FLAGS (\\Answered \\Flagged \\Deleted \\Seen \\Draft)\r\n\
              * OK [PERMANENTFLAGS (\\Answered \\Flagged \\Deleted \\Seen \\Draft \\*)] lasting\r\n\
@@ -303,6 +301,15 @@ fn find<'a>(state: &'a mut State, name: &[u8]) -> Option<&'a mut Mailbox> {
     let inbox = name.eq_ignore_ascii_case(b"INBOX");
     let same = |m: &&mut Mailbox| m.name == name || (inbox && m.name.eq_ignore_ascii_case(b"INBOX"));
     state.mailboxes.iter_mut().find(same)
+}
+
+/// A mailbox that can be selected, or what is said instead.
+fn open_to_us<'a>(state: &'a mut State, name: &[u8]) -> Result<&'a mut Mailbox, String> {
+    match find(state, name) {
+        Some(m) if m.phantom => Err("NO [NOPERM] not yours".to_owned()),
+        Some(m) if !is_noselect(m) => Ok(m),
+        _ => Err("NO Mailbox doesn't exist".to_owned()),
+    }
 }
 
 fn is_noselect(mailbox: &Mailbox) -> bool {

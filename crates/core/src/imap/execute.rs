@@ -51,6 +51,55 @@
 //! | kill -9 between fetch and commit, after commit, before the acknowledgement | each message once, one event each | `killed_between_fetch_and_commit_and_after_it_each_message_is_there_once` |
 //! | kill -9 after the server did our edit, before we noted it | done once, COPY too: its target is read before it is repeated | `killed_after_an_edit_reached_the_server_it_is_done_once` |
 //! | anything, thousands of times | our rows are the server's, ids stay | `ids_survive_whatever_another_client_does_and_our_rows_are_the_servers` |
+//! | first round, then changes by another client | our rows are what the server has | `a_varied_mailbox_is_synchronised_and_followed` |
+//! | moved by another client, UIDVALIDITY changed | ids stay | `ids_survive_moves_by_other_clients_and_a_changed_uidvalidity` |
+//! | nothing changed | no event; else one for each change | `a_round_without_changes_writes_no_event_and_each_change_gives_one` |
+//! | identical message twice in a mailbox | two messages over the same bytes | `two_equal_messages_in_one_mailbox_are_two_and_deleted_one_by_one` |
+//! | UIDVALIDITY missing, and coming later | 0 stands for it; one reset when it comes | `a_missing_uidvalidity_is_one_generation_and_its_coming_loses_no_id` |
+//! | UIDVALIDITY other at each SELECT | a generation each time, messages found again by their bytes | `a_uidvalidity_that_flips_at_each_select_loses_no_id_and_doubles_nothing` |
+//! | UIDNEXT absent, low, far above, over 2³² | the listing and the count decide | `a_uidnext_that_is_absent_or_too_low_or_far_too_high_hides_no_mail` |
+//! | an empty range answered with the last message | what is held or was not asked for is passed over | `a_server_that_answers_empty_ranges_with_its_last_message_doubles_nothing` |
+//! | HIGHESTMODSEQ 0, backwards, over 2⁵³, over 2⁶³ | all flags are read where it proves nothing | `mod_sequences_that_are_zero_run_backwards_or_pass_every_number_hide_no_change` |
+//! | MODSEQ missing in FETCH | the message counts, its mod-sequence is 0 | `messages_without_their_mod_sequence_are_read_all_the_same` |
+//! | VANISHED huge, unknown, without EARLIER, wrong, missing | the count asks for a listing, which decides | `vanished_that_is_huge_or_unknown_or_misplaced_or_wrong_removes_what_is_gone_and_nothing_else` |
+//! | FETCH twice, unasked, without UID; RFC822.SIZE that lies | the first that was asked for is stored | `messages_that_come_twice_or_unasked_or_without_uid_or_with_a_false_size_are_stored_once_and_whole` |
+//! | a message whose UID is never told | it stays missing, and is asked for in each round | `a_message_whose_uid_is_never_told_waits_and_holds_up_no_other` |
+//! | literal of 0, 1 and 60 MB, literal8, NUL | stored as it is; over the cap its size only | `messages_of_no_byte_of_one_with_nul_and_of_sixty_megabytes_are_all_there` |
+//! | literal shorter than announced | the deadline ends it; the message is left out | `a_literal_that_is_shorter_than_it_says_is_left_out_and_the_others_are_read` |
+//! | literal longer than announced | its rest is read as answers, which delete nothing | `a_literal_that_is_longer_than_it_says_lets_a_message_delete_nothing` |
+//! | one message cuts the line | asked for alone once more, then left out and retried | `a_message_that_cuts_the_line_is_left_out_named_and_read_once_the_server_has_mended_itself` |
+//! | one message is refused | all of its command one by one; it is left out and retried | `a_message_that_is_refused_is_tried_again_at_growing_distances_and_forgotten_when_it_goes` |
+//! | a worker dies twice at a message | stored raw | `a_message_at_which_two_workers_were_killed_is_stored_raw_and_the_mailbox_goes_on` |
+//! | a worker is told to stop between fetch and commit | nothing is suspected, nothing is lost | `a_worker_that_is_told_to_stop_leaves_no_suspicion_behind` |
+//! | mail that is too much or makes no sense | stored, listed, given back byte by byte | `a_mailbox_full_of_traps_is_stored_listed_and_given_back_byte_by_byte` |
+//! | NO, BAD, BYE, OK without data, half an answer to any question | the mailbox or the round fails, nothing is deleted | `refusals_and_half_answers_to_any_question_delete_nothing_and_are_made_up_for`, `a_refused_or_broken_listing_deletes_nothing` |
+//! | listing cut short with OK | removals need two ways to ask that agree with EXISTS | `a_listing_cut_short_with_ok_deletes_nothing` |
+//! | LIST empty, without INBOX, without a mailbox | STATUS is asked about each that is missing | `a_list_without_inbox_or_without_anything_keeps_the_tree_and_its_mail` |
+//! | phantom; SELECT refused though STATUS counts | kept, with its cause; others are read | `a_mailbox_that_refuses_to_be_selected_is_kept_and_holds_up_no_other` |
+//! | delimiter NIL, `.`, `\`; broken UTF-7, 8-bit, quotes, literals in names | read and written back byte by byte | `names_in_every_spelling_and_delimiters_of_every_kind_are_read_and_written_back` |
+//! | names that are empty, endless or hold NUL or a line end | that mailbox is passed over | `names_that_no_mailbox_can_have_cost_that_mailbox_and_not_the_account` |
+//! | BYE as greeting, PREAUTH, silence, no IMAP; login refused for any reason | state and cause; the mail stays | `what_a_server_says_instead_of_letting_us_in_changes_the_state_and_never_the_mail`, `a_refused_login_is_told_with_the_servers_code_and_without_what_it_must_not_say` |
+//! | certificate expired, too early, for another name, unknown | no byte of ours is sent | `a_certificate_that_is_not_to_be_trusted_gets_no_password` |
+//! | words in clear after STARTTLS, STARTTLS refused | no password is sent | `servers_that_lie_or_say_nothing_get_a_cause` |
+//! | throttling by NO, BAD or BYE in a round | the round ends, the account waits as long as it was told | `throttling_in_the_middle_of_a_round_ends_it_keeps_what_came_and_is_waited_out` |
+//! | an extension that is offered and answered with BAD | done without it for this session | `an_extension_that_is_offered_and_answered_with_bad_is_done_without` |
+//! | OVERQUOTA, TRYCREATE, refusal of a move | after some attempts taken back | `a_move_that_the_server_has_no_room_or_no_place_for_is_taken_back_and_the_message_is_where_it_was` |
+//! | throttling of an edit | it waits, and is not counted as refused | `a_server_that_throttles_an_edit_gets_it_later` |
+//! | STORE answered with MODIFIED | not confirmed; done again over what the server has | `a_store_that_leaves_messages_alone_is_done_again_and_neither_sides_flag_is_lost` |
+//! | APPEND refused for room or place | tried again; filed once | `the_copy_of_a_sent_message_that_finds_no_room_is_filed_once_when_there_is_some` |
+//! | APPENDLIMIT below a message | it is not sent there | `a_copy_larger_than_the_server_takes_is_not_sent_to_it` |
+//! | a response split at every byte | the same response | `a_conversation_that_arrives_byte_by_byte_is_the_same_conversation` |
+//! | the line cut at any point | what came stays, the rest comes next | `a_line_cut_anywhere_loses_nothing_and_doubles_nothing` |
+//! | half-open TCP, a line that falls silent | the deadline ends the round; other accounts go on | `a_line_on_which_nothing_comes_any_more_ends_the_round_in_time_and_holds_up_no_other_account` |
+//! | a large message over a slow line | what comes steadily buys time | `a_large_message_over_a_slow_line_takes_longer_than_one_answer_may_and_is_read` |
+//! | latency | more time | `latency_costs_time_and_nothing_else` |
+//! | TLS without close_notify | a lost line: no answer ends without its tagged line | `tls_that_ends_without_close_notify_is_no_end_of_an_answer` |
+//! | a name that nobody can use | refused at once | `names_that_no_server_takes_are_refused_at_once` |
+//! | a mailbox the server refuses to make | stays with its cause until renamed or deleted | `a_mailbox_that_the_server_refuses_stays_with_its_cause_until_it_is_renamed_or_deleted` |
+//! | a rename it refuses | undone, told | `a_rename_that_the_server_refuses_is_undone_and_the_cause_stays` |
+//! | a refused mailbox made by another client | it is that one | `a_refused_mailbox_that_another_client_makes_later_is_that_one` |
+//! | subscriptions of another client | taken over | `subscriptions_of_another_client_are_taken_over_by_the_next_round` |
+//! | subscriptions and renames of our user | reach the server | `what_our_user_makes_renames_and_unsubscribes_is_so_on_the_server` |
 
 mod audit;
 mod fetch;
