@@ -37,7 +37,7 @@ pub struct Audited {
 
 /// What became of one turn.
 enum Turn {
-    Compared(Option<Session>, u64),
+    Compared(Option<Box<Session>>, u64),
     Nothing,
     MadeRoom,
 }
@@ -59,7 +59,7 @@ pub async fn audit_account(
         let lease = take(ctx, tenant, account).await?;
         match guarded(ctx, &lease, turn(ctx, &lease, session.take())).await? {
             Turn::Compared(kept, repairs) => {
-                session = kept;
+                session = kept.map(|kept| *kept);
                 audited.mailboxes += 1;
                 audited.repairs += repairs;
             }
@@ -140,7 +140,7 @@ async fn one(
         tracing::warn!(account_id = %lease.account, mailbox_id = %mailbox, missing = repairs.missing, ghosts = repairs.ghosts,
             flags = repairs.flags, counts, "the audit repaired what no change on the server explains");
     }
-    Ok(Turn::Compared(Some(link.session).filter(Session::is_usable), all))
+    Ok(Turn::Compared(Some(link.session).filter(Session::is_usable).map(Box::new), all))
 }
 
 /// What differed and no change explains.
