@@ -2,7 +2,6 @@
 
 ALTER TABLE account_leases ADD COLUMN paused_at timestamptz;
 COMMENT ON COLUMN account_leases.paused_at IS 'nobody takes the lease while this is set; accounts.state says the same to clients';
-UPDATE account_leases SET paused_at = now() WHERE (tenant_id, account_id) IN (SELECT tenant_id, id FROM accounts WHERE state = 'paused');
 -- Each account at its own time of the day, so that audits of all of them do not come together.
 ALTER TABLE account_leases ADD COLUMN next_audit_at timestamptz NOT NULL DEFAULT now() + random() * interval '1 day';
 CREATE INDEX account_leases_audit ON account_leases(next_audit_at);
