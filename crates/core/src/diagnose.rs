@@ -79,12 +79,12 @@ pub struct Step {
 pub(crate) struct Fault {
     pub code: &'static str,
     pub text: String,
-    pub detail: Detail,
+    pub detail: Box<Detail>,
 }
 
 impl Fault {
     pub fn new(code: &'static str, text: impl Into<String>) -> Self {
-        Self { code, text: text.into(), detail: Detail::default() }
+        Self { code, text: text.into(), detail: Box::default() }
     }
 
     fn timeout() -> Self {
@@ -136,7 +136,7 @@ impl Walk {
             }
             Err(Fault { code, text, detail }) => {
                 let (code, text) = (Some(code), Some(text));
-                self.note(Step { name, outcome: Outcome::Failed, took, code, text, detail });
+                self.note(Step { name, outcome: Outcome::Failed, took, code, text, detail: *detail });
                 None
             }
         }
@@ -228,7 +228,7 @@ impl Way<'_> {
                         TlsError::Timeout => "upstream-timeout",
                         _ => "tls-handshake",
                     };
-                    Err(Fault { code, text: error.to_string(), detail })
+                    Err(Fault { code, text: error.to_string(), detail: Box::new(detail) })
                 }
             }
         })
@@ -276,7 +276,7 @@ mod tests {
             capabilities: vec!["X-hunter2!".into(); 300],
             ..Detail::default()
         };
-        let fault = Fault { code: "x", text: "said hunter2!".into(), detail };
+        let fault = Fault { code: "x", text: "said hunter2!".into(), detail: Box::new(detail) };
         assert!(walk.step::<()>("a", async { Err(fault) }).await.is_none());
         let step = walk.end(&["a"]).remove(0);
         assert_eq!(step.text.as_deref(), Some("said ***"));

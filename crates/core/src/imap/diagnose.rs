@@ -22,7 +22,7 @@ impl From<ImapError> for Fault {
         let cause = cause_of(&error);
         let detail =
             Detail { server: cause.upstream, response_code: cause.response_code, ..Detail::default() };
-        Self { detail, ..Self::new(cause.code, cause.text) }
+        Self { detail: Box::new(detail), ..Self::new(cause.code, cause.text) }
     }
 }
 

@@ -30,7 +30,10 @@ impl From<SmtpError> for Fault {
             said => Some(said.text()),
         };
         let response_code = error.code().map(|code| code.to_string());
-        Self { detail: Detail { server, response_code, ..Detail::default() }, ..Self::new(code, text) }
+        Self {
+            detail: Box::new(Detail { server, response_code, ..Detail::default() }),
+            ..Self::new(code, text)
+        }
     }
 }
 
