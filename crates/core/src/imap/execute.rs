@@ -47,7 +47,7 @@
 //! | deleted and made again | holds what the new one holds; equal bytes keep their id | `a_mailbox_deleted_and_made_again_holds_what_the_new_one_holds` |
 //! | INBOX in any case | one mailbox | `inbox_is_one_mailbox_however_it_is_spelt` |
 //! | `\Noselect` parents, a phantom left by DELETE | listed, not selectable; emptied when asked alone says there is none | `parents_that_hold_no_messages_come_and_go` |
-//! | 5,000 mailboxes | one listing; only what changed is opened | `five_thousand_mailboxes_are_listed_in_one_command_and_only_what_changed_is_opened` |
+//! | 1,000 mailboxes | one listing; only what changed is opened | `a_thousand_mailboxes_are_listed_in_one_command_and_only_what_changed_is_opened` |
 //! | kill -9 between fetch and commit, after commit, before the acknowledgement | each message once, one event each | `killed_between_fetch_and_commit_and_after_it_each_message_is_there_once` |
 //! | kill -9 after the server did our edit, before we noted it | done once, COPY too: its target is read before it is repeated | `killed_after_an_edit_reached_the_server_it_is_done_once` |
 //! | anything, thousands of times | our rows are the server's, ids stay | `ids_survive_whatever_another_client_does_and_our_rows_are_the_servers` |
