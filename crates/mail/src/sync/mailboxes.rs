@@ -136,6 +136,15 @@ pub struct TreePlan {
     pub needs_second_listing: bool,
 }
 
+impl LocalEntry {
+    /// Whether there is anything to take back when the server says that it is no mailbox: its numbers, or messages of an
+    /// older generation whose new one was never read.
+    #[must_use]
+    pub fn holds_anything(&self) -> bool {
+        self.checkpoint.uidvalidity.is_some() || self.active_at > 0
+    }
+}
+
 impl ListedMailbox {
     /// Whether it can be selected as far as the server told.
     #[must_use]
@@ -182,7 +191,7 @@ pub fn plan_tree(listed: &[ListedMailbox], local: &[LocalEntry], depth: Depth, c
         if differs(mailbox, entry) {
             plan.writes.push(TreeWrite::Update { local: from, listed: at });
         }
-        if mailbox.noselect && entry.checkpoint.uidvalidity.is_some() {
+        if mailbox.noselect && entry.holds_anything() {
             plan.writes.push(TreeWrite::Empty { local: from });
         }
     }

@@ -126,11 +126,8 @@ async fn look_into_refusals(link: &mut Link<'_>, raw: &mut [imap::ListedMailbox]
     let mut tx = link.ctx.db.tenant(link.lease.tenant).await?;
     let entries = view::tree(&mut tx, link.lease.account).await?;
     drop(tx);
-    let held: Vec<Vec<u8>> = entries
-        .into_iter()
-        .filter(|e| e.local.checkpoint.uidvalidity.is_some())
-        .map(|e| key(&e.local.wire_name))
-        .collect();
+    let held: Vec<Vec<u8>> =
+        entries.into_iter().filter(|e| e.local.holds_anything()).map(|e| key(&e.local.wire_name)).collect();
     for mailbox in raw.iter_mut().filter(|m| refused(m) && held.contains(&key(&m.wire_name))) {
         match link.session.status(&mailbox.wire_name).await {
             Ok(status) => mailbox.status = Some(status),

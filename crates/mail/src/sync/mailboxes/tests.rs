@@ -188,6 +188,13 @@ fn a_phantom_is_kept_but_not_visited() {
     after[1].noselect = true;
     let plan = plan_of(&after, &entries(&tree()));
     assert!(plan.writes.contains(&TreeWrite::Empty { local: 1 }));
+    // Renamed, and deleted before it was read under its new name: only messages are left of it.
+    let mut before = entries(&tree());
+    before[1].checkpoint.uidvalidity = None;
+    before[1].active_at = 1_700_000_000;
+    assert!(plan_of(&after, &before).writes.contains(&TreeWrite::Empty { local: 1 }));
+    before[1].active_at = 0;
+    assert!(!plan_of(&after, &before).writes.contains(&TreeWrite::Empty { local: 1 }));
 }
 
 #[test]
