@@ -205,9 +205,10 @@ async fn a_copy_larger_than_the_server_takes_is_not_sent_to_it() {
         (now["state"] == "sent" && now["sent_copy"] != "pending").then_some(())
     })
     .await;
-    let mut state = server.lock();
-    assert_eq!((state.count("APPEND"), state.mailbox("Sent").messages.len()), (0, 0));
-    drop(state);
+    {
+        let mut state = server.lock();
+        assert_eq!((state.count("APPEND"), state.mailbox("Sent").messages.len()), (0, 0));
+    }
     rig.finish().await;
 }
 
