@@ -77,8 +77,10 @@ impl Session {
         let verb = if read_only { "EXAMINE" } else { "SELECT" };
         let mut command = Command::new(verb).string(wire_name)?;
         match qresync {
-            Some(param) => command = command.text(&qresync_text(param)),
-            None if self.capabilities().condstore => command = command.text(" (CONDSTORE)"),
+            Some(param) => command = command.text(&qresync_text(param)).relying_on(Some("QRESYNC")),
+            None if self.capabilities().condstore => {
+                command = command.text(" (CONDSTORE)").relying_on(Some("CONDSTORE"));
+            }
             None => {}
         }
         // News of the mailbox that was open before must not be taken for news of this one.
@@ -105,7 +107,7 @@ impl Session {
     /// Any [`ImapError`].
     pub async fn unselect(&mut self) -> Result<(), ImapError> {
         if self.capabilities().unselect {
-            self.run(Command::new("UNSELECT"), Some).await?;
+            self.run(Command::new("UNSELECT").relying_on(Some("UNSELECT")), Some).await?;
         }
         Ok(())
     }

@@ -28,6 +28,8 @@ pub(super) async fn send(link: &mut Link<'_>, open: &mut Open, push: &Push) -> R
         push.edits.iter().filter_map(|at| open.local.edits.get(*at).map(|e| e.uid)).collect();
     match perform(link, open, &push.write, &rows, &uids).await {
         Ok(()) => link.report.pushed += push.edits.len(),
+        // Without the extension it may go: the visit is made again.
+        Err(error) if link.session.broke_promise() => return Err(error),
         Err(SyncError::Imap(error)) if is_refusal(&error) && link.session.is_usable() => {
             refused(link, open, &push.write, &rows, &error).await?;
         }

@@ -5,6 +5,7 @@ use mail::sync::{
     ServerView, Write, plan,
 };
 use mail::uid::{Uid, UidSet};
+use tokio::time::Instant;
 
 use super::round::Link;
 use super::{SyncError, fetch, push, trouble};
@@ -12,7 +13,7 @@ use crate::id::MailboxId;
 use crate::imap::{ChangedSince, FetchedFlags, ImapError, Selected, Uids};
 use crate::sync_store::flags::{self, FlagState as ServerFlags};
 use crate::sync_store::status::{self, Cause};
-use crate::sync_store::view::{self, EditRow};
+use crate::sync_store::view::{self, EditRow, Visit};
 use crate::sync_store::{Target, attempts, checkpoint, pending, relink, vanish};
 
 /// News that came while a mailbox was read make it worth one more look; a mailbox that never rests must not hold up
@@ -27,6 +28,14 @@ pub(super) struct Open {
     pub server: ServerView,
     /// The server announced arrivals or removals during the visit.
     pub news: bool,
+}
+
+impl Open {
+    /// A mailbox as our rows have it, before the server has said anything.
+    pub fn of(target: Target, visit: Visit) -> Self {
+        let Visit { local, rows } = visit;
+        Self { target, local, rows, server: ServerView::default(), news: false }
+    }
 }
 
 /// Untagged news change the count, nothing else; the next look finds what they were about.
@@ -51,8 +60,12 @@ pub(super) async fn visit(link: &mut Link<'_>, mailbox: MailboxId, depth: Depth)
         open.server.mailbox = describe(&selected);
         link.report.visited += 1;
         steps(link, &mut open, depth).await?;
+        if link.called {
+            break;
+        }
         finish(link, &open, depth).await?;
-        if !std::mem::take(&mut open.news) {
+        link.note_backfill(mailbox, depth, &open.local.checkpoint);
+        if !std::mem::take(&mut open.news) || link.called {
             break;
         }
     }
@@ -76,7 +89,7 @@ async fn load(link: &Link<'_>, mailbox: MailboxId) -> Result<Option<(Open, Vec<u
         let settled = v.local.known.union(&v.local.unreadable).union(&v.local.raw);
         let suspects = link.alone.get(&mailbox).map(|s| s.difference(&settled)).unwrap_or_default();
         v.local.alone = v.local.alone.union(&suspects);
-        (Open { target, local: v.local, rows: v.rows, server: ServerView::default(), news: false }, name)
+        (Open::of(target, v), name)
     }))
 }
 
@@ -96,12 +109,13 @@ pub(super) fn describe(selected: &Selected) -> ServerMailbox {
 }
 
 async fn steps(link: &mut Link<'_>, open: &mut Open, depth: Depth) -> Result<(), SyncError> {
-    let policy = Policy { depth, ..Policy::default() };
     loop {
+        let policy = Policy { depth, backfill: link.backfill, batch: link.batch, ..Policy::default() };
         match plan(&open.server, &open.local, &policy) {
             Plan::Done => return Ok(()),
             Plan::Record { writes, checkpoint } => record(link, open, &writes, checkpoint).await?,
             Plan::Send(edits) => push::send(link, open, &edits).await?,
+            Plan::Read(ServerRead::Messages(_)) if link.backfill && link.is_called().await? => return Ok(()),
             Plan::Read(read) => {
                 perform(link, open, read).await?;
                 reload_edits(link, open).await?;
@@ -123,7 +137,12 @@ async fn reload_edits(link: &Link<'_>, open: &mut Open) -> Result<(), SyncError>
 async fn perform(link: &mut Link<'_>, open: &mut Open, read: ServerRead) -> Result<(), SyncError> {
     match read {
         // Boxed: its four stages would make the future of every round, and the stack that moves it, larger by theirs.
-        ServerRead::Messages(batches) => Box::pin(fetch::messages(link, open, batches)).await,
+        ServerRead::Messages(batches) => {
+            let (wanted, started) = (batches.iter().map(|b| b.uids.len()).sum(), Instant::now());
+            Box::pin(fetch::messages(link, open, batches)).await?;
+            link.note_speed(wanted, started.elapsed());
+            Ok(())
+        }
         ServerRead::List(ListBy::Search) => {
             open.server.seen.listing = Some(link.session.uid_search_all().await?);
             Ok(())
