@@ -1,5 +1,5 @@
--- A claim takes turns over tenants, so the waiting jobs of each are a range of their own.
-DROP INDEX jobs_ready;
+-- A claim takes turns over tenants, so the waiting jobs of each are a range of their own. jobs_ready is for the release
+-- before, and goes one release later.
 CREATE INDEX jobs_turn ON jobs(tenant_id, priority DESC, run_at) WHERE state = 'ready';
 
 -- An extension that a host advertises and does not honour is left alone for a while.
