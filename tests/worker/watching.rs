@@ -99,6 +99,41 @@ async fn news_of_every_mailbox_is_noticed_and_the_tree_as_well() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn new_mail_of_inbox_comes_by_the_watch_connection_and_the_next_round_agrees() {
+    let (app, tenant) = start().await;
+    let user = mail::new_mailbox(&app);
+    mail::fill(&app, &user, "INBOX", vec![mail::message("Old", "old@example.test", "x")]);
+    let account = mail::connect(&app, &tenant, &user).await;
+    mail::synchronise(&app, &tenant, &account).await;
+    at_rest(&app, &account).await;
+    idles(&app, &user).await;
+    let rounds = async || -> i64 {
+        sqlx::query_scalar("SELECT count(*) FROM sync_runs")
+            .fetch_one(&mut app.database.superuser().await)
+            .await
+            .unwrap()
+    };
+    let before = rounds().await;
+    for n in 0..3 {
+        let subject = format!("Fresh {n}");
+        mail::deliver(&app, &user, &mail::message(&subject, &format!("{n}@example.test"), "x"));
+        listed(&app, &tenant, &account, &subject).await;
+    }
+    assert_eq!(rounds().await, before, "no round was needed");
+    doveadm(&app, &["expunge", "-u", &user, "mailbox", "INBOX", "subject", "Fresh 1"]);
+    mail::synchronise(&app, &tenant, &account).await;
+    let mut left = subjects(&app, &tenant, &account).await;
+    left.sort_unstable();
+    assert_eq!(left, ["Fresh 0", "Fresh 2", "Old"]);
+    let events: i64 = sqlx::query_scalar("SELECT count(*) FROM events WHERE kind = 'message.created'")
+        .fetch_one(&mut app.database.superuser().await)
+        .await
+        .unwrap();
+    assert_eq!(events, 4, "each was told once");
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_watch_that_was_kicked_comes_back_and_finds_what_it_missed() {
     let (app, tenant) = start().await;
     let user = mail::new_mailbox(&app);
