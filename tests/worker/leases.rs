@@ -217,7 +217,8 @@ async fn listed(conn: &mut PgConnection, account: uuid::Uuid) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_three_workers_one_killed_one_stopped_and_one_cut_off_one_writes_at_a_time_and_nothing_is_lost() {
-    let accounts = std::env::var("LEASE_TEST_ACCOUNTS").map_or(24, |n| n.parse().unwrap());
+    let accounts =
+        std::env::var_os("LEASE_TEST_ACCOUNTS").map_or(24, |n| n.to_str().unwrap().parse().unwrap());
     let mut app = App::start_with(&[("SYNC_INTERVAL_SECONDS", "3")]).await;
     let tenant = app.tenant().await;
     let mut conn = app.database.superuser().await;

@@ -123,6 +123,13 @@ impl<'a> Link<'a> {
     }
 }
 
+/// What a row of `sync_runs` stands for.
+#[derive(Clone, Copy)]
+enum Part {
+    Changes,
+    OldMail,
+}
+
 /// Which row of `sync_runs` stands for what is done now.
 struct Record {
     run: RunId,
@@ -139,9 +146,9 @@ impl Record {
         Ok(Self { run, started, failed_before: 0 })
     }
 
-    /// One part of the round is over and the next begins, which is the round that somebody asked for, if any did. In one
-    /// transaction: whoever looks finds the one running or the other.
-    async fn go_on(&mut self, link: &Link<'_>) -> Result<(), SyncError> {
+    /// One part of the round is over and the next begins: the round that somebody asked for, if any did, or old mail, which
+    /// stands for nobody's request. In one transaction: whoever looks finds the one running or the other.
+    async fn go_on(&mut self, link: &Link<'_>, next_part: Part) -> Result<(), SyncError> {
         let next = link.ctx.clock.now();
         let mut tx = link.lease.begin(&link.ctx.db).await?;
         let failed = link.report.failed > self.failed_before;
@@ -149,7 +156,10 @@ impl Record {
             status::round_succeeded(&mut tx, link.lease.account, self.started).await?;
         }
         status::finish_run(&mut tx, self.run, failed.then_some(SOME_FAILED)).await?;
-        self.run = status::start_run(&mut tx, link.lease.account).await?;
+        self.run = match next_part {
+            Part::Changes => status::start_run(&mut tx, link.lease.account).await?,
+            Part::OldMail => status::start_own_run(&mut tx, link.lease.account).await?,
+        };
         tx.commit().await?;
         (self.started, self.failed_before) = (next, link.report.failed);
         Ok(())
@@ -167,7 +177,8 @@ pub(super) async fn run(ctx: &SyncContext, lease: &Lease, depth: Depth) -> Resul
                 status::round_succeeded(&mut tx, lease.account, record.started).await?;
             }
             status::set_account(&mut tx, lease.account, AccountState::Connected, None, None).await?;
-            status::finish_run(&mut tx, record.run, (report.failed > 0).then_some(SOME_FAILED)).await?;
+            let failed = report.failed > record.failed_before;
+            status::finish_run(&mut tx, record.run, failed.then_some(SOME_FAILED)).await?;
             tx.commit().await?;
         }
         Err(error) => fail(ctx, lease, record.run, error).await?,
@@ -214,18 +225,18 @@ async fn all(
 async fn work(link: &mut Link<'_>, depth: Depth, record: &mut Record) -> Result<(), SyncError> {
     let mut rest = changes(link, depth).await?;
     if !rest.is_empty() {
-        record.go_on(link).await?;
+        record.go_on(link, Part::OldMail).await?;
     }
     while let Some(mailbox) = rest.first().copied() {
         link.backfill = true;
         visit_all(link, &[mailbox], depth).await?;
         link.backfill = false;
         if std::mem::take(&mut link.called) {
-            record.go_on(link).await?;
+            record.go_on(link, Part::Changes).await?;
             // The numbers of a mailbox that is open are those the session knows.
             link.unselect().await?;
             rest = changes(link, depth).await?;
-            record.go_on(link).await?;
+            record.go_on(link, Part::OldMail).await?;
         } else {
             rest.remove(0);
         }
