@@ -42,6 +42,7 @@ async fn plant(conn: &mut PgConnection, t: &str) {
         format!("INSERT INTO idempotency_keys (tenant_id,caller,route,key,body_hash,status,headers,body) VALUES ({tenant},'c','r','k','h',200,'{{}}','x')"),
         format!("INSERT INTO jobs (tenant_id,id,kind,payload,max_attempts) VALUES ({tenant},{},'x','{{}}',1)", id(15)),
         format!("INSERT INTO operations (tenant_id,id,user_id,kind,action,selection,total) VALUES ({tenant},{},{user},'star','{{}}',ARRAY[{message}]::uuid[],1)", id(16)),
+        format!("INSERT INTO capabilities_off (tenant_id,host,port,capability,words,until) VALUES ({tenant},'h',1,'IDLE','w',now())"),
     ];
     let mut tx = conn.begin().await.unwrap();
     tx.execute(AssertSqlSafe(format!("SELECT set_config('app.tenant_id', {tenant}, true)"))).await.unwrap();

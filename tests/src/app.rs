@@ -301,6 +301,9 @@ fn config(stack: &Endpoints, database: &Database, more: &[(&str, &str)]) -> Conf
         ("OUTBOUND_ALLOW", "localhost:1-65535,127.0.0.1:1-65535"),
         ("TLS_EXTRA_CA_FILE", stack.ca_file.to_str().unwrap()),
         ("RATE_LIMIT_LOGIN_PER_MINUTE", "100000"),
+        // All accounts of a test are on one host.
+        ("IMAP_CONNECTS_PER_HOST_PER_SECOND", "200"),
+        ("IMAP_CONNECTS_PER_SECOND", "200"),
     ]
     .map(|(k, v)| (k.to_owned(), v.to_owned()))
     .into();

@@ -22,7 +22,7 @@ fn something_happens(odd: &Odd<'_>) {
     let mut state = odd.server.lock();
     let next = state.mailbox("INBOX").uidnext;
     state.mailbox("INBOX").fill(next, next);
-    state.mailbox("Work").flag(1, "\\Seen", next % 2 == 0);
+    state.mailbox("Work").flag(1, "\\Seen", next.is_multiple_of(2));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

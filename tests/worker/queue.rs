@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use emailclient_core::db::Db;
 use emailclient_core::id::{AccountId, TenantId, new_uuid};
-use emailclient_core::job::queue::{self, Claimed, Outcome};
+use emailclient_core::job::queue::{self, Claimed, Outcome, Room};
 use emailclient_core::job::{Job, enqueue, priority};
 use sqlx::Row as _;
 use tests::app::App;
@@ -19,7 +19,8 @@ async fn add(db: &Db, tenant: TenantId, account_id: AccountId, delay: Duration, 
 
 async fn claim(db: &Db, owner: uuid::Uuid, slots: usize, lease: Duration) -> Vec<Claimed> {
     let mut tx = db.system().await.unwrap();
-    let claimed = queue::claim(&mut tx, owner, slots, lease).await.unwrap();
+    let room = Room { total: slots, free: slots };
+    let claimed = queue::claim(&mut tx, owner, room, lease).await.unwrap();
     tx.commit().await.unwrap();
     claimed
 }

@@ -26,6 +26,9 @@ const SAMPLES: [&str; 8] = [
 /// A key of 32 bytes with fewer different characters than this was typed, not drawn. Random ones have twenty and more.
 const FEWEST_CHARACTERS: usize = 5;
 
+/// A shorter lease would be lost to a commit that takes its time.
+const SHORTEST_LEASE: Duration = Duration::from_secs(3);
+
 /// Why the settings cannot be used; each line names the setting and the way out.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", .0.join("\n"))]
@@ -100,6 +103,10 @@ pub struct Config {
     pub imap_idle_enabled: bool,
     /// `IMAP_COMMAND_TIMEOUT_SECONDS`.
     pub imap_command_timeout: Duration,
+    /// `IMAP_CONNECTS_PER_SECOND` of one worker; one who waits for a user does not stand in line.
+    pub imap_connects_per_second: u32,
+    /// `IMAP_CONNECTS_PER_HOST_PER_SECOND` of one worker.
+    pub imap_connects_per_host_per_second: u32,
     /// `SMTP_ENABLED`: the worker sends mail.
     pub smtp_enabled: bool,
     /// `SMTP_COMMAND_TIMEOUT_SECONDS`.
@@ -108,8 +115,10 @@ pub struct Config {
     pub smtp_helo_name: String,
     /// `WORKER_ENABLED`: the worker takes jobs.
     pub worker_enabled: bool,
-    /// `WORKER_CONCURRENCY`: jobs at once.
+    /// `WORKER_CONCURRENCY`: how much is parsed and stored in bulk at once. Jobs that wait for servers are eight times as many.
     pub worker_concurrency: usize,
+    /// `WORKER_LEASE_SECONDS`: after this time without a sign of life a worker's jobs and accounts go to others.
+    pub worker_lease: Duration,
     /// `SYNC_INTERVAL_SECONDS` between two rounds of an account.
     pub sync_interval: Duration,
     /// `PARSE_ENABLED`: bodies are parsed for text and attachments.
@@ -333,11 +342,14 @@ impl Config {
             imap_enabled: s.parse("IMAP_ENABLED", true),
             imap_idle_enabled: s.parse("IMAP_IDLE_ENABLED", true),
             imap_command_timeout: s.seconds("IMAP_COMMAND_TIMEOUT_SECONDS", 60),
+            imap_connects_per_second: s.at_least_one("IMAP_CONNECTS_PER_SECOND", 50),
+            imap_connects_per_host_per_second: s.at_least_one("IMAP_CONNECTS_PER_HOST_PER_SECOND", 5),
             smtp_enabled: s.parse("SMTP_ENABLED", true),
             smtp_command_timeout: s.seconds("SMTP_COMMAND_TIMEOUT_SECONDS", 60),
             smtp_helo_name: s.get("SMTP_HELO_NAME").unwrap_or_else(|| "localhost".into()),
             worker_enabled: s.parse("WORKER_ENABLED", true),
             worker_concurrency: s.parse("WORKER_CONCURRENCY", 4usize).clamp(1, 256),
+            worker_lease: s.seconds("WORKER_LEASE_SECONDS", 30).max(SHORTEST_LEASE),
             sync_interval: s.seconds("SYNC_INTERVAL_SECONDS", 300),
             parse_enabled: s.parse("PARSE_ENABLED", true),
             parse_index_text: s.parse("PARSE_INDEX_TEXT", true),

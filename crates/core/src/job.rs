@@ -19,12 +19,18 @@ pub const CHANNEL: &str = "emailclient_jobs";
 /// Wakes when any transaction that enqueued a job commits.
 pub type Listener = sqlx::postgres::PgListener;
 
-/// Priorities, most urgent first: someone waits; new mail; local edits; rounds that are due; indexing; audits.
+/// Priorities, most urgent first: someone waits; what leaves; new mail; local edits; rounds that are due; indexing; audits.
+///
+/// A backfill has none: it is the last part of a round, and makes way for what its account is asked meanwhile
+/// ([`take_over`]). What is at least [`PUSH`](priority::PUSH) is quick, or somebody looks at it: some of a worker's
+/// places are kept for it.
 pub mod priority {
     /// A user waits for the result.
     pub const USER: i16 = 50;
     /// Mail that is to leave.
     pub const SEND: i16 = 45;
+    /// A mailbox has news.
+    pub const HEAD: i16 = 40;
     /// Local edits on their way to the server.
     pub const PUSH: i16 = 30;
     /// Rounds that are due.
@@ -154,4 +160,21 @@ pub async fn enqueue(tx: &mut TenantTx, job: &Job, delay: Duration, priority: i1
         sqlx::query("SELECT pg_notify($1, '')").bind(CHANNEL).execute(tx.conn()).await?;
     }
     Ok(JobId(id))
+}
+
+/// Takes over what an account was asked while its round runs: another round, the pushing of edits. `true`: there was
+/// something, and the caller must do all of it now, because no job stands for it any more. When the caller's process
+/// dies, its own job is run again, which does the same.
+pub async fn take_over(tx: &mut TenantTx, account: AccountId) -> Result<bool, DbError> {
+    let taken = sqlx::query(
+        "UPDATE jobs SET rerun = false, state = CASE state WHEN 'ready' THEN 'done' ELSE state END,
+           finished_at = CASE state WHEN 'ready' THEN now() END
+         WHERE tenant_id = $1 AND kind IN ('sync_account', 'push_changes') AND dedupe_key = $2 AND state IN ('ready','running')
+           AND ((kind = 'sync_account' AND state = 'running' AND rerun) OR (kind = 'push_changes' AND state = 'ready'))",
+    )
+    .bind(tx.tenant())
+    .bind(account.to_string())
+    .execute(tx.conn())
+    .await?;
+    Ok(taken.rows_affected() > 0)
 }

@@ -14,9 +14,6 @@ use uuid::Uuid;
 use crate::db::{Db, DbError, TenantTx};
 use crate::id::{AccountId, TenantId};
 
-/// How long a lease lasts without renewal: long enough for a slow commit, short enough that a crash is soon repaired.
-pub const LEASE: Duration = Duration::from_secs(30);
-
 /// The right to write one account's synchronised rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lease {

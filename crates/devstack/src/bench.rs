@@ -7,6 +7,7 @@
 mod figure;
 mod mbsync;
 mod process;
+mod watch;
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -44,6 +45,12 @@ pub(crate) struct Arguments {
     /// Requests per run of a latency.
     #[arg(long, default_value_t = 500)]
     requests: usize,
+    /// Accounts that one worker watches; 0 leaves that out.
+    #[arg(long, default_value_t = 1000)]
+    watched: usize,
+    /// Measures the watching alone.
+    #[arg(long)]
+    only_watched: bool,
 }
 
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
@@ -58,6 +65,8 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
         runs: arguments.runs,
         messages: arguments.messages,
         requests: arguments.requests,
+        watched: arguments.watched,
+        only_watched: arguments.only_watched,
     };
     let figures = tokio::select! {
         figures = measure(&stack, &plan) => figures?,
@@ -74,9 +83,14 @@ struct Plan {
     runs: usize,
     messages: usize,
     requests: usize,
+    watched: usize,
+    only_watched: bool,
 }
 
 async fn measure(stack: &Stack, plan: &Plan) -> Result<Vec<Figure>> {
+    if plan.only_watched {
+        return watch::measure(stack, plan).await;
+    }
     let mut figures = starts(stack, plan).await?;
     let product = Product::start(stack, &plan.listen).await?;
     let session = product.log_in().await?;
@@ -97,6 +111,7 @@ async fn measure(stack: &Stack, plan: &Plan) -> Result<Vec<Figure>> {
         ));
     }
     product.stop(stack).await;
+    figures.extend(watch::measure(stack, plan).await?);
     Ok(figures)
 }
 

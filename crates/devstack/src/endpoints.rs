@@ -1,7 +1,8 @@
 //! Where a running stack listens, and what can be done to its mail server from outside.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -131,6 +132,39 @@ impl Endpoints {
     pub fn make_mailboxes(&self, user: &str, names: impl IntoIterator<Item = String>) -> Result<()> {
         check_user(user)?;
         maildir::make_mailboxes(&self.mail_root, user, names)
+    }
+
+    /// Delivers a message to `user` by LMTP (RFC 2033), as a mail server would; its lines end in CRLF, the last one too,
+    /// and none is a dot alone.
+    ///
+    /// # Errors
+    /// When it is not taken.
+    pub fn deliver(&self, user: &str, message: &[u8]) -> Result<()> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.lmtp_port))?;
+        let mut lines = BufReader::new(stream.try_clone()?);
+        let mut answer = |want: &str| loop {
+            let mut line = String::new();
+            lines.read_line(&mut line)?;
+            if !line.starts_with(want) {
+                bail!("LMTP said {line:?}");
+            }
+            if line.as_bytes().get(3) == Some(&b' ') {
+                return Ok(());
+            }
+        };
+        answer("220")?;
+        for (command, want) in [
+            ("LHLO devstack".to_owned(), "250"),
+            ("MAIL FROM:<sender@example.test>".to_owned(), "250"),
+            (format!("RCPT TO:<{user}>"), "250"),
+            ("DATA".to_owned(), "354"),
+        ] {
+            write!(stream, "{command}\r\n")?;
+            answer(want)?;
+        }
+        stream.write_all(message)?;
+        stream.write_all(b".\r\n")?;
+        answer("250")
     }
 
     /// From now on Postfix gives mail for other domains than `lab.test` to `host:port`, or refuses it (`None`).

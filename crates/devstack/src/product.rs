@@ -49,6 +49,15 @@ impl Product {
     /// Migrates, creates the tenant and the user (unless the stack's folder has them already), starts the services
     /// and waits until the API is ready. `listen` is `address:port`.
     pub(crate) async fn start(stack: &Stack, listen: &str) -> Result<Self> {
+        Self::start_with(stack, listen, &[]).await
+    }
+
+    /// [`Product::start`], with settings that go before those for the demo.
+    pub(crate) async fn start_with(
+        stack: &Stack,
+        listen: &str,
+        settings: &[(&'static str, &str)],
+    ) -> Result<Self> {
         TcpListener::bind(listen)
             .with_context(|| format!("{listen} is taken; choose another by --listen"))?;
         let endpoints = stack.endpoints();
@@ -57,7 +66,7 @@ impl Product {
             url: format!("http://{listen}"),
             start_to_ready: Duration::ZERO,
             programs,
-            environment: environment(endpoints, listen)?,
+            environment: settings_of(endpoints, listen, settings)?,
             logs: endpoints.dir.join("log"),
             services: Vec::new(),
         };
@@ -266,7 +275,20 @@ fn environment(endpoints: &Endpoints, listen: &str) -> Result<Vec<(&'static str,
         ),
         // The watcher notices at once; rounds are the net beneath it.
         ("SYNC_INTERVAL_SECONDS", "60".to_owned()),
+        // All accounts are on one server, which is ours.
+        ("IMAP_CONNECTS_PER_HOST_PER_SECOND", "50".to_owned()),
     ])
+}
+
+fn settings_of(
+    endpoints: &Endpoints,
+    listen: &str,
+    more: &[(&'static str, &str)],
+) -> Result<Vec<(&'static str, String)>> {
+    let mut all = environment(endpoints, listen)?;
+    all.retain(|(name, _)| !more.iter().any(|(other, _)| other == name));
+    all.extend(more.iter().map(|(name, value)| (*name, (*value).to_owned())));
+    Ok(all)
 }
 
 /// 32 random bytes in base64, kept beside the data that they protect.

@@ -161,6 +161,31 @@ impl Capabilities {
         }
     }
 
+    /// Forgets an extension that is advertised and not honoured, and those that build on it. `false`: it was not offered,
+    /// or there is no way to do without it.
+    pub fn forgo(&mut self, extension: &str) -> bool {
+        let field = match extension {
+            "CONDSTORE" => {
+                self.qresync = false;
+                &mut self.condstore
+            }
+            "QRESYNC" => &mut self.qresync,
+            "ENABLE" => &mut self.enable,
+            "IDLE" => &mut self.idle,
+            "NOTIFY" => &mut self.notify,
+            "MOVE" => &mut self.move_,
+            "LIST-EXTENDED" => {
+                self.list_status = false;
+                &mut self.list_extended
+            }
+            "LIST-STATUS" => &mut self.list_status,
+            "ESEARCH" => &mut self.esearch,
+            "UNSELECT" => &mut self.unselect,
+            _ => return false,
+        };
+        std::mem::take(field)
+    }
+
     /// Whether QRESYNC can be switched on: it needs ENABLE (RFC 7162 §3.2.3).
     #[must_use]
     pub const fn can_qresync(&self) -> bool {
@@ -214,6 +239,14 @@ mod tests {
         assert!(c.idle && c.move_ && c.esearch && !c.qresync);
         assert!(c.may_send_literal_at_once(4096) && !c.may_send_literal_at_once(4097));
         assert!(!caps("IMAP4rev1 IMAP4rev2").idle);
+    }
+
+    #[test]
+    fn what_is_forgone_takes_with_it_what_needs_it() {
+        let mut c = caps("IMAP4rev1 ENABLE CONDSTORE QRESYNC LIST-EXTENDED LIST-STATUS IDLE");
+        assert!(c.forgo("CONDSTORE") && !c.qresync && !c.condstore);
+        assert!(c.forgo("LIST-EXTENDED") && !c.list_status);
+        assert!(c.forgo("IDLE") && !c.forgo("IDLE") && !c.forgo("NOTIFY") && !c.forgo("X"));
     }
 
     #[test]

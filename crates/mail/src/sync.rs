@@ -43,6 +43,7 @@
 //! | killed between rows and checkpoint | rows that exist are not fetched again | `rows_beyond_the_checkpoint_are_not_fetched_again` |
 //! | new mail during the backfill | goes before the next batch | `new_mail_goes_before_backfill` |
 //! | a user wants it read anew | all UIDs and flags are compared, nothing known is fetched again | `a_mailbox_that_is_to_be_read_anew_is_compared_whatever_its_numbers_say` |
+//! | a round while another's backfill is under way | all but old mail, and the first page of what is new | `without_backfill_only_the_first_page_of_old_mail_is_read` |
 //! | mod-sequence unchanged | nothing is read | `an_unchanged_mailbox_is_done_at_once` |
 //! | QRESYNC | changes and vanished since the stored mod-sequence | `with_qresync_changes_and_removals_come_in_one_read` |
 //! | CONDSTORE without QRESYNC | changes; removals only when the count differs | `with_condstore_removals_are_found_by_the_count` |

@@ -8,10 +8,11 @@ use emailclient_core::db::Db;
 use emailclient_core::dial::{Outbound, OutboundPolicy};
 use emailclient_core::dns::Dns;
 use emailclient_core::id::new_uuid;
-use emailclient_core::imap::MemoryBudget;
-use emailclient_core::imap::execute::MEMORY_BYTES;
+use emailclient_core::imap::execute::{FRESH_MEMORY_BYTES, MEMORY_BYTES};
+use emailclient_core::imap::{MemoryBudget, Pace};
 use emailclient_core::seal::Keyring;
 use emailclient_core::tls::TlsConfig;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 /// The same as a round of synchronisation needs; cheap to clone.
@@ -31,9 +32,13 @@ pub fn new(config: Config, shutdown: CancellationToken) -> anyhow::Result<Enviro
             &Dns::new(&config.dns_servers),
         )),
         tls: TlsConfig::new(config.tls_extra_ca_file.as_deref())?,
+        pace: Pace::new(config.imap_connects_per_second, config.imap_connects_per_host_per_second),
+        work: Arc::new(Semaphore::new(config.worker_concurrency)),
+        urgent: false,
         config: Arc::new(config),
         worker_id: new_uuid(),
         memory: MemoryBudget::new(MEMORY_BYTES),
+        fresh_memory: MemoryBudget::new(FRESH_MEMORY_BYTES),
         shutdown,
     })
 }

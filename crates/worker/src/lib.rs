@@ -1,13 +1,13 @@
-//! The worker: takes jobs from the lease table, synchronises accounts, watches their INBOX and sends mail.
+//! The worker: takes jobs from the lease table, synchronises and watches accounts, and sends mail.
 //!
-//! [`jobs`] is the list of jobs, [`runtime`] the only file that names apalis, [`idle`] the watching of mailboxes.
+//! [`jobs`] is the list of jobs, [`runtime`] the only file that names apalis, [`watch`] the watching of mailboxes.
 //! Decisions live in `emailclient-mail`, queries in `emailclient-core`.
 
 pub mod environment;
 pub mod error;
-pub mod idle;
 pub mod jobs;
 pub mod runtime;
+pub mod watch;
 
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Resul
     let heartbeat = Heartbeat::new(env.config.heartbeat_dir.as_deref(), "emailclient-worker", parts)?;
     let watch = async {
         if watching {
-            idle::watch(&env, &heartbeat).await;
+            watch::watch(&env, &heartbeat).await;
         }
     };
     let work = async {

@@ -22,11 +22,13 @@ use emailclient_core::db::{Db, DbError};
 use emailclient_core::failpoint;
 use emailclient_core::heartbeat::Heartbeat;
 use emailclient_core::id::JobId;
-use emailclient_core::job::queue::{self, Claimed, Outcome};
+use emailclient_core::job::priority;
+use emailclient_core::job::queue::{self, Claimed, Outcome, Room};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 use uuid::Uuid;
 
@@ -34,12 +36,16 @@ use crate::environment::Environment;
 use crate::error::{JobError, Then};
 use crate::{jobs, part};
 
-/// How long a job stays ours without a renewal. Renewed every third, so two may fail before another worker takes over.
-const LEASE: Duration = Duration::from_secs(30);
+/// Jobs in hand for each place to work in bulk: most of them wait for a mail server, and two hundred servers that do not
+/// answer must not keep others waiting.
+const IN_HAND: usize = 8;
 /// A lost NOTIFY delays a job by at most this.
 const POLL: Duration = Duration::from_secs(1);
 /// Time for running jobs to end after the signal; orchestrators kill at 30 s.
 const DRAIN: Duration = Duration::from_secs(25);
+
+/// Time to give back what was claimed and not begun.
+const GIVE_BACK: Duration = Duration::from_secs(3);
 
 type Held = Arc<Mutex<HashMap<JobId, CancellationToken>>>;
 
@@ -69,10 +75,11 @@ impl Drop for HeldEntry {
 /// When apalis gives up.
 pub async fn work(env: &Environment, heartbeat: &Heartbeat) -> anyhow::Result<()> {
     let signal = env.shutdown.clone();
-    let (env, heartbeat) = (env.clone(), heartbeat.clone());
+    let (env, heartbeat, claims) = (env.clone(), heartbeat.clone(), TaskTracker::new());
+    let tasks = claims.clone();
     Monitor::new()
         .register(move |restarts| {
-            let backend = LeaseQueue::new(&env, heartbeat.clone());
+            let backend = LeaseQueue::new(&env, heartbeat.clone(), tasks.clone());
             WorkerBuilder::new(format!("{}-{restarts}", env.worker_id))
                 .backend(backend)
                 .data(env.clone())
@@ -87,12 +94,18 @@ pub async fn work(env: &Environment, heartbeat: &Heartbeat) -> anyhow::Result<()
             Ok(())
         })
         .await?;
+    // What was claimed in the moment of the signal is given back before the database is closed.
+    claims.close();
+    if tokio::time::timeout(GIVE_BACK, claims.wait()).await.is_err() {
+        tracing::warn!("claimed jobs could not be given back; their leases run out instead");
+    }
     Ok(())
 }
 
 fn handle(job: Claimed, env: Data<Environment>) -> BoxFuture<'static, Result<(), BoxDynError>> {
     let span = tracing::info_span!("job", kind = job.job.kind(), job = %job.id, tenant = %job.tenant, attempt = job.attempt);
-    let env = (*env).clone();
+    let mut env = (*env).clone();
+    env.urgent = job.priority >= priority::PUSH && job.priority != priority::HEAD;
     async move {
         jobs::run(&env, job.tenant, job.job).await.map_err(|error| Box::new(JobFailure(error)) as BoxDynError)
     }
@@ -116,51 +129,63 @@ struct LeaseQueue {
     db: Db,
     owner: Uuid,
     slots: usize,
+    lease: Duration,
     incoming: Option<mpsc::Receiver<Task<Claimed>>>,
     held: Held,
     stop: CancellationToken,
     heartbeat: Heartbeat,
+    tasks: TaskTracker,
     _stop_on_drop: DropGuard,
 }
 
 impl LeaseQueue {
-    fn new(env: &Environment, heartbeat: Heartbeat) -> Self {
+    fn new(env: &Environment, heartbeat: Heartbeat, tasks: TaskTracker) -> Self {
         // One owner per start of the back end: what an earlier one left running must expire, not be renewed by us.
         let stop = env.shutdown.child_token();
         Self {
             db: env.db.clone(),
             owner: emailclient_core::id::new_uuid(),
-            slots: env.config.worker_concurrency,
+            slots: env.config.worker_concurrency * IN_HAND,
+            lease: env.config.worker_lease,
             incoming: None,
             held: Held::default(),
             _stop_on_drop: stop.clone().drop_guard(),
             stop,
             heartbeat,
+            tasks,
         }
     }
 
     fn start(&self) -> mpsc::Receiver<Task<Claimed>> {
         let (tx, rx) = mpsc::channel(self.slots);
         let (db, held, heartbeat) = (self.db.clone(), self.held.clone(), self.heartbeat.clone());
-        tokio::spawn(renew_leases(db, self.owner, held, self.stop.clone(), heartbeat));
+        tokio::spawn(renew_leases(db, (self.owner, self.lease), held, self.stop.clone(), heartbeat));
         let claimer = Claimer {
             db: self.db.clone(),
             owner: self.owner,
             slots: self.slots,
+            lease: self.lease,
             free: Arc::new(Semaphore::new(self.slots)),
             held: self.held.clone(),
             out: tx,
             heartbeat: self.heartbeat.clone(),
         };
-        tokio::spawn(claimer.run(self.stop.clone()));
+        self.tasks.spawn(claimer.run(self.stop.clone()));
         rx
     }
 }
 
-/// Keeps the leases of running jobs alive, also after the signal to stop, until the last of them ended.
-async fn renew_leases(db: Db, owner: Uuid, held: Held, stop: CancellationToken, heartbeat: Heartbeat) {
+/// Keeps the leases of running jobs alive, also after the signal to stop, until the last of them ended. Renewed every
+/// third of their time, so two may fail before another worker takes over.
+async fn renew_leases(
+    db: Db,
+    (owner, lease): (Uuid, Duration),
+    held: Held,
+    stop: CancellationToken,
+    heartbeat: Heartbeat,
+) {
     loop {
-        tokio::time::sleep(LEASE / 3).await;
+        tokio::time::sleep(lease / 3).await;
         let ids: Vec<JobId> = held.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect();
         if ids.is_empty() {
             if stop.is_cancelled() {
@@ -168,7 +193,7 @@ async fn renew_leases(db: Db, owner: Uuid, held: Held, stop: CancellationToken, 
             }
             continue;
         }
-        match renew(&db, owner, &ids).await {
+        match renew(&db, owner, &ids, lease).await {
             Ok(still) => {
                 // With every slot taken no job is claimed for as long as the jobs last; this is the sign of life then.
                 heartbeat.beat(part::JOBS);
@@ -185,9 +210,9 @@ async fn renew_leases(db: Db, owner: Uuid, held: Held, stop: CancellationToken, 
     }
 }
 
-async fn renew(db: &Db, owner: Uuid, ids: &[JobId]) -> Result<Vec<JobId>, DbError> {
+async fn renew(db: &Db, owner: Uuid, ids: &[JobId], lease: Duration) -> Result<Vec<JobId>, DbError> {
     let mut tx = db.system().await?;
-    let still = queue::renew(&mut tx, owner, ids, LEASE).await?;
+    let still = queue::renew(&mut tx, owner, ids, lease).await?;
     tx.commit().await?;
     Ok(still)
 }
@@ -196,6 +221,7 @@ struct Claimer {
     db: Db,
     owner: Uuid,
     slots: usize,
+    lease: Duration,
     free: Arc<Semaphore>,
     held: Held,
     out: mpsc::Sender<Task<Claimed>>,
@@ -210,6 +236,9 @@ impl Claimer {
                 permit = self.free.clone().acquire_owned() => match permit { Ok(p) => p, Err(_) => return },
                 () = stop.cancelled() => return,
             };
+            if stop.is_cancelled() {
+                return;
+            }
             let mut permits = vec![first];
             while permits.len() < self.slots {
                 let Ok(permit) = self.free.clone().try_acquire_owned() else { break };
@@ -247,9 +276,10 @@ impl Claimer {
         }
     }
 
-    async fn claim(&self, slots: usize) -> Result<Vec<Claimed>, DbError> {
+    async fn claim(&self, free: usize) -> Result<Vec<Claimed>, DbError> {
         let mut tx = self.db.system().await?;
-        let claimed = queue::claim(&mut tx, self.owner, slots, LEASE).await?;
+        let room = Room { total: self.slots, free };
+        let claimed = queue::claim(&mut tx, self.owner, room, self.lease).await?;
         tx.commit().await?;
         Ok(claimed)
     }
@@ -335,7 +365,7 @@ impl Backend for LeaseQueue {
             }
             if !ids.is_empty() {
                 let (db, owner) = (self.db.clone(), self.owner);
-                tokio::spawn(async move { give_back(&db, owner, &ids).await });
+                self.tasks.spawn(async move { give_back(&db, owner, &ids).await });
             }
         }
         Poll::Ready(Ok(()))

@@ -197,8 +197,10 @@ pub async fn sync(bench: &mut Bench) {
 /// What workers and scheduler ask across tenants.
 pub async fn queue(bench: &mut Bench) {
     let (owner, lease) = (Uuid::from_u128(1), Duration::from_secs(60));
-    let claimed =
-        bench.system("a claim of jobs", PAGE, async |tx| job::queue::claim(tx, owner, 4, lease).await).await;
+    let room = job::queue::Room { total: 4_000, free: 4 };
+    let claimed = bench
+        .system("a claim of jobs", PAGE, async |tx| job::queue::claim(tx, owner, room, lease).await)
+        .await;
     assert_eq!(claimed.len(), 4);
     bench.system("abandoned jobs", PAGE, async |tx| job::queue::reap(tx).await).await;
     let due = bench.system("due accounts", PAGE, async |tx| due::accounts(tx, i64::from(LIMIT)).await).await;

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::ImapError;
 use super::fetch::read_flags;
 use super::guard::{Allowance, Framer};
+use super::idle::Pulse;
 use super::parse::{Code, Condition, Cursor, Response, Status, Untagged, parse};
 use super::unsolicited::{Gone, Unsolicited, read_vanished};
 use super::verdict::{Done, bye_error, judge};
@@ -34,12 +35,19 @@ pub(super) struct Command {
     /// Text, then each time a literal and the text after it.
     text: Vec<u8>,
     literals: Vec<(usize, Bytes)>,
+    relies_on: Option<&'static str>,
 }
 
 impl Command {
     /// Starts with literal protocol text of our own.
     pub fn new(text: impl Into<String>) -> Self {
-        Self { text: text.into().into_bytes(), literals: Vec::new() }
+        Self { text: text.into().into_bytes(), literals: Vec::new(), relies_on: None }
+    }
+
+    /// Names the extension without which the command would be written differently: a BAD is blamed on it.
+    pub fn relying_on(mut self, extension: Option<&'static str>) -> Self {
+        self.relies_on = extension;
+        self
     }
 
     /// Adds protocol text of our own.
@@ -86,6 +94,11 @@ pub struct Session {
     unsolicited: Unsolicited,
     gone: Gone,
     next_tag: u32,
+    pub(super) heard_at: Instant,
+    /// What the server's regular signs of life in IDLE taught.
+    pub(super) pulse: Pulse,
+    /// The extension whose command was answered with BAD.
+    broken_promise: Option<&'static str>,
     /// False from the first byte of a command until its tagged line: a future dropped in between leaves an
     /// answer on the wire that would be taken for the next command's.
     settled: bool,
@@ -102,6 +115,9 @@ impl Session {
             unsolicited: Unsolicited::default(),
             gone: Gone::default(),
             next_tag: 0,
+            heard_at: Instant::now(),
+            pulse: Pulse::default(),
+            broken_promise: None,
             settled: true,
         }
     }
@@ -115,6 +131,22 @@ impl Session {
     /// Forgets abilities that turned out not to work with this server.
     pub fn restrict(&mut self, change: impl FnOnce(&mut Capabilities)) {
         change(&mut self.capabilities);
+    }
+
+    /// Whether the last command was answered with BAD and would be written differently without an extension.
+    #[must_use]
+    pub const fn broke_promise(&self) -> bool {
+        self.broken_promise.is_some()
+    }
+
+    /// The extension that the server advertises and answered with BAD, once; the session does without it from here on.
+    pub fn take_broken_promise(&mut self) -> Option<&'static str> {
+        let extension = self.broken_promise.take()?;
+        self.capabilities.forgo(extension).then_some(extension)
+    }
+
+    pub(super) fn blame(&mut self, condition: &Condition, extension: &'static str) {
+        self.broken_promise = (condition.status == Status::Bad).then_some(extension);
     }
 
     /// Whether another command may be sent.
@@ -163,13 +195,20 @@ impl Session {
         on_untagged: &mut impl FnMut(Untagged) -> Option<Untagged>,
     ) -> Result<Condition, ImapError> {
         let tag = self.begin(answer_bytes)?;
+        let relies_on = command.relies_on;
+        self.broken_promise = None;
         if let Some(condition) = self.send(&tag, command, on_untagged).await? {
             return Ok(condition);
         }
         let latest = Instant::now() + self.reply * PATIENCE;
         loop {
             match self.next().await? {
-                Response::Tagged { tag: t, condition } if t == tag => return Ok(condition),
+                Response::Tagged { tag: t, condition } if t == tag => {
+                    if let Some(extension) = relies_on {
+                        self.blame(&condition, extension);
+                    }
+                    return Ok(condition);
+                }
                 Response::Tagged { .. } | Response::Continue(_) => {}
                 Response::Untagged(u) => match on_untagged(u) {
                     // What was asked for is coming: a slow line may take longer than one answer's time.
@@ -206,7 +245,15 @@ impl Session {
     }
 
     pub(super) async fn next(&mut self) -> Result<Response, ImapError> {
-        Ok(parse(self.framer.read().await?))
+        let response = parse(self.framer.read().await?);
+        self.heard_at = Instant::now();
+        Ok(response)
+    }
+
+    /// How long ago the server said something.
+    #[must_use]
+    pub fn silence(&self) -> Duration {
+        self.heard_at.elapsed()
     }
 
     /// Writes a command; where a literal needs the server's go-ahead, waits for it. The tagged line, if the
@@ -298,6 +345,7 @@ impl Session {
                     self.unsolicited.incomplete |= !self.gone.absorb(&read_vanished(cursor).1);
                 }
                 "CAPABILITY" => self.capabilities = read_capabilities(cursor),
+                "STATUS" | "LIST" => self.unsolicited.elsewhere = true,
                 _ => {}
             },
         }

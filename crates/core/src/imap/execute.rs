@@ -113,30 +113,33 @@ mod visit;
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
 use mail::sync::Depth;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{ImapError, MemoryBudget};
+use super::{ImapError, MemoryBudget, Pace, Session};
 use crate::clock::SharedClock;
 use crate::config::Config;
 use crate::db::{Db, DbError};
 use crate::dial::Outbound;
 use crate::id::{AccountId, TenantId};
-use crate::lease::{self, LEASE, Lease, LeaseError};
+use crate::lease::{self, Lease, LeaseError};
 use crate::seal::{Keyring, SealError};
 use crate::sync_store::attempts;
 use crate::tls::TlsConfig;
 
 pub use audit::{Audited, audit_account};
 pub use head::{Fresh, fetch_new};
-pub use open::open;
+pub use open::{enter, forgo, open};
 pub(super) use trouble::cause_of;
 
 /// Bytes of messages held in memory by all rounds of a process together.
 pub const MEMORY_BYTES: usize = 64 << 20;
+/// The same for new mail, which must not wait until a backfill lets go of memory.
+pub const FRESH_MEMORY_BYTES: usize = 16 << 20;
 
 /// What a round needs of its process.
 #[derive(Clone, Debug)]
@@ -157,6 +160,14 @@ pub struct SyncContext {
     pub worker_id: Uuid,
     /// Shared by all rounds of the process, usually [`MEMORY_BYTES`].
     pub memory: MemoryBudget,
+    /// The same for new mail, usually [`FRESH_MEMORY_BYTES`].
+    pub fresh_memory: MemoryBudget,
+    /// Places for parsing and storing in bulk. Never held while a server is waited for.
+    pub work: Arc<Semaphore>,
+    /// How fast connections are made.
+    pub pace: Pace,
+    /// A user waits for what is done in this context: its connections do not stand in line.
+    pub urgent: bool,
     /// Fires when the process is to stop: rounds end at the next wait, and what they stored stays.
     pub shutdown: CancellationToken,
 }
@@ -235,7 +246,8 @@ pub async fn sync_account(
     depth: Depth,
 ) -> Result<Report, SyncError> {
     let lease = take(ctx, tenant, account).await?;
-    guarded(ctx, &lease, round::run(ctx, &lease, depth)).await
+    // On the heap: polled in place, a whole round outgrows the stack of a thread in an unoptimised build.
+    guarded(ctx, &lease, Box::pin(round::run(ctx, &lease, depth))).await
 }
 
 /// Brings local edits to the server and reads the mailboxes they touched; others are left for the next round.
@@ -248,12 +260,24 @@ pub async fn push_changes(
     account: AccountId,
 ) -> Result<Report, SyncError> {
     let lease = take(ctx, tenant, account).await?;
-    guarded(ctx, &lease, round::push(ctx, &lease)).await
+    guarded(ctx, &lease, Box::pin(round::push(ctx, &lease))).await
+}
+
+/// Whether a round would find nothing to do, by the numbers of all mailboxes. `session` is one of [`enter`].
+///
+/// # Errors
+/// [`SyncError::Imap`] or [`SyncError::Db`].
+pub async fn is_current(
+    ctx: &SyncContext,
+    of: (TenantId, AccountId),
+    session: &mut Session,
+) -> Result<bool, SyncError> {
+    tree::is_current(ctx, of, session).await
 }
 
 async fn take(ctx: &SyncContext, tenant: TenantId, account: AccountId) -> Result<Lease, SyncError> {
     let mut tx = ctx.db.tenant(tenant).await?;
-    let lease = lease::acquire(&mut tx, account, ctx.worker_id, LEASE).await?;
+    let lease = lease::acquire(&mut tx, account, ctx.worker_id, ctx.config.worker_lease).await?;
     let paused = match lease {
         Some(_) => Some(false),
         None => crate::account::paused(&mut tx, account).await?,
@@ -299,24 +323,26 @@ async fn release(ctx: &SyncContext, lease: &Lease, told_to_stop: bool) -> Result
     tx.commit().await
 }
 
-/// Renews the lease until it is lost. A database that is away for a moment is no loss yet: the time decides.
+/// Renews the lease until it is lost. A database that is away for a moment is no loss yet: the time decides, also when
+/// it does not even refuse.
 async fn keep(ctx: &SyncContext, lease: &Lease) {
-    let every = LEASE / 3;
-    let mut held_until = tokio::time::Instant::now() + LEASE;
+    let ttl = ctx.config.worker_lease;
+    let mut held_until = Instant::now() + ttl;
     loop {
-        tokio::time::sleep(every.min(Duration::from_secs(10))).await;
-        match renew(ctx, lease).await {
-            Ok(true) => held_until = tokio::time::Instant::now() + LEASE,
-            Ok(false) => return,
-            Err(_) if tokio::time::Instant::now() < held_until => {}
-            Err(_) => return,
+        tokio::time::sleep(ttl / 3).await;
+        let asked = Instant::now();
+        match timeout_at(held_until, renew(ctx, lease)).await {
+            Ok(Ok(true)) => held_until = asked + ttl,
+            Ok(Ok(false)) | Err(_) => return,
+            Ok(Err(_)) if Instant::now() < held_until => {}
+            Ok(Err(_)) => return,
         }
     }
 }
 
 async fn renew(ctx: &SyncContext, lease: &Lease) -> Result<bool, DbError> {
     let mut tx = ctx.db.tenant(lease.tenant).await?;
-    let held = lease::renew(&mut tx, lease, LEASE).await?;
+    let held = lease::renew(&mut tx, lease, ctx.config.worker_lease).await?;
     tx.commit().await?;
     Ok(held)
 }

@@ -137,6 +137,10 @@ impl Session {
         since: Option<ChangedSince>,
         mut sink: impl FnMut(FetchedFlags),
     ) -> Result<UidSet, ImapError> {
+        let relies_on = since.map(|s| match s.vanished && self.qresync_enabled {
+            true => "QRESYNC",
+            false => "CONDSTORE",
+        });
         let modifier = match since {
             Some(s) if s.vanished && self.qresync_enabled => format!(" (CHANGEDSINCE {} VANISHED)", s.modseq),
             Some(s) => format!(" (CHANGEDSINCE {})", s.modseq),
@@ -148,6 +152,7 @@ impl Session {
             // CHANGEDSINCE implies it.
             let modseq = if self.has_modseq && since.is_none() { " MODSEQ" } else { "" };
             let command = Command::new(format!("UID FETCH {text} (UID FLAGS{modseq}){modifier}"));
+            let command = command.relying_on(relies_on);
             let done = self.run_within(command, FLAGS_ANSWER_BYTES, |u| match u {
                 Untagged::Fetch(fetch) => match read_flags(&fetch) {
                     Some(flags) if uids.contains(flags.uid) => {

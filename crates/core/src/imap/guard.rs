@@ -35,6 +35,8 @@ const READ_BYTES: usize = 32 << 10;
 const PROGRESS_BYTES: u64 = 64 << 10;
 /// All of a literal may take this many times the deadline of one answer: half an hour.
 const LITERAL_PATIENCE: u32 = 30;
+/// While nothing but a word now and then is expected. Ten thousand connections wait like this.
+const RESTING_READ_BYTES: usize = 512;
 
 /// Anything that carries bytes both ways: a socket, TLS over it, a pipe in tests.
 pub trait Transport: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
@@ -112,6 +114,7 @@ pub(super) struct Framer {
     step: Duration,
     memory: Option<MemoryBudget>,
     skip_oversized: bool,
+    resting: bool,
 }
 
 impl fmt::Debug for Framer {
@@ -130,6 +133,7 @@ impl Framer {
             allowance,
             memory: None,
             skip_oversized: false,
+            resting: false,
         }
     }
 
@@ -150,6 +154,14 @@ impl Framer {
     pub fn load_bodies(&mut self, memory: Option<MemoryBudget>) {
         self.skip_oversized = memory.is_some();
         self.memory = memory;
+    }
+
+    /// Whether little is expected for long: then the receive buffer is given up and a small one does.
+    pub fn rest(&mut self, resting: bool) {
+        self.resting = resting;
+        if resting && self.buffer.is_empty() && self.partial.literal.is_none() {
+            self.buffer = BytesMut::new();
+        }
     }
 
     /// The stream, for the switch to TLS.
@@ -332,8 +344,9 @@ impl Framer {
     }
 
     async fn fill(&mut self) -> Result<(), ImapError> {
-        if self.buffer.capacity() - self.buffer.len() < READ_BYTES / 4 && self.partial.literal.is_none() {
-            self.buffer.reserve(READ_BYTES);
+        let size = if self.resting { RESTING_READ_BYTES } else { READ_BYTES };
+        if self.buffer.capacity() - self.buffer.len() < size / 4 && self.partial.literal.is_none() {
+            self.buffer.reserve(size);
         }
         let read = self.stream.read_buf(&mut self.buffer);
         let count = match timeout_at(self.allowance.until, read).await {

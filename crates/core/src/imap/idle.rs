@@ -7,11 +7,37 @@ use tokio::time::{Instant, sleep_until};
 
 use super::ImapError;
 use super::command::Session;
-use super::parse::Response;
+use super::parse::{Response, Untagged};
 
 /// RFC 2177: servers may log a silent client out after 30 minutes.
 pub const MAX_IDLE: Duration = Duration::from_secs(29 * 60);
 const ANSWER_BYTES: u64 = 16 << 20;
+
+/// Signs of life before they count as regular.
+const REGULAR: u32 = 3;
+/// What comes faster is no regular sign of life.
+const SHORTEST_GAP: Duration = Duration::from_secs(10);
+
+/// Servers that say something now and then while nothing happens (Dovecot: "* OK Still here", every two minutes), and how
+/// far apart that is. When such a one falls silent for twice as long, it is asked whether it is still there.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Pulse {
+    beats: u32,
+    longest: Duration,
+}
+
+impl Pulse {
+    fn beat(&mut self, gap: Duration) {
+        if gap >= SHORTEST_GAP {
+            self.beats = self.beats.saturating_add(1);
+            self.longest = self.longest.max(gap);
+        }
+    }
+
+    fn limit(&self) -> Option<Duration> {
+        (self.beats >= REGULAR).then_some(self.longest * 2)
+    }
+}
 
 /// Why waiting ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,24 +81,32 @@ impl Session {
         tokio::pin!(stop);
         let mut idling = false;
         let end = loop {
+            let before = self.heard_at;
+            let quiet_at = self.pulse.limit().map_or(end_at, |limit| end_at.min(before + limit));
             let wake = tokio::select! {
                 response = self.next() => Wake::Read(response),
                 () = &mut stop, if idling => Wake::End(IdleEnd::Stopped),
-                () = sleep_until(end_at), if idling => Wake::End(IdleEnd::TimedOut),
+                () = sleep_until(quiet_at), if idling => Wake::End(IdleEnd::TimedOut),
             };
             match wake {
                 Wake::End(end) => break end,
                 Wake::Read(response) => match response? {
                     Response::Continue(_) => {
                         idling = true;
+                        self.framer.rest(true);
                         self.framer.allow_until(end_at + self.reply);
                     }
                     Response::Tagged { tag: t, condition } if t.as_ref() == tag.as_bytes() => {
+                        self.framer.rest(false);
+                        self.blame(&condition, "IDLE");
                         self.finish(condition)?;
                         return Ok(IdleEnd::News);
                     }
                     Response::Tagged { .. } => {}
                     Response::Untagged(u) => {
+                        if idling && matches!(u, Untagged::Condition(_)) {
+                            self.pulse.beat(self.heard_at - before);
+                        }
                         if let Some(e) = self.dispatch(Some(u)) {
                             return Err(e);
                         }
@@ -88,6 +122,7 @@ impl Session {
     }
 
     async fn leave_idle(&mut self, tag: &str) -> Result<(), ImapError> {
+        self.framer.rest(false);
         self.framer.allow_until(Instant::now() + self.reply);
         self.framer.write(b"DONE\r\n").await?;
         loop {
@@ -140,6 +175,22 @@ mod tests {
         assert_eq!(s.idle(LONG, soon).await, Ok(IdleEnd::News), "what came with DONE counts");
         s.take_unsolicited();
         assert_eq!(s.idle(LONG, async {}).await, Ok(IdleEnd::Stopped));
+    }
+
+    #[tokio::test]
+    async fn a_server_that_speaks_regularly_and_falls_silent_is_asked_whether_it_is_there() {
+        let mut taught = super::Pulse::default();
+        for gap in [120, 0, 121, 119] {
+            assert_eq!(taught.limit(), None);
+            taught.beat(Duration::from_secs(gap));
+        }
+        assert_eq!(taught.limit(), Some(Duration::from_secs(242)));
+        let (mut s, seen) = session("IDLE", &["+ idling\r\n", "$ OK\r\n", "+ idling\r\n"]).await;
+        s.pulse = super::Pulse { beats: 3, longest: Duration::from_millis(10) };
+        assert_eq!(s.idle(LONG, pending()).await, Ok(IdleEnd::TimedOut), "it is");
+        assert_eq!(commands(&seen), ["IDLE", "DONE"]);
+        s.reply = Duration::from_millis(30);
+        assert_eq!(s.idle(LONG, pending()).await, Err(ImapError::Closed { bye: None }), "it is not");
     }
 
     #[tokio::test]

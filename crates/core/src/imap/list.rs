@@ -103,14 +103,16 @@ impl Session {
         let extended = caps.list_extended;
         let special = if caps.special_use { " SPECIAL-USE" } else { "" };
         let numbers = if combined { format!(" STATUS {items}") } else { String::new() };
+        let relies_on = if combined { "LIST-STATUS" } else { "LIST-EXTENDED" };
         let command = if extended {
             format!("LIST \"\" \"*\" RETURN (SUBSCRIBED{special}{numbers})")
         } else {
             "LIST \"\" \"*\"".to_owned()
         };
+        let command = Command::new(command).relying_on(extended.then_some(relies_on));
         let (mut mailboxes, mut statuses) = (Vec::new(), Statuses::new());
         let mut too_many = false;
-        self.run_within(Command::new(command), ANSWER_BYTES, |u| match u {
+        self.run_within(command, ANSWER_BYTES, |u| match u {
             Untagged::Data(name, cursor) if name == "LIST" => {
                 too_many |= mailboxes.len() >= MAX_MAILBOXES;
                 mailboxes.extend(read_list(cursor).filter(|_| !too_many));

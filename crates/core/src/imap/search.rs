@@ -29,6 +29,16 @@ impl Session {
         self.search(Command::new("UID SEARCH ALL")).await
     }
 
+    /// The UIDs from `first` on, of messages that the server has already announced.
+    ///
+    /// # Errors
+    /// As for [`Session::uid_search_all`].
+    pub async fn uid_search_from(&mut self, first: Uid) -> Result<UidSet, ImapError> {
+        // `n:*` names the newest message even when it is older.
+        let found = self.search(Command::new(format!("UID SEARCH UID {first}:*"))).await?;
+        Ok(found.intersection(&UidSet::range(first, Uid::MAX)))
+    }
+
     /// The UIDs by a second, independent query: a plain SEARCH over UIDs. What deletes many rows asks both.
     ///
     /// # Errors
@@ -119,6 +129,15 @@ mod tests {
         assert!(matches!(s.uid_search_all().await, Err(ImapError::Refused { .. })));
         assert!(is_protocol(&s.uid_search_all().await));
         assert!(s.is_usable());
+    }
+
+    #[tokio::test]
+    async fn the_newest_message_is_not_new_when_it_is_below_what_was_asked_for() {
+        let (mut s, seen) = session("", &["* SEARCH 7\r\n$ OK\r\n", "* SEARCH 9 8\r\n$ OK\r\n"]).await;
+        let first = mail::uid::Uid::new(8).unwrap();
+        assert!(s.uid_search_from(first).await.unwrap().is_empty());
+        assert_eq!(s.uid_search_from(first).await.unwrap().to_string(), "8:9");
+        assert_eq!(super::super::script::commands(&seen)[0], "UID SEARCH UID 8:*");
     }
 
     #[tokio::test]

@@ -92,8 +92,10 @@ impl Session {
         let verb = if read_only { "EXAMINE" } else { "SELECT" };
         let mut command = Command::new(verb).string(wire_name)?;
         match qresync {
-            Some(param) => command = command.text(&qresync_text(param)),
-            None if self.capabilities().condstore => command = command.text(" (CONDSTORE)"),
+            Some(param) => command = command.text(&qresync_text(param)).relying_on(Some("QRESYNC")),
+            None if self.capabilities().condstore => {
+                command = command.text(" (CONDSTORE)").relying_on(Some("CONDSTORE"));
+            }
             None => {}
         }
         // News of the mailbox that was open before must not be taken for news of this one.

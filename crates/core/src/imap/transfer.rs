@@ -76,6 +76,7 @@ impl Session {
         for set in set_chunks(uids) {
             let mut told: Option<CopyUid> = None;
             let command = Command::new(format!("{verb} {set}")).string(wire_name)?;
+            let command = command.relying_on((verb == "UID MOVE").then_some("MOVE"));
             // MOVE tells it in an untagged OK, before the EXPUNGEs (RFC 6851 §4.3).
             let done = self
                 .run(command, |u| match &u {

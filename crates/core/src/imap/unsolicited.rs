@@ -52,6 +52,8 @@ pub struct Unsolicited {
     pub vanished: UidSet,
     /// Flags that changed, in order of arrival.
     pub flags: Vec<FetchedFlags>,
+    /// Something happened in another mailbox, or to the tree (NOTIFY).
+    pub elsewhere: bool,
     /// Some flag change could not be kept (no UID in it, or too many): a full comparison is due.
     pub incomplete: bool,
 }

@@ -25,6 +25,8 @@ pub struct Claimed {
     pub attempt: i32,
     /// How many tries there are.
     pub max_attempts: i32,
+    /// See [`super::priority`].
+    pub priority: i16,
 }
 
 /// How a job ended.
@@ -51,24 +53,89 @@ pub enum Outcome {
     },
 }
 
-/// Leases up to `slots` due jobs to `owner`, most urgent first. A row whose payload cannot be read is marked dead.
+/// Places of one worker.
+#[derive(Debug, Clone, Copy)]
+pub struct Room {
+    /// All it has.
+    pub total: usize,
+    /// Those that are free now.
+    pub free: usize,
+}
+
+impl Room {
+    /// Places that jobs nobody waits for may take; the others are kept for the quick ones.
+    fn slow(self) -> i64 {
+        count((self.total - self.total / 4).max(1))
+    }
+
+    /// Of those, the places of one tenant: two hundred accounts whose hosts are dead keep half of them busy, not all.
+    fn slow_of_a_tenant(self) -> i64 {
+        count((self.total / 2).max(1))
+    }
+
+    /// Places of one tenant altogether, so that one whose users wait for dead hosts leaves some to others.
+    fn of_a_tenant(self) -> i64 {
+        count((self.total - self.total / 8).max(1))
+    }
+}
+
+fn count(n: usize) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+/// Leases due jobs to `owner` as far as it has room, most urgent first. Among equally urgent ones tenants take turns: a
+/// job's turn is how many its tenant has running, with those before it counted in, so that over time each tenant has the
+/// same share of all places, however long its jobs take. A row whose payload cannot be read is marked dead.
 pub async fn claim(
     tx: &mut SystemTx,
     owner: Uuid,
-    slots: usize,
+    room: Room,
     lease: Duration,
 ) -> Result<Vec<Claimed>, DbError> {
+    // Tenants are found by leaps over the index. More candidates than places: others may be taking the same ones.
     let rows = sqlx::query(
-        "WITH c AS (SELECT tenant_id, id FROM jobs WHERE state = 'ready' AND run_at <= now()
-                    ORDER BY priority DESC, run_at LIMIT $1 FOR UPDATE SKIP LOCKED)
+        "WITH RECURSIVE t AS (
+           (SELECT tenant_id FROM jobs WHERE state = 'ready' AND run_at <= now() ORDER BY tenant_id LIMIT 1)
+           UNION ALL
+           SELECT (SELECT j.tenant_id FROM jobs j WHERE j.state = 'ready' AND j.run_at <= now() AND j.tenant_id > t.tenant_id
+                   ORDER BY j.tenant_id LIMIT 1) FROM t WHERE t.tenant_id IS NOT NULL
+         ), busy AS (
+           SELECT tenant_id, count(*) AS running, count(*) FILTER (WHERE lease_owner = $2) AS own,
+                  count(*) FILTER (WHERE lease_owner = $2 AND priority < $4) AS own_slow
+           FROM jobs WHERE state = 'running' GROUP BY tenant_id
+         ), waiting AS (
+           SELECT j.*, j.priority < $4 AS slow, coalesce(b.own, 0) AS own, coalesce(b.own_slow, 0) AS own_slow,
+                  coalesce(b.running, 0) + row_number() OVER (PARTITION BY j.tenant_id ORDER BY j.priority DESC, j.run_at, j.id) AS turn,
+                  row_number() OVER (PARTITION BY j.tenant_id ORDER BY j.priority DESC, j.run_at, j.id) AS nth,
+                  row_number() OVER (PARTITION BY j.tenant_id, j.priority < $4 ORDER BY j.priority DESC, j.run_at, j.id) AS nth_of_kind
+           FROM t CROSS JOIN LATERAL (
+             (SELECT w.tenant_id, w.id, w.priority, w.run_at FROM jobs w
+              WHERE w.tenant_id = t.tenant_id AND w.state = 'ready' AND w.run_at <= now()
+              ORDER BY w.priority DESC, w.run_at LIMIT $1 * 2)) j
+           LEFT JOIN busy b ON b.tenant_id = t.tenant_id
+           WHERE t.tenant_id IS NOT NULL
+         ), fit AS (
+           SELECT tenant_id, id, slow, priority, turn, run_at FROM waiting
+           WHERE nth + own <= $7 AND (NOT slow OR nth_of_kind + own_slow <= $6)
+         ), placed AS (
+           SELECT *, row_number() OVER (PARTITION BY slow ORDER BY priority DESC, turn, run_at, id) AS place FROM fit
+         ), c AS (
+           SELECT j.tenant_id, j.id FROM placed p JOIN jobs j ON j.tenant_id = p.tenant_id AND j.id = p.id
+           WHERE j.state = 'ready' AND (NOT p.slow OR p.place + (SELECT coalesce(sum(own_slow), 0) FROM busy) <= $5)
+           ORDER BY p.priority DESC, p.turn, p.run_at, p.id LIMIT $1 FOR UPDATE OF j SKIP LOCKED
+         )
          UPDATE jobs j SET state = 'running', attempt = attempt + 1, rerun = false, lease_owner = $2,
                            lease_until = now() + make_interval(secs => $3)
          FROM c WHERE j.tenant_id = c.tenant_id AND j.id = c.id
          RETURNING j.tenant_id, j.id, j.payload, j.attempt, j.max_attempts, j.priority, j.run_at",
     )
-    .bind(i64::try_from(slots).unwrap_or(i64::MAX))
+    .bind(count(room.free))
     .bind(owner)
     .bind(lease.as_secs_f64())
+    .bind(super::priority::PUSH)
+    .bind(room.slow())
+    .bind(room.slow_of_a_tenant())
+    .bind(room.of_a_tenant())
     .fetch_all(tx.conn())
     .await?;
     let mut claimed = Vec::with_capacity(rows.len());
@@ -76,15 +143,16 @@ pub async fn claim(
         let (tenant, id) = (TenantId(row.get("tenant_id")), JobId(row.get("id")));
         match serde_json::from_value(row.get("payload")) {
             Ok(job) => {
-                let urgency: (i16, chrono::DateTime<chrono::Utc>) = (row.get("priority"), row.get("run_at"));
+                let run_at: chrono::DateTime<chrono::Utc> = row.get("run_at");
                 let job = Claimed {
                     tenant,
                     id,
                     job,
                     attempt: row.get("attempt"),
                     max_attempts: row.get("max_attempts"),
+                    priority: row.get("priority"),
                 };
-                claimed.push((urgency, job));
+                claimed.push((run_at, job));
             }
             Err(error) => {
                 sqlx::query("UPDATE jobs SET state = 'dead', finished_at = now(), last_error = $3 WHERE tenant_id = $1 AND id = $2")
@@ -96,7 +164,7 @@ pub async fn claim(
             }
         }
     }
-    claimed.sort_by_key(|((priority, run_at), _)| (std::cmp::Reverse(*priority), *run_at));
+    claimed.sort_by_key(|(run_at, job)| (std::cmp::Reverse(job.priority), *run_at));
     Ok(claimed.into_iter().map(|(_, job)| job).collect())
 }
 

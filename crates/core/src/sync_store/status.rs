@@ -203,12 +203,17 @@ pub async fn start_run(tx: &mut TenantTx, account: AccountId) -> Result<RunId, D
     .bind(account)
     .fetch_optional(tx.conn())
     .await?;
-    if let Some(id) = queued {
-        return Ok(id);
+    match queued {
+        Some(id) => Ok(id),
+        None => start_own_run(tx, account).await,
     }
+}
+
+/// A round that nobody asked for begins; one that is queued stays so. No other may be running.
+pub async fn start_own_run(tx: &mut TenantTx, account: AccountId) -> Result<RunId, DbError> {
     let id = RunId::new();
     sqlx::query("INSERT INTO sync_runs (tenant_id, id, account_id, state, started_at) VALUES ($1, $2, $3, 'running', now())")
-        .bind(tenant)
+        .bind(tx.tenant())
         .bind(id)
         .bind(account)
         .execute(tx.conn())

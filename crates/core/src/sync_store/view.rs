@@ -188,6 +188,34 @@ pub async fn visit(
     Ok(Some((target, Visit { local, rows, resync_asked_at })))
 }
 
+/// INBOX for its newest mail alone: of the UIDs we hold those above the head, and no edits. Does not grow with the
+/// mailbox. `None` when there is no INBOX yet.
+pub async fn head(tx: &mut TenantTx, account: AccountId) -> Result<Option<(Target, Visit)>, DbError> {
+    let row = sqlx::query(sqlx::AssertSqlSafe(format!(
+        "SELECT b.id, {CHECKPOINT}, EXISTS (SELECT 1 FROM message_mailboxes p WHERE p.tenant_id = $1 AND p.mailbox_id = b.id
+                                            AND p.generation < b.generation AND p.uid IS NOT NULL) AS old_generation,
+           ARRAY(SELECT p.uid FROM message_mailboxes p WHERE p.tenant_id = $1 AND p.mailbox_id = b.id
+                 AND p.generation = b.generation AND p.uid > b.head_uid ORDER BY p.uid) AS above
+         FROM mailboxes b WHERE b.tenant_id = $1 AND b.account_id = $2 AND b.role = 'inbox' AND b.selectable"
+    )))
+    .bind(tx.tenant())
+    .bind(account)
+    .fetch_optional(tx.conn())
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    let at = checkpoint(&row)?;
+    let target = Target { account, mailbox: row.try_get("id")?, generation: at.generation };
+    let above: Vec<i64> = row.try_get("above")?;
+    let mut local = LocalView {
+        checkpoint: at,
+        known: above.into_iter().filter_map(|uid| Uid::try_from(uid).ok()).collect(),
+        old_generation: row.try_get("old_generation")?,
+        ..LocalView::default()
+    };
+    attempts::load(tx, &target, &mut local).await?;
+    Ok(Some((target, Visit { local, ..Visit::default() })))
+}
+
 /// The UIDs we hold, as ranges: a million of them in order are one row.
 pub async fn known(tx: &mut TenantTx, target: &Target) -> Result<UidSet, DbError> {
     let rows = sqlx::query(

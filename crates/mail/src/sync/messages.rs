@@ -126,16 +126,24 @@ pub(super) fn backfill(server: &ServerView, local: &LocalView, policy: &Policy) 
     if at.tail_uid <= 1 {
         return None;
     }
+    let begun = at.tail_uid <= at.head_uid;
+    if begun && !policy.backfill {
+        // Not settled either: what the checkpoint would claim then is not here.
+        return Some(Plan::Done);
+    }
     let Some(listing) = listed(server) else {
         return Some(Plan::Read(ServerRead::List(ListBy::Search)));
     };
-    let first = if at.tail_uid > at.head_uid { policy.first_batch } else { policy.batch };
+    let first = if begun { policy.batch } else { policy.first_batch };
     let portions = Portions { local, policy, from: End::Newest, first };
-    let batches =
+    let mut batches =
         portions.of(not_yet_read(&within(&listing, at.below_tail()), server, local), |uids, rest| {
             let tail_uid = if rest.is_empty() { 1 } else { uids.first().map_or(1, Uid::get) };
             Checkpoint { tail_uid, ..at }
         });
+    if !policy.backfill {
+        batches.truncate(1);
+    }
     if batches.is_empty() {
         return Some(advance(Checkpoint { tail_uid: 1, ..at }));
     }

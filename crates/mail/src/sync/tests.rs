@@ -161,6 +161,31 @@ fn new_mail_goes_before_backfill() {
 }
 
 #[test]
+fn without_backfill_only_the_first_page_of_old_mail_is_read() {
+    let mut model = Model::new(Flavour::Qresync);
+    model.arrive(5_000);
+    let mut store = Store::default();
+    let changes_only = Policy { backfill: false, ..Policy::default() };
+    visit(&mut model, &mut store, &changes_only, &[], None);
+    assert_eq!((store.checkpoint.head_uid, store.checkpoint.tail_uid), (5_000, 4_951));
+    model.arrive(2);
+    model.expunge(4_960);
+    visit(&mut model, &mut store, &changes_only, &[], None);
+    assert_eq!((store.checkpoint.head_uid, store.checkpoint.tail_uid), (5_002, 4_951));
+    assert_eq!(store.view().known, set("4951:4959,4961:5002"));
+    assert_eq!(store.checkpoint.uidnext, 0, "it is not settled, so the next round looks at it again");
+    let plans = visit(&mut model, &mut store, &changes_only, &[], None);
+    assert!(!reads(&plans).iter().any(|r| matches!(r, ServerRead::Messages(_))), "{plans:?}");
+    visit(&mut model, &mut store, &Policy::default(), &[], None);
+    assert_equal(&model, &store);
+    let mut short = Model::new(Flavour::Qresync);
+    short.arrive(50);
+    let mut store = Store::default();
+    visit(&mut short, &mut store, &changes_only, &[], None);
+    assert_equal(&short, &store);
+}
+
+#[test]
 fn with_qresync_changes_and_removals_come_in_one_read() {
     let (mut model, mut store) = synced(Flavour::Qresync, 10);
     let since = ModSeq(model.modseq);

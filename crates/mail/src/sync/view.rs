@@ -133,6 +133,8 @@ pub enum Depth {
 pub struct Policy {
     /// How much is wanted.
     pub depth: Depth,
+    /// Whether old mail is wanted; without it a mailbox is filled with its first page and everything else is done.
+    pub backfill: bool,
     /// UIDs per FETCH of contents; 200 to 1,000 saturate Dovecot.
     pub batch: u32,
     /// UIDs of the very first batch, so that the first page of a new account appears at once.
@@ -146,7 +148,14 @@ pub struct Policy {
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { depth: Depth::Full, batch: 500, first_batch: 50, batches_ahead: 8, flags_batch: 20_000 }
+        Self {
+            depth: Depth::Full,
+            backfill: true,
+            batch: 500,
+            first_batch: 50,
+            batches_ahead: 8,
+            flags_batch: 20_000,
+        }
     }
 }
 

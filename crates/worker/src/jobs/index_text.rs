@@ -22,7 +22,12 @@ pub async fn run(env: &Environment, tenant: TenantId, account: AccountId) -> Res
         return Ok(());
     }
     let end = tokio::time::Instant::now() + SLICE;
-    while index::index_pending(&env.db, tenant, account, BATCH).await? > 0 {
+    loop {
+        let place = env.work.acquire().await;
+        if index::index_pending(&env.db, tenant, account, BATCH).await? == 0 {
+            return Ok(());
+        }
+        drop(place);
         if env.shutdown.is_cancelled() || tokio::time::Instant::now() > end {
             return Err(JobError::postpone(
                 Duration::from_millis(200),
@@ -30,5 +35,4 @@ pub async fn run(env: &Environment, tenant: TenantId, account: AccountId) -> Res
             ));
         }
     }
-    Ok(())
 }

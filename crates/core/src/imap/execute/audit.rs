@@ -13,9 +13,9 @@ use mail::sync::{Depth, is_settled};
 
 use super::round::Link;
 use super::visit::{self, Open, is_refusal};
-use super::{SyncContext, SyncError, guarded, open, take};
+use super::{SyncContext, SyncError, enter, guarded, take};
 use crate::id::{AccountId, MailboxId, TenantId};
-use crate::imap::Session;
+use crate::imap::{Endpoint, Session};
 use crate::lease::Lease;
 use crate::sync_store::{Target, attempts, audit, vanish};
 
@@ -35,9 +35,12 @@ pub struct Audited {
     pub done: bool,
 }
 
+/// A session and the server it leads to.
+type Way = (Session, Endpoint);
+
 /// What became of one turn.
 enum Turn {
-    Compared(Option<Box<Session>>, u64),
+    Compared(Option<Box<Way>>, u64),
     Nothing,
     MadeRoom,
 }
@@ -70,13 +73,13 @@ pub async fn audit_account(
             }
         }
     }
-    if let Some(session) = session {
+    if let Some((session, _)) = session {
         session.logout().await;
     }
     Ok(audited)
 }
 
-async fn turn(ctx: &SyncContext, lease: &Lease, session: Option<Session>) -> Result<Turn, SyncError> {
+async fn turn(ctx: &SyncContext, lease: &Lease, session: Option<Way>) -> Result<Turn, SyncError> {
     let mut tx = ctx.db.tenant(lease.tenant).await?;
     let waits = audit::somebody_waits(&mut tx, lease.account).await?;
     let next = audit::next(&mut tx, lease.account).await?;
@@ -116,14 +119,14 @@ async fn wait_for_somebody(ctx: &SyncContext, lease: &Lease) -> Result<(), SyncE
 async fn one(
     ctx: &SyncContext,
     lease: &Lease,
-    session: Option<Session>,
+    session: Option<Way>,
     mailbox: MailboxId,
 ) -> Result<Turn, SyncError> {
-    let session = match session {
-        Some(session) => session,
-        None => open(ctx, lease.tenant, lease.account).await?,
+    let (session, server) = match session {
+        Some(way) => way,
+        None => enter(ctx, lease.tenant, lease.account).await?,
     };
-    let mut link = Link::over(ctx, lease, session);
+    let mut link = Link::over(ctx, lease, session, server);
     let repairs = match compare(&mut link, mailbox).await {
         Ok(repairs) => repairs,
         // The rounds tell why it cannot be read; it is not looked at again before tomorrow.
@@ -140,7 +143,8 @@ async fn one(
         tracing::warn!(account_id = %lease.account, mailbox_id = %mailbox, missing = repairs.missing, ghosts = repairs.ghosts,
             flags = repairs.flags, counts, "the audit repaired what no change on the server explains");
     }
-    Ok(Turn::Compared(Some(link.session).filter(Session::is_usable).map(Box::new), all))
+    let usable = link.session.is_usable();
+    Ok(Turn::Compared(usable.then(|| Box::new((link.session, link.server))), all))
 }
 
 /// What differed and no change explains.

@@ -9,6 +9,7 @@
 //! has come is committed, so that stages that wait for each other's memory always come loose.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mail::sync::{Batch, Checkpoint};
@@ -23,7 +24,7 @@ use super::{SyncContext, SyncError};
 use crate::db::DbError;
 use crate::failpoint;
 use crate::id::TenantId;
-use crate::imap::{FetchEvent, FetchedMessage, ImapError, Session};
+use crate::imap::{FetchEvent, FetchedMessage, ImapError, MemoryBudget, Session};
 use crate::lease::Lease;
 use crate::sync_store::prepare::{Arrival, Options, Parse, prepare};
 use crate::sync_store::{Prepared, Target, attempts, bytes, checkpoint, ingest};
@@ -95,6 +96,7 @@ pub(super) async fn messages(
         ctx: link.ctx,
         tenant: link.lease.tenant,
         target: open.target,
+        fresh,
         batches: batches.into_iter().map(|b| (b.uids, b.then)).collect(),
         next: 0,
         waiting: Vec::new(),
@@ -112,9 +114,10 @@ pub(super) async fn messages(
         stored: Stored { known: UidSet::new(), at: None, created: 0 },
     };
     let mut refused = Refused::default();
+    let memory = if fresh { &link.ctx.fresh_memory } else { &link.ctx.memory };
     let (read, noted, unanswered, stored) = tokio::join!(
-        read(&mut link.session, link.ctx, sets, out, &mut refused),
-        group((link.ctx, options), note(link.ctx, link.lease, open.target, all), inbox, groups_out),
+        read(&mut link.session, memory, sets, out, &mut refused),
+        group((link.ctx, options, fresh), note(link.ctx, link.lease, open.target, all), inbox, groups_out),
         gatherer.run(groups_in),
         writer.run(loads_in),
     );
@@ -176,18 +179,18 @@ struct Refused {
 /// one, and those it still refuses count as answered without a message.
 async fn read(
     session: &mut Session,
-    ctx: &SyncContext,
+    memory: &MemoryBudget,
     sets: Vec<UidSet>,
     out: mpsc::Sender<FetchEvent>,
     refused: &mut Refused,
 ) -> Result<(), ImapError> {
-    let Err(error) = session.fetch_bodies(sets.clone(), &ctx.memory, &out).await else { return Ok(()) };
+    let Err(error) = session.fetch_bodies(sets.clone(), memory, &out).await else { return Ok(()) };
     if !is_refusal(&error) || !session.is_usable() {
         return Err(error);
     }
     for uid in sets.iter().flat_map(UidSet::iter) {
         let one = UidSet::range(uid, uid);
-        match session.fetch_bodies([one.clone()], &ctx.memory, &out).await {
+        match session.fetch_bodies([one.clone()], memory, &out).await {
             Ok(()) => {}
             Err(error) if is_refusal(&error) && session.is_usable() => {
                 refused.uids.insert(uid);
@@ -205,7 +208,7 @@ async fn read(
 
 /// Gathers messages into groups and sends them to be parsed, in order, once they are noted.
 async fn group(
-    (ctx, options): (&SyncContext, Options),
+    (ctx, options, fresh): (&SyncContext, Options, bool),
     noted: impl Future<Output = Result<(), SyncError>>,
     mut inbox: mpsc::Receiver<FetchEvent>,
     out: mpsc::Sender<Item>,
@@ -230,7 +233,8 @@ async fn group(
         }
         bytes = 0;
         if !gathered.is_empty() {
-            items.insert(0, Item::Group(parse(ctx, options, std::mem::take(&mut gathered))));
+            let place = place(ctx, fresh).await;
+            items.insert(0, Item::Group(parse(ctx, options, std::mem::take(&mut gathered), place)));
         }
         for item in items {
             if out.send(item).await.is_err() {
@@ -241,9 +245,21 @@ async fn group(
     Ok(())
 }
 
-fn parse(ctx: &SyncContext, options: Options, messages: Vec<FetchedMessage>) -> JoinHandle<Vec<Ready>> {
+/// A place to work in bulk. New mail takes none: what is held up by nothing else must not be by backfills. Never kept
+/// while a server is waited for, so a slow one holds up nobody.
+async fn place(ctx: &SyncContext, fresh: bool) -> Option<OwnedSemaphorePermit> {
+    if fresh { None } else { Arc::clone(&ctx.work).acquire_owned().await.ok() }
+}
+
+fn parse(
+    ctx: &SyncContext,
+    options: Options,
+    messages: Vec<FetchedMessage>,
+    place: Option<OwnedSemaphorePermit>,
+) -> JoinHandle<Vec<Ready>> {
     let now = ctx.clock.now();
     spawn_blocking(move || {
+        let _place = place;
         messages
             .into_iter()
             .map(|m| {
@@ -268,6 +284,7 @@ struct Gatherer<'a> {
     ctx: &'a SyncContext,
     tenant: TenantId,
     target: Target,
+    fresh: bool,
     /// What of each batch is not answered yet, and what holds afterwards.
     batches: Vec<(UidSet, Checkpoint)>,
     /// The first batch without its checkpoint.
@@ -335,6 +352,7 @@ impl Gatherer<'_> {
         let ready = std::mem::take(&mut self.waiting);
         if std::mem::take(&mut self.bytes) >= AHEAD_BYTES {
             let messages: Vec<&Prepared> = ready.iter().map(|r| &r.prepared).collect();
+            let _place = place(self.ctx, self.fresh).await;
             let started = tokio::time::Instant::now();
             // What is wrong with the database the writer finds out, who knows what follows from it.
             match bytes::store_ahead(&self.ctx.db, self.tenant, &self.target, &messages).await {
@@ -386,6 +404,7 @@ impl Writer<'_> {
         }
         let (batch, permits): (Vec<Prepared>, Vec<_>) =
             ready.into_iter().map(|r| (r.prepared, r._permit)).unzip();
+        let _place = place(self.ctx, self.durable).await;
         let started = tokio::time::Instant::now();
         let mut tx = self.lease.begin(&self.ctx.db).await?;
         if !self.durable {

@@ -36,6 +36,8 @@ pub(super) async fn send(link: &mut Link<'_>, open: &mut Open, push: &Push) -> R
             (open.local.edits, open.rows) = view::edits(&mut tx, &open.target).await?;
             return Ok(());
         }
+        // Without the extension it may go: the visit is made again.
+        Err(error) if link.session.broke_promise() => return Err(error),
         Err(SyncError::Imap(error)) if is_refusal(&error) && link.session.is_usable() => {
             refused(link, open, &push.write, &rows, &error).await?;
         }

@@ -1,14 +1,17 @@
 //! A whole round, and the short one that only brings local edits to the server.
 
 use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
 
-use mail::sync::Depth;
+use chrono::{DateTime, Utc};
+use mail::sync::{Checkpoint, Depth, Policy};
 use mail::uid::{Uid, UidSet};
 
-use super::{Report, SyncContext, SyncError, open, tree, trouble, visit};
+use super::{Report, SyncContext, SyncError, enter, forgo, tree, trouble, visit};
 use crate::db::DbError;
 use crate::id::{MailboxId, RunId};
-use crate::imap::{ImapError, Session};
+use crate::imap::{Endpoint, ImapError, Session};
+use crate::job;
 use crate::lease::Lease;
 use crate::sync_store::status::{self, AccountState};
 use crate::sync_store::{Target, attempts, pending, view};
@@ -16,12 +19,18 @@ use crate::sync_store::{Target, attempts, pending, view};
 /// Connections lost in one round before it is given up: one mailbox that kills its connection must not keep the others
 /// from being read, a server that kills every connection must not be hammered.
 const MAX_RECONNECTS: usize = 6;
+/// What one batch of old mail should take: a user's request waits for at most a handful of them.
+const BATCH_TIME: Duration = Duration::from_millis(250);
+const SMALLEST_BATCH: u32 = 25;
+const SOME_FAILED: &str = "some mailboxes could not be read";
 
 /// A round's way to the server and what it has done so far.
 pub(super) struct Link<'a> {
     pub ctx: &'a SyncContext,
     pub lease: &'a Lease,
     pub session: Session,
+    /// Where the session leads.
+    pub server: Endpoint,
     pub report: Report,
     /// Mailboxes that local edits put messages into.
     pub touched: BTreeSet<MailboxId>,
@@ -29,6 +38,14 @@ pub(super) struct Link<'a> {
     pub suspect: Option<Suspect>,
     /// Suspects of this round, asked for alone: once is an accident of the network.
     pub alone: HashMap<MailboxId, UidSet>,
+    /// Old mail is read now.
+    pub backfill: bool,
+    /// Reading it was interrupted: something else was asked for.
+    pub called: bool,
+    /// Mailboxes whose old mail is left for later.
+    pub unfinished: Vec<MailboxId>,
+    /// Messages of one command.
+    pub batch: u32,
 }
 
 /// A message that was due when the connection was lost. Dovecot ends the connection over one it cannot read.
@@ -42,46 +59,129 @@ pub(super) struct Suspect {
 
 impl<'a> Link<'a> {
     async fn open(ctx: &'a SyncContext, lease: &'a Lease) -> Result<Self, SyncError> {
-        Ok(Self::over(ctx, lease, open(ctx, lease.tenant, lease.account).await?))
+        let (session, server) = Box::pin(enter(ctx, lease.tenant, lease.account)).await?;
+        Ok(Self::over(ctx, lease, session, server))
     }
 
-    pub fn over(ctx: &'a SyncContext, lease: &'a Lease, session: Session) -> Self {
+    pub fn over(ctx: &'a SyncContext, lease: &'a Lease, session: Session, server: Endpoint) -> Self {
         Self {
             ctx,
             lease,
             session,
+            server,
             report: Report::default(),
             touched: BTreeSet::new(),
             suspect: None,
             alone: HashMap::new(),
+            backfill: false,
+            called: false,
+            unfinished: Vec::new(),
+            batch: Policy::default().batch,
         }
     }
 
     async fn reopen(&mut self) -> Result<(), SyncError> {
-        self.session = open(self.ctx, self.lease.tenant, self.lease.account).await?;
+        (self.session, self.server) =
+            Box::pin(enter(self.ctx, self.lease.tenant, self.lease.account)).await?;
+        Ok(())
+    }
+
+    /// See [`forgo`].
+    pub async fn forgo(&mut self, error: ImapError) -> Result<(), SyncError> {
+        Box::pin(forgo(self.ctx, self.lease.tenant, &self.server, &mut self.session, error)).await
+    }
+
+    /// Leaves the open mailbox.
+    async fn unselect(&mut self) -> Result<(), SyncError> {
+        match self.session.unselect().await {
+            Err(error) => self.forgo(error).await,
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Notes that old mail is left for later.
+    pub fn note_backfill(&mut self, mailbox: MailboxId, depth: Depth, at: &Checkpoint) {
+        if depth != Depth::Head && at.tail_uid > 1 && !self.backfill && !self.unfinished.contains(&mailbox) {
+            self.unfinished.push(mailbox);
+        }
+    }
+
+    /// Whether the account was asked for something that goes before old mail; then it is ours to do.
+    pub async fn is_called(&mut self) -> Result<bool, SyncError> {
+        let mut tx = self.lease.begin(&self.ctx.db).await?;
+        self.called = job::take_over(&mut tx, self.lease.account).await?;
+        tx.commit().await?;
+        Ok(self.called)
+    }
+
+    /// Batches follow the speed of the whole way, so that a slow server does not keep a user waiting for a batch.
+    pub fn note_speed(&mut self, messages: u64, took: Duration) {
+        let in_time = messages as f64 / took.as_secs_f64().max(0.001) * BATCH_TIME.as_secs_f64();
+        if self.backfill {
+            self.batch = (in_time as u32).clamp(SMALLEST_BATCH, Policy::default().batch);
+        }
+    }
+}
+
+/// What a row of `sync_runs` stands for.
+#[derive(Clone, Copy)]
+enum Part {
+    Changes,
+    OldMail,
+}
+
+/// Which row of `sync_runs` stands for what is done now.
+struct Record {
+    run: RunId,
+    started: DateTime<Utc>,
+    failed_before: usize,
+}
+
+impl Record {
+    async fn begin(ctx: &SyncContext, lease: &Lease) -> Result<Self, SyncError> {
+        let started = ctx.clock.now();
+        let mut tx = lease.begin(&ctx.db).await?;
+        let run = status::start_run(&mut tx, lease.account).await?;
+        tx.commit().await?;
+        Ok(Self { run, started, failed_before: 0 })
+    }
+
+    /// One part of the round is over and the next begins: the round that somebody asked for, if any did, or old mail, which
+    /// stands for nobody's request. In one transaction: whoever looks finds the one running or the other.
+    async fn go_on(&mut self, link: &Link<'_>, next_part: Part) -> Result<(), SyncError> {
+        let next = link.ctx.clock.now();
+        let mut tx = link.lease.begin(&link.ctx.db).await?;
+        let failed = link.report.failed > self.failed_before;
+        if !failed {
+            status::round_succeeded(&mut tx, link.lease.account, self.started).await?;
+        }
+        status::finish_run(&mut tx, self.run, failed.then_some(SOME_FAILED)).await?;
+        self.run = match next_part {
+            Part::Changes => status::start_run(&mut tx, link.lease.account).await?,
+            Part::OldMail => status::start_own_run(&mut tx, link.lease.account).await?,
+        };
+        tx.commit().await?;
+        (self.started, self.failed_before) = (next, link.report.failed);
         Ok(())
     }
 }
 
 /// A round over all mailboxes, recorded in `sync_runs` and in the account's state.
 pub(super) async fn run(ctx: &SyncContext, lease: &Lease, depth: Depth) -> Result<Report, SyncError> {
-    let started = ctx.clock.now();
-    let mut tx = lease.begin(&ctx.db).await?;
-    let run = status::start_run(&mut tx, lease.account).await?;
-    tx.commit().await?;
-    let result = all(ctx, lease, depth).await;
+    let mut record = Record::begin(ctx, lease).await?;
+    let result = all(ctx, lease, depth, &mut record).await;
     match &result {
         Ok(report) => {
             let mut tx = lease.begin(&ctx.db).await?;
             if report.failed == 0 {
-                status::round_succeeded(&mut tx, lease.account, started).await?;
+                status::round_succeeded(&mut tx, lease.account, record.started).await?;
             }
             status::set_account(&mut tx, lease.account, AccountState::Connected, None, None).await?;
-            let error = (report.failed > 0).then_some("some mailboxes could not be read");
-            status::finish_run(&mut tx, run, error).await?;
+            let failed = report.failed > record.failed_before;
+            status::finish_run(&mut tx, record.run, failed.then_some(SOME_FAILED)).await?;
             tx.commit().await?;
         }
-        Err(error) => fail(ctx, lease, run, error).await?,
+        Err(error) => fail(ctx, lease, record.run, error).await?,
     }
     result
 }
@@ -101,13 +201,18 @@ async fn fail(ctx: &SyncContext, lease: &Lease, run: RunId, error: &SyncError) -
     Ok(tx.commit().await?)
 }
 
-async fn all(ctx: &SyncContext, lease: &Lease, depth: Depth) -> Result<Report, SyncError> {
+async fn all(
+    ctx: &SyncContext,
+    lease: &Lease,
+    depth: Depth,
+    record: &mut Record,
+) -> Result<Report, SyncError> {
     let mut link = Link::open(ctx, lease).await?;
     // Only now: an account in trouble stays so, with its cause, until the server has let us in.
     let mut tx = lease.begin(&ctx.db).await?;
     status::set_account(&mut tx, lease.account, AccountState::Syncing, None, None).await?;
     tx.commit().await?;
-    let result = work(&mut link, depth).await;
+    let result = work(&mut link, depth, record).await;
     let Link { session, report, .. } = link;
     if session.is_usable() {
         session.logout().await;
@@ -115,17 +220,43 @@ async fn all(ctx: &SyncContext, lease: &Lease, depth: Depth) -> Result<Report, S
     result.map(|()| report)
 }
 
-async fn work(link: &mut Link<'_>, depth: Depth) -> Result<(), SyncError> {
+/// What changed and what is new first, then old mail; whatever the account is asked meanwhile goes before the next batch
+/// of it, on the same connection.
+async fn work(link: &mut Link<'_>, depth: Depth, record: &mut Record) -> Result<(), SyncError> {
+    let mut rest = changes(link, depth).await?;
+    if !rest.is_empty() {
+        record.go_on(link, Part::OldMail).await?;
+    }
+    while let Some(mailbox) = rest.first().copied() {
+        link.backfill = true;
+        visit_all(link, &[mailbox], depth).await?;
+        link.backfill = false;
+        if std::mem::take(&mut link.called) {
+            record.go_on(link, Part::Changes).await?;
+            // The numbers of a mailbox that is open are those the session knows.
+            link.unselect().await?;
+            rest = changes(link, depth).await?;
+            record.go_on(link, Part::OldMail).await?;
+        } else {
+            rest.remove(0);
+        }
+    }
+    Ok(())
+}
+
+/// Everything but old mail. Returns the mailboxes of which old mail is left to read.
+async fn changes(link: &mut Link<'_>, depth: Depth) -> Result<Vec<MailboxId>, SyncError> {
+    link.unfinished.clear();
     link.report.pushed += tree::push(link).await?;
     let doubtful = settle_copies(link).await?;
     let edited = edited(link).await?;
     if doubtful || !edited.is_empty() {
         visit_all(link, &edited, Depth::Head).await?;
-        // The numbers of a mailbox that is open are those the session knows.
-        link.session.unselect().await?;
+        link.unselect().await?;
     }
     let due = tree::refresh(link, depth).await?;
-    visit_all(link, &due, depth).await
+    visit_all(link, &due, depth).await?;
+    Ok(std::mem::take(&mut link.unfinished))
 }
 
 /// Local edits only: their mailboxes, and those they put messages into.
@@ -200,8 +331,13 @@ async fn edited_again(link: &Link<'_>, before: &[MailboxId]) -> Result<Vec<Mailb
 async fn visit_all(link: &mut Link<'_>, mailboxes: &[MailboxId], depth: Depth) -> Result<(), SyncError> {
     let mut reconnects = 0;
     for mailbox in mailboxes {
-        while let Err(error) = visit::visit(link, *mailbox, depth).await {
+        while let Err(error) = Box::pin(visit::visit(link, *mailbox, depth)).await {
             let SyncError::Imap(cause) = error else { return Err(error) };
+            let cause = match link.forgo(cause).await {
+                Ok(()) => continue,
+                Err(SyncError::Imap(cause)) => cause,
+                Err(error) => return Err(error),
+            };
             if matches!(cause, ImapError::Throttled { .. } | ImapError::AuthRejected { .. }) {
                 return Err(cause.into());
             }

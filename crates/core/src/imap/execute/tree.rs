@@ -7,9 +7,9 @@ use mail::sync::{Depth, ListedMailbox, LocalEntry, StatusAnswer, StatusNumbers, 
 use mail::uid::UidValidity;
 
 use super::round::Link;
-use super::{SyncError, trouble};
-use crate::id::MailboxId;
-use crate::imap::{self, ImapError};
+use super::{SyncContext, SyncError, trouble};
+use crate::id::{AccountId, MailboxId, TenantId};
+use crate::imap::{self, ImapError, Session};
 use crate::sync_store::pending::{TreeChangeKind, done, refuse, tree_changes};
 use crate::sync_store::{checkpoint, refusal, tree, view};
 
@@ -85,11 +85,34 @@ async fn exists(link: &mut Link<'_>, name: &[u8]) -> Result<bool, ImapError> {
     }
 }
 
+/// Whether a round would find nothing to do. Only looks: the caller has no lease.
+pub(super) async fn is_current(
+    ctx: &SyncContext,
+    (tenant, account): (TenantId, AccountId),
+    session: &mut Session,
+) -> Result<bool, SyncError> {
+    let raw = session.list_status().await?;
+    let mut tx = ctx.db.tenant(tenant).await?;
+    let ignored = tree::names_to_ignore(&mut tx, account).await?;
+    let entries = view::tree(&mut tx, account).await?;
+    tx.release();
+    let raw = raw.into_iter().filter(|m| !ignored.contains(&m.wire_name)).collect();
+    let local: Vec<_> = entries.iter().map(|e| e.local.clone()).collect();
+    let plan = plan_tree(&translate(raw, &entries), &local, Depth::Full, false);
+    Ok(plan.writes.is_empty() && plan.visits.is_empty() && !plan.needs_second_listing)
+}
+
 /// Takes over the server's tree. Returns the mailboxes to open, in order.
 pub(super) async fn refresh(link: &mut Link<'_>, depth: Depth) -> Result<Vec<MailboxId>, SyncError> {
     let mut confirmed = false;
     loop {
-        let mut raw = link.session.list_status().await?;
+        let mut raw = match link.session.list_status().await {
+            Ok(raw) => raw,
+            Err(error) => {
+                link.forgo(error).await?;
+                continue;
+            }
+        };
         look_into_refusals(link, &mut raw).await?;
         raw.extend(left_out(link, &raw).await?);
         let mut tx = link.lease.begin(&link.ctx.db).await?;

@@ -6,6 +6,7 @@ use mail::sync::{
     ServerView, Write, plan,
 };
 use mail::uid::{Uid, UidSet};
+use tokio::time::Instant;
 
 use super::round::Link;
 use super::{SyncError, fetch, push, trouble};
@@ -65,8 +66,12 @@ pub(super) async fn visit(link: &mut Link<'_>, mailbox: MailboxId, depth: Depth)
         let Some(mut open) = open(link, mailbox).await? else { return Ok(()) };
         link.report.visited += 1;
         steps(link, &mut open, depth).await?;
+        if link.called {
+            break;
+        }
         finish(link, &open, depth).await?;
-        if !std::mem::take(&mut open.news) {
+        link.note_backfill(mailbox, depth, &open.local.checkpoint);
+        if !std::mem::take(&mut open.news) || link.called {
             break;
         }
     }
@@ -120,12 +125,13 @@ pub(super) fn describe(selected: &Selected) -> ServerMailbox {
 
 /// Does what the planner says until there is nothing left to do.
 pub(super) async fn steps(link: &mut Link<'_>, open: &mut Open, depth: Depth) -> Result<(), SyncError> {
-    let policy = Policy { depth, ..Policy::default() };
     loop {
+        let policy = Policy { depth, backfill: link.backfill, batch: link.batch, ..Policy::default() };
         match plan(&open.server, &open.local, &policy) {
             Plan::Done => return Ok(()),
             Plan::Record { writes, checkpoint } => record(link, open, &writes, checkpoint).await?,
             Plan::Send(edits) => push::send(link, open, &edits).await?,
+            Plan::Read(ServerRead::Messages(_)) if link.backfill && link.is_called().await? => return Ok(()),
             Plan::Read(read) => {
                 perform(link, open, read).await?;
                 reload_edits(link, open).await?;
@@ -147,7 +153,12 @@ async fn reload_edits(link: &Link<'_>, open: &mut Open) -> Result<(), SyncError>
 async fn perform(link: &mut Link<'_>, open: &mut Open, read: ServerRead) -> Result<(), SyncError> {
     match read {
         // Boxed: its four stages would make the future of every round, and the stack that moves it, larger by theirs.
-        ServerRead::Messages(batches) => Box::pin(fetch::messages(link, open, batches)).await,
+        ServerRead::Messages(batches) => {
+            let (wanted, started) = (batches.iter().map(|b| b.uids.len()).sum(), Instant::now());
+            Box::pin(fetch::messages(link, open, batches)).await?;
+            link.note_speed(wanted, started.elapsed());
+            Ok(())
+        }
         ServerRead::List(ListBy::Search) => {
             open.server.seen.listing = Some(link.session.uid_search_all().await?);
             Ok(())
