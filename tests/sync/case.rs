@@ -67,7 +67,10 @@ impl Case {
 
     /// A round from now on, to its end.
     pub async fn sync(&self) -> Value {
-        mail::synchronise(&self.app, &self.tenant, &self.account).await
+        let run = mail::synchronise(&self.app, &self.tenant, &self.account).await;
+        // One that is asked for during a backfill is over before the backfill is.
+        oracle::at_rest(&self.app, &self.account).await;
+        run
     }
 
     /// The oracle, whole: see [`oracle::settled`].

@@ -47,6 +47,10 @@
 //! | deleted and made again | holds what the new one holds; equal bytes keep their id | `a_mailbox_deleted_and_made_again_holds_what_the_new_one_holds` |
 //! | INBOX in any case | one mailbox | `inbox_is_one_mailbox_however_it_is_spelt` |
 //! | `\Noselect` parents, a phantom left by DELETE | listed, not selectable; emptied when asked alone says there is none | `parents_that_hold_no_messages_come_and_go` |
+//! | paused during a round | nothing more is written, edits wait | `a_pause_ends_a_round_at_its_next_write_and_keeps_edits_until_the_account_goes_on` |
+//! | a user wants it read anew | what differs is repaired, the rest is not touched | `a_mailbox_that_is_read_anew_is_repaired_and_what_was_right_is_left_alone` |
+//! | our rows differ though the server's numbers stand still | the daily audit repairs and counts | `rows_that_were_tampered_with_are_repaired_and_counted` |
+//! | the audit meets changes of the server | taken over, not counted | `what_changed_on_the_server_since_the_last_round_is_taken_over_and_not_counted` |
 //! | 1,000 mailboxes | one listing; only what changed is opened | `a_thousand_mailboxes_are_listed_in_one_command_and_only_what_changed_is_opened` |
 //! | kill -9 between fetch and commit, after commit, before the acknowledgement | each message once, one event each | `killed_between_fetch_and_commit_and_after_it_each_message_is_there_once` |
 //! | kill -9 after the server did our edit, before we noted it | done once, COPY too: its target is read before it is repeated | `killed_after_an_edit_reached_the_server_it_is_done_once` |

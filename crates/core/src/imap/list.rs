@@ -406,7 +406,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_refused_list_is_an_error() {
-        let (mut s, _) = session(EXTENDED, &["* LIST () \"/\" a\r\n$ NO later\r\n", "$ BAD what\r\n"]).await;
+        let (mut s, _) = session(
+            EXTENDED,
+            &["* LIST () \"/\" a\r\n$ NO later\r\n", "$ BAD what\r\n", "$ BAD what\r\n", "$ BAD what\r\n"],
+        )
+        .await;
         assert!(matches!(s.list_status().await, Err(ImapError::Refused { .. })));
         assert!(is_protocol(&s.list_status().await));
     }

@@ -128,9 +128,11 @@ mod tests {
     async fn a_conditional_store_tells_what_it_left_alone() {
         let ok = "* 1 FETCH (UID 5 MODSEQ (9) FLAGS (\\Seen))\r\n* 2 FETCH (UID 6 MODSEQ (9))\r\n\
                   $ OK [MODIFIED 7,9] cond\r\n";
-        let (mut s, seen) =
-            session("CONDSTORE", &["$ OK\r\n", ok, "$ NO [MODIFIED 7] none\r\n", "$ NO [CANNOT] x\r\n"])
-                .await;
+        let (mut s, seen) = session(
+            "CONDSTORE",
+            &["* 9 EXISTS\r\n$ OK\r\n", ok, "$ NO [MODIFIED 7] none\r\n", "$ NO [CANNOT] x\r\n"],
+        )
+        .await;
         s.select(b"x", None, false).await.unwrap();
         seen.lock().unwrap().clear();
         let (set, words) = (UidSet::parse("5:9").unwrap(), Keywords::from_wire(["Work"]));
