@@ -69,7 +69,9 @@ pub async fn forgo(
     session: &mut Session,
     error: ImapError,
 ) -> Result<(), SyncError> {
-    let Some(capability) = session.take_broken_promise().filter(|_| session.is_usable()) else {
+    // Exchange Online and others say with BAD that they are asked too often.
+    let refused = matches!(error, ImapError::Protocol(_)) && session.is_usable();
+    let Some(capability) = session.take_broken_promise().filter(|_| refused) else {
         return Err(error.into());
     };
     let words = trouble::cause_of(&error).upstream.unwrap_or_default();
