@@ -70,7 +70,7 @@ impl Rig {
         id
     }
 
-    /// The status after a round that was asked for now.
+    /// Asks for a round; the status once it has ended.
     pub async fn round(&self, account: &str) -> Value {
         let path = format!("/api/sync/imap/{account}");
         let run = self.app.post(&self.tenant, &path, &json!({})).await.expect(202);

@@ -13,7 +13,7 @@ use mail::uid::{Uid, UidSet};
 use tokio::time::Instant;
 
 use super::ImapError;
-use super::fetch::read_flags;
+use super::flags::read_flags;
 use super::guard::{Allowance, Framer};
 use super::idle::Pulse;
 use super::parse::{Code, Condition, Cursor, Response, Status, Untagged, parse};
@@ -98,7 +98,7 @@ pub struct Session {
     /// What the server's regular signs of life in IDLE taught.
     pub(super) pulse: Pulse,
     /// The extension whose command was answered with BAD.
-    broken_promise: Option<&'static str>,
+    pub(super) broken_promise: Option<&'static str>,
     /// False from the first byte of a command until its tagged line: a future dropped in between leaves an
     /// answer on the wire that would be taken for the next command's.
     settled: bool,
@@ -126,27 +126,6 @@ impl Session {
     #[must_use]
     pub const fn capabilities(&self) -> &Capabilities {
         &self.capabilities
-    }
-
-    /// Forgets abilities that turned out not to work with this server.
-    pub fn restrict(&mut self, change: impl FnOnce(&mut Capabilities)) {
-        change(&mut self.capabilities);
-    }
-
-    /// Whether the last command was answered with BAD and would be written differently without an extension.
-    #[must_use]
-    pub const fn broke_promise(&self) -> bool {
-        self.broken_promise.is_some()
-    }
-
-    /// The extension that the server advertises and answered with BAD, once; the session does without it from here on.
-    pub fn take_broken_promise(&mut self) -> Option<&'static str> {
-        let extension = self.broken_promise.take()?;
-        self.capabilities.forgo(extension).then_some(extension)
-    }
-
-    pub(super) fn blame(&mut self, condition: &Condition, extension: &'static str) {
-        self.broken_promise = (condition.status == Status::Bad).then_some(extension);
     }
 
     /// Whether another command may be sent.
@@ -368,47 +347,6 @@ impl Session {
         self.run(Command::new("CAPABILITY"), Some).await.map(drop)
     }
 
-    /// What a command that used an extension came to: `true` when the server refused the command itself, so that it is
-    /// to be sent again without the extension. There are servers that offer what they do not have.
-    pub(super) fn lacks<T>(&self, result: &Result<T, ImapError>) -> bool {
-        self.settled && matches!(result, Err(ImapError::Protocol(_)))
-    }
-
-    /// Switches extensions on (ENABLE, RFC 5161); returns the names the server confirmed, in capitals. Nothing
-    /// is sent to a server without ENABLE; one that answers with BAD has it no longer.
-    ///
-    /// # Errors
-    /// Any [`ImapError`]; a name that is no atom is [`ImapError::Refused`].
-    pub async fn enable(&mut self, extensions: &[&str]) -> Result<Vec<String>, ImapError> {
-        let is_atom = |e: &&str| {
-            !e.is_empty() && e.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'=' | b'_'))
-        };
-        if !extensions.iter().all(is_atom) {
-            return Err(ImapError::refused("not the name of an extension"));
-        }
-        if !self.capabilities.enable || extensions.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut enabled = Vec::new();
-        let done = self.run(Command::new(format!("ENABLE {}", extensions.join(" "))), |u| match u {
-            Untagged::Data(name, mut cursor) if name == "ENABLED" => {
-                while let Some(v) = cursor.value() {
-                    enabled.extend(v.text().map(str::to_ascii_uppercase));
-                }
-                None
-            }
-            other => Some(other),
-        });
-        let done = done.await;
-        if self.lacks(&done) {
-            self.capabilities.enable = false;
-            return Ok(Vec::new());
-        }
-        done?;
-        self.qresync_enabled |= enabled.iter().any(|e| e == "QRESYNC");
-        Ok(enabled)
-    }
-
     /// Gives the server the chance to tell news (NOOP); they are in [`Session::take_unsolicited`] afterwards.
     ///
     /// # Errors
@@ -539,15 +477,5 @@ mod tests {
         assert!(matches!(s.subscribe(b"\xff").await, Err(ImapError::NoSuchMailbox(_))));
         s.noop().await.unwrap();
         assert_eq!(commands(&seen), ["SUBSCRIBE {1}", "NOOP"]);
-    }
-
-    #[tokio::test]
-    async fn enabling_is_remembered_only_when_confirmed() {
-        let (mut s, _) =
-            session("ENABLE QRESYNC", &["* ENABLED\r\n$ OK\r\n", "* ENABLED QRESYNC\r\n$ OK\r\n"]).await;
-        assert!(s.enable(&["QRESYNC"]).await.unwrap().is_empty() && !s.qresync_enabled);
-        assert_eq!(s.enable(&["QRESYNC"]).await.unwrap(), ["QRESYNC"]);
-        assert!(s.qresync_enabled);
-        assert!(matches!(s.enable(&["A B"]).await, Err(ImapError::Refused { .. })));
     }
 }

@@ -1,45 +1,29 @@
-//! UID FETCH: flags as a stream, messages as a pipeline.
+//! UID FETCH of messages, as a pipeline.
 //!
-//! Flags go to a closure one by one (a million of them must not stand in memory); messages go through a bounded
-//! channel, each with its share of a memory budget, while the next command is already under way. ENVELOPE and
-//! BODYSTRUCTURE are never asked for: they cost the server more than the bytes, which we need anyway.
+//! They go through a bounded channel, each with its share of a memory budget, while the next command is already under
+//! way. ENVELOPE and BODYSTRUCTURE are never asked for: they cost the server more than the bytes, which we need anyway.
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
 use chrono::{DateTime, FixedOffset};
-use mail::flags::{Flags, Keywords, parse_flag_list};
+use mail::flags::{Flags, Keywords};
 use mail::modseq::ModSeq;
 use mail::uid::{Uid, UidSet};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
 
 use super::ImapError;
-use super::command::{Command, Session, set_chunks, uid_of};
+use super::command::{Session, set_chunks, uid_of};
+use super::flags::{find, read_flags, read_modseq};
 use super::guard::MemoryBudget;
 use super::parse::{Fetch, Response, Untagged, Value};
-use super::unsolicited::{Gone, read_vanished};
 use super::verdict::judge;
 
 /// FETCH commands under way at once: two saturate Dovecot, which queues at most four.
 const IN_FLIGHT: usize = 2;
-/// A flags line is some 60 bytes; this is eight million of them.
-const FLAGS_ANSWER_BYTES: u64 = 512 << 20;
 /// Bytes one call for bodies may cost. Oversized messages are read and dropped, so it is far above a batch.
 const BODIES_ANSWER_BYTES: u64 = 1 << 40;
-
-/// Flags of one message.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FetchedFlags {
-    /// Which message.
-    pub uid: Uid,
-    /// System flags.
-    pub flags: Flags,
-    /// Keywords.
-    pub keywords: Keywords,
-    /// Its mod-sequence, where the server keeps them.
-    pub modseq: Option<ModSeq>,
-}
 
 /// One message with its bytes.
 #[derive(Debug)]
@@ -78,44 +62,6 @@ pub enum FetchEvent {
     },
 }
 
-/// Which messages.
-#[derive(Clone, Copy, Debug)]
-pub enum Uids<'a> {
-    /// All.
-    All,
-    /// From this UID on. (`n:*` names the last message even when it is below `n`; such an answer is dropped.)
-    From(Uid),
-    /// These.
-    Set(&'a UidSet),
-}
-
-impl Uids<'_> {
-    fn texts(self) -> Vec<String> {
-        match self {
-            Self::All => vec!["1:*".to_owned()],
-            Self::From(uid) => vec![format!("{uid}:*")],
-            Self::Set(set) => set_chunks(set),
-        }
-    }
-
-    fn contains(self, uid: Uid) -> bool {
-        match self {
-            Self::All => true,
-            Self::From(first) => uid >= first,
-            Self::Set(set) => set.contains(uid),
-        }
-    }
-}
-
-/// Only what changed after a mod-sequence (CONDSTORE).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ChangedSince {
-    /// The mod-sequence we know.
-    pub modseq: ModSeq,
-    /// Also tell what is gone; only after QRESYNC was enabled (RFC 7162 §3.2.6), ignored otherwise.
-    pub vanished: bool,
-}
-
 /// A batch on its way.
 struct Batch {
     tag: String,
@@ -127,64 +73,6 @@ struct Batch {
 }
 
 impl Session {
-    /// Flags of messages, each handed to `sink` as it comes; returns the UIDs that are gone, where asked for.
-    ///
-    /// # Errors
-    /// Any [`ImapError`]; then what `sink` saw is true but may be incomplete.
-    pub async fn fetch_flags(
-        &mut self,
-        uids: Uids<'_>,
-        since: Option<ChangedSince>,
-        mut sink: impl FnMut(FetchedFlags),
-    ) -> Result<UidSet, ImapError> {
-        let relies_on = since.map(|s| match s.vanished && self.qresync_enabled {
-            true => "QRESYNC",
-            false => "CONDSTORE",
-        });
-        let modifier = match since {
-            Some(s) if s.vanished && self.qresync_enabled => format!(" (CHANGEDSINCE {} VANISHED)", s.modseq),
-            Some(s) => format!(" (CHANGEDSINCE {})", s.modseq),
-            None => String::new(),
-        };
-        let (mut gone, mut too_many) = (Gone::default(), false);
-        let mut texts: VecDeque<String> = uids.texts().into();
-        while let Some(text) = texts.pop_front() {
-            // CHANGEDSINCE implies it.
-            let modseq = if self.has_modseq && since.is_none() { " MODSEQ" } else { "" };
-            let command = Command::new(format!("UID FETCH {text} (UID FLAGS{modseq}){modifier}"));
-            let command = command.relying_on(relies_on);
-            let done = self.run_within(command, FLAGS_ANSWER_BYTES, |u| match u {
-                Untagged::Fetch(fetch) => match read_flags(&fetch) {
-                    Some(flags) if uids.contains(flags.uid) => {
-                        sink(flags);
-                        None
-                    }
-                    _ => Some(Untagged::Fetch(fetch)),
-                },
-                Untagged::Data(name, cursor) if name == "VANISHED" => match read_vanished(cursor.clone()) {
-                    (true, set) => {
-                        too_many |= !gone.absorb(&set);
-                        None
-                    }
-                    (false, _) => Some(Untagged::Data(name, cursor)),
-                },
-                other => Some(other),
-            });
-            let done = done.await;
-            if self.lacks(&done) && !modseq.is_empty() {
-                self.has_modseq = false;
-                texts.push_front(text);
-                continue;
-            }
-            done?;
-        }
-        if too_many {
-            Err(ImapError::protocol("more expunged messages than can be real"))
-        } else {
-            Ok(gone.set)
-        }
-    }
-
     /// Loads messages, batch after batch with two commands under way, and sends them to `out` as they come,
     /// followed by [`FetchEvent::BatchDone`]. Bodies take their share of `memory` before they are read, so whoever
     /// receives must not wait for more than one message while it holds others back when memory runs short.
@@ -306,28 +194,6 @@ fn is_stream_error(result: &Result<(), ImapError>) -> bool {
     matches!(result, Err(ImapError::Closed { .. } | ImapError::Timeout))
 }
 
-fn find<'a>(fetch: &'a Fetch, name: &str) -> Option<&'a Value> {
-    fetch.items.iter().find(|(n, _)| n == name).map(|(_, v)| v)
-}
-
-/// The flags of a FETCH response; `None` without a UID or without flags.
-pub(super) fn read_flags(fetch: &Fetch) -> Option<FetchedFlags> {
-    let uid = uid_of(find(fetch, "UID")?)?;
-    let names: Vec<std::borrow::Cow<'_, str>> = find(fetch, "FLAGS")?
-        .list()?
-        .iter()
-        .filter_map(|v| v.bytes())
-        .map(|b| String::from_utf8_lossy(b))
-        .collect();
-    let (flags, keywords) = parse_flag_list(names.iter().map(AsRef::as_ref));
-    Some(FetchedFlags { uid, flags, keywords, modseq: read_modseq(fetch) })
-}
-
-/// `MODSEQ (n)`
-fn read_modseq(fetch: &Fetch) -> Option<ModSeq> {
-    find(fetch, "MODSEQ")?.list()?.first()?.number().map(ModSeq)
-}
-
 fn read_message(mut fetch: Fetch) -> Option<FetchedMessage> {
     let uid = uid_of(find(&fetch, "UID")?)?;
     let flags = read_flags(&fetch);
@@ -351,12 +217,12 @@ fn parse_date(text: &str) -> Option<DateTime<FixedOffset>> {
 #[cfg(test)]
 mod tests {
     use mail::modseq::ModSeq;
-    use mail::uid::{Uid, UidSet};
+    use mail::uid::UidSet;
     use tokio::sync::mpsc;
 
     use super::super::script::{commands, is_protocol, session, session_by};
-    use super::super::{ImapError, MAX_LITERAL_BYTES, MemoryBudget};
-    use super::{ChangedSince, FetchEvent, FetchedMessage, Uids};
+    use super::super::{ImapError, MAX_LITERAL_BYTES, MemoryBudget, Uids};
+    use super::{FetchEvent, FetchedMessage};
 
     fn set(text: &str) -> UidSet {
         UidSet::parse(text).unwrap()
@@ -382,23 +248,6 @@ mod tests {
             events.push(event);
         }
         (result, events, s.is_usable())
-    }
-
-    #[tokio::test]
-    async fn flags_stream_and_what_is_gone_is_returned() {
-        let answer = "* VANISHED (EARLIER) 3,7:9\r\n* 1 FETCH (UID 12 MODSEQ (77) FLAGS (\\Seen $Label1 K\u{fc}))\r\n\
-                      * 2 FETCH (FLAGS (\\Seen) UID 2)\r\n$ OK done\r\n";
-        let (mut s, seen) = session("ENABLE QRESYNC", &["* ENABLED QRESYNC\r\n$ OK\r\n", answer]).await;
-        s.enable(&["QRESYNC"]).await.unwrap();
-        let mut flags = Vec::new();
-        let since = ChangedSince { modseq: ModSeq(5), vanished: true };
-        let gone =
-            s.fetch_flags(Uids::From(Uid::new(10).unwrap()), Some(since), |f| flags.push(f)).await.unwrap();
-        assert_eq!(gone.to_string(), "3,7:9");
-        assert_eq!((flags.len(), flags[0].uid.get(), flags[0].modseq), (1, 12, Some(ModSeq(77))));
-        assert_eq!(flags[0].keywords.as_slice(), ["$Label1", "K\u{fc}"]);
-        assert_eq!(s.take_unsolicited().flags.len(), 1, "the last message is not of the range");
-        assert_eq!(commands(&seen)[1], "UID FETCH 10:* (UID FLAGS) (CHANGEDSINCE 5 VANISHED)");
     }
 
     #[tokio::test]

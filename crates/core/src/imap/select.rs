@@ -6,7 +6,7 @@ use mail::uid::{UidSet, UidValidity};
 
 use super::ImapError;
 use super::command::{Command, MAX_SET_BYTES, Session};
-use super::fetch::{FetchedFlags, read_flags};
+use super::flags::{FetchedFlags, read_flags};
 use super::parse::{Code, Condition, Cursor, Untagged};
 use super::unsolicited::{Gone, read_vanished};
 

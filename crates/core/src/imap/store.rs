@@ -6,7 +6,7 @@ use mail::uid::UidSet;
 
 use super::ImapError;
 use super::command::{Command, Session, set_chunks};
-use super::fetch::{FetchedFlags, read_flags};
+use super::flags::{FetchedFlags, read_flags};
 use super::parse::{Code, Untagged};
 
 const ANSWER_BYTES: u64 = 64 << 20;

@@ -2,7 +2,7 @@
 
 use mail::uid::UidSet;
 
-use super::fetch::FetchedFlags;
+use super::flags::FetchedFlags;
 use super::parse::Cursor;
 
 /// Work that merging sets may cost one command, in range operations: about a second.
