@@ -4,6 +4,7 @@ mod check;
 mod drain;
 mod health;
 mod keys;
+mod links;
 mod mailbox;
 mod program;
 mod start;

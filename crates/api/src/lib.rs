@@ -49,11 +49,25 @@ mod routes;
 mod server;
 pub mod state;
 
+use std::process::ExitCode;
+
 use emailclient_core::config::Config;
+use emailclient_core::start::{self, StartError};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::state::AppState;
+
+/// The program `emailclient-api`, from its settings in the environment to its exit status: see [`start::service`].
+pub async fn main() -> ExitCode {
+    start::service("emailclient-api", async |config, shutdown| {
+        let listener = TcpListener::bind(&config.api_listen).await.map_err(|e| {
+            StartError::setting("API_LISTEN", format!("cannot listen on {}: {e}", config.api_listen))
+        })?;
+        serve(config, listener, shutdown).await
+    })
+    .await
+}
 
 /// Checks the database, then serves the API on `listener` until `shutdown`; running requests get 25 seconds to end.
 ///

@@ -7,6 +7,8 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 
+use tokio_util::sync::CancellationToken;
+
 use crate::config::{Config, ConfigError};
 use crate::db::inspect::{Look, Unreachable};
 use crate::db::migrate::Refusal;
@@ -15,12 +17,31 @@ use crate::heartbeat::HeartbeatError;
 use crate::redis_pool::eviction;
 use crate::seal::Keyring;
 use crate::secret::Secret;
-use crate::tls::TlsConfig;
+use crate::tls::{self, TlsConfig};
+use crate::{signal, telemetry};
 
 /// Exit status: a person must mend the settings, or what they name.
 pub const EX_CONFIG: u8 = 78;
 /// Exit status: the database does not answer; the same start may succeed later.
 pub const EX_UNAVAILABLE: u8 = 69;
+
+/// Runs the service `program` from its settings in the environment to its exit status: writes its logs as they say,
+/// refuses to start on bad ground ([`verify`]), and tells `serve` by the token when SIGTERM or SIGINT asks it to end.
+pub async fn service(
+    program: &str,
+    serve: impl AsyncFnOnce(Config, CancellationToken) -> anyhow::Result<()>,
+) -> ExitCode {
+    let run = async || {
+        let config = Config::from_env()?;
+        telemetry::init(&config.log)?;
+        tls::install_provider();
+        verify(&config).await?;
+        let shutdown = CancellationToken::new();
+        signal::cancel_on_stop(shutdown.clone())?;
+        serve(config, shutdown).await
+    };
+    exit(program, run().await)
+}
 
 /// The roles a service connects as: the setting that holds the address, the role, the address.
 #[must_use]

@@ -13,15 +13,25 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
+use clap::Parser as _;
 use emailclient_core::config::{Config, Source};
 use emailclient_core::db::inspect::Look;
 use emailclient_core::db::{Db, DbError, migrate};
 use emailclient_core::secret::Secret;
 use emailclient_core::tenant::{self, TenantKey};
 use emailclient_core::user::{self, Role};
-use emailclient_core::{audit, password, start};
+use emailclient_core::{audit, password, start, tls};
 
-use crate::command::{Command, Tenant, User};
+use crate::command::{Cli, Command, Tenant, User};
+
+/// The program, from its command line and the settings in the environment to its exit status.
+pub async fn main() -> ExitCode {
+    tls::install_provider();
+    match run(Cli::parse().command, &Source::from_env()).await {
+        Ok(code) => code,
+        Err(error) => start::exit("emailctl", Err(error)),
+    }
+}
 
 /// Carries out one command. Success is the status 0, but for a check that found faults, which is 1.
 ///

@@ -7,20 +7,28 @@ pub mod leader;
 pub mod schedule;
 pub mod sweep;
 
+use std::process::ExitCode;
+
 use emailclient_core::config::Config;
 use emailclient_core::db::Db;
 use emailclient_core::heartbeat::Heartbeat;
+use emailclient_core::start;
 use tokio_util::sync::CancellationToken;
 
 /// The part of this service that must go round.
 const LOOP: &str = "loop";
+
+/// The program `emailclient-scheduler`, from its settings in the environment to its exit status: see
+/// [`start::service`].
+pub async fn main() -> ExitCode {
+    start::service("emailclient-scheduler", serve).await
+}
 
 /// Runs until `shutdown` fires.
 ///
 /// # Errors
 /// When a setting cannot be used, or the database refuses the role or has another schema.
 pub async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
-    emailclient_core::tls::install_provider();
     let db = Db::new(&config)?;
     db.verify().await?;
     let heartbeat = Heartbeat::new(config.heartbeat_dir.as_deref(), "emailclient-scheduler", [LOOP])?;

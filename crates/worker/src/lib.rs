@@ -9,10 +9,12 @@ pub mod jobs;
 pub mod runtime;
 pub mod watch;
 
+use std::process::ExitCode;
 use std::time::Duration;
 
 use emailclient_core::config::Config;
 use emailclient_core::heartbeat::Heartbeat;
+use emailclient_core::start;
 use tokio_util::sync::CancellationToken;
 
 /// The parts of this service that must go round: taking jobs, and the watch over mailboxes.
@@ -23,12 +25,16 @@ mod part {
 /// A worker that takes no jobs looks this often whether its database is there.
 const IDLE_BEAT: Duration = Duration::from_secs(5);
 
+/// The program `emailclient-worker`, from its settings in the environment to its exit status: see [`start::service`].
+pub async fn main() -> ExitCode {
+    start::service("emailclient-worker", serve).await
+}
+
 /// Runs until `shutdown` fires and the jobs in hand have ended.
 ///
 /// # Errors
 /// When a setting cannot be used, or the database refuses the role or has another schema.
 pub async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
-    emailclient_core::tls::install_provider();
     let env = environment::new(config, shutdown)?;
     env.db.verify().await?;
     tracing::info!(worker = %env.worker_id, concurrency = env.config.worker_concurrency, "worker started");

@@ -2,24 +2,10 @@
 
 use std::process::ExitCode;
 
-use emailclient_core::config::Config;
-use emailclient_core::{start, tls};
-use tokio_util::sync::CancellationToken;
-
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    start::exit("emailclient-worker", run().await)
-}
-
-async fn run() -> anyhow::Result<()> {
-    let config = Config::from_env()?;
-    emailclient_core::telemetry::init(&config.log)?;
-    tls::install_provider();
-    start::verify(&config).await?;
-    let shutdown = CancellationToken::new();
-    emailclient_core::signal::cancel_on_stop(shutdown.clone())?;
-    emailclient_worker::serve(config, shutdown).await
+    emailclient_worker::main().await
 }
