@@ -28,6 +28,8 @@ pub struct Generated {
     pub bytes: Vec<u8>,
     /// The Message-ID header without its angle brackets.
     pub message_id: String,
+    /// A word of its text that no other message has.
+    pub token: String,
 }
 
 /// Makes messages one after the other; a later one may answer an earlier one.
@@ -36,6 +38,9 @@ pub struct Generator {
     words: Words,
     tag: String,
     recipient: String,
+    size: Option<usize>,
+    /// Bytes by which all messages of a given size together are too short, or too long.
+    owed: isize,
     people: Vec<Person>,
     threads: Vec<Past>,
     clock: i64,
@@ -76,6 +81,8 @@ impl Generator {
             words,
             tag: tag.to_owned(),
             recipient: "me@lab.test".to_owned(),
+            size: None,
+            owed: 0,
             people,
             threads: Vec::new(),
             clock: FIRST_SECOND,
@@ -90,6 +97,13 @@ impl Generator {
         self
     }
 
+    /// All messages of about this many bytes, and of exactly as many in the mean; large ones are files for the most part.
+    #[must_use]
+    pub fn sized(mut self, bytes: usize) -> Self {
+        self.size = Some(bytes);
+        self
+    }
+
     /// The next `n` messages. A corpus of 100 is the beginning of a corpus of 200.
     pub fn messages(mut self, n: usize) -> impl Iterator<Item = Generated> {
         (0..n).map(move |_| self.message())
@@ -98,24 +112,34 @@ impl Generator {
     fn message(&mut self) -> Generated {
         self.clock += self.random.exponential(MEAN_GAP_SECONDS) as i64 + 1;
         self.count += 1;
-        let size = self.random.log_normal(8_000.0, 1.52).clamp(SMALLEST_BYTES, LARGEST_BYTES) as usize;
+        let size = match self.size {
+            Some(mean) => mean.saturating_add_signed(self.owed),
+            None => self.random.log_normal(8_000.0, 1.52).clamp(SMALLEST_BYTES, LARGEST_BYTES) as usize,
+        };
         let (charset, script) = self.random_charset();
         let Draft { mut head, past } = self.head(charset, script);
         let quote = match past.references.is_empty() {
             true => String::new(),
             false => past.opening.lines().fold(String::new(), |all, line| all + "> " + line + "\r\n"),
         };
-        let opening =
-            format!("Ref {}-{:06} token{:010x}.\r\n\r\n", self.tag, self.count, self.random.below(1 << 40));
-        let mut writer = body::Writer { random: &mut self.random, words: &self.words, charset, script };
+        let token = format!("token{:010x}", self.random.below(1 << 40));
+        let opening = format!("Ref {}-{:06} {token}.\r\n\r\n", self.tag, self.count);
+        let filled = self.size.is_some();
+        let mut writer =
+            body::Writer { random: &mut self.random, words: &self.words, charset, script, filled };
         let (body, text) = writer.write(size.saturating_sub(head.len()), &opening, &quote);
         head.extend(body);
+        if let Some(mean) = self.size {
+            // Line ends, tags and quotes come on top of what is asked for; the next one makes up for it.
+            let half = mean.cast_signed() / 2;
+            self.owed = (self.owed + mean.cast_signed() - head.len().cast_signed()).clamp(-half, half);
+        }
         let message_id = past.id.clone();
         self.threads.push(Past { opening: text.chars().take(400).collect(), ..past });
         if self.threads.len() > REMEMBERED {
             self.threads.remove(0);
         }
-        Generated { flags: self.flags(), internal_date: self.clock + 10, bytes: head, message_id }
+        Generated { flags: self.flags(), internal_date: self.clock + 10, bytes: head, message_id, token }
     }
 
     fn random_charset(&mut self) -> (Charset, Option<Script>) {
@@ -285,6 +309,18 @@ mod tests {
         assert!((5_000..13_000).contains(&median), "median {median}");
         assert!((50_000..150_000).contains(&p95), "p95 {p95}");
         assert!((300_000..3_500_000).contains(&max), "max {max}");
+    }
+
+    #[test]
+    fn messages_of_one_size_have_it_and_none_is_like_another() {
+        for size in [4_096, 62_000] {
+            let all: Vec<Generated> = Generator::new(2, "sized").sized(size).messages(300).collect();
+            let mean = all.iter().map(|m| m.bytes.len()).sum::<usize>() / all.len();
+            assert!((size * 49 / 50..size * 51 / 50).contains(&mean), "{mean} instead of {size}");
+            let unlike: HashSet<&[u8]> = all.iter().map(|m| m.bytes.as_slice()).collect();
+            let tokens: HashSet<&str> = all.iter().map(|m| m.token.as_str()).collect();
+            assert_eq!((unlike.len(), tokens.len()), (300, 300));
+        }
     }
 
     #[test]

@@ -35,6 +35,8 @@ const STEMS: [&str; 12] = [
 /// Files begin to come with messages of this size; smaller ones are text alone.
 const ATTACHMENT_FROM_BYTES: usize = 60_000;
 const LARGEST_ATTACHMENT_BYTES: usize = 2_000_000;
+/// Where all have one size, all from this one on have a file.
+const FILLED_FROM_BYTES: usize = 16_000;
 
 /// Writes the body of one message.
 pub(crate) struct Writer<'a> {
@@ -42,12 +44,17 @@ pub(crate) struct Writer<'a> {
     pub(crate) words: &'a Words,
     pub(crate) charset: Charset,
     pub(crate) script: Option<Script>,
+    /// One file takes whatever room the text leaves.
+    pub(crate) filled: bool,
 }
 
 impl Writer<'_> {
     /// About `room` bytes, content headers included, and the plain text of it. `opening` comes first, `quote` last.
     pub(crate) fn write(&mut self, room: usize, opening: &str, quote: &str) -> (Vec<u8>, String) {
-        let attach = room > ATTACHMENT_FROM_BYTES && self.random.chance(0.75);
+        let attach = match self.filled {
+            true => room > FILLED_FROM_BYTES,
+            false => room > ATTACHMENT_FROM_BYTES && self.random.chance(0.75),
+        };
         let plain_only = room < 900 || (!attach && room < 30_000 && self.random.chance(0.15));
         if plain_only {
             let text = self.text(opening, room.max(200), quote);
@@ -122,8 +129,8 @@ impl Writer<'_> {
         // Base64 makes four bytes of three, and line ends come on top.
         let mut left = room.saturating_sub(body.len()) * 73 / 100;
         let mut parts = vec![body];
-        for _ in 0..self.random.pick(&[1, 1, 1, 2, 3]) {
-            let all = self.random.chance(0.5);
+        for _ in 0..if self.filled { 1 } else { self.random.pick(&[1, 1, 1, 2, 3]) } {
+            let all = self.filled || self.random.chance(0.5);
             let size = (if all { left } else { left / 2 }).clamp(2_000, LARGEST_ATTACHMENT_BYTES);
             parts.push(self.attachment(size));
             left = left.saturating_sub(size);
