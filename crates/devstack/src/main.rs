@@ -53,7 +53,7 @@ enum Subcommands {
     Bench(bench::Arguments),
 }
 
-#[derive(Args)]
+#[derive(Args, Clone)]
 struct StackArguments {
     /// Where all data lies; kept afterwards. Without it a temporary folder, deleted at the end.
     #[arg(long)]

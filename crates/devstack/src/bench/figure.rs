@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-/// One row: several runs of one measurement.
+/// Several runs of one measurement.
 #[derive(Serialize)]
 pub(crate) struct Figure {
     name: String,
@@ -37,11 +37,10 @@ pub(crate) fn percentile(values: &[f64], share: f64) -> f64 {
     sorted.get(rank.saturating_sub(1)).copied().unwrap_or_default()
 }
 
-/// All of them, one line each.
-pub(crate) fn table(figures: &[Figure]) -> String {
-    let wide = figures.iter().map(|f| f.name.len()).max().unwrap_or_default();
-    let mut table =
-        format!("\n{:wide$}  {:>10}  {:>22}  {:5}  to reach\n", "what", "median", "spread", "unit");
+/// All of them under a title, one line each.
+pub(crate) fn table(title: &str, figures: &[Figure]) -> String {
+    let wide = figures.iter().map(|f| f.name.len()).max().unwrap_or_default().max(title.len());
+    let mut table = format!("\n{title:wide$}  {:>10}  {:>22}  {:5}  to reach\n", "median", "spread", "unit");
     for figure in figures {
         let Figure { name, unit, median, min, max, .. } = figure;
         let spread = format!("{min:.2} to {max:.2}");

@@ -4,6 +4,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
+use devstack::Endpoints;
+
+use super::WORKER;
+use crate::product::Product;
 
 /// The unit of `/proc/<pid>/stat`: fixed at a hundredth of a second for user space on every Linux.
 const TICKS_PER_SECOND: f64 = 100.0;
@@ -30,11 +34,6 @@ fn status_mb(pid: u32, field: &str) -> Result<f64> {
     let kib: f64 =
         line.and_then(|l| l.split_whitespace().next()).ok_or_else(|| anyhow!("no {field}"))?.parse()?;
     Ok(kib * 1024.0 / 1e6)
-}
-
-/// User and system time of all its threads so far.
-pub(crate) fn cpu_seconds(pid: u32) -> Result<f64> {
-    Ok(Times::of(pid)?.own)
 }
 
 /// User and system time of the children that have ended and were waited for.
@@ -85,29 +84,63 @@ impl Times {
     }
 }
 
-/// Waits until it has used less than a twentieth of a core for 8 seconds, a minute at most: work it does after the answer
-/// belongs to it, not to whatever is measured next. The text of a first synchronisation is indexed by a job that starts 5
-/// seconds later, so that a shorter silence proves nothing.
-pub(crate) async fn settle(pid: u32) -> Result<()> {
+/// Waits until they together have used less than a twentieth of a core for 8 seconds, a minute at most: work that is done
+/// after the answer belongs to it, not to whatever is measured next. The text of a first synchronisation is indexed by a
+/// job that starts 5 seconds later, so that a shorter silence proves nothing.
+pub(crate) async fn settle(pids: &[u32]) -> Result<()> {
+    let used = || pids.iter().map(|pid| family_cpu_seconds(*pid)).sum::<Result<f64>>();
     let until = Instant::now() + Duration::from_secs(60);
-    let (mut quiet, mut before) = (0, cpu_seconds(pid)?);
+    let (mut quiet, mut before) = (0, used()?);
     while quiet < 8 && Instant::now() < until {
         tokio::time::sleep(Duration::from_secs(1)).await;
-        let now = cpu_seconds(pid)?;
+        let now = used()?;
         quiet = if now - before < 0.05 { quiet + 1 } else { 0 };
         before = now;
     }
     Ok(())
 }
 
+/// Those whose work a synchronisation is.
+pub(crate) struct Servers {
+    pub(crate) worker: u32,
+    postgres: u32,
+    dovecot: u32,
+}
+
+impl Servers {
+    pub(crate) fn of(endpoints: &Endpoints, product: &Product) -> Result<Self> {
+        Ok(Self {
+            worker: product.pid(WORKER).context("the worker has no process id")?,
+            postgres: of_pid_file(&endpoints.dir.join("postgres/postmaster.pid"))?,
+            dovecot: of_pid_file(&endpoints.dir.join("dovecot/master.pid"))?,
+        })
+    }
+
+    /// [`settle`], for all of them.
+    pub(crate) async fn settle(&self) -> Result<()> {
+        settle(&[self.worker, self.postgres, self.dovecot]).await
+    }
+
+    /// Of the worker, PostgreSQL and Dovecot, so far.
+    pub(crate) fn cpu_seconds(&self) -> Result<[f64; 3]> {
+        let [worker, postgres, dovecot] = [self.worker, self.postgres, self.dovecot].map(family_cpu_seconds);
+        Ok([worker?, postgres?, dovecot?])
+    }
+
+    /// The same since a reading of before.
+    pub(crate) fn cpu_seconds_since(&self, [worker, postgres, dovecot]: [f64; 3]) -> Result<[f64; 3]> {
+        let now = self.cpu_seconds()?;
+        Ok([now[0] - worker, now[1] - postgres, now[2] - dovecot])
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #[test]
-    fn this_process_has_memory_and_has_used_the_processor() {
+    fn this_process_has_memory() {
         let pid = std::process::id();
         assert!(super::resident_mb(pid).unwrap() > 0.5);
         assert!(super::peak_mb(pid).unwrap() >= super::resident_mb(pid).unwrap() * 0.9);
-        assert!(super::cpu_seconds(pid).unwrap() >= 0.0);
     }
 
     #[test]
