@@ -180,7 +180,7 @@ lint: build-deps ## Formatting, clippy with every warning an error, and cargo-de
 
 .PHONY: bench
 bench: BUILD = release
-bench: deps ## Measurements against mbsync and by the clock, as a table and as JSON. Release build: takes minutes.
+bench: deps ## Measurements against mbsync and by the clock, as tables and as JSON: half an hour (ARGS="--rows first-sync" for one row).
 	$(build_$(BUILD))
 	$(BIN)/devstack bench $(ARGS)
 
