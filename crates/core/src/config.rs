@@ -5,7 +5,7 @@
 //! unit test below compares the first two.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -212,12 +212,8 @@ impl Source {
     }
 
     fn dns_servers(&self, name: &str) -> Vec<SocketAddr> {
-        let read = |text: &String| {
-            let with_port = text.parse().ok();
-            with_port.or_else(|| Some(SocketAddr::new(text.trim_matches(['[', ']']).parse().ok()?, 53)))
-        };
         let servers = self.list(name);
-        let found: Vec<SocketAddr> = servers.iter().filter_map(read).collect();
+        let found: Vec<SocketAddr> = servers.iter().filter_map(|text| name_server(text)).collect();
         if found.len() < servers.len() {
             self.complain(format!(
                 "{name}: write addresses, separated by commas, each with a port if it is not 53"
@@ -358,6 +354,14 @@ impl Config {
     }
 }
 
+/// `address`, `[address]` of IPv6, or either with a port.
+fn name_server(text: &str) -> Option<SocketAddr> {
+    let bracketed = || text.strip_prefix('[')?.strip_suffix(']')?.parse::<Ipv6Addr>().ok();
+    let alone = || text.parse().ok().or_else(|| bracketed().map(IpAddr::V6));
+    let server = text.parse().ok().or_else(|| Some(SocketAddr::new(alone()?, 53)))?;
+    (server.port() != 0).then_some(server)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -423,6 +427,49 @@ mod tests {
         let mut values = good();
         values.insert("CORS_ORIGINS".into(), "https://app.example.com,http://[::1]:3000".into());
         assert_eq!(Config::from_source(&Source::new(values)).unwrap().cors_origins.len(), 2);
+    }
+
+    #[test]
+    fn name_servers_are_addresses_with_or_without_a_port() {
+        let read = |text: &str| {
+            let mut values = good();
+            values.insert("DNS_SERVERS".into(), text.into());
+            let config = Config::from_source(&Source::new(values));
+            config.map(|c| c.dns_servers.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
+        };
+        for (text, servers) in [
+            ("", ""),
+            (" , ", ""),
+            ("192.0.2.1", "192.0.2.1:53"),
+            ("192.0.2.1:5353", "192.0.2.1:5353"),
+            ("2001:db8::1", "[2001:db8::1]:53"),
+            ("[2001:db8::1]", "[2001:db8::1]:53"),
+            ("[2001:db8::1]:5353", "[2001:db8::1]:5353"),
+            (" 192.0.2.1 ,[::1]:54,", "192.0.2.1:53 [::1]:54"),
+        ] {
+            assert_eq!(read(text).unwrap(), servers, "{text:?}");
+        }
+        for text in [
+            "dns.example.com",
+            "192.0.2",
+            "192.0.2.256",
+            "192.0.2.1:",
+            "192.0.2.1:0",
+            "192.0.2.1:65536",
+            "192.0.2.1:domain",
+            "192.0.2.1 192.0.2.2",
+            "[192.0.2.1]",
+            "[2001:db8::1",
+            "2001:db8::1]",
+            "[[2001:db8::1]]",
+            "[2001:db8::1]:",
+            "[2001:db8::1]:0",
+            "udp://192.0.2.1",
+            "192.0.2.1,nonsense",
+        ] {
+            let text = read(text).map_err(|e| e.to_string());
+            assert!(text.as_ref().is_err_and(|e| e.starts_with("DNS_SERVERS: ")), "{text:?}");
+        }
     }
 
     #[test]
