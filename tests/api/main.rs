@@ -14,6 +14,7 @@ mod isolation;
 mod jobs;
 mod limits;
 mod patience;
+mod status;
 mod tokens;
 mod tour;
 mod uploads;

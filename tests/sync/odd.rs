@@ -83,8 +83,7 @@ impl Rig {
             let status = self.app.get(&self.tenant, &path).await.expect(200);
             let is_it = run.is_none_or(|run| status["run"]["id"] == run);
             let over = status["run"]["state"] == "done" || status["run"]["state"] == "failed";
-            // The account is read before its round; both change together.
-            (is_it && over && status["state"] != "syncing").then_some(status)
+            (is_it && over).then_some(status)
         })
         .await
     }

@@ -107,6 +107,14 @@ impl Caller {
         Ok(state.db.tenant(self.tenant).await?)
     }
 
+    /// The same, for an answer whose parts must be of one moment.
+    ///
+    /// # Errors
+    /// 503 when the database does not answer.
+    pub async fn snapshot(&self, state: &AppState) -> Result<TenantTx, ApiError> {
+        Ok(state.db.snapshot(self.tenant).await?)
+    }
+
     /// `user:<id>`, as the audit trail and kept answers have it.
     #[must_use]
     pub fn actor(&self) -> &str {

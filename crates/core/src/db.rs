@@ -15,6 +15,7 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 
 pub use error::DbError;
 pub use system_tx::SystemTx;
+use tenant_tx::Mode;
 pub use tenant_tx::TenantTx;
 
 use crate::config::Config;
@@ -63,7 +64,12 @@ impl Db {
 
     /// Begins a transaction that sees and writes the rows of `tenant` and no others.
     pub async fn tenant(&self, tenant: TenantId) -> Result<TenantTx, DbError> {
-        TenantTx::begin(&self.app, tenant).await
+        TenantTx::begin(&self.app, tenant, Mode::Latest).await
+    }
+
+    /// The same for an answer that several statements make: all of them see one moment, and none can write.
+    pub async fn snapshot(&self, tenant: TenantId) -> Result<TenantTx, DbError> {
+        TenantTx::begin(&self.app, tenant, Mode::Snapshot).await
     }
 
     /// Begins a transaction of the system role: queue columns of all tenants, no contents.

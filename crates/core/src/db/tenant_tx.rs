@@ -6,6 +6,15 @@ use sqlx::{AssertSqlSafe, Transaction};
 use super::DbError;
 use crate::id::TenantId;
 
+/// What the statements of a transaction see of others.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Mode {
+    /// What is committed when each begins.
+    Latest,
+    /// What was committed when the transaction began; nothing can be written.
+    Snapshot,
+}
+
 /// A transaction in which row-level security shows the rows of one tenant.
 ///
 /// Dropping it rolls back. Only this crate can reach the connection, so the binaries cannot write SQL.
@@ -16,10 +25,14 @@ pub struct TenantTx {
 }
 
 impl TenantTx {
-    pub(super) async fn begin(pool: &PgPool, tenant: TenantId) -> Result<Self, DbError> {
+    pub(super) async fn begin(pool: &PgPool, tenant: TenantId, mode: Mode) -> Result<Self, DbError> {
+        let mode = match mode {
+            Mode::Latest => "",
+            Mode::Snapshot => " ISOLATION LEVEL REPEATABLE READ, READ ONLY",
+        };
         // One round trip. The ROLLBACK first: a begin() that was cancelled half-way hands its connection back inside a
         // transaction, and what the next user commits there is lost (sqlx 0.8.6 and 0.9.0).
-        let begin = format!("ROLLBACK; BEGIN; SELECT set_config('app.tenant_id', '{tenant}', true)");
+        let begin = format!("ROLLBACK; BEGIN{mode}; SELECT set_config('app.tenant_id', '{tenant}', true)");
         let tx = pool.begin_with(AssertSqlSafe(begin)).await?;
         Ok(Self { tenant, tx })
     }

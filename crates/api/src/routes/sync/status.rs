@@ -88,7 +88,7 @@ pub async fn status(
     PathId(id): PathId<AccountId>,
     Query(NoQuery {}): Query<NoQuery>,
 ) -> Result<Reply, ApiError> {
-    let mut tx = caller.tx(&state).await?;
+    let mut tx = caller.snapshot(&state).await?;
     let account = account::get(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
     let run = sync_run::latest(&mut tx, id).await?;
     let next_due_at = sync_run::next_due(&mut tx, id).await?;
