@@ -34,9 +34,20 @@ async fn what_changed_together_with_the_uidvalidity_is_found() {
     client.append("INBOX", "", None, &numbered(7)).await;
     // Our user does not know of any of it.
     case.patch(&before["M1"], &json!({"unread": false})).await;
+    let events = case.events().await;
     case.sync().await;
     let now = case.ids().await;
     assert!(!now.contains_key("M3") && now.contains_key("M7"));
+    // One each: also of the flag that nobody but the new numbers tells of, and not of the five that are as they were.
+    let mut told = events.told(&case.app).await;
+    told.sort();
+    let expected = [
+        ("mailbox.reset", &case.mailbox("INBOX").await),
+        ("message.created", &now["M7"]),
+        ("message.deleted", &before["M3"]),
+        ("message.updated", &before["M2"]),
+    ];
+    assert_eq!(told, expected.map(|(kind, id)| (kind.to_owned(), id.clone())));
     assert!(["M1", "M2", "M4", "M5", "M6"].iter().all(|m| now[*m] == before[*m]));
     case.sync().await;
     case.settled().await;

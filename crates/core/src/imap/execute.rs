@@ -20,7 +20,7 @@
 //! | case | what happens | test |
 //! | --- | --- | --- |
 //! | UIDVALIDITY lowered | ids stay, one `mailbox.reset` | `a_lowered_uidvalidity_keeps_ids_and_tells_one_reset` |
-//! | UIDVALIDITY changed together with flags, removals, arrivals, our edits | all are found, the edit waits for its message | `what_changed_together_with_the_uidvalidity_is_found` |
+//! | UIDVALIDITY changed together with flags, removals, arrivals, our edits | all are found, each told once, the edit waits for its message | `what_changed_together_with_the_uidvalidity_is_found` |
 //! | moved A→B, B or A looked at first | same id, one event for each place | `a_move_by_another_client_keeps_the_id_in_either_order_of_looking` |
 //! | COPY, then expunge, by a client without MOVE | same id | `copy_and_expunge_is_a_move_too` |
 //! | moved away and back between two rounds | what was taken for a copy gets the id of the one that left | `a_message_moved_away_and_back_between_two_rounds_is_the_same` |

@@ -11,6 +11,7 @@ use serde_json::json;
 use sqlx::Row as _;
 use uuid::Uuid;
 
+use super::flags::{self, FlagState};
 use super::resolve::{Candidate, Decision, Resolver, Seat};
 use super::thread::{self, Joining};
 use super::{Prepared, Target, bytes, sort_date};
@@ -255,18 +256,16 @@ async fn insert_placements(
     Ok(())
 }
 
-/// Gives waiting placements their UID; what our user changed meanwhile stays over what the server says.
+/// Gives waiting placements their UID, and takes over what the server says of their flags as in any mailbox it told of.
 async fn seat_placements(tx: &mut TenantTx, target: &Target, seated: &[Seated<'_>]) -> Result<(), DbError> {
     if seated.is_empty() {
         return Ok(());
     }
     sqlx::query(
         "UPDATE message_mailboxes p SET uid = s.uid, generation = $3, modseq = s.modseq, internal_date = s.date,
-           sort_at = s.sort, base_flags = s.flags, base_keywords = string_to_array(s.keywords, ' '),
-           flags = (s.flags | (p.flags & ~p.base_flags)) & ~(p.base_flags & ~p.flags),
-           keywords = CASE WHEN p.keywords = p.base_keywords THEN string_to_array(s.keywords, ' ') ELSE p.keywords END
-         FROM unnest($4::uuid[], $5::bigint[], $6::smallint[], $7::text[], $8::bigint[], $9::timestamptz[],
-           $10::timestamptz[]) AS s(id, uid, flags, keywords, modseq, date, sort)
+           sort_at = s.sort
+         FROM unnest($4::uuid[], $5::bigint[], $6::bigint[], $7::timestamptz[], $8::timestamptz[])
+           AS s(id, uid, modseq, date, sort)
          WHERE p.tenant_id = $1 AND p.mailbox_id = $2 AND p.id = s.id",
     )
     .bind(tx.tenant())
@@ -274,15 +273,22 @@ async fn seat_placements(tx: &mut TenantTx, target: &Target, seated: &[Seated<'_
     .bind(target.generation)
     .bind(seated.iter().map(|s| s.placement).collect::<Vec<_>>())
     .bind(seated.iter().map(|s| i64::from(s.arrival.uid)).collect::<Vec<_>>())
-    .bind(seated.iter().map(|s| s.arrival.flags.bits()).collect::<Vec<_>>())
-    .bind(seated.iter().map(|s| s.arrival.keywords.as_slice().join(" ")).collect::<Vec<_>>())
     .bind(seated.iter().map(|s| s.arrival.modseq).collect::<Vec<_>>())
     .bind(seated.iter().map(|s| s.arrival.internal_date).collect::<Vec<_>>())
     .bind(seated.iter().map(|s| sort_date(s.arrival.internal_date)).collect::<Vec<_>>())
     .execute(tx.conn())
     .await?;
     tracing::debug!(linked = seated.len(), first = ?seated.first().map(|s| s.message), "arrivals linked");
-    Ok(())
+    let states: Vec<FlagState> = seated
+        .iter()
+        .map(|s| FlagState {
+            uid: s.arrival.uid,
+            flags: s.arrival.flags,
+            keywords: s.arrival.keywords.clone(),
+            modseq: Some(s.arrival.modseq),
+        })
+        .collect();
+    flags::apply(tx, target, &states).await.map(drop)
 }
 
 /// Makes prepared texts searchable now and leaves the others to a job.
