@@ -1,10 +1,13 @@
 //! Servers that answer in time and with OK, and say what is not so. The numbers first, then single messages.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use emailclient_core::imap::MAX_LITERAL_BYTES;
 use tests::imapd::{Imapd, Times, without_lines};
 
-use crate::odd::{CONDSTORE, FULL, PLAIN, Rig};
+use crate::case::numbered;
+use crate::odd::{CONDSTORE, FULL, Odd, PLAIN, Rig};
 
 /// `text` without the number that follows `name`, and without the name.
 fn without_item(text: &str, name: &str) -> String {
@@ -296,6 +299,58 @@ async fn messages_of_no_byte_of_one_with_nul_and_of_sixty_megabytes_are_all_ther
             odd.settled_after(&["message.created"; 2]).await;
         }
     }
+    rig.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_too_large_to_be_kept_are_known_again_wherever_they_are_moved() {
+    let rig = Rig::start().await;
+    let large = |last: u8| {
+        let mut bytes = numbered(1);
+        bytes.resize(MAX_LITERAL_BYTES + 1, b'x');
+        bytes.push(last);
+        bytes
+    };
+    let mut odd = rig
+        .odd(FULL, |s| {
+            s.add("Work");
+            let inbox = s.mailbox("INBOX");
+            // Two that differ in their last byte alone, then one that is there twice.
+            for last in [b'a', b'b', b'c', b'c'] {
+                let uid = inbox.deliver(large(last));
+                inbox.message(uid).date = "01-Jan-2026 10:00:00 +0000".to_owned();
+            }
+        })
+        .await;
+    odd.settled().await;
+    let by_uid = async |odd: &Odd<'_>, mailbox: &str| -> Vec<(i64, String)> {
+        sqlx::query_as(
+            "SELECT p.uid, p.message_id::text FROM message_mailboxes p JOIN mailboxes b ON b.id = p.mailbox_id
+             WHERE p.account_id = $1::uuid AND b.wire_name = $2 ORDER BY 1",
+        )
+        .bind(&odd.account)
+        .bind(mailbox.as_bytes())
+        .fetch_all(&mut rig.app.database.superuser().await)
+        .await
+        .unwrap()
+    };
+    let before = by_uid(&odd, "INBOX").await;
+    assert_eq!(before.iter().map(|(_, id)| id).collect::<BTreeSet<_>>().len(), 4, "four messages");
+    for uid in [2, 1] {
+        let mut state = odd.server.lock();
+        let moved = state.mailbox("INBOX").message(uid).clone();
+        state.mailbox("INBOX").expunge([uid]);
+        let there = state.mailbox("Work").deliver(moved.bytes);
+        state.mailbox("Work").message(there).date = moved.date;
+    }
+    odd.healthy().await;
+    let id = |n: usize| before[n].1.clone();
+    assert_eq!(by_uid(&odd, "Work").await, [(1, id(1)), (2, id(0))]);
+    assert_eq!(by_uid(&odd, "INBOX").await, [(3, id(2)), (4, id(3))]);
+    odd.server.lock().mailbox("Work").renumber(77, 10);
+    odd.healthy().await;
+    assert_eq!(by_uid(&odd, "Work").await, [(10, id(1)), (11, id(0))]);
+    odd.settled().await;
     rig.finish().await;
 }
 

@@ -49,7 +49,7 @@ pub use self::connect::{Connection, Endpoint, Security, connect};
 pub use self::diagnose::diagnose;
 pub use self::fetch::{FetchEvent, FetchedMessage};
 pub use self::flags::{ChangedSince, FetchedFlags, Uids};
-pub use self::guard::{MAX_LITERAL_BYTES, MemoryBudget, Transport};
+pub use self::guard::{MAX_LITERAL_BYTES, MemoryBudget, Oversized, Transport};
 pub use self::idle::{IdleEnd, MAX_IDLE};
 pub use self::list::{ListedMailbox, MailboxStatus};
 pub use self::login::Credentials;

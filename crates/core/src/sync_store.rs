@@ -70,7 +70,7 @@ pub struct Prepared {
     pub size_bytes: u64,
     /// The message as sent; empty when it was too large.
     pub raw: Bytes,
-    /// SHA-256 of `raw`.
+    /// SHA-256 of `raw`; of a message that was too large, a hash that stands for its bytes all the same.
     pub hash: [u8; 32],
     /// What a list shows, ready for its columns.
     pub content: Content,

@@ -69,6 +69,7 @@
 //! | FETCH twice, unasked, without UID; RFC822.SIZE that lies | the first that was asked for is stored | `messages_that_come_twice_or_unasked_or_without_uid_or_with_a_false_size_are_stored_once_and_whole` |
 //! | a message whose UID is never told | it stays missing, and is asked for in each round | `a_message_whose_uid_is_never_told_waits_and_holds_up_no_other` |
 //! | literal of 0, 1 and 60 MB, literal8, NUL | stored as it is; over the cap its size only | `messages_of_no_byte_of_one_with_nul_and_of_sixty_megabytes_are_all_there` |
+//! | oversized messages moved, alike but for a byte, under another UIDVALIDITY | ids stay, and no two are one: a hash of the bytes is taken while they are thrown away | `messages_too_large_to_be_kept_are_known_again_wherever_they_are_moved` |
 //! | literal shorter than announced | the deadline ends it; the message is left out | `a_literal_that_is_shorter_than_it_says_is_left_out_and_the_others_are_read` |
 //! | literal longer than announced | its rest is read as answers, which delete nothing | `a_literal_that_is_longer_than_it_says_lets_a_message_delete_nothing` |
 //! | one message cuts the line | asked for alone once more, then left out and retried | `a_message_that_cuts_the_line_is_left_out_named_and_read_once_the_server_has_mended_itself` |

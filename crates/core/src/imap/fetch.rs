@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::ImapError;
 use super::command::{Session, set_chunks, uid_of};
 use super::flags::{find, read_flags, read_modseq};
-use super::guard::MemoryBudget;
+use super::guard::{MemoryBudget, Oversized};
 use super::parse::{Fetch, Response, Untagged, Value};
 use super::verdict::judge;
 
@@ -40,10 +40,10 @@ pub struct FetchedMessage {
     pub internal_date: Option<DateTime<FixedOffset>>,
     /// RFC822.SIZE; servers are known to lie about it.
     pub size: Option<u64>,
-    /// The message. Empty when it is too large, see `skipped_bytes`.
+    /// The message. Empty when it is too large, see `oversized`.
     pub raw: Bytes,
-    /// Its size, when it is above [`super::MAX_LITERAL_BYTES`] and was not kept.
-    pub skipped_bytes: Option<u64>,
+    /// What is known of a message above [`super::MAX_LITERAL_BYTES`], which is not kept.
+    pub oversized: Option<Oversized>,
     /// Its share of the memory budget: keep it as long as `raw`.
     pub permit: Option<OwnedSemaphorePermit>,
 }
@@ -199,14 +199,14 @@ fn read_message(mut fetch: Fetch) -> Option<FetchedMessage> {
     let flags = read_flags(&fetch);
     let internal_date = find(&fetch, "INTERNALDATE").and_then(Value::text).and_then(parse_date);
     let size = find(&fetch, "RFC822.SIZE").and_then(Value::number);
-    let (raw, skipped_bytes) = match find(&fetch, "BODY[]")? {
-        Value::Skipped(size) => (Bytes::new(), Some(*size)),
+    let (raw, oversized) = match find(&fetch, "BODY[]")? {
+        Value::Skipped(oversized) => (Bytes::new(), Some(*oversized)),
         value => (value.bytes()?.clone(), None),
     };
     let (flags, keywords, modseq) = flags
         .map_or((Flags::NONE, Keywords::new(), read_modseq(&fetch)), |f| (f.flags, f.keywords, f.modseq));
     let permit = fetch.permit.take();
-    Some(FetchedMessage { uid, flags, keywords, modseq, internal_date, size, raw, skipped_bytes, permit })
+    Some(FetchedMessage { uid, flags, keywords, modseq, internal_date, size, raw, oversized, permit })
 }
 
 /// `date-time` (RFC 9051 §9): ` 1-Jan-2026 10:00:00 +0100`.
@@ -218,11 +218,12 @@ fn parse_date(text: &str) -> Option<DateTime<FixedOffset>> {
 mod tests {
     use mail::modseq::ModSeq;
     use mail::uid::UidSet;
+    use sha2::{Digest as _, Sha256};
     use tokio::sync::mpsc;
 
     use super::super::script::{commands, is_protocol, session, session_by};
     use super::super::{ImapError, MAX_LITERAL_BYTES, MemoryBudget, Uids};
-    use super::{FetchEvent, FetchedMessage};
+    use super::{FetchEvent, FetchedMessage, Oversized};
 
     fn set(text: &str) -> UidSet {
         UidSet::parse(text).unwrap()
@@ -323,8 +324,9 @@ mod tests {
         let (result, events, usable) = load(1 << 20, &["1:2"], &[&answer]).await;
         assert_eq!((result, usable), (Ok(()), true));
         let got = messages(events);
-        assert_eq!(got[0].skipped_bytes, Some(big as u64));
-        assert!(got[0].raw.is_empty() && got[1].raw.is_empty() && got[1].skipped_bytes.is_none());
+        let hash = Sha256::digest("x".repeat(big)).into();
+        assert_eq!(got[0].oversized, Some(Oversized { size_bytes: big as u64, hash }));
+        assert!(got[0].raw.is_empty() && got[1].raw.is_empty() && got[1].oversized.is_none());
     }
 
     #[tokio::test]

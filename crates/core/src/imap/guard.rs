@@ -11,6 +11,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_lc_rs::digest;
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -70,8 +71,30 @@ pub(super) enum Part {
     Text(Bytes),
     /// A literal.
     Literal(Bytes),
-    /// A literal of that many bytes that was too large and thrown away.
-    Skipped(u64),
+    /// A literal that was too large and thrown away.
+    Skipped(Oversized),
+}
+
+/// What is kept of a literal that was too large: enough to know it again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Oversized {
+    /// Its bytes.
+    pub size_bytes: u64,
+    /// Their SHA-256, taken while they were thrown away.
+    pub hash: [u8; 32],
+}
+
+/// A literal that is being thrown away.
+struct Skipping {
+    size: u64,
+    left: u64,
+    digest: digest::Context,
+}
+
+impl fmt::Debug for Skipping {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Skipping").field("left", &self.left).finish_non_exhaustive()
+    }
 }
 
 /// A complete response.
@@ -95,7 +118,7 @@ struct Partial {
     literal_bytes: usize,
     depth: usize,
     in_quotes: bool,
-    skipping: Option<u64>,
+    skipping: Option<Skipping>,
     literal: Option<usize>,
     /// When the literal must be complete, however steadily it comes, and what of it came since it last bought time.
     latest: Option<Instant>,
@@ -206,7 +229,7 @@ impl Framer {
     /// Uses up what is buffered; `None` when more is needed.
     async fn advance(&mut self) -> Result<Option<RawResponse>, ImapError> {
         loop {
-            if self.skip_some() || self.partial.skipping.is_some() {
+            if self.skip_some() {
                 return Ok(None);
             }
             if let Some(size) = self.partial.literal {
@@ -232,12 +255,19 @@ impl Framer {
 
     /// Throws away bytes of an oversized literal; true when it needs more of them.
     fn skip_some(&mut self) -> bool {
-        let Some(left) = self.partial.skipping else { return false };
-        let here = self.buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-        drop(self.buffer.split_to(here));
-        let left = left.saturating_sub(here as u64);
-        self.partial.skipping = (left > 0).then_some(left);
-        left > 0
+        let Some(skipping) = &mut self.partial.skipping else { return false };
+        let here = self.buffer.len().min(usize::try_from(skipping.left).unwrap_or(usize::MAX));
+        skipping.digest.update(&self.buffer.split_to(here));
+        skipping.left = skipping.left.saturating_sub(here as u64);
+        if skipping.left > 0 {
+            return true;
+        }
+        if let Some(Skipping { size, digest, .. }) = self.partial.skipping.take() {
+            let mut hash = [0; 32];
+            hash.copy_from_slice(digest.finish().as_ref());
+            self.partial.parts.push(Part::Skipped(Oversized { size_bytes: size, hash }));
+        }
+        false
     }
 
     fn announce(&mut self, size: u64) -> Result<(), ImapError> {
@@ -255,8 +285,8 @@ impl Framer {
             return Ok(());
         }
         if self.skip_oversized && size <= MAX_SKIPPED_BYTES {
-            self.partial.parts.push(Part::Skipped(size));
-            self.partial.skipping = Some(size);
+            let digest = digest::Context::new(&digest::SHA256);
+            self.partial.skipping = Some(Skipping { size, left: size, digest });
             return Ok(());
         }
         Err(ImapError::protocol("a literal larger than the limit"))

@@ -7,7 +7,7 @@
 
 use bytes::Bytes;
 
-use super::guard::{MAX_DEPTH, Part, RawResponse};
+use super::guard::{MAX_DEPTH, Oversized, Part, RawResponse};
 
 /// A status word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +71,7 @@ pub(super) enum Value {
     /// Quoted string or literal.
     Text(Bytes),
     /// A literal that was too large to keep.
-    Skipped(u64),
+    Skipped(Oversized),
     List(Vec<Self>),
 }
 
@@ -176,7 +176,7 @@ impl Cursor {
     fn literal(&mut self) -> Option<Value> {
         let value = match self.parts.next()? {
             Part::Literal(bytes) => Value::Text(bytes),
-            Part::Skipped(size) => Value::Skipped(size),
+            Part::Skipped(oversized) => Value::Skipped(oversized),
             Part::Text(text) => {
                 self.text = text;
                 return None;

@@ -9,6 +9,7 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use super::{Content, Prepared};
+use crate::imap::Oversized;
 
 /// A message as it came, before anybody looked into it.
 #[derive(Debug, Clone)]
@@ -25,8 +26,8 @@ pub struct Arrival {
     pub internal_date: DateTime<Utc>,
     /// The message as sent.
     pub raw: bytes::Bytes,
-    /// Its size, when it was too large to be loaded and `raw` is empty.
-    pub oversized: Option<u64>,
+    /// What is known of it, when it was too large to be kept and `raw` is empty.
+    pub oversized: Option<Oversized>,
 }
 
 /// Whether a message is looked into.
@@ -60,12 +61,13 @@ pub fn prepare(arrival: Arrival, options: Options) -> Prepared {
             Content { degraded: true, never_parse: true, tsvector: Some(String::new()), ..empty() }
         }
     };
-    let size_bytes = arrival.oversized.unwrap_or(arrival.raw.len() as u64);
+    let size_bytes = arrival.oversized.map_or(arrival.raw.len() as u64, |o| o.size_bytes);
     let Arrival { uid, flags, keywords, modseq, internal_date, raw, .. } = arrival;
     Prepared { uid, flags, keywords, modseq, internal_date, email_id: None, size_bytes, raw, hash, content }
 }
 
-/// Of the bytes; of a message that was not loaded, of what is known about it, so that two of them are not one.
+/// Of the bytes. Of a message that was not kept, of their hash: so it is known again wherever it is moved, and no bytes that
+/// are kept, under a larger limit one day, are ever taken for its empty ones.
 fn hash_of(arrival: &Arrival) -> [u8; 32] {
     match arrival.oversized {
         // Not sha2 0.11, which without SHA instructions took an eighth of all work of a first synchronisation.
@@ -74,9 +76,8 @@ fn hash_of(arrival: &Arrival) -> [u8; 32] {
             hash.copy_from_slice(digest::digest(&digest::SHA256, &arrival.raw).as_ref());
             hash
         }
-        Some(size) => {
-            let known = format!("oversized {} {} {size}", arrival.uid, arrival.internal_date.timestamp());
-            Sha256::digest(known.as_bytes()).into()
+        Some(oversized) => {
+            Sha256::new().chain_update("oversized ").chain_update(oversized.hash).finalize().into()
         }
     }
 }

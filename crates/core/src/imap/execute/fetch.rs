@@ -270,7 +270,7 @@ fn parse(
                     modseq: m.modseq.map_or(0, |n| n.to_i64()),
                     internal_date: m.internal_date.map_or(now, |d| d.to_utc()),
                     raw: m.raw,
-                    oversized: m.skipped_bytes,
+                    oversized: m.oversized,
                 };
                 Ready { prepared: prepare(arrival, options), _permit: m.permit }
             })
