@@ -186,6 +186,33 @@ async fn mod_sequences_that_are_zero_run_backwards_or_pass_every_number_hide_no_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_empty_answer_about_changes_hides_no_flag_and_costs_one_command() {
+    let rig = Rig::start().await;
+    for capabilities in [FULL, CONDSTORE] {
+        let mut odd = rig.odd(capabilities, |s| s.mailbox("INBOX").fill(1, 6)).await;
+        odd.settled().await;
+        // The second time only the mod-sequence rises, as it may on an honest server.
+        for changed in [true, false] {
+            if changed {
+                odd.server.instead("*CHANGEDSINCE", Times::Each, "{tag} OK\r\n");
+                odd.server.lock().mailbox("INBOX").flag(2, "\\Flagged", true);
+            } else {
+                odd.server.lock().mailbox("INBOX").modseq += 1;
+            }
+            odd.server.lock().heard.clear();
+            odd.healthy().await;
+            for asked in ["*CHANGEDSINCE", "*(UID FLAGS MODSEQ)"] {
+                assert_eq!(odd.server.lock().count(asked), 1, "{capabilities} {asked}");
+            }
+            odd.settled_after(if changed { &["message.updated"] } else { &[] }).await;
+            assert_eq!(odd.server.lock().count("*FLAGS"), 0, "{capabilities}: once for a mod-sequence");
+            odd.server.sane();
+        }
+    }
+    rig.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn messages_without_their_mod_sequence_are_read_all_the_same() {
     let rig = Rig::start().await;
     for capabilities in [FULL, CONDSTORE] {

@@ -47,6 +47,7 @@
 //! | mod-sequence unchanged | nothing is read | `an_unchanged_mailbox_is_done_at_once` |
 //! | QRESYNC | changes and vanished since the stored mod-sequence | `with_qresync_changes_and_removals_come_in_one_read` |
 //! | CONDSTORE without QRESYNC | changes; removals only when the count differs | `with_condstore_removals_are_found_by_the_count` |
+//! | mod-sequence risen, and the answer names no change | the newest flags are read, one command for each such rise; what an older message hides the audit finds | `a_mod_sequence_that_rose_for_nothing_has_the_newest_flags_read_once` |
 //! | neither, NOMODSEQ, 0, over 2⁶³ | all flags in chunks | `without_mod_sequences_all_flags_are_read` |
 //! | mod-sequence backwards or forged | as without; the new one is stored | `a_mod_sequence_that_ran_backwards_is_not_trusted` |
 //! | expunge and arrival leave EXISTS equal | arrivals are counted on our side | `an_expunge_hidden_by_an_arrival_is_found` |

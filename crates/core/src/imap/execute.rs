@@ -64,6 +64,7 @@
 //! | UIDNEXT absent, low, far above, over 2³² | the listing and the count decide | `a_uidnext_that_is_absent_or_too_low_or_far_too_high_hides_no_mail` |
 //! | an empty range answered with the last message | what is held or was not asked for is passed over | `a_server_that_answers_empty_ranges_with_its_last_message_doubles_nothing` |
 //! | HIGHESTMODSEQ 0, backwards, over 2⁵³, over 2⁶³ | all flags are read where it proves nothing | `mod_sequences_that_are_zero_run_backwards_or_pass_every_number_hide_no_change` |
+//! | mod-sequence risen, empty OK about what changed | the flags of the newest are read once | `an_empty_answer_about_changes_hides_no_flag_and_costs_one_command` |
 //! | MODSEQ missing in FETCH | the message counts, its mod-sequence is 0 | `messages_without_their_mod_sequence_are_read_all_the_same` |
 //! | VANISHED huge, unknown, without EARLIER, wrong, missing | the count asks for a listing, which decides | `vanished_that_is_huge_or_unknown_or_misplaced_or_wrong_removes_what_is_gone_and_nothing_else` |
 //! | FETCH twice, unasked, without UID; RFC822.SIZE that lies | the first that was asked for is stored | `messages_that_come_twice_or_unasked_or_without_uid_or_with_a_false_size_are_stored_once_and_whole` |

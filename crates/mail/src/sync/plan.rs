@@ -36,7 +36,8 @@ pub enum ServerRead {
     List(ListBy),
     /// `UID FETCH 1:* (FLAGS) (CHANGEDSINCE since [VANISHED])`. Rows of known UIDs are merged into their
     /// placements as they come ([`super::merge`]); the UIDs of VANISHED, or an empty set, go to
-    /// [`Seen::vanished`](super::Seen::vanished).
+    /// [`Seen::vanished`](super::Seen::vanished), and whether there was neither to
+    /// [`Seen::silent`](super::Seen::silent).
     Changes {
         /// The stored mod-sequence.
         since: crate::modseq::ModSeq,

@@ -212,13 +212,15 @@ impl Store {
             }
             ServerRead::List(ListBy::Fetch) => view.seen.second_listing = Some(model.uids()),
             ServerRead::Changes { since, vanished } => {
-                for (uid, (bits, modseq)) in &model.messages {
-                    if *modseq > since.get() {
-                        self.rows.entry(*uid).and_modify(|row| *row = *bits);
-                    }
+                let changed = model.messages.iter().filter(|(_, (_, modseq))| *modseq > since.get());
+                view.seen.silent = changed.clone().next().is_none();
+                for (uid, (bits, _)) in changed {
+                    self.rows.entry(*uid).and_modify(|row| *row = *bits);
                 }
                 let gone = model.expunged.iter().filter(|(_, at)| *vanished && *at > since.get());
-                view.seen.vanished = Some(gone.filter_map(|(uid, _)| Uid::new(*uid)).collect());
+                let gone: UidSet = gone.filter_map(|(uid, _)| Uid::new(*uid)).collect();
+                view.seen.silent &= gone.is_empty();
+                view.seen.vanished = Some(gone);
             }
             ServerRead::Flags { uids } => {
                 self.fetch(model, uids, true);

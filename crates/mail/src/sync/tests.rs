@@ -237,6 +237,32 @@ fn a_mod_sequence_that_ran_backwards_is_not_trusted() {
 }
 
 #[test]
+fn a_mod_sequence_that_rose_for_nothing_has_the_newest_flags_read_once() {
+    let policy = Policy { flags_batch: 30, ..Policy::default() };
+    for flavour in [Flavour::Qresync, Flavour::Condstore] {
+        let (mut model, mut store) = synced(flavour, 50);
+        let since = ModSeq(model.modseq);
+        model.modseq += 1;
+        let plans = visit(&mut model, &mut store, &policy, &[], None);
+        let changes = ServerRead::Changes { since, vanished: flavour == Flavour::Qresync };
+        assert_eq!(reads(&plans), [&changes, &ServerRead::Flags { uids: set("21:50") }]);
+        assert_eq!(store.checkpoint.modseq, ModSeq(model.modseq));
+        assert_eq!(visit(&mut model, &mut store, &policy, &[], None), [Plan::Done]);
+        // Removals and arrivals raise it too; only with QRESYNC must the answer name them.
+        model.expunge(7);
+        let plans = visit(&mut model, &mut store, &policy, &[], None);
+        assert!(!reads(&plans).iter().any(|read| matches!(read, ServerRead::Flags { .. })), "{plans:?}");
+        model.expunged.clear();
+        model.expunge(8);
+        model.expunged.clear();
+        let plans = visit(&mut model, &mut store, &policy, &[], None);
+        let asked = reads(&plans).iter().any(|read| matches!(read, ServerRead::Flags { .. }));
+        assert_eq!(asked, flavour == Flavour::Qresync);
+        assert_equal(&model, &store);
+    }
+}
+
+#[test]
 fn an_expunge_hidden_by_an_arrival_is_found() {
     for flavour in [Flavour::Qresync, Flavour::Condstore, Flavour::Plain] {
         let (mut model, mut store) = synced(flavour, 10);

@@ -64,6 +64,8 @@ pub struct Seen {
     pub second_listing: Option<UidSet>,
     /// Set once the changes were read; what VANISHED named, empty without QRESYNC.
     pub vanished: Option<UidSet>,
+    /// The changes were read and there was none.
+    pub silent: bool,
     /// UIDs whose flags were read one by one.
     pub flags_read: UidSet,
     /// UIDs whose contents were asked for, whether or not they came.

@@ -181,6 +181,7 @@ async fn perform(link: &mut Link<'_>, open: &mut Open, read: ServerRead) -> Resu
                 return Ok(());
             }
             let gone = gone?;
+            open.server.seen.silent = changed.is_empty() && gone.is_empty();
             let at = open.local.checkpoint;
             let vouched = |uid: Uid| at.tail_uid > 0 && (at.tail_uid..=at.head_uid).contains(&uid.get());
             let accounted = open.local.known.union(&open.local.unreadable).union(&open.local.delicate());
