@@ -21,7 +21,7 @@ async fn run(conn: &mut PgConnection, sql: &'static str) {
 }
 
 /// Makes the audit due and waits until every mailbox was compared since.
-async fn audit(app: &App, tenant: &Tenant, account: &str) -> Value {
+pub async fn audit(app: &App, tenant: &Tenant, account: &str) -> Value {
     let mut conn = app.database.superuser().await;
     run(&mut conn, "UPDATE mailboxes SET last_audit_at = NULL").await;
     run(&mut conn, "UPDATE account_leases SET next_audit_at = now() - interval '1 second'").await;

@@ -6,6 +6,7 @@ use serde_json::json;
 use sqlx::Executor as _;
 use tests::oracle;
 
+use crate::audit::audit;
 use crate::case::{Case, numbered};
 
 /// What the scheduler does once the lease and the job of a dead worker have run out.
@@ -44,6 +45,35 @@ async fn killed_between_fetch_and_commit_and_after_it_each_message_is_there_once
         case.settled().await;
         case.finish().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_between_bytes_and_their_rows_nothing_is_lost_and_orphans_are_swept() {
+    // Together more than is sent ahead of its rows.
+    let large = |n: u32| [numbered(n), format!("{}\r\n", "x".repeat(70)).repeat(1_500).into_bytes()].concat();
+    let mut case = Case::unserved("127.0.0.1", None, (1..=40).map(large).collect()).await;
+    let events = case.events().await;
+    die_at(&case, "bytes-before-rows").await;
+    let bytes = async |case: &Case| case.count("SELECT count(*) FROM blobs").await;
+    assert_eq!((bytes(&case).await, case.count("SELECT count(*) FROM messages").await), (40, 0));
+    // Nobody will come for the bytes of these.
+    let mut client = case.client().await;
+    client.select("INBOX").await;
+    client.ok("UID STORE 3:7 +FLAGS (\\Deleted)").await;
+    client.ok("UID EXPUNGE 3:7").await;
+    client.ok("UNSELECT").await;
+    case.app.add_worker();
+    case.sync().await;
+    assert_eq!((case.listed().await.len(), bytes(&case).await), (35, 40));
+    let told = events.kinds(&case.app).await;
+    assert_eq!(told.iter().filter(|k| *k == "message.created").count(), 35, "one each");
+    assert_eq!(case.count("SELECT count(*) FROM messages WHERE degraded").await, 0);
+    case.settled().await;
+    case.app.add_scheduler();
+    let audited = audit(&case.app, &case.tenant, &case.account).await;
+    assert_eq!((bytes(&case).await, &audited["audit"]["repairs"]), (35, &json!(0)));
+    case.settled().await;
+    case.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

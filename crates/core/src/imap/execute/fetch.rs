@@ -356,11 +356,14 @@ impl Gatherer<'_> {
             let started = tokio::time::Instant::now();
             // What is wrong with the database the writer finds out, who knows what follows from it.
             match bytes::store_ahead(&self.ctx.db, self.tenant, &self.target, &messages).await {
-                Ok(()) => tracing::debug!(
-                    messages = messages.len(),
-                    ms = started.elapsed().as_millis(),
-                    "bytes stored"
-                ),
+                Ok(()) => {
+                    failpoint::pass("bytes-before-rows");
+                    tracing::debug!(
+                        messages = messages.len(),
+                        ms = started.elapsed().as_millis(),
+                        "bytes stored"
+                    );
+                }
                 Err(error) => tracing::debug!(%error, "the bytes go with the rows"),
             }
         }
