@@ -7,6 +7,7 @@ use serde_json::json;
 use tests::mail;
 
 use crate::case::{Case, numbered};
+use crate::odd::{FULL, Odd, PLAIN, Rig};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_renamed_mailbox_keeps_its_id_and_its_messages_theirs() {
@@ -182,4 +183,93 @@ async fn a_thousand_mailboxes_are_listed_in_one_command_and_only_what_changed_is
     assert!(case.ids().await.contains_key("M9999"));
     case.settled().await;
     case.finish().await;
+}
+
+/// As many as the largest real trees have.
+const CROWD: usize = 5_000;
+/// One mailbox in so many holds mail.
+const FILLED: usize = 500;
+
+/// Prints how long the last round took, which is not asserted.
+async fn print_time(odd: &Odd<'_>, what: &str) {
+    let last = "SELECT (extract(epoch FROM finished_at - started_at) * 1000)::bigint FROM sync_runs
+                WHERE account_id = $1::uuid ORDER BY requested_at DESC, id DESC LIMIT 1";
+    eprintln!("{CROWD} mailboxes: {what} took {} ms", odd.rig.count(last, &odd.account).await);
+}
+
+/// How often each command was heard in one more round, which must leave our rows as they were.
+async fn quiet_round(odd: &Odd<'_>) -> BTreeMap<String, usize> {
+    odd.server.lock().heard.clear();
+    odd.rig.rests(&odd.account).await;
+    print_time(odd, "a round without changes").await;
+    let mut heard = BTreeMap::new();
+    for command in &odd.server.lock().heard {
+        *heard.entry(command.split(' ').next().unwrap().to_owned()).or_default() += 1;
+    }
+    for once in ["LOGIN", "LOGOUT", "LIST"] {
+        assert_eq!(heard.remove(once), Some(1), "{once}: {heard:?}");
+    }
+    heard.retain(|command, _| command != "CAPABILITY" && command != "ENABLE");
+    heard
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_five_thousand_mailboxes_only_those_that_hold_mail_are_opened() {
+    let rig = Rig::start().await;
+    for capabilities in [FULL, PLAIN] {
+        let mut odd = rig
+            .odd(capabilities, |s| {
+                for n in 0..CROWD {
+                    let mailbox = s.add(format!("F{}/Box {n}", n % 7));
+                    mailbox.fill(1, u32::from(n % FILLED == 0) * 2);
+                }
+            })
+            .await;
+        print_time(&odd, "the first round").await;
+        rig.agrees(&odd.account, &odd.server).await;
+        let synced = "SELECT count(*) FROM mailboxes WHERE account_id = $1::uuid AND state = 'synced'
+                        AND uidvalidity IS NOT NULL AND last_synced_at IS NOT NULL AND tail_uid = 1";
+        assert_eq!(rig.count(synced, &odd.account).await, CROWD as i64 + 1);
+        let selects = odd.server.lock().count("SELECT");
+        assert_eq!(selects, CROWD / FILLED, "{capabilities}");
+        let heard = quiet_round(&odd).await;
+        match capabilities {
+            FULL => assert_eq!(heard, BTreeMap::new()),
+            // Only of what holds mail can it not be known whether flags changed.
+            _ => assert_eq!(
+                (heard["STATUS"], heard["SELECT"], heard["LSUB"], heard["UID"], heard.len()),
+                (CROWD + 1, CROWD / FILLED, 1, CROWD / FILLED, 4)
+            ),
+        }
+        // Mail for one that was empty, a branch that is deleted, and one that is renamed.
+        let left = {
+            let mut state = odd.server.lock();
+            state.mailbox("F0/Box 7").fill(1, 1);
+            state.mailboxes.retain(|m| !m.name.starts_with(b"F1/"));
+            for mailbox in state.mailboxes.iter_mut().filter(|m| m.name.starts_with(b"F2/")) {
+                mailbox.name[0] = b'G';
+            }
+            state.heard.clear();
+            state.mailboxes.len() as i64
+        };
+        odd.healthy().await;
+        print_time(&odd, "a round with one branch deleted and one renamed").await;
+        rig.agrees(&odd.account, &odd.server).await;
+        assert_eq!(rig.count(synced, &odd.account).await, left);
+        let told = odd.told().await;
+        let count = |kind: &str| told.iter().filter(|k| *k == kind).count();
+        let of = |branch: usize| (0..CROWD).filter(move |n| n % 7 == branch);
+        let filled = |branch: usize| of(branch).filter(|n| n % FILLED == 0).count();
+        assert_eq!((count("mailbox.deleted"), count("mailbox.updated")), (of(1).count(), of(2).count()));
+        assert_eq!((count("mailbox.created"), count("mailbox.reset")), (0, 0));
+        assert_eq!((count("message.created"), count("message.deleted")), (1, 2 * filled(1)));
+        // Those that are renamed are known by their numbers; only what they hold has to be compared.
+        let opened = match capabilities {
+            FULL => 1 + filled(2),
+            _ => 1 + CROWD / FILLED - filled(1),
+        };
+        assert_eq!(odd.server.lock().count("SELECT"), opened, "{capabilities}");
+        odd.settled().await;
+    }
+    rig.finish().await;
 }

@@ -62,11 +62,12 @@
 //! | no MOVE, no UIDPLUS | COPY; `\Deleted` stays standing, never a bare EXPUNGE | `without_uidplus_a_move_leaves_deleted_standing` |
 //! | LIST empty or without INBOX | the tree is kept | `a_listing_without_inbox_keeps_the_tree` |
 //! | LIST lacks many mailboxes | a second listing first | `many_missing_mailboxes_need_a_second_listing` |
-//! | renamed | by MAILBOXID; else by UIDVALIDITY, and the contents are relinked | `a_rename_is_found_by_mailboxid`, `a_rename_without_mailboxid_is_relinked` |
+//! | renamed | by MAILBOXID; else by UIDVALIDITY, and the contents, if there are any, are relinked | `a_rename_is_found_by_mailboxid`, `a_rename_without_mailboxid_is_relinked`, `a_renamed_mailbox_that_holds_nothing_keeps_its_numbers` |
 //! | deleted and created again | same row, new generation | `a_recreated_mailbox_starts_a_generation` |
 //! | `\Noselect`, phantom that refuses STATUS | kept, not visited; emptied only when said to be no mailbox | `a_phantom_is_kept_but_not_visited` |
 //! | spelling of INBOX | one mailbox | `inbox_is_one_mailbox_in_any_case` |
 //! | unchanged numbers | not selected | `a_mailbox_with_unchanged_numbers_is_not_visited` |
+//! | new and empty | settled by its numbers, not selected, unless UIDVALIDITY or UIDNEXT is missing or 0, or STATUS refused | `an_empty_mailbox_is_settled_by_its_numbers` |
 
 mod flags;
 mod mailboxes;

@@ -52,6 +52,7 @@
 //! | our rows differ though the server's numbers stand still | the daily audit repairs and counts | `rows_that_were_tampered_with_are_repaired_and_counted` |
 //! | the audit meets changes of the server | taken over, not counted | `what_changed_on_the_server_since_the_last_round_is_taken_over_and_not_counted` |
 //! | 1,000 mailboxes | one listing; only what changed is opened | `a_thousand_mailboxes_are_listed_in_one_command_and_only_what_changed_is_opened` |
+//! | 5,000 mailboxes, nearly all empty | only what holds mail is opened, ever; one listing where the server has LIST-STATUS | `of_five_thousand_mailboxes_only_those_that_hold_mail_are_opened` |
 //! | kill -9 between fetch and commit, after commit, before the acknowledgement | each message once, one event each | `killed_between_fetch_and_commit_and_after_it_each_message_is_there_once` |
 //! | kill -9 between bytes stored ahead and their rows | each message once; bytes that no message came to use are swept by the audit | `killed_between_bytes_and_their_rows_nothing_is_lost_and_orphans_are_swept` |
 //! | kill -9 after the server did our edit, before we noted it | done once, COPY too: its target is read before it is repeated | `killed_after_an_edit_reached_the_server_it_is_done_once` |

@@ -187,11 +187,11 @@ pub async fn forget(tx: &mut TenantTx, target: &Target, uids: &UidSet) -> Result
     Ok(())
 }
 
-/// The UIDs of the mailbox mean nothing any more.
-pub async fn forget_all(tx: &mut TenantTx, mailbox: MailboxId) -> Result<(), DbError> {
-    sqlx::query("DELETE FROM ingest_attempts WHERE tenant_id = $1 AND mailbox_id = $2")
+/// The UIDs of these mailboxes mean nothing any more.
+pub async fn forget_all(tx: &mut TenantTx, mailboxes: &[MailboxId]) -> Result<(), DbError> {
+    sqlx::query("DELETE FROM ingest_attempts WHERE tenant_id = $1 AND mailbox_id = ANY ($2)")
         .bind(tx.tenant())
-        .bind(mailbox)
+        .bind(mailboxes.iter().map(|id| id.0).collect::<Vec<_>>())
         .execute(tx.conn())
         .await?;
     Ok(())

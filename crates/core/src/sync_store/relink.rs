@@ -23,7 +23,7 @@ pub async fn begin_generation(
 ) -> Result<Target, DbError> {
     let target = Target { generation: at.generation, ..*target };
     checkpoint::write(tx, &target, at, exists).await?;
-    attempts::forget_all(tx, target.mailbox).await?;
+    attempts::forget_all(tx, &[target.mailbox]).await?;
     // Placements of our own moves have no UID and belong to whatever generation comes.
     sqlx::query(
         "UPDATE message_mailboxes SET generation = $3 WHERE tenant_id = $1 AND mailbox_id = $2 AND uid IS NULL AND generation < $3",

@@ -1,9 +1,12 @@
 //! The mailbox tree as the planner decided it, in one transaction.
 
-use mail::mailbox::{decode_name, split_last};
-use mail::sync::{ListedMailbox, TreeWrite};
+use std::collections::{HashMap, HashSet};
+
+use mail::mailbox::{Role, decode_name, split_last};
+use mail::sync::{Checkpoint, ListedMailbox, TreeWrite};
 use mail::uid::{Uid, UidSet};
 use serde_json::json;
+use uuid::Uuid;
 
 use super::view::Entry;
 use super::{Target, attempts, status, vanish};
@@ -24,7 +27,8 @@ pub async fn names_to_ignore(tx: &mut TenantTx, account: AccountId) -> Result<Ve
     Ok(hex.into_iter().flatten().filter_map(|h| hex::decode(h).ok()).collect())
 }
 
-/// Performs `writes`; their numbers are indexes into `listed` and `entries`.
+/// Performs `writes`; their numbers are indexes into `listed` and `entries`. Each kind is one statement, however many there
+/// are: a parent that is renamed takes thousands with it.
 pub async fn apply(
     tx: &mut TenantTx,
     account: AccountId,
@@ -32,173 +36,238 @@ pub async fn apply(
     listed: &[ListedMailbox],
     entries: &[Entry],
 ) -> Result<(), DbError> {
-    let tree = Tree { account, listed, entries };
-    tree.clear_names(tx, writes).await?;
-    let mut events = Vec::new();
+    let mut tree = Tree::default();
     for write in writes {
-        events.extend(tree.perform(tx, *write).await?);
+        tree.add(*write, listed, entries);
     }
-    event::record(tx, Some(account), &events).await
+    empty(tx, account, tree.removed.iter().chain(&tree.emptied).copied()).await?;
+    remove(tx, &tree.removed).await?;
+    rename(tx, &tree.renamed).await?;
+    update(tx, &tree.updated).await?;
+    forget_numbers(tx, &tree.forgotten).await?;
+    let made = create(tx, account, &tree.created).await?;
+    tree.events.extend(made.into_iter().map(|id| status::mailbox_event("mailbox.created", id, json!({}))));
+    event::record(tx, Some(account), &tree.events).await
 }
 
+/// Changes of the tree, by their kind.
+#[derive(Default)]
 struct Tree<'a> {
-    account: AccountId,
-    listed: &'a [ListedMailbox],
-    entries: &'a [Entry],
+    removed: Vec<&'a Entry>,
+    emptied: Vec<&'a Entry>,
+    renamed: Vec<(MailboxId, &'a ListedMailbox)>,
+    updated: Vec<(MailboxId, &'a ListedMailbox)>,
+    forgotten: Vec<MailboxId>,
+    created: Vec<(&'a ListedMailbox, Checkpoint)>,
+    events: Vec<NewEvent>,
 }
 
-impl Tree<'_> {
-    /// Two mailboxes may have swapped names, and names are unique: every renamed row first gets its id for a name.
-    async fn clear_names(&self, tx: &mut TenantTx, writes: &[TreeWrite]) -> Result<(), DbError> {
-        let renamed: Vec<uuid::Uuid> = writes
-            .iter()
-            .filter_map(|w| match w {
-                TreeWrite::Rename { local, .. } => self.entries.get(*local).map(|e| e.id.0),
-                _ => None,
-            })
-            .collect();
-        if renamed.is_empty() {
-            return Ok(());
-        }
-        // NUL cannot stand in a name on the wire.
-        sqlx::query("UPDATE mailboxes SET wire_name = '\\x00'::bytea || uuid_send(id) WHERE tenant_id = $1 AND id = ANY ($2)")
-            .bind(tx.tenant())
-            .bind(renamed)
-            .execute(tx.conn())
-            .await?;
-        Ok(())
-    }
-
-    async fn perform(&self, tx: &mut TenantTx, write: TreeWrite) -> Result<Option<NewEvent>, DbError> {
-        match write {
-            TreeWrite::Create { listed } => match self.listed.get(listed) {
-                Some(mailbox) => self.create(tx, mailbox).await,
-                None => Ok(None),
-            },
-            TreeWrite::Rename { local, listed, relink } => {
-                let Some((entry, mailbox)) = self.pair(local, listed) else { return Ok(None) };
-                self.rename(tx, entry, mailbox).await?;
-                if relink {
-                    self.forget_numbers(tx, entry.id).await?;
-                }
-                Ok(Some(status::mailbox_event("mailbox.updated", entry.id, json!({ "changed": "name" }))))
+impl<'a> Tree<'a> {
+    fn add(&mut self, write: TreeWrite, listed: &'a [ListedMailbox], entries: &'a [Entry]) {
+        let pair = |local: usize, at: usize| Some((entries.get(local)?, listed.get(at)?));
+        let told = match write {
+            TreeWrite::Create { listed: index, at } => {
+                self.created.extend(listed.get(index).map(|mailbox| (mailbox, at)));
+                None
             }
-            TreeWrite::Recreate { local, listed } => {
-                let Some((entry, mailbox)) = self.pair(local, listed) else { return Ok(None) };
-                self.update(tx, entry.id, mailbox).await?;
-                self.forget_numbers(tx, entry.id).await?;
-                Ok(Some(status::mailbox_event("mailbox.reset", entry.id, json!({}))))
-            }
-            TreeWrite::Update { local, listed } => {
-                let Some((entry, mailbox)) = self.pair(local, listed) else { return Ok(None) };
-                self.update(tx, entry.id, mailbox).await?;
-                Ok(Some(status::mailbox_event("mailbox.updated", entry.id, json!({}))))
-            }
+            TreeWrite::Rename { local, listed, relink } => pair(local, listed).map(|(entry, mailbox)| {
+                self.renamed.push((entry.id, mailbox));
+                self.forgotten.extend(relink.then_some(entry.id));
+                ("mailbox.updated", entry.id, json!({ "changed": "name" }))
+            }),
+            TreeWrite::Recreate { local, listed } => pair(local, listed).map(|(entry, mailbox)| {
+                self.updated.push((entry.id, mailbox));
+                self.forgotten.push(entry.id);
+                ("mailbox.reset", entry.id, json!({}))
+            }),
+            TreeWrite::Update { local, listed } => pair(local, listed).map(|(entry, mailbox)| {
+                self.updated.push((entry.id, mailbox));
+                ("mailbox.updated", entry.id, json!({}))
+            }),
             TreeWrite::Empty { local } => {
-                let Some(entry) = self.entries.get(local) else { return Ok(None) };
-                self.empty(tx, entry).await?;
-                self.forget_numbers(tx, entry.id).await?;
-                Ok(None)
+                self.emptied.extend(entries.get(local));
+                self.forgotten.extend(entries.get(local).map(|entry| entry.id));
+                None
             }
-            TreeWrite::Remove { local } => {
-                let Some(entry) = self.entries.get(local) else { return Ok(None) };
-                self.empty(tx, entry).await?;
-                sqlx::query("DELETE FROM mailboxes WHERE tenant_id = $1 AND id = $2")
-                    .bind(tx.tenant())
-                    .bind(entry.id)
-                    .execute(tx.conn())
-                    .await?;
-                Ok(Some(status::mailbox_event("mailbox.deleted", entry.id, json!({}))))
-            }
-        }
-    }
-
-    fn pair(&self, local: usize, listed: usize) -> Option<(&Entry, &ListedMailbox)> {
-        Some((self.entries.get(local)?, self.listed.get(listed)?))
-    }
-
-    async fn create(&self, tx: &mut TenantTx, mailbox: &ListedMailbox) -> Result<Option<NewEvent>, DbError> {
-        let id = MailboxId::new();
-        let path = decode_name(&mailbox.wire_name);
-        let (_, name) = split_last(&path, mailbox.delimiter);
-        let made = sqlx::query(
-            "INSERT INTO mailboxes (tenant_id, id, account_id, wire_name, path, name, delimiter, role, mailboxid, selectable, subscribed)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT (tenant_id, account_id, wire_name) DO NOTHING",
-        )
-        .bind(tx.tenant())
-        .bind(id)
-        .bind(self.account)
-        .bind(&mailbox.wire_name)
-        .bind(&path)
-        .bind(name)
-        .bind(mailbox.delimiter.map(String::from))
-        .bind(mailbox.role.map(mail::mailbox::Role::as_str))
-        .bind(&mailbox.mailboxid)
-        .bind(mailbox.selectable())
-        .bind(mailbox.subscribed)
-        .execute(tx.conn())
-        .await?;
-        if made.rows_affected() == 0 {
-            super::refusal::made_elsewhere(tx, self.account, &mailbox.wire_name).await?;
-        }
-        Ok((made.rows_affected() == 1).then(|| status::mailbox_event("mailbox.created", id, json!({}))))
-    }
-
-    async fn rename(&self, tx: &mut TenantTx, entry: &Entry, mailbox: &ListedMailbox) -> Result<(), DbError> {
-        let path = decode_name(&mailbox.wire_name);
-        let (_, name) = split_last(&path, mailbox.delimiter);
-        sqlx::query(
-            "UPDATE mailboxes SET wire_name = $3, path = $4, name = $5 WHERE tenant_id = $1 AND id = $2",
-        )
-        .bind(tx.tenant())
-        .bind(entry.id)
-        .bind(&mailbox.wire_name)
-        .bind(&path)
-        .bind(name)
-        .execute(tx.conn())
-        .await?;
-        Ok(())
-    }
-
-    async fn update(&self, tx: &mut TenantTx, id: MailboxId, mailbox: &ListedMailbox) -> Result<(), DbError> {
-        sqlx::query(
-            "UPDATE mailboxes SET delimiter = $3, role = $4, mailboxid = coalesce($5, mailboxid), selectable = $6, subscribed = $7
-             WHERE tenant_id = $1 AND id = $2",
-        )
-        .bind(tx.tenant())
-        .bind(id)
-        .bind(mailbox.delimiter.map(String::from))
-        .bind(mailbox.role.map(mail::mailbox::Role::as_str))
-        .bind(&mailbox.mailboxid)
-        .bind(mailbox.selectable())
-        .bind(mailbox.subscribed)
-        .execute(tx.conn())
-        .await?;
-        Ok(())
-    }
-
-    /// Nothing of what was known about UIDs holds any more; placements wait in their old generation.
-    async fn forget_numbers(&self, tx: &mut TenantTx, id: MailboxId) -> Result<(), DbError> {
-        attempts::forget_all(tx, id).await?;
-        sqlx::query(
-            "UPDATE mailboxes SET generation = generation + 1, uidvalidity = NULL, uidnext = NULL, head_uid = 0, tail_uid = 0,
-               modseq = NULL, base_modseq = NULL, exists_seen = 0, state = 'new' WHERE tenant_id = $1 AND id = $2",
-        )
-        .bind(tx.tenant())
-        .bind(id)
-        .execute(tx.conn())
-        .await?;
-        Ok(())
-    }
-
-    async fn empty(&self, tx: &mut TenantTx, entry: &Entry) -> Result<(), DbError> {
-        let target = Target {
-            account: self.account,
-            mailbox: entry.id,
-            generation: entry.local.checkpoint.generation,
+            TreeWrite::Remove { local } => entries.get(local).map(|entry| {
+                self.removed.push(entry);
+                ("mailbox.deleted", entry.id, json!({}))
+            }),
         };
+        self.events.extend(told.map(|(kind, id, data)| status::mailbox_event(kind, id, data)));
+    }
+}
+
+/// What the mailboxes hold goes, with an event for each message.
+async fn empty<'a>(
+    tx: &mut TenantTx,
+    account: AccountId,
+    entries: impl Iterator<Item = &'a Entry>,
+) -> Result<(), DbError> {
+    let entries: HashMap<Uuid, &Entry> = entries.map(|entry| (entry.id.0, entry)).collect();
+    if entries.is_empty() {
+        return Ok(());
+    }
+    let filled: Vec<Uuid> = sqlx::query_scalar(
+        "SELECT b.id FROM unnest($2::uuid[]) AS b(id)
+         WHERE EXISTS (SELECT 1 FROM message_mailboxes p WHERE p.tenant_id = $1 AND p.mailbox_id = b.id)",
+    )
+    .bind(tx.tenant())
+    .bind(entries.keys().copied().collect::<Vec<_>>())
+    .fetch_all(tx.conn())
+    .await?;
+    for entry in filled.iter().filter_map(|id| entries.get(id)) {
+        let generation = entry.local.checkpoint.generation;
+        let target = Target { account, mailbox: entry.id, generation };
         vanish::vanish(tx, &target, &UidSet::range(Uid::MIN, Uid::MAX)).await?;
         vanish::drop_earlier_generations(tx, &target).await?;
-        Ok(())
+    }
+    Ok(())
+}
+
+async fn remove(tx: &mut TenantTx, entries: &[&Entry]) -> Result<(), DbError> {
+    if entries.is_empty() {
+        return Ok(());
+    }
+    sqlx::query("DELETE FROM mailboxes WHERE tenant_id = $1 AND id = ANY ($2)")
+        .bind(tx.tenant())
+        .bind(entries.iter().map(|entry| entry.id.0).collect::<Vec<_>>())
+        .execute(tx.conn())
+        .await?;
+    Ok(())
+}
+
+fn ids(mailboxes: &[(MailboxId, &ListedMailbox)]) -> Vec<Uuid> {
+    mailboxes.iter().map(|(id, _)| id.0).collect()
+}
+
+async fn rename(tx: &mut TenantTx, renamed: &[(MailboxId, &ListedMailbox)]) -> Result<(), DbError> {
+    if renamed.is_empty() {
+        return Ok(());
+    }
+    // Two mailboxes may have swapped names, and names are unique: every renamed row first gets its id for a name. NUL cannot
+    // stand in a name on the wire.
+    sqlx::query("UPDATE mailboxes SET wire_name = '\\x00'::bytea || uuid_send(id) WHERE tenant_id = $1 AND id = ANY ($2)")
+        .bind(tx.tenant())
+        .bind(ids(renamed))
+        .execute(tx.conn())
+        .await?;
+    let names: Vec<Names> = renamed.iter().map(|(_, mailbox)| Names::of(mailbox)).collect();
+    sqlx::query(
+        "UPDATE mailboxes b SET wire_name = n.wire_name, path = n.path, name = n.name
+         FROM unnest($2::uuid[], $3::bytea[], $4::text[], $5::text[]) AS n(id, wire_name, path, name)
+         WHERE b.tenant_id = $1 AND b.id = n.id",
+    )
+    .bind(tx.tenant())
+    .bind(ids(renamed))
+    .bind(renamed.iter().map(|(_, mailbox)| mailbox.wire_name.as_slice()).collect::<Vec<_>>())
+    .bind(names.iter().map(|n| n.path.as_str()).collect::<Vec<_>>())
+    .bind(names.iter().map(|n| n.name.as_str()).collect::<Vec<_>>())
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+async fn update(tx: &mut TenantTx, updated: &[(MailboxId, &ListedMailbox)]) -> Result<(), DbError> {
+    if updated.is_empty() {
+        return Ok(());
+    }
+    let mailboxes = || updated.iter().map(|(_, mailbox)| *mailbox);
+    sqlx::query(
+        "UPDATE mailboxes b SET delimiter = n.delimiter, role = n.role, mailboxid = coalesce(n.mailboxid, b.mailboxid),
+           selectable = n.selectable, subscribed = n.subscribed
+         FROM unnest($2::uuid[], $3::text[], $4::text[], $5::text[], $6::bool[], $7::bool[])
+           AS n(id, delimiter, role, mailboxid, selectable, subscribed)
+         WHERE b.tenant_id = $1 AND b.id = n.id",
+    )
+    .bind(tx.tenant())
+    .bind(ids(updated))
+    .bind(mailboxes().map(|m| m.delimiter.map(String::from)).collect::<Vec<_>>())
+    .bind(mailboxes().map(|m| m.role.map(Role::as_str)).collect::<Vec<_>>())
+    .bind(mailboxes().map(|m| m.mailboxid.as_deref()).collect::<Vec<_>>())
+    .bind(mailboxes().map(ListedMailbox::selectable).collect::<Vec<_>>())
+    .bind(mailboxes().map(|m| m.subscribed).collect::<Vec<_>>())
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Nothing of what was known about UIDs holds any more; placements wait in their old generation.
+async fn forget_numbers(tx: &mut TenantTx, mailboxes: &[MailboxId]) -> Result<(), DbError> {
+    if mailboxes.is_empty() {
+        return Ok(());
+    }
+    attempts::forget_all(tx, mailboxes).await?;
+    sqlx::query(
+        "UPDATE mailboxes SET generation = generation + 1, uidvalidity = NULL, uidnext = NULL, head_uid = 0, tail_uid = 0,
+           modseq = NULL, base_modseq = NULL, exists_seen = 0, state = 'new' WHERE tenant_id = $1 AND id = ANY ($2)",
+    )
+    .bind(tx.tenant())
+    .bind(mailboxes.iter().map(|id| id.0).collect::<Vec<_>>())
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Returns the ids of those that were not here before.
+async fn create(
+    tx: &mut TenantTx,
+    account: AccountId,
+    created: &[(&ListedMailbox, Checkpoint)],
+) -> Result<Vec<MailboxId>, DbError> {
+    if created.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mailboxes = || created.iter().map(|(mailbox, _)| *mailbox);
+    let at = || created.iter().map(|(_, at)| at);
+    let names: Vec<Names> = mailboxes().map(Names::of).collect();
+    let made: Vec<(MailboxId, Vec<u8>)> = sqlx::query_as(
+        "INSERT INTO mailboxes (tenant_id, account_id, id, wire_name, path, name, delimiter, role, mailboxid, selectable,
+           subscribed, uidvalidity, uidnext, head_uid, tail_uid, modseq, state)
+         SELECT $1, $2, n.id, n.wire_name, n.path, n.name, n.delimiter, n.role, n.mailboxid, n.selectable, n.subscribed,
+           n.uidvalidity, nullif(n.uidnext, 0), n.head_uid, n.tail_uid, nullif(n.modseq, 0),
+           CASE WHEN n.tail_uid = 1 THEN 'synced' ELSE 'new' END
+         FROM unnest($3::uuid[], $4::bytea[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::bool[],
+           $11::bool[], $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[], $16::bigint[])
+           AS n(id, wire_name, path, name, delimiter, role, mailboxid, selectable, subscribed, uidvalidity, uidnext, head_uid,
+                tail_uid, modseq)
+         ON CONFLICT (tenant_id, account_id, wire_name) DO NOTHING RETURNING id, wire_name",
+    )
+    .bind(tx.tenant())
+    .bind(account)
+    .bind(created.iter().map(|_| MailboxId::new().0).collect::<Vec<_>>())
+    .bind(mailboxes().map(|m| m.wire_name.as_slice()).collect::<Vec<_>>())
+    .bind(names.iter().map(|n| n.path.as_str()).collect::<Vec<_>>())
+    .bind(names.iter().map(|n| n.name.as_str()).collect::<Vec<_>>())
+    .bind(mailboxes().map(|m| m.delimiter.map(String::from)).collect::<Vec<_>>())
+    .bind(mailboxes().map(|m| m.role.map(Role::as_str)).collect::<Vec<_>>())
+    .bind(mailboxes().map(|m| m.mailboxid.as_deref()).collect::<Vec<_>>())
+    .bind(mailboxes().map(ListedMailbox::selectable).collect::<Vec<_>>())
+    .bind(mailboxes().map(|m| m.subscribed).collect::<Vec<_>>())
+    .bind(at().map(|at| at.uidvalidity.map(i64::from)).collect::<Vec<_>>())
+    .bind(at().map(|at| i64::from(at.uidnext)).collect::<Vec<_>>())
+    .bind(at().map(|at| i64::from(at.head_uid)).collect::<Vec<_>>())
+    .bind(at().map(|at| i64::from(at.tail_uid)).collect::<Vec<_>>())
+    .bind(at().map(|at| at.modseq.to_i64()).collect::<Vec<_>>())
+    .fetch_all(tx.conn())
+    .await?;
+    let (ids, made): (Vec<MailboxId>, HashSet<Vec<u8>>) = made.into_iter().unzip();
+    for mailbox in mailboxes().filter(|m| !made.contains(&m.wire_name)) {
+        super::refusal::made_elsewhere(tx, account, &mailbox.wire_name).await?;
+    }
+    Ok(ids)
+}
+
+/// A name as people read it, and its last part.
+struct Names {
+    path: String,
+    name: String,
+}
+
+impl Names {
+    fn of(mailbox: &ListedMailbox) -> Self {
+        let path = decode_name(&mailbox.wire_name);
+        let name = split_last(&path, mailbox.delimiter).1.to_owned();
+        Self { path, name }
     }
 }

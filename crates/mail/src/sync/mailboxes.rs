@@ -7,7 +7,7 @@ use crate::mailbox::{Role, is_inbox};
 use crate::modseq::ModSeq;
 use crate::uid::UidValidity;
 
-use super::view::{Checkpoint, Depth};
+use super::view::{Checkpoint, Depth, usable_modseq};
 
 /// More mailboxes than this (or than a fifth) do not disappear on the word of one LIST.
 const REMOVE_UNASKED: usize = 5;
@@ -87,6 +87,8 @@ pub enum TreeWrite {
     Create {
         /// Index
         listed: usize,
+        /// Never synced; or, where the numbers say that there is nothing to read, all that a visit would have found.
+        at: Checkpoint,
     },
     /// The row takes the listed name. With `relink` that it is the same mailbox is an inference: start a new
     /// generation too ([`Checkpoint::next_generation`] of `None`), and the contents decide.
@@ -152,6 +154,23 @@ impl ListedMailbox {
         !self.noselect && self.status != StatusAnswer::Refused
     }
 
+    /// The checkpoint of a mailbox that is empty and of which nothing is held: it need not be opened. Not where UIDVALIDITY
+    /// or UIDNEXT is missing or 0, which leaves nothing to know the next message by. A mod-sequence is not needed: without
+    /// one nothing is claimed about flags, and the first message brings a visit.
+    fn empty_at(&self) -> Option<Checkpoint> {
+        let numbers = self.numbers();
+        let uidvalidity = numbers.uidvalidity.filter(|v| v.get() != 0)?;
+        let uidnext = numbers.uidnext.filter(|next| *next > 0)?;
+        (self.selectable() && numbers.messages == Some(0)).then(|| Checkpoint {
+            uidvalidity: Some(uidvalidity),
+            uidnext,
+            head_uid: uidnext - 1,
+            tail_uid: 1,
+            modseq: usable_modseq(numbers.highestmodseq).unwrap_or_default(),
+            ..Checkpoint::default()
+        })
+    }
+
     fn numbers(&self) -> StatusNumbers {
         match self.status {
             StatusAnswer::Numbers(numbers) => numbers,
@@ -176,7 +195,8 @@ pub fn plan_tree(listed: &[ListedMailbox], local: &[LocalEntry], depth: Depth, c
     for (at, mailbox) in listed.iter().enumerate() {
         let Some(&(from, how)) = pairs.of_listed.get(&at) else {
             if pairs.first.contains(&at) {
-                plan.writes.push(TreeWrite::Create { listed: at });
+                let empty = mailbox.empty_at().filter(|_| depth != Depth::Audit);
+                plan.writes.push(TreeWrite::Create { listed: at, at: empty.unwrap_or_default() });
             }
             continue;
         };
@@ -214,8 +234,11 @@ fn visits(listed: &[ListedMailbox], local: &[LocalEntry], pairs: &Pairs, depth: 
         let entry = pair.and_then(|(from, _)| local.get(*from));
         let moved =
             pair.is_none_or(|(_, how)| !matches!(how, How::SameName | How::Renamed { relink: false }));
-        let unchanged =
-            !moved && depth != Depth::Audit && entry.is_some_and(|e| unchanged(&mailbox.numbers(), e));
+        let unchanged = depth != Depth::Audit
+            && match entry {
+                Some(entry) => !moved && unchanged(&mailbox.numbers(), entry),
+                None => mailbox.empty_at().is_some(),
+            };
         if pairs.first.contains(&at) && mailbox.selectable() && !unchanged {
             // A mailbox we know nothing of is the more active the more it has received in its life.
             let active = entry.map(|e| e.active_at).filter(|at| *at > 0);
@@ -241,13 +264,14 @@ fn rank(mailbox: &ListedMailbox) -> u8 {
     }
 }
 
-/// Whether the numbers prove that nothing happened. Without a mod-sequence nothing proves that no flag changed.
+/// Whether the numbers prove that nothing happened. Without a mod-sequence nothing proves that no flag changed, unless
+/// there is no message to have one.
 fn unchanged(numbers: &StatusNumbers, entry: &LocalEntry) -> bool {
     let at = &entry.checkpoint;
+    let is_empty = at.exists_seen == 0 && numbers.messages == Some(0);
     at.tail_uid == 1
         && !entry.unfinished
-        && !at.modseq.is_zero()
-        && numbers.highestmodseq == Some(at.modseq)
+        && (is_empty || (!at.modseq.is_zero() && numbers.highestmodseq == Some(at.modseq)))
         && numbers.messages == Some(at.exists_seen)
         && numbers.uidnext == Some(at.uidnext)
         && numbers.uidvalidity == at.uidvalidity
@@ -338,11 +362,23 @@ impl Pairs {
             }
             for (ours, theirs) in by_clue.into_values() {
                 if let ([from], [at]) = (ours.as_slice(), theirs.as_slice()) {
-                    self.put(*at, *from, How::Renamed { relink: true });
+                    let pair = local.get(*from).zip(listed.get(*at));
+                    let empty = pair.is_some_and(|(entry, mailbox)| is_empty_as_before(entry, mailbox));
+                    // Of two that hold nothing it does not matter whether they are the same.
+                    self.put(*at, *from, How::Renamed { relink: !empty });
                 }
             }
         }
     }
+}
+
+/// Nothing was in it and nothing is, and what arrives gets a UID that was not given before.
+fn is_empty_as_before(entry: &LocalEntry, mailbox: &ListedMailbox) -> bool {
+    let (at, numbers) = (&entry.checkpoint, mailbox.numbers());
+    at.tail_uid == 1
+        && at.exists_seen == 0
+        && numbers.messages == Some(0)
+        && numbers.uidnext.is_some_and(|next| next >= at.uidnext)
 }
 
 /// INBOX is one mailbox in any case (RFC 9051 §5.1).

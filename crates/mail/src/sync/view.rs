@@ -221,8 +221,13 @@ impl ServerMailbox {
     /// A mod-sequence that can be stored and compared: neither zero nor beyond the 63 bits of RFC 7162.
     #[must_use]
     pub fn usable_modseq(&self) -> Option<ModSeq> {
-        self.highestmodseq.filter(|m| (1..i64::MAX as u64).contains(&m.get()))
+        usable_modseq(self.highestmodseq)
     }
+}
+
+/// As [`ServerMailbox::usable_modseq`] says.
+pub(super) fn usable_modseq(highestmodseq: Option<ModSeq>) -> Option<ModSeq> {
+    highestmodseq.filter(|m| (1..i64::MAX as u64).contains(&m.get()))
 }
 
 impl Checkpoint {

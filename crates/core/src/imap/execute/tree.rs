@@ -113,8 +113,11 @@ pub(super) async fn refresh(link: &mut Link<'_>, depth: Depth) -> Result<Vec<Mai
                 continue;
             }
         };
-        look_into_refusals(link, &mut raw).await?;
-        raw.extend(left_out(link, &raw).await?);
+        let mut tx = link.ctx.db.tenant(link.lease.tenant).await?;
+        let entries = view::tree(&mut tx, link.lease.account).await?;
+        tx.release();
+        look_into_refusals(link, &mut raw, &entries).await?;
+        raw.extend(left_out(link, &raw, entries).await?);
         let mut tx = link.lease.begin(&link.ctx.db).await?;
         let account = link.lease.account;
         let ignored = tree::names_to_ignore(&mut tx, account).await?;
@@ -129,7 +132,8 @@ pub(super) async fn refresh(link: &mut Link<'_>, depth: Depth) -> Result<Vec<Mai
         let visits: Vec<MailboxId> =
             plan.visits.iter().filter_map(|at| ids.get(&key(&listed.get(*at)?.wire_name)).copied()).collect();
         let listed_ids = listed.iter().filter(|m| m.selectable()).filter_map(|m| ids.get(&key(&m.wire_name)));
-        let quiet: Vec<MailboxId> = listed_ids.copied().filter(|id| !visits.contains(id)).collect();
+        let visited: HashSet<MailboxId> = visits.iter().copied().collect();
+        let quiet: Vec<MailboxId> = listed_ids.copied().filter(|id| !visited.contains(id)).collect();
         checkpoint::unchanged(&mut tx, &quiet).await?;
         tx.commit().await?;
         if !plan.needs_second_listing || confirmed {
@@ -141,16 +145,14 @@ pub(super) async fn refresh(link: &mut Link<'_>, depth: Depth) -> Result<Vec<Mai
 
 /// A mailbox that held messages and now refuses its numbers may be closed to us for a while, or be the phantom that
 /// Dovecot 2.3.19 lists, without `\Noselect`, for a parent that was deleted: asked alone, it says that there is none.
-async fn look_into_refusals(link: &mut Link<'_>, raw: &mut [imap::ListedMailbox]) -> Result<(), SyncError> {
+async fn look_into_refusals(
+    link: &mut Link<'_>,
+    raw: &mut [imap::ListedMailbox],
+    entries: &[view::Entry],
+) -> Result<(), SyncError> {
     let refused = |m: &imap::ListedMailbox| m.is_selectable() && m.status.is_none();
-    if !raw.iter().any(refused) {
-        return Ok(());
-    }
-    let mut tx = link.ctx.db.tenant(link.lease.tenant).await?;
-    let entries = view::tree(&mut tx, link.lease.account).await?;
-    drop(tx);
-    let held: Vec<Vec<u8>> =
-        entries.into_iter().filter(|e| e.local.holds_anything()).map(|e| key(&e.local.wire_name)).collect();
+    let held: HashSet<Vec<u8>> =
+        entries.iter().filter(|e| e.local.holds_anything()).map(|e| key(&e.local.wire_name)).collect();
     for mailbox in raw.iter_mut().filter(|m| refused(m) && held.contains(&key(&m.wire_name))) {
         match link.session.status(&mailbox.wire_name).await {
             Ok(status) => mailbox.status = Some(status),
@@ -167,10 +169,8 @@ async fn look_into_refusals(link: &mut Link<'_>, raw: &mut [imap::ListedMailbox]
 async fn left_out(
     link: &mut Link<'_>,
     raw: &[imap::ListedMailbox],
+    entries: Vec<view::Entry>,
 ) -> Result<Vec<imap::ListedMailbox>, SyncError> {
-    let mut tx = link.ctx.db.tenant(link.lease.tenant).await?;
-    let entries = view::tree(&mut tx, link.lease.account).await?;
-    drop(tx);
     let listed: HashSet<Vec<u8>> = raw.iter().map(|m| key(&m.wire_name)).collect();
     let missing: Vec<LocalEntry> = entries
         .into_iter()

@@ -93,12 +93,90 @@ fn mailboxes_are_visited_in_the_order_people_wait_for_them() {
     assert_eq!(plan_of(&all, &local).visits, [7], "without numbers it has to be looked at");
 }
 
+/// Of a mailbox that has to be visited.
+fn create(listed: usize) -> TreeWrite {
+    TreeWrite::Create { listed, at: Checkpoint::default() }
+}
+
+#[test]
+fn an_empty_mailbox_is_settled_by_its_numbers() {
+    let told = StatusNumbers {
+        messages: Some(0),
+        uidnext: Some(8),
+        uidvalidity: Some(UidValidity(5)),
+        highestmodseq: Some(ModSeq(3)),
+    };
+    let with = |change: fn(&mut StatusNumbers)| {
+        let mut numbers = told;
+        change(&mut numbers);
+        ListedMailbox { status: StatusAnswer::Numbers(numbers), ..listed("new", 0, 0, 0) }
+    };
+    let at = |modseq| Checkpoint {
+        uidvalidity: Some(UidValidity(5)),
+        uidnext: 8,
+        head_uid: 7,
+        tail_uid: 1,
+        modseq: ModSeq(modseq),
+        ..Checkpoint::default()
+    };
+    // NOMODSEQ is 0 in STATUS; what is beyond 63 bits cannot be stored.
+    for (change, modseq) in [
+        ((|_| {}) as fn(&mut StatusNumbers), 3),
+        (|n| n.highestmodseq = None, 0),
+        (|n| n.highestmodseq = Some(ModSeq::ZERO), 0),
+        (|n| n.highestmodseq = Some(ModSeq(u64::MAX)), 0),
+    ] {
+        let mailbox = with(change);
+        let plan = plan_of(std::slice::from_ref(&mailbox), &[]);
+        assert_eq!(
+            (plan.writes, plan.visits),
+            (vec![TreeWrite::Create { listed: 0, at: at(modseq) }], vec![])
+        );
+        // It stays so, whatever becomes of its mod-sequence, until something arrives.
+        let local = LocalEntry { checkpoint: at(modseq), ..entry(&mailbox) };
+        for (change, visits) in [
+            ((|_| {}) as fn(&mut StatusNumbers), vec![]),
+            (|n| n.highestmodseq = None, vec![]),
+            (|n| n.highestmodseq = Some(ModSeq(99)), vec![]),
+            (|n| n.messages = Some(1), vec![0]),
+            (|n| n.messages = None, vec![0]),
+            (|n| n.uidnext = Some(9), vec![0]),
+            (|n| n.uidvalidity = Some(UidValidity(6)), vec![0]),
+        ] {
+            assert_eq!(plan_of(&[with(change)], std::slice::from_ref(&local)).visits, visits);
+        }
+    }
+    let visited: [fn(&mut StatusNumbers); 6] = [
+        |n| n.messages = Some(1),
+        |n| n.messages = None,
+        |n| n.uidnext = Some(0),
+        |n| n.uidnext = None,
+        |n| n.uidvalidity = Some(UidValidity(0)),
+        |n| n.uidvalidity = None,
+    ];
+    for change in visited {
+        let plan = plan_of(&[with(change)], &[]);
+        assert_eq!((plan.writes, plan.visits), (vec![create(0)], vec![0]));
+    }
+    for status in [StatusAnswer::None, StatusAnswer::Refused] {
+        let plan = plan_of(&[ListedMailbox { status, ..listed("new", 0, 0, 0) }], &[]);
+        assert_eq!(plan.writes, [create(0)], "{status:?}");
+    }
+    // One that another mailbox was before, and the audit, open it all the same.
+    let mut before = ListedMailbox { mailboxid: Some("A".into()), ..listed("new", 4, 20, 9) };
+    let local = entries(std::slice::from_ref(&before));
+    before = ListedMailbox { mailboxid: Some("B".into()), ..with(|_| {}) };
+    assert_eq!(plan_of(std::slice::from_ref(&before), &local).visits, [0]);
+    let audit = plan_tree(&[with(|_| {})], &[], Depth::Audit, false);
+    assert_eq!((audit.writes, audit.visits), (vec![create(0)], vec![0]));
+}
+
 #[test]
 fn new_and_deleted_mailboxes_are_written() {
     let listed = tree();
     let local = entries(&listed[..2]);
     let plan = plan_of(&listed, &local);
-    assert_eq!((plan.writes, plan.visits), (vec![TreeWrite::Create { listed: 2 }], vec![2]));
+    assert_eq!((plan.writes, plan.visits), (vec![create(2)], vec![2]));
     let plan = plan_of(&listed[..2], &entries(&listed));
     assert_eq!(plan.writes, [TreeWrite::Remove { local: 2 }]);
 }
@@ -151,6 +229,19 @@ fn a_rename_without_mailboxid_is_relinked() {
     let plan = plan_of(&after, &entries(&before));
     assert_eq!(plan.writes, [TreeWrite::Rename { local: 2, listed: 2, relink: true }]);
     assert_eq!(plan.visits, [2]);
+}
+
+#[test]
+fn a_renamed_mailbox_that_holds_nothing_keeps_its_numbers() {
+    let before = [listed("INBOX", 1, 10, 5), listed("a", 2, 20, 0)];
+    let local = entries(&before);
+    for (uidnext, messages, relink, visits) in
+        [(20, 0, false, vec![]), (21, 0, false, vec![1]), (19, 0, true, vec![1]), (21, 1, true, vec![1])]
+    {
+        let plan = plan_of(&[listed("INBOX", 1, 10, 5), listed("b", 2, uidnext, messages)], &local);
+        let rename = TreeWrite::Rename { local: 1, listed: 1, relink };
+        assert_eq!((plan.writes, plan.visits), (vec![rename], visits));
+    }
 }
 
 #[test]
