@@ -27,6 +27,20 @@ pub struct Response {
     pub literals: Vec<Vec<u8>>,
 }
 
+impl Response {
+    /// Attributes and name of a LIST response.
+    fn listed(&self) -> Option<(String, String)> {
+        let (attributes, rest) = self.text.strip_prefix("LIST (")?.split_once(") ")?;
+        let (_, name) = rest.split_once(' ')?;
+        let name = match (self.literals.first(), name.strip_prefix('"')) {
+            (Some(literal), _) => String::from_utf8_lossy(literal).into_owned(),
+            (None, Some(quoted)) => quoted.trim_end_matches('"').replace("\\\"", "\"").replace("\\\\", "\\"),
+            (None, None) => name.to_owned(),
+        };
+        Some((attributes.to_owned(), name))
+    }
+}
+
 /// What one command brought.
 #[derive(Debug, Clone)]
 pub struct Outcome {
@@ -41,6 +55,12 @@ impl Outcome {
     #[must_use]
     pub fn is_ok(&self) -> bool {
         self.status.starts_with("OK")
+    }
+
+    /// Attributes and name of each `* LIST`.
+    #[must_use]
+    pub fn listed(&self) -> Vec<(String, String)> {
+        self.untagged.iter().filter_map(Response::listed).collect()
     }
 
     /// The numbers of `* SEARCH`.

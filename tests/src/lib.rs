@@ -9,6 +9,7 @@
 
 pub mod app;
 pub mod database;
+pub mod dice;
 pub mod eventually;
 pub mod fault;
 pub mod imap;

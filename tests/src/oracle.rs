@@ -51,8 +51,7 @@ pub struct View {
 pub async fn server(app: &App, user: &str) -> View {
     let mut client = Imap::login(app, user).await;
     let mut view = View::default();
-    for line in client.ok("LIST \"\" \"*\"").await.untagged {
-        let Some((attributes, name)) = listed(&line) else { continue };
+    for (attributes, name) in client.ok("LIST \"\" \"*\"").await.listed() {
         if attributes.contains("\\Noselect") || attributes.contains("\\NonExistent") {
             view.noselect.insert(name);
             continue;
@@ -71,18 +70,6 @@ pub async fn server(app: &App, user: &str) -> View {
     }
     client.run("LOGOUT").await;
     view
-}
-
-/// Attributes and name of a LIST response.
-fn listed(line: &Response) -> Option<(String, String)> {
-    let (attributes, rest) = line.text.strip_prefix("LIST (")?.split_once(") ")?;
-    let (_, name) = rest.split_once(' ')?;
-    let name = match (line.literals.first(), name.strip_prefix('"')) {
-        (Some(literal), _) => String::from_utf8_lossy(literal).into_owned(),
-        (None, Some(quoted)) => quoted.trim_end_matches('"').replace("\\\"", "\"").replace("\\\\", "\\"),
-        (None, None) => name.to_owned(),
-    };
-    Some((attributes.to_owned(), name))
 }
 
 fn fetched_message(mailbox: &str, response: &Response) -> Option<Placed> {

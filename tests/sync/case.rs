@@ -1,9 +1,11 @@
 //! What a case starts from: one account on the real Dovecot, with rounds only when the case asks for one.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tests::app::{App, Tenant};
+use tests::eventually::eventually;
 use tests::imap::Imap;
 use tests::oracle::{self, Events};
 use tests::{mail, worker};
@@ -14,7 +16,11 @@ pub struct Case {
     pub tenant: Tenant,
     pub user: String,
     pub account: String,
+    logged_in: Instant,
 }
+
+/// An access token is good for fifteen minutes.
+const TOKEN_KEPT: Duration = Duration::from_secs(600);
 
 /// Settings of a case: nobody watches, and every address of the loopback network may be dialled.
 const SETTINGS: [(&str, &str); 2] =
@@ -57,7 +63,7 @@ impl Case {
         settings["imap"] = imap;
         let account = app.post(&tenant, "/api/accounts?verify=false", &settings).await.expect(201);
         let account = account["id"].as_str().unwrap().to_owned();
-        Self { app, tenant, user, account }
+        Self { app, tenant, user, account, logged_in: Instant::now() }
     }
 
     /// The app alone, with the settings of a case.
@@ -71,6 +77,28 @@ impl Case {
         // One that is asked for during a backfill is over before the backfill is.
         oracle::at_rest(&self.app, &self.account).await;
         run
+    }
+
+    /// For tests that take longer than an access token lasts: call it now and then.
+    pub async fn stay_logged_in(&mut self) {
+        if self.logged_in.elapsed() > TOKEN_KEPT {
+            let login = self.app.login(&self.tenant.slug, &self.tenant.email).await;
+            login["access_token"].as_str().unwrap().clone_into(&mut self.tenant.token);
+            self.logged_in = Instant::now();
+        }
+    }
+
+    /// A round from now on, however it ends, or a later one.
+    pub async fn round(&self) -> Value {
+        let path = format!("/api/sync/imap/{}", self.account);
+        let asked = self.app.post(&self.tenant, &path, &json!({})).await.expect(202);
+        let path = format!("/api/sync/status/{}", self.account);
+        eventually("the round is over", Duration::from_secs(120), async || {
+            let status = self.app.get(&self.tenant, &path).await.expect(200);
+            let is_it = status["run"]["id"].as_str() >= asked["id"].as_str();
+            (is_it && matches!(status["run"]["state"].as_str(), Some("done" | "failed"))).then_some(status)
+        })
+        .await
     }
 
     /// The oracle, whole: see [`oracle::settled`].

@@ -21,4 +21,5 @@ mod random;
 mod refused_names;
 mod rounds;
 mod subscriptions;
+mod traffic;
 mod trees;
