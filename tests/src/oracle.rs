@@ -237,14 +237,34 @@ fn mail_name(mailbox: &Value) -> String {
 /// Placements that the server keeps, marked `\Deleted`, and our user deleted or moved away.
 async fn hidden(app: &App, account: &str) -> BTreeSet<(String, u32)> {
     let rows = sqlx::query(
-        "SELECT convert_from(b.wire_name, 'UTF8') AS name, p.uid FROM message_mailboxes p JOIN mailboxes b ON b.id = p.mailbox_id
+        "SELECT convert_from(b.wire_name, 'UTF8') AS name, p.uid, p.flags & 8 <> 0 OR EXISTS (
+           SELECT 1 FROM pending_changes c WHERE c.placement_id = p.id) AS goes
+         FROM message_mailboxes p JOIN mailboxes b ON b.id = p.mailbox_id
          WHERE p.account_id = $1 AND p.hidden_at IS NOT NULL AND p.uid IS NOT NULL",
     )
     .bind(Uuid::parse_str(account).unwrap())
     .fetch_all(&mut app.database.superuser().await)
     .await
     .unwrap();
-    rows.iter().map(|r| (r.get("name"), u32::try_from(r.get::<i64, _>("uid")).unwrap())).collect()
+    let name = |r: &sqlx::postgres::PgRow| (r.get("name"), u32::try_from(r.get::<i64, _>("uid")).unwrap());
+    let lost: Vec<(String, u32)> = rows.iter().filter(|r| !r.get::<bool, _>("goes")).map(name).collect();
+    assert!(lost.is_empty(), "nobody sees these and nobody deletes them: {lost:?}");
+    rows.iter().map(name).collect()
+}
+
+/// What was told of a message so far and where it is, for the message of a test that fails.
+pub async fn history(app: &App, message: Uuid) -> Vec<String> {
+    sqlx::query_scalar(
+        "SELECT concat_ws(' ', created_at::time, kind, data) FROM events WHERE object_id = $1
+         UNION ALL SELECT concat_ws(' ', 'in', b.path, p.uid, p.created_at::time) FROM message_mailboxes p
+           JOIN mailboxes b ON b.id = p.mailbox_id WHERE p.message_id = $1
+         UNION ALL SELECT concat_ws(' ', 'gone', gone_at::time) FROM messages WHERE id = $1
+         UNION ALL SELECT concat_ws(' ', 'mailbox', id, path) FROM mailboxes",
+    )
+    .bind(message)
+    .fetch_all(&mut app.database.superuser().await)
+    .await
+    .unwrap()
 }
 
 /// Waits until no round and no push of the account waits or is under way.

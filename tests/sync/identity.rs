@@ -217,3 +217,26 @@ async fn an_identical_copy_in_one_mailbox_is_a_message_of_its_own_and_elsewhere_
     case.settled().await;
     case.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn our_moves_into_a_mailbox_that_another_client_deleted_are_undone_and_told() {
+    let case = Case::with((1..=3).map(numbered).collect()).await;
+    let mut client = case.client().await;
+    client.ok("CREATE Doomed").await;
+    case.sync().await;
+    let (before, doomed) = (case.ids().await, case.mailbox("Doomed").await);
+    let account = format!("/api/accounts/{}", case.account);
+    case.app.post(&case.tenant, &format!("{account}/pause"), &json!({})).await.expect(200);
+    case.patch(&before["M1"], &json!({"move_to": doomed})).await;
+    let copy = json!({"ids": [before["M2"]], "action": "copy", "mailbox_id": doomed});
+    case.app.post(&case.tenant, "/api/messages/actions", &copy).await.expect(200);
+    client.ok("DELETE Doomed").await;
+    let events = case.events().await;
+    case.app.post(&case.tenant, &format!("{account}/resume"), &json!({})).await.expect(200);
+    case.sync().await;
+    assert_eq!(case.ids().await, before);
+    assert_eq!(case.mailboxes().await["INBOX"]["total"], 3);
+    assert_eq!(events.kinds(&case.app).await, ["mailbox.deleted", "message.updated", "message.updated"]);
+    case.settled().await;
+    case.finish().await;
+}

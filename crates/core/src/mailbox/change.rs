@@ -12,7 +12,7 @@ use super::create::Spot;
 use super::{Mailbox, MailboxError, get, record, remember};
 use crate::db::{DbError, TenantTx};
 use crate::id::{AccountId, MailboxId};
-use crate::sync_store::refusal;
+use crate::sync_store::{refusal, vanish};
 
 /// What is to change; an absent field stays.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -186,14 +186,7 @@ pub async fn delete(tx: &mut TenantTx, id: MailboxId) -> Result<bool, MailboxErr
     if row.delimiter.is_some() && has_children(tx, &row).await? {
         return Err(MailboxError::HasChildren);
     }
-    sqlx::query(
-        "UPDATE message_mailboxes SET hidden_at = NULL WHERE tenant_id = $1 AND id IN
-           (SELECT placement_id FROM pending_changes WHERE tenant_id = $1 AND target_mailbox_id = $2 AND kind = 'move')",
-    )
-    .bind(tx.tenant())
-    .bind(id)
-    .execute(tx.conn())
-    .await?;
+    vanish::empty(tx, row.account, id).await?;
     // A rename that waits must outlive the row, or DELETE would name what the server never heard of. One that was never
     // made there needs neither.
     sqlx::query(

@@ -1,15 +1,14 @@
 //! The mailbox tree as the planner decided it, in one transaction.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use mail::mailbox::{Role, decode_name, split_last};
 use mail::sync::{Checkpoint, ListedMailbox, TreeWrite};
-use mail::uid::{Uid, UidSet};
 use serde_json::json;
 use uuid::Uuid;
 
 use super::view::Entry;
-use super::{Target, attempts, status, vanish};
+use super::{attempts, status, vanish};
 use crate::db::{DbError, TenantTx};
 use crate::event::{self, NewEvent};
 use crate::id::{AccountId, MailboxId};
@@ -98,29 +97,27 @@ impl<'a> Tree<'a> {
     }
 }
 
-/// What the mailboxes hold goes, with an event for each message.
+/// What the mailboxes hold, or shall hold, goes: see [`vanish::empty`].
 async fn empty<'a>(
     tx: &mut TenantTx,
     account: AccountId,
     entries: impl Iterator<Item = &'a Entry>,
 ) -> Result<(), DbError> {
-    let entries: HashMap<Uuid, &Entry> = entries.map(|entry| (entry.id.0, entry)).collect();
-    if entries.is_empty() {
+    let ids: Vec<Uuid> = entries.map(|entry| entry.id.0).collect();
+    if ids.is_empty() {
         return Ok(());
     }
-    let filled: Vec<Uuid> = sqlx::query_scalar(
+    let filled: Vec<MailboxId> = sqlx::query_scalar(
         "SELECT b.id FROM unnest($2::uuid[]) AS b(id)
-         WHERE EXISTS (SELECT 1 FROM message_mailboxes p WHERE p.tenant_id = $1 AND p.mailbox_id = b.id)",
+         WHERE EXISTS (SELECT 1 FROM message_mailboxes p WHERE p.tenant_id = $1 AND p.mailbox_id = b.id)
+           OR EXISTS (SELECT 1 FROM pending_changes c WHERE c.tenant_id = $1 AND c.target_mailbox_id = b.id)",
     )
     .bind(tx.tenant())
-    .bind(entries.keys().copied().collect::<Vec<_>>())
+    .bind(ids)
     .fetch_all(tx.conn())
     .await?;
-    for entry in filled.iter().filter_map(|id| entries.get(id)) {
-        let generation = entry.local.checkpoint.generation;
-        let target = Target { account, mailbox: entry.id, generation };
-        vanish::vanish(tx, &target, &UidSet::range(Uid::MIN, Uid::MAX)).await?;
-        vanish::drop_earlier_generations(tx, &target).await?;
+    for mailbox in filled {
+        vanish::empty(tx, account, mailbox).await?;
     }
     Ok(())
 }

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::Target;
 use crate::db::{DbError, TenantTx};
 use crate::event::{self, NewEvent};
-use crate::id::AccountId;
+use crate::id::{AccountId, MailboxId};
 
 /// How long a message in no mailbox is kept: longer than any round needs to see where it was moved.
 pub const GONE_KEPT_FOR: Duration = Duration::from_secs(120);
@@ -145,6 +145,36 @@ pub async fn drop_forsaken(tx: &mut TenantTx, target: &Target) -> Result<usize, 
 fn removed(rows: &[sqlx::postgres::PgRow]) -> Vec<Removed> {
     rows.iter().map(|r| Removed { message: r.get("message_id"), visible: r.get("visible") }).collect()
 }
+/// Deletes every placement of a mailbox that is no more. Messages that were on their way into it are where they came from:
+/// nobody deleted those.
+pub async fn empty(tx: &mut TenantTx, account: AccountId, mailbox: MailboxId) -> Result<(), DbError> {
+    let back: Vec<Uuid> = sqlx::query_scalar(
+        "WITH back AS (
+           DELETE FROM pending_changes WHERE tenant_id = $1 AND target_mailbox_id = $2 AND kind IN ('move', 'copy')
+           RETURNING placement_id, kind)
+         UPDATE message_mailboxes SET hidden_at = NULL
+         WHERE tenant_id = $1 AND id IN (SELECT placement_id FROM back WHERE kind = 'move') AND hidden_at IS NOT NULL
+         RETURNING message_id",
+    )
+    .bind(tx.tenant())
+    .bind(mailbox)
+    .fetch_all(tx.conn())
+    .await?;
+    let rows = sqlx::query(
+        "DELETE FROM message_mailboxes WHERE tenant_id = $1 AND mailbox_id = $2
+         RETURNING message_id, hidden_at IS NULL AS visible",
+    )
+    .bind(tx.tenant())
+    .bind(mailbox)
+    .fetch_all(tx.conn())
+    .await?;
+    let removed = removed(&rows).into_iter().filter(|r| r.visible).map(|r| r.message);
+    let mut shown: Vec<Uuid> = back.into_iter().chain(removed).collect();
+    shown.sort_unstable();
+    shown.dedup();
+    announce_gone(tx, account, &shown, json!({ "mailbox_id": mailbox })).await
+}
+
 
 /// Events for placements that clients could see: deleted when it was the last one, updated when others are left.
 async fn announce(tx: &mut TenantTx, target: &Target, removed: Vec<Removed>) -> Result<usize, DbError> {
