@@ -56,6 +56,7 @@
 //! | kill -9 between fetch and commit, after commit, before the acknowledgement | each message once, one event each | `killed_between_fetch_and_commit_and_after_it_each_message_is_there_once` |
 //! | kill -9 between bytes stored ahead and their rows | each message once; bytes that no message came to use are swept by the audit | `killed_between_bytes_and_their_rows_nothing_is_lost_and_orphans_are_swept` |
 //! | kill -9 after the server did our edit, before we noted it | done once, COPY too: its target is read before it is repeated | `killed_after_an_edit_reached_the_server_it_is_done_once` |
+//! | our move of what another client took first | its place in the target is given up after a while | `our_move_of_what_another_client_took_first_leaves_nothing_behind` |
 //! | the target of our move or copy is deleted by another client | the message is where it was, told once | `our_moves_into_a_mailbox_that_another_client_deleted_are_undone_and_told` |
 //! | anything, thousands of times | our rows are the server's, ids stay | `ids_survive_whatever_another_client_does_and_our_rows_are_the_servers` |
 //! | first round, then changes by another client | our rows are what the server has | `a_varied_mailbox_is_synchronised_and_followed` |

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use mail::uid::UidSet;
 use serde_json::json;
-use sqlx::Row as _;
+use sqlx::{AssertSqlSafe, Row as _};
 use uuid::Uuid;
 
 use super::Target;
@@ -127,14 +127,17 @@ pub async fn drop_earlier_generations(tx: &mut TenantTx, target: &Target) -> Res
     announce(tx, target, removed(&rows)).await
 }
 
-/// Deletes placements of our own moves and copies whose message never came, when no change waits for them any more.
+/// Of a placement `p` without UID: no change waits for it any more, and a server that shows late what it moved has had
+/// its time.
+pub(super) const FORSAKEN: &str = "p.created_at < now() - interval '10 minutes'
+    AND NOT EXISTS (SELECT 1 FROM pending_changes c WHERE c.tenant_id = p.tenant_id AND c.target_placement_id = p.id)";
+
+/// Deletes placements of our own moves and copies whose message never came.
 pub async fn drop_forsaken(tx: &mut TenantTx, target: &Target) -> Result<usize, DbError> {
-    let rows = sqlx::query(
-        "DELETE FROM message_mailboxes p WHERE p.tenant_id = $1 AND p.mailbox_id = $2 AND p.uid IS NULL
-           AND p.created_at < now() - interval '10 minutes'
-           AND NOT EXISTS (SELECT 1 FROM pending_changes c WHERE c.tenant_id = p.tenant_id AND c.target_placement_id = p.id)
-         RETURNING p.message_id, p.hidden_at IS NULL AS visible",
-    )
+    let rows = sqlx::query(AssertSqlSafe(format!(
+        "DELETE FROM message_mailboxes p WHERE p.tenant_id = $1 AND p.mailbox_id = $2 AND p.uid IS NULL AND {FORSAKEN}
+         RETURNING p.message_id, p.hidden_at IS NULL AS visible"
+    )))
     .bind(tx.tenant())
     .bind(target.mailbox)
     .fetch_all(tx.conn())
@@ -142,9 +145,6 @@ pub async fn drop_forsaken(tx: &mut TenantTx, target: &Target) -> Result<usize, 
     announce(tx, target, removed(&rows)).await
 }
 
-fn removed(rows: &[sqlx::postgres::PgRow]) -> Vec<Removed> {
-    rows.iter().map(|r| Removed { message: r.get("message_id"), visible: r.get("visible") }).collect()
-}
 /// Deletes every placement of a mailbox that is no more. Messages that were on their way into it are where they came from:
 /// nobody deleted those.
 pub async fn empty(tx: &mut TenantTx, account: AccountId, mailbox: MailboxId) -> Result<(), DbError> {
@@ -175,6 +175,9 @@ pub async fn empty(tx: &mut TenantTx, account: AccountId, mailbox: MailboxId) ->
     announce_gone(tx, account, &shown, json!({ "mailbox_id": mailbox })).await
 }
 
+fn removed(rows: &[sqlx::postgres::PgRow]) -> Vec<Removed> {
+    rows.iter().map(|r| Removed { message: r.get("message_id"), visible: r.get("visible") }).collect()
+}
 
 /// Events for placements that clients could see: deleted when it was the last one, updated when others are left.
 async fn announce(tx: &mut TenantTx, target: &Target, removed: Vec<Removed>) -> Result<usize, DbError> {

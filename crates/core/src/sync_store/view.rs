@@ -10,6 +10,7 @@ use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
+use super::vanish::FORSAKEN;
 use super::{Target, attempts};
 use crate::db::{DbError, TenantTx};
 use crate::id::{AccountId, ChangeId, MailboxId, PlacementId};
@@ -120,6 +121,8 @@ pub async fn tree(tx: &mut TenantTx, account: AccountId) -> Result<Vec<Entry>, D
                       AND coalesce(a.next_try_at <= now(), true))
            OR EXISTS (SELECT 1 FROM message_mailboxes p WHERE p.tenant_id = $1 AND p.account_id = $2 AND p.mailbox_id = b.id
                       AND (p.flags <> p.base_flags OR p.keywords <> p.base_keywords) AND p.uid IS NOT NULL)
+           OR EXISTS (SELECT 1 FROM message_mailboxes p WHERE p.tenant_id = $1 AND p.mailbox_id = b.id AND p.generation = b.generation
+                      AND p.uid IS NULL AND {FORSAKEN})
            OR EXISTS (SELECT 1 FROM pending_changes c WHERE c.tenant_id = $1 AND c.account_id = $2 AND c.mailbox_id = b.id
                       AND c.placement_id IS NOT NULL) AS unfinished,
            EXISTS (SELECT 1 FROM pending_changes c WHERE c.tenant_id = $1 AND c.account_id = $2 AND c.mailbox_id = b.id
