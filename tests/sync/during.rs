@@ -228,3 +228,31 @@ async fn a_copy_that_the_provider_files_while_ours_is_on_its_way_stands_beside_i
     case.settled().await;
     case.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_move_under_way_into_a_mailbox_our_user_deletes_is_told_as_it_ends() {
+    let app = Case::app().await;
+    let user = mail::new_mailbox(&app);
+    mail::fill(&app, &user, "INBOX", (1..=2).map(numbered).collect());
+    let relay = Relay::to(app.stack.imap_port).await;
+    let mut case = Case::of(app, user, "127.0.0.1", Some(relay.port)).await;
+    case.app.add_worker();
+    case.client().await.ok("CREATE Doomed").await;
+    case.sync().await;
+    let (ids, doomed) = (case.ids().await, case.mailbox("Doomed").await);
+    let events = case.events().await;
+    let held = relay.hold("UID MOVE");
+    case.patch(&ids["M1"], &json!({"move_to": doomed})).await;
+    held.reached().await;
+    // It is back in INBOX for our user, and then the server moves it all the same.
+    assert_eq!(case.app.delete(&case.tenant, &format!("/api/mailboxes/{doomed}")).await.status, 204);
+    held.release();
+    case.sync().await;
+    case.settled().await;
+    assert_eq!(case.ids().await.into_keys().collect::<Vec<_>>(), ["M2"]);
+    assert_eq!(
+        events.kinds(&case.app).await,
+        ["mailbox.deleted", "message.deleted", "message.updated", "message.updated"]
+    );
+    case.finish().await;
+}

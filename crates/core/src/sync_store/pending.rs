@@ -10,6 +10,7 @@ use mail::sync::{FlagState, StoreChange};
 use mail::uid::Uid;
 use serde_json::{Value, json};
 use sqlx::Row as _;
+use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
 use super::view::EditRow;
@@ -188,6 +189,7 @@ async fn updated(tx: &mut TenantTx, account: AccountId, messages: &[Uuid]) -> Re
 /// arrival will be found by its contents.
 pub async fn confirm_arrival(
     tx: &mut TenantTx,
+    account: AccountId,
     rows: &[EditRow],
     uids: &[Option<Uid>],
     uidvalidity: Option<u32>,
@@ -204,19 +206,21 @@ pub async fn confirm_arrival(
     let sources: Vec<Uuid> = told.iter().map(|t| t.1).collect();
     let numbers: Vec<i64> = told.iter().map(|t| t.2).collect();
     // The arrival may have been read before this confirmation: then its placement is the one that stays.
-    sqlx::query(
+    let dropped = sqlx::query(
         "DELETE FROM message_mailboxes p USING unnest($2::uuid[], $3::bigint[]) AS n(id, uid), mailboxes b
          WHERE p.tenant_id = $1 AND p.id = n.id AND p.uid IS NULL AND b.tenant_id = $1 AND b.id = p.mailbox_id
            AND b.uidvalidity = $4 AND EXISTS (
              SELECT 1 FROM message_mailboxes o WHERE o.tenant_id = $1 AND o.mailbox_id = p.mailbox_id
-               AND o.generation = b.generation AND o.uid = n.uid)",
+               AND o.generation = b.generation AND o.uid = n.uid)
+         RETURNING p.message_id, p.hidden_at IS NULL AS visible",
     )
     .bind(tx.tenant())
     .bind(&targets)
     .bind(&numbers)
     .bind(uidvalidity.map(i64::from))
-    .execute(tx.conn())
+    .fetch_all(tx.conn())
     .await?;
+    left(tx, account, &dropped).await?;
     sqlx::query(
         "UPDATE message_mailboxes p SET uid = n.uid, generation = b.generation, base_flags = s.base_flags,
            base_keywords = s.base_keywords
@@ -303,14 +307,27 @@ pub async fn copied(tx: &mut TenantTx, rows: &[EditRow]) -> Result<(), DbError> 
 }
 
 /// The originals are gone from the server: so are their placements and the changes that wanted it.
-pub async fn confirm_gone(tx: &mut TenantTx, rows: &[EditRow]) -> Result<(), DbError> {
+pub async fn confirm_gone(tx: &mut TenantTx, account: AccountId, rows: &[EditRow]) -> Result<(), DbError> {
     done(tx, &changes(rows)).await?;
-    sqlx::query("DELETE FROM message_mailboxes WHERE tenant_id = $1 AND id = ANY ($2)")
-        .bind(tx.tenant())
-        .bind(placements(rows))
-        .execute(tx.conn())
-        .await?;
-    Ok(())
+    let gone = sqlx::query(
+        "DELETE FROM message_mailboxes WHERE tenant_id = $1 AND id = ANY ($2)
+         RETURNING message_id, hidden_at IS NULL AS visible",
+    )
+    .bind(tx.tenant())
+    .bind(placements(rows))
+    .fetch_all(tx.conn())
+    .await?;
+    left(tx, account, &gone).await
+}
+
+/// Tells of deleted placements that clients saw: an original is hidden, unless what wanted it gone was taken back while the
+/// server was at it.
+async fn left(tx: &mut TenantTx, account: AccountId, deleted: &[PgRow]) -> Result<(), DbError> {
+    let mut seen: Vec<Uuid> =
+        deleted.iter().filter(|r| r.get("visible")).map(|r| r.get("message_id")).collect();
+    seen.sort_unstable();
+    seen.dedup();
+    vanish::announce_gone(tx, account, &seen, json!({ "changed": "mailboxes" })).await
 }
 
 /// The originals are marked `\Deleted` and stay on a server without UIDPLUS: hidden here until somebody expunges them.
@@ -363,11 +380,7 @@ pub async fn refuse_edits(
     refuse(tx, account, &changes(rows), error).await
 }
 
-async fn take_back(
-    tx: &mut TenantTx,
-    account: AccountId,
-    row: &sqlx::postgres::PgRow,
-) -> Result<(), DbError> {
+async fn take_back(tx: &mut TenantTx, account: AccountId, row: &PgRow) -> Result<(), DbError> {
     let mailbox: Option<MailboxId> = row.try_get("mailbox_id")?;
     let kind: &str = row.try_get("kind")?;
     if kind == "create_mailbox" && refusal::keep_uncreated(tx, account, mailbox).await? {

@@ -13,6 +13,7 @@ use super::round::Link;
 use super::visit::{Open, apply_flags, is_refusal};
 use super::{SyncError, trouble};
 use crate::failpoint;
+use crate::id::AccountId;
 use crate::imap::{CopyUid, ImapError, StoreMode};
 use crate::sync_store::view::EditRow;
 use crate::sync_store::{pending, view};
@@ -76,7 +77,7 @@ async fn perform(
             let told = copy(link, uids, target, rows).await?;
             failpoint::pass(PUSHED);
             let mut tx = link.lease.begin(&link.ctx.db).await?;
-            arrived(&mut tx, rows, of_rows, told.as_ref()).await?;
+            arrived(&mut tx, link.lease.account, rows, of_rows, told.as_ref()).await?;
             let changes: Vec<_> = rows.iter().filter_map(|r| r.change).collect();
             pending::done(&mut tx, &changes).await?;
             tx.commit().await?;
@@ -87,8 +88,8 @@ async fn perform(
             let told = link.session.uid_move(uids, target).await?;
             failpoint::pass(PUSHED);
             let mut tx = link.lease.begin(&link.ctx.db).await?;
-            arrived(&mut tx, rows, of_rows, told.as_ref()).await?;
-            pending::confirm_gone(&mut tx, rows).await?;
+            arrived(&mut tx, link.lease.account, rows, of_rows, told.as_ref()).await?;
+            pending::confirm_gone(&mut tx, link.lease.account, rows).await?;
             tx.commit().await?;
             open.local.known = open.local.known.difference(uids);
             link.touched.extend(rows.iter().filter_map(|r| r.target_mailbox));
@@ -98,7 +99,7 @@ async fn perform(
             let told = copy(link, uids, target, rows).await?;
             failpoint::pass(PUSHED);
             let mut tx = link.lease.begin(&link.ctx.db).await?;
-            arrived(&mut tx, rows, of_rows, told.as_ref()).await?;
+            arrived(&mut tx, link.lease.account, rows, of_rows, told.as_ref()).await?;
             pending::copied(&mut tx, rows).await?;
             tx.commit().await?;
             link.touched.extend(rows.iter().filter_map(|r| r.target_mailbox));
@@ -168,7 +169,7 @@ async fn expunge(
     let mut tx = link.lease.begin(&link.ctx.db).await?;
     match by {
         ExpungeBy::UidExpunge => {
-            pending::confirm_gone(&mut tx, rows).await?;
+            pending::confirm_gone(&mut tx, link.lease.account, rows).await?;
             open.local.known = open.local.known.difference(uids);
         }
         ExpungeBy::Mark => pending::confirm_marked(&mut tx, rows).await?,
@@ -178,6 +179,7 @@ async fn expunge(
 
 async fn arrived(
     tx: &mut crate::db::TenantTx,
+    account: AccountId,
     rows: &[EditRow],
     of_rows: &[Uid],
     told: Option<&CopyUid>,
@@ -185,7 +187,7 @@ async fn arrived(
     let Some(told) = told else { return Ok(()) };
     let pairs: HashMap<Uid, Uid> = told.pairs().collect();
     let arrivals: Vec<Option<Uid>> = of_rows.iter().map(|uid| pairs.get(uid).copied()).collect();
-    pending::confirm_arrival(tx, rows, &arrivals, Some(told.uidvalidity.get())).await?;
+    pending::confirm_arrival(tx, account, rows, &arrivals, Some(told.uidvalidity.get())).await?;
     Ok(())
 }
 
