@@ -139,6 +139,13 @@ test-random: deps ## A second mail client does 10,000 random things while a work
 	RANDOM_STEPS=$(or $(STEPS),10000) $(if $(SEED),RANDOM_SEED=$(SEED)) $(or $(CARGO_TARGET_DIR),target)/debug/devstack run --no-fsync -- \
 	  $(CARGO) test --locked --workspace --test sync random:: -- --nocapture
 
+.PHONY: test-faults
+test-faults: deps ## The same and our own user at once, over a line whose faults come and go, for an hour; MINUTES= and SEED= choose others.
+	$(CARGO) build --locked --workspace --bins
+	$(CARGO) test --locked --workspace --no-run
+	FAULT_MINUTES=$(or $(MINUTES),60) $(if $(SEED),RANDOM_SEED=$(SEED)) $(or $(CARGO_TARGET_DIR),target)/debug/devstack run --no-fsync -- \
+	  $(CARGO) test --locked --workspace --test sync faults:: -- --nocapture
+
 .PHONY: test-watch
 test-watch: deps ## Runs tests again at every change, with the servers kept up: ARGS="-p tests --test api".
 	@$(call install,entr:/usr/bin/entr)

@@ -110,7 +110,7 @@ struct Shared {
     cuts: Mutex<[Option<(Cut, usize)>; 2]>,
     hang_up: Notify,
     accepted: AtomicUsize,
-    fired: AtomicUsize,
+    fired: Mutex<Vec<Cut>>,
 }
 
 /// Why a connection is over.
@@ -138,7 +138,7 @@ impl Proxy {
             cuts: Mutex::default(),
             hang_up: Notify::new(),
             accepted: AtomicUsize::new(0),
-            fired: AtomicUsize::new(0),
+            fired: Mutex::default(),
         });
         let task = tokio::spawn(accept(listener, port, shared.clone()));
         Self { port: own, shared, task }
@@ -174,10 +174,22 @@ impl Proxy {
         self.shared.hang_up.notify_waiters();
     }
 
-    /// Cuts that have happened.
+    /// How many cuts have happened.
+    ///
+    /// # Panics
+    /// When a connection did.
     #[must_use]
     pub fn fired(&self) -> usize {
-        self.shared.fired.load(Ordering::SeqCst)
+        self.shared.fired.lock().unwrap().len()
+    }
+
+    /// The cuts that have happened, in order.
+    ///
+    /// # Panics
+    /// When a connection did.
+    #[must_use]
+    pub fn cuts(&self) -> Vec<Cut> {
+        self.shared.fired.lock().unwrap().clone()
     }
 
     /// Connections accepted so far.
@@ -281,29 +293,28 @@ impl Shared {
                     continue;
                 }
             }
-            let (passes, end) = self.look(toward, &held);
+            let (passes, cut) = self.look(toward, &held);
             let rest = held.split_off(passes);
             self.forward(toward, to, &std::mem::replace(&mut held, rest)).await?;
-            if let Some(end) = end {
-                self.fired.fetch_add(1, Ordering::SeqCst);
+            if let Some(cut) = cut {
+                let end = cut.end;
+                self.fired.lock().unwrap().push(cut);
                 return self.end(end, to).await;
             }
         }
     }
 
-    /// How many of `bytes` may pass now, and whether the line ends then.
-    fn look(&self, toward: Toward, bytes: &[u8]) -> (usize, Option<End>) {
-        let mut cuts = self.cuts.lock().unwrap();
-        let Some((cut, seen)) = &mut cuts[toward as usize] else { return (bytes.len(), None) };
+    /// How many of `bytes` may pass now, and the cut that ends the line then.
+    fn look(&self, toward: Toward, bytes: &[u8]) -> (usize, Option<Cut>) {
+        let waiting = &mut self.cuts.lock().unwrap()[toward as usize];
+        let Some((cut, seen)) = waiting else { return (bytes.len(), None) };
         if cut.pattern.is_empty() {
             let left = cut.nth - *seen;
             if left > bytes.len() {
                 *seen += bytes.len();
                 return (bytes.len(), None);
             }
-            let end = cut.end;
-            cuts[toward as usize] = None;
-            return (left, Some(end));
+            return (left, waiting.take().map(|(cut, _)| cut));
         }
         let mut from = 0;
         while let Some(at) = bytes[from..].windows(cut.pattern.len()).position(|w| w == cut.pattern) {
@@ -311,9 +322,7 @@ impl Shared {
             *seen += 1;
             if *seen == cut.nth {
                 let passes = if cut.deliver { after } else { start };
-                let end = cut.end;
-                cuts[toward as usize] = None;
-                return (passes, Some(end));
+                return (passes, waiting.take().map(|(cut, _)| cut));
             }
             from = after;
         }
@@ -351,6 +360,8 @@ impl Shared {
         }
     }
 }
+
+pub mod weather;
 
 #[cfg(test)]
 mod tests;

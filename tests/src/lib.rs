@@ -14,6 +14,7 @@ pub mod eventually;
 pub mod fault;
 pub mod imap;
 pub mod imapd;
+pub mod ledger;
 pub mod mail;
 pub mod name_server;
 pub mod oracle;

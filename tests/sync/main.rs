@@ -5,6 +5,7 @@ mod case;
 mod case_list;
 mod during;
 mod edits;
+mod faults;
 mod hostile_mail;
 mod identity;
 mod killed;

@@ -1,0 +1,118 @@
+//! Whether each change was told once: triggers of the test write down every change of what clients see of a message, and
+//! every event, with the transaction that made it.
+//!
+//! - A transaction that changed the visible places of a message, or their flags, told one event of it, and no other did.
+//! - `message.created` and `message.deleted` take turns, as `mailbox.created` and `mailbox.deleted` do; between a deletion
+//!   and the next creation nothing is told; what was created last and not deleted is what is there.
+
+use std::collections::BTreeSet;
+
+use sqlx::{Executor as _, Row as _};
+use uuid::Uuid;
+
+use crate::app::App;
+
+/// A mailbox that was reset or deleted tells its readers to look at all of it.
+const TABLES: &str = "
+CREATE TABLE ledger_places (n bigserial PRIMARY KEY, tx xid8 NOT NULL DEFAULT pg_current_xact_id(), message uuid, sign int, place text);
+CREATE TABLE ledger_events (n bigserial PRIMARY KEY, tx xid8 NOT NULL DEFAULT pg_current_xact_id(), kind text, object uuid, data jsonb);
+CREATE FUNCTION ledger_place() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+BEGIN
+  IF TG_OP <> 'INSERT' AND OLD.hidden_at IS NULL THEN
+    INSERT INTO public.ledger_places (message, sign, place) VALUES (OLD.message_id, -1, concat_ws(' ', OLD.id, OLD.mailbox_id, OLD.flags, OLD.keywords));
+  END IF;
+  IF TG_OP <> 'DELETE' AND NEW.hidden_at IS NULL THEN
+    INSERT INTO public.ledger_places (message, sign, place) VALUES (NEW.message_id, 1, concat_ws(' ', NEW.id, NEW.mailbox_id, NEW.flags, NEW.keywords));
+  END IF;
+  RETURN NULL;
+END $$;
+CREATE FUNCTION ledger_event() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+BEGIN
+  INSERT INTO public.ledger_events (kind, object, data) VALUES (NEW.kind, NEW.object_id, NEW.data);
+  RETURN NULL;
+END $$;
+CREATE TRIGGER ledger AFTER INSERT OR UPDATE OR DELETE ON message_mailboxes FOR EACH ROW EXECUTE FUNCTION ledger_place();
+CREATE TRIGGER ledger AFTER INSERT ON events FOR EACH ROW EXECUTE FUNCTION ledger_event();
+";
+
+const DIFFERENCES: &str = "
+WITH changed AS (
+  SELECT tx, message, sum(abs(net)) AS places, string_agg(net || ' × ' || place, '; ') AS what FROM (
+    SELECT tx, message, place, sum(sign) AS net FROM ledger_places GROUP BY tx, message, place HAVING sum(sign) <> 0) s
+  GROUP BY tx, message
+), told AS (
+  SELECT tx, object AS message, count(*) AS times, string_agg(kind || ' ' || data, ', ' ORDER BY n) AS kinds FROM ledger_events
+  WHERE kind LIKE 'message.%' GROUP BY tx, object
+)
+SELECT concat_ws(' ', (SELECT subject FROM messages WHERE id = coalesce(c.message, t.message)), coalesce(c.message, t.message), 'told:', coalesce(t.kinds, 'nothing'), 'changed:', coalesce(c.what, 'nothing'),
+         'in a transaction that told also:', (SELECT string_agg(e.kind, ', ') FROM ledger_events e
+           WHERE e.tx = coalesce(c.tx, t.tx) AND e.kind NOT LIKE 'message.%'))
+FROM changed c FULL JOIN told t ON t.tx = c.tx AND t.message = c.message
+WHERE c.message IS NULL OR t.message IS NULL OR t.times <> 1
+LIMIT 5";
+
+/// What was told, and what is there by it.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    messages: BTreeSet<Uuid>,
+    mailboxes: BTreeSet<Uuid>,
+    /// Events looked at.
+    pub events: usize,
+}
+
+impl Ledger {
+    /// From now on; before the first account is made.
+    ///
+    /// # Panics
+    /// When the triggers cannot be made.
+    pub async fn open(app: &App) -> Self {
+        app.database.superuser().await.execute(TABLES).await.unwrap();
+        Self::default()
+    }
+
+    /// Everything since the last time, while nothing is under way.
+    ///
+    /// # Panics
+    /// With what was told wrongly.
+    pub async fn balances(&mut self, app: &App) {
+        let mut conn = app.database.superuser().await;
+        let wrong: Vec<String> = sqlx::query_scalar(DIFFERENCES).fetch_all(&mut conn).await.unwrap();
+        assert!(wrong.is_empty(), "not told once: {wrong:#?}");
+        let rows = sqlx::query(
+            "SELECT kind, object FROM ledger_events WHERE kind ~ '^(message|mailbox)[.]' ORDER BY n",
+        )
+        .fetch_all(&mut conn)
+        .await
+        .unwrap();
+        self.events += rows.len();
+        for row in rows {
+            self.told(row.get("kind"), row.get("object"));
+        }
+        for (what, sql, told) in [
+            (
+                "messages",
+                "SELECT DISTINCT message_id FROM message_mailboxes WHERE hidden_at IS NULL",
+                &self.messages,
+            ),
+            ("mailboxes", "SELECT id FROM mailboxes", &self.mailboxes),
+        ] {
+            let there: Vec<Uuid> = sqlx::query_scalar(sql).fetch_all(&mut conn).await.unwrap();
+            assert_eq!(
+                &there.into_iter().collect::<BTreeSet<_>>(),
+                told,
+                "{what} that are there, and those told of"
+            );
+        }
+        conn.execute("TRUNCATE ledger_places, ledger_events").await.unwrap();
+    }
+
+    fn told(&mut self, kind: &str, object: Uuid) {
+        let there = if kind.starts_with("message.") { &mut self.messages } else { &mut self.mailboxes };
+        let as_it_should = match kind.split_once('.').map(|(_, verb)| verb) {
+            Some("created") => there.insert(object),
+            Some("deleted") => there.remove(&object),
+            _ => there.contains(&object),
+        };
+        assert!(as_it_should, "{kind} of {object} was told out of turn");
+    }
+}
