@@ -123,6 +123,8 @@ pub async fn tree(tx: &mut TenantTx, account: AccountId) -> Result<Vec<Entry>, D
                       AND (p.flags <> p.base_flags OR p.keywords <> p.base_keywords) AND p.uid IS NOT NULL)
            OR EXISTS (SELECT 1 FROM message_mailboxes p WHERE p.tenant_id = $1 AND p.mailbox_id = b.id AND p.generation = b.generation
                       AND p.uid IS NULL AND {FORSAKEN})
+           OR EXISTS (SELECT 1 FROM message_mailboxes p WHERE p.tenant_id = $1 AND p.mailbox_id = b.id AND p.generation < b.generation
+                      AND p.uid IS NULL AND {FORSAKEN})
            OR EXISTS (SELECT 1 FROM pending_changes c WHERE c.tenant_id = $1 AND c.account_id = $2 AND c.mailbox_id = b.id
                       AND c.placement_id IS NOT NULL) AS unfinished,
            EXISTS (SELECT 1 FROM pending_changes c WHERE c.tenant_id = $1 AND c.account_id = $2 AND c.mailbox_id = b.id
