@@ -25,6 +25,8 @@ const TWINS_REMEMBERED: Duration = Duration::from_secs(180);
 struct Run {
     case: Case,
     traffic: Traffic,
+    /// The messages there were at the last pause, those that had just gone as well.
+    old: BTreeSet<Uuid>,
     /// How often the id of a message was compared with what it was.
     checked: usize,
 }
@@ -71,17 +73,24 @@ impl Run {
                 known.remove(n);
                 continue;
             }
-            // Two that once were twins keep their two ids wherever they go, and when one has just gone, it may be the one that
-            // turns up elsewhere.
+            // Two that once were twins keep their two ids wherever they go, and when one has gone, either may be the one that
+            // turns up elsewhere; but neither is new.
+            let of_old = ids.iter().all(|id| self.old.contains(id));
             if ids.len() > 1 {
-                assert!(!known.contains_key(n), "message {n} was {:?} and has two ids: {ids:?}", known[n]);
-                model.twins.insert(*n, Instant::now());
+                assert!(
+                    of_old || !known.contains_key(n),
+                    "message {n} was {:?} and has two ids: {ids:?}",
+                    known[n]
+                );
+                known.remove(n);
                 continue;
             }
             self.checked += 1;
             let id = *ids.first().unwrap();
             let before = *known.entry(*n).or_insert(id);
-            if id != before {
+            if of_old {
+                known.insert(*n, id);
+            } else if id != before {
                 let app = &self.case.app;
                 let (was, is) = (oracle::history(app, before).await, oracle::history(app, id).await);
                 panic!("message {n} has another id; {before}: {was:#?}; {id}: {is:#?}");
@@ -92,6 +101,11 @@ impl Run {
         model.twins.retain(|_, at| at.elapsed() < TWINS_REMEMBERED);
         model.gone.retain(|_, at| at.elapsed() < GRACE / 2);
         known.retain(|n, _| live.contains(n) || model.gone.contains_key(n));
+        let all: Vec<Uuid> = sqlx::query_scalar("SELECT id FROM messages")
+            .fetch_all(&mut self.case.app.database.superuser().await)
+            .await
+            .unwrap();
+        self.old = all.into_iter().collect();
         self.traffic.steps.clear();
     }
 }
@@ -103,7 +117,7 @@ async fn ids_survive_whatever_another_client_does_and_our_rows_are_the_servers()
     eprintln!("RANDOM_SEED={seed} RANDOM_STEPS={steps}");
     let case = Case::with(vec![]).await;
     let traffic = Traffic::alone(&case.app, &case.user, Dice::new(seed)).await;
-    let mut run = Run { case, traffic, checked: 0 };
+    let mut run = Run { case, traffic, old: BTreeSet::new(), checked: 0 };
     let mut known = BTreeMap::new();
     let started = Instant::now();
     let (mut done, mut pauses) = (0, 0);

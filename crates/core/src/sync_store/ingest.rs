@@ -120,7 +120,7 @@ async fn candidates(
 ) -> Result<HashMap<Vec<u8>, Vec<Candidate>>, DbError> {
     let hashes: Vec<&[u8]> = fresh.iter().map(|p| p.hash.as_slice()).collect();
     let rows = sqlx::query(
-        "SELECT m.blob_hash, m.id AS message_id, m.gone_at IS NOT NULL AS gone,
+        "SELECT m.blob_hash, m.id AS message_id, m.gone_at AS gone,
                 p.id AS placement_id, p.mailbox_id, p.generation, p.uid IS NOT NULL AS has_uid
          FROM messages m LEFT JOIN message_mailboxes p ON p.tenant_id = m.tenant_id AND p.message_id = m.id
          WHERE m.tenant_id = $1 AND m.account_id = $2 AND m.blob_hash = ANY ($3)

@@ -4,11 +4,12 @@
 //! 1. our own move or copy placed it in this mailbox and waits for its UID → that placement gets the UID;
 //! 2. the mailbox had it before its UIDVALIDITY changed → that placement is carried over;
 //! 3. the account has the message, but not in this mailbox (another one has it, or it went less than two minutes ago, as
-//!    in a move) → one more placement of it;
+//!    in a move: of several the one that went last) → one more placement of it;
 //! 4. otherwise a new message; a second identical copy in one mailbox is one too, over the same bytes.
 
 use std::collections::{HashMap, HashSet};
 
+use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 /// A placement of a message with the same bytes.
@@ -24,7 +25,8 @@ pub(super) struct Seat {
 #[derive(Debug, Clone)]
 pub(super) struct Candidate {
     pub message: Uuid,
-    pub gone: bool,
+    /// Since when it is in no mailbox.
+    pub gone: Option<DateTime<Utc>>,
     pub seats: Vec<Seat>,
 }
 
@@ -71,9 +73,11 @@ impl Resolver {
         let elsewhere = |c: &&Candidate| {
             !self.used_messages.contains(&c.message) && c.seats.iter().all(|s| s.mailbox != self.mailbox)
         };
-        let gone = candidates.iter().filter(|c| c.gone).find(elsewhere);
+        // Of several that left, the last is the likeliest to be on its way; of those that left together, the oldest.
+        let gone =
+            candidates.iter().rev().filter(|c| c.gone.is_some() && elsewhere(c)).max_by_key(|c| c.gone);
         if let Some(c) = gone.or_else(|| candidates.iter().find(elsewhere)) {
-            let decision = Decision::Place { message: c.message, revived: c.gone };
+            let decision = Decision::Place { message: c.message, revived: c.gone.is_some() };
             self.used_messages.insert(c.message);
             return decision;
         }
@@ -93,6 +97,7 @@ mod tests {
     }
 
     fn candidate(message: u128, gone: bool, seats: Vec<Seat>) -> Candidate {
+        let gone = gone.then_some(DateTime::UNIX_EPOCH);
         Candidate { message: Uuid::from_u128(message), gone, seats }
     }
 
@@ -139,6 +144,20 @@ mod tests {
         let mut r =
             resolver(vec![candidate(10, false, vec![seat(20, THERE, 1, true)]), candidate(11, true, vec![])]);
         assert_eq!(r.decide(b"h"), Decision::Place { message: Uuid::from_u128(11), revived: true });
+    }
+
+    #[test]
+    fn of_messages_that_left_the_last_one_comes_back_first() {
+        let left = |message: u128, at: i64| Candidate {
+            gone: DateTime::from_timestamp(at, 0),
+            ..candidate(message, true, vec![])
+        };
+        let mut r = resolver(vec![left(10, 5), left(11, 7), left(12, 7), left(13, 6)]);
+        let mut next = || match r.decide(b"h") {
+            Decision::Place { message, revived: true } => message.as_u128(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!([next(), next(), next(), next()], [11, 12, 13, 10]);
     }
 
     #[test]
