@@ -237,6 +237,7 @@ async fn our_move_of_what_another_client_took_first_leaves_nothing_behind() {
     case.app.post(&case.tenant, &format!("{account}/resume"), &json!({})).await.expect(200);
     case.sync().await;
     // A server may show late what it moved; after a while nobody waits for it any more, and nothing else need happen there.
+    // One of the moves came while another generation of its target began.
     sqlx::query(
         "UPDATE message_mailboxes p SET created_at = p.created_at - interval '10 minutes',
            generation = p.generation - (b.role = 'drafts')::int FROM mailboxes b WHERE b.id = p.mailbox_id AND p.uid IS NULL",
@@ -272,5 +273,29 @@ async fn our_moves_into_a_mailbox_that_another_client_deleted_are_undone_and_tol
     assert_eq!(case.mailboxes().await["INBOX"]["total"], 3);
     assert_eq!(events.kinds(&case.app).await, ["mailbox.deleted", "message.updated", "message.updated"]);
     case.settled().await;
+    case.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mailbox_that_our_user_emptied_is_not_deleted_before_the_server_has_moved_its_messages() {
+    let case = Case::with(vec![]).await;
+    let mut client = case.client().await;
+    client.ok("CREATE Emptied").await;
+    client.append("Emptied", "", None, &numbered(1)).await;
+    case.sync().await;
+    let ids = case.ids().await;
+    let (emptied, archive) = (case.mailbox("Emptied").await, case.mailbox("Archive").await);
+    let account = format!("/api/accounts/{}", case.account);
+    case.app.post(&case.tenant, &format!("{account}/pause"), &json!({})).await.expect(200);
+    case.patch(&ids["M1"], &json!({"move_to": archive})).await;
+    let path = format!("/api/mailboxes/{emptied}");
+    let refused = case.app.delete(&case.tenant, &path).await.refused(422, "validation-error");
+    assert_eq!(refused["errors"][0]["code"], "moves-wait");
+    case.app.post(&case.tenant, &format!("{account}/resume"), &json!({})).await.expect(200);
+    case.sync().await;
+    assert_eq!(case.app.delete(&case.tenant, &path).await.status, 204);
+    case.sync().await;
+    case.settled().await;
+    assert_eq!(case.ids().await, ids);
     case.finish().await;
 }

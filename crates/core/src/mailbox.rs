@@ -60,6 +60,9 @@ pub enum MailboxError {
     /// It has mailboxes below it.
     #[error("the mailbox has others below it; delete those first")]
     HasChildren,
+    /// Our user moved or copied messages out of it, and the server has not done so yet: they would go with it.
+    #[error("messages are still on their way out of the mailbox; try again in a moment")]
+    MovesWait,
     /// The database failed.
     #[error(transparent)]
     Db(#[from] DbError),

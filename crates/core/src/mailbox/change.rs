@@ -186,6 +186,9 @@ pub async fn delete(tx: &mut TenantTx, id: MailboxId) -> Result<bool, MailboxErr
     if row.delimiter.is_some() && has_children(tx, &row).await? {
         return Err(MailboxError::HasChildren);
     }
+    if moves_wait(tx, id).await? {
+        return Err(MailboxError::MovesWait);
+    }
     vanish::empty(tx, row.account, id).await?;
     // A rename that waits must outlive the row, or DELETE would name what the server never heard of. One that was never
     // made there needs neither.
@@ -206,6 +209,16 @@ pub async fn delete(tx: &mut TenantTx, id: MailboxId) -> Result<bool, MailboxErr
     remember(tx, row.account, None, "delete_mailbox", data).await?;
     record(tx, row.account, id, "mailbox.deleted").await?;
     Ok(true)
+}
+
+async fn moves_wait(tx: &mut TenantTx, source: MailboxId) -> Result<bool, DbError> {
+    Ok(sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM pending_changes WHERE tenant_id = $1 AND mailbox_id = $2 AND kind IN ('move', 'copy'))",
+    )
+    .bind(tx.tenant())
+    .bind(source)
+    .fetch_one(tx.conn())
+    .await?)
 }
 
 async fn has_children(tx: &mut TenantTx, row: &Row) -> Result<bool, DbError> {
