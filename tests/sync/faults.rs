@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tests::app::{Answer, App};
 use tests::dice::Dice;
-use tests::eventually::eventually;
 use tests::fault::Proxy;
 use tests::fault::weather::Weather;
 use tests::ledger::Ledger;
@@ -39,8 +38,15 @@ const SETTLED: Duration = Duration::from_secs(120);
 const MOST_OWN: usize = 5;
 
 /// What waits for the server, or for another try.
-const WAITING: &str = "SELECT (SELECT count(*) FROM pending_changes) + (SELECT count(*) FROM ingest_attempts)
-    + (SELECT count(*) FROM message_mailboxes WHERE uid IS NULL OR flags <> base_flags OR keywords <> base_keywords)";
+const WAITING: &str = "
+    SELECT concat_ws(' ', c.kind, b.path, 'to', t.path, p.uid, c.data, c.attempts, c.last_error, c.created_at::time) FROM pending_changes c
+      LEFT JOIN mailboxes b ON b.id = c.mailbox_id LEFT JOIN mailboxes t ON t.id = c.target_mailbox_id
+      LEFT JOIN message_mailboxes p ON p.id = c.placement_id
+    UNION ALL SELECT concat_ws(' ', 'unread', b.path, a.uid, a.reason) FROM ingest_attempts a JOIN mailboxes b ON b.id = a.mailbox_id
+    UNION ALL SELECT concat_ws(' ', 'place', b.path, coalesce(p.uid::text, 'none'), p.flags, p.base_flags, p.keywords, p.base_keywords, p.hidden_at,
+                                p.generation = b.generation, p.created_at::time)
+      FROM message_mailboxes p JOIN mailboxes b ON b.id = p.mailbox_id
+      WHERE p.uid IS NULL OR p.flags <> p.base_flags OR p.keywords <> p.base_keywords";
 /// As if the quarter of an hour had passed after which a message that could not be read is asked for again, and what a
 /// server does not show of our moves is given up.
 const LATER: [&str; 2] = [
@@ -109,15 +115,19 @@ impl Run {
     }
 
     async fn settle(&self) {
-        eventually("nothing waits any more", SETTLED, async || {
+        let start = Instant::now();
+        loop {
             let status = self.case.round().await;
             let mut conn = self.case.app.database.superuser().await;
             for sql in LATER {
                 sqlx::query(sql).execute(&mut conn).await.unwrap();
             }
-            (status["run"]["state"] == "done" && self.case.count(WAITING).await == 0).then_some(())
-        })
-        .await;
+            let waiting: Vec<String> = sqlx::query_scalar(WAITING).fetch_all(&mut conn).await.unwrap();
+            if status["run"]["state"] == "done" && waiting.is_empty() {
+                return;
+            }
+            assert!(start.elapsed() < SETTLED, "{status:#} {waiting:#?}");
+        }
     }
 
     async fn deliver(&mut self) {

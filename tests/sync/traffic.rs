@@ -211,9 +211,12 @@ impl Traffic {
     }
 
     /// A command about a mailbox that must succeed. Where others have it open, Dovecot sometimes does it and says that it was
-    /// deleted under it.
+    /// deleted under it; and a name that is new exists already when another session lists it while it is made.
     async fn tell_tree(&mut self, command: &str) -> Option<()> {
         let done = self.client.run(command).await;
+        if done.status.starts_with("NO [ALREADYEXISTS]") && command.starts_with("CREATE") {
+            return Some(());
+        }
         if self.shared && done.status.starts_with("NO [NONEXISTENT]") {
             self.learn().await;
             return None;
