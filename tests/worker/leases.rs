@@ -263,6 +263,7 @@ async fn of_three_workers_one_killed_one_stopped_and_one_cut_off_one_writes_at_a
     };
     tokio::join!(faults, traffic(&app, &users, &stop, &delivered));
 
+    let well = std::time::Instant::now();
     let mut conn = app.database.superuser().await;
     for (user, account) in users.iter().zip(&ids) {
         let new = delivered.lock().unwrap().get(user).copied().unwrap_or_default();
@@ -280,6 +281,8 @@ async fn of_three_workers_one_killed_one_stopped_and_one_cut_off_one_writes_at_a
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
+    let (all, took) = (delivered.lock().unwrap().values().sum::<usize>(), well.elapsed());
+    eprintln!("{all} messages came meanwhile; all were here {took:.1?} after the last fault");
     drop((killed, stopped, cut));
     let (messages, events): (i64, i64) = sqlx::query_as(
         "SELECT (SELECT count(*) FROM messages), (SELECT count(*) FROM events WHERE kind = 'message.created')",
