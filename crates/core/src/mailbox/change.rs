@@ -179,6 +179,15 @@ fn length(count: usize) -> i32 {
 /// # Errors
 /// [`MailboxError`]; then the transaction must not be committed.
 pub async fn delete(tx: &mut TenantTx, id: MailboxId) -> Result<bool, MailboxError> {
+    // Before any other: what a worker records of these messages locks them in another order.
+    sqlx::query(
+        "SELECT 1 FROM account_leases l JOIN mailboxes b ON b.tenant_id = l.tenant_id AND b.account_id = l.account_id
+         WHERE b.tenant_id = $1 AND b.id = $2 FOR UPDATE OF l",
+    )
+    .bind(tx.tenant())
+    .bind(id)
+    .execute(tx.conn())
+    .await?;
     let Some(row) = lock(tx, id).await? else { return Ok(false) };
     if is_inbox(&row.wire) {
         return Err(MailboxError::Inbox);
