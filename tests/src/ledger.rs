@@ -14,15 +14,15 @@ use crate::app::App;
 
 /// A mailbox that was reset or deleted tells its readers to look at all of it.
 const TABLES: &str = "
-CREATE TABLE ledger_places (n bigserial PRIMARY KEY, tx xid8 NOT NULL DEFAULT pg_current_xact_id(), message uuid, sign int, place text);
+CREATE TABLE ledger_places (n bigserial PRIMARY KEY, tx xid8 NOT NULL DEFAULT pg_current_xact_id(), message uuid, sign int, place text, uid bigint);
 CREATE TABLE ledger_events (n bigserial PRIMARY KEY, tx xid8 NOT NULL DEFAULT pg_current_xact_id(), kind text, object uuid, data jsonb);
 CREATE FUNCTION ledger_place() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN
   IF TG_OP <> 'INSERT' AND OLD.hidden_at IS NULL THEN
-    INSERT INTO public.ledger_places (message, sign, place) VALUES (OLD.message_id, -1, concat_ws(' ', OLD.id, OLD.mailbox_id, OLD.flags, OLD.keywords));
+    INSERT INTO public.ledger_places (message, sign, uid, place) VALUES (OLD.message_id, -1, OLD.uid, concat_ws(' ', OLD.id, OLD.mailbox_id, OLD.flags, OLD.keywords));
   END IF;
   IF TG_OP <> 'DELETE' AND NEW.hidden_at IS NULL THEN
-    INSERT INTO public.ledger_places (message, sign, place) VALUES (NEW.message_id, 1, concat_ws(' ', NEW.id, NEW.mailbox_id, NEW.flags, NEW.keywords));
+    INSERT INTO public.ledger_places (message, sign, uid, place) VALUES (NEW.message_id, 1, NEW.uid, concat_ws(' ', NEW.id, NEW.mailbox_id, NEW.flags, NEW.keywords));
   END IF;
   RETURN NULL;
 END $$;
@@ -45,6 +45,8 @@ WITH changed AS (
   WHERE kind LIKE 'message.%' GROUP BY tx, object
 )
 SELECT concat_ws(' ', (SELECT subject FROM messages WHERE id = coalesce(c.message, t.message)), coalesce(c.message, t.message), 'told:', coalesce(t.kinds, 'nothing'), 'changed:', coalesce(c.what, 'nothing'),
+         'by steps:', (SELECT string_agg(concat_ws(' ', p.sign, p.place, 'UID', p.uid), '; ' ORDER BY p.n) FROM ledger_places p
+           WHERE p.tx = coalesce(c.tx, t.tx) AND p.message = coalesce(c.message, t.message)),
          'in a transaction that told also:', (SELECT string_agg(e.kind, ', ') FROM ledger_events e
            WHERE e.tx = coalesce(c.tx, t.tx) AND e.kind NOT LIKE 'message.%'))
 FROM changed c FULL JOIN told t ON t.tx = c.tx AND t.message = c.message
