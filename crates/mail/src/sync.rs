@@ -1,7 +1,7 @@
 //! The sync planner: what to do next, decided from what the server said and what is stored.
 //!
 //! Here: [`plan_tree`] for the mailboxes of an account, [`plan`] for one selected mailbox, and the small
-//! decisions beside them (merging flags, relinking after a UIDVALIDITY reset, grouping local edits). Not here:
+//! decisions beside them (merging flags, grouping local edits). Not here:
 //! commands, sockets, SQL, clocks, retries. All of it is total: no `Result`, no `async`, any input is answered.
 //!
 //! # How a driver uses it
@@ -33,7 +33,7 @@
 //! | UIDNEXT absent or lower than what we hold | the listing tells where new mail begins | `without_uidnext_the_listing_finds_new_mail` |
 //! | UIDNEXT far above what is assigned later | the count differs, the listing repairs | `mail_below_a_forged_uidnext_is_found_by_the_count` |
 //! | `n:*` returns the last message | UIDs are asked for by closed ranges or by listing only | `new_mail_is_asked_for_by_closed_ranges` |
-//! | UIDVALIDITY changed, lowered, missing | new generation, relink | `another_uidvalidity_starts_a_generation` |
+//! | UIDVALIDITY changed, lowered, missing | new generation; all is fetched again and known by its bytes | `another_uidvalidity_starts_a_generation` |
 //! | UIDs returned twice or never | asked for once per visit | `a_uid_that_never_comes_is_asked_for_once` |
 //! | a process died while it looked into a batch | those not stored go one at a time, nothing behind them | `what_a_dead_process_was_looking_into_is_fetched_one_at_a_time` |
 //! | two processes died at one message | it is stored without being looked into, the mailbox goes on | `a_message_that_ended_two_processes_is_stored_raw_and_the_rest_goes_on` |
@@ -86,5 +86,4 @@ pub use mailboxes::{ListedMailbox, LocalEntry, StatusAnswer, StatusNumbers, Tree
 pub use merge::{FlagState, StoreChange, diff, merge};
 pub use pending::{Edit, EditKind, ExpungeBy, Push, ServerWrite, TransferBy, next_push};
 pub use plan::{Batch, ListBy, Plan, ServerRead, Write, is_settled, plan};
-pub use uidvalidity::{Identity, Relinked, relink};
 pub use view::{Checkpoint, Depth, LocalView, PermanentFlags, Policy, Seen, ServerMailbox, ServerView};

@@ -182,12 +182,7 @@ impl Portions<'_> {
             let uids =
                 if single { UidSet::range(next, next) } else { self.take(&rest, &delicate, count.max(1)) };
             rest = rest.difference(&uids);
-            batches.push(Batch {
-                then: then(&uids, &rest),
-                uids,
-                relink: self.local.old_generation,
-                raw: self.local.raw.contains(next),
-            });
+            batches.push(Batch { then: then(&uids, &rest), uids, raw: self.local.raw.contains(next) });
             if single {
                 break;
             }

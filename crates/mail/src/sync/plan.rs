@@ -59,9 +59,6 @@ pub struct Batch {
     pub uids: UidSet,
     /// What holds once they are stored.
     pub then: Checkpoint,
-    /// Placements of the older generation exist: read [`super::Identity`] of the UIDs first, link what
-    /// [`super::relink`] finds, and fetch the contents of the others only.
-    pub relink: bool,
     /// Store the bytes without looking into them.
     pub raw: bool,
 }

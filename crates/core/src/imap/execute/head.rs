@@ -76,7 +76,7 @@ async fn read(link: &mut Link<'_>, lease: &Lease, selected: &Selected) -> Result
     let then = Checkpoint { head_uid: last.get(), ..at };
     let uids: UidSet = above.difference(&open.local.known);
     if !uids.is_empty() {
-        fetch::messages(link, &mut open, vec![Batch { uids, then, relink: false, raw: false }]).await?;
+        fetch::messages(link, &mut open, vec![Batch { uids, then, raw: false }]).await?;
     }
     Ok(Fresh::Stored(link.report.created))
 }
