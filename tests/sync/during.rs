@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
+use sqlx::Connection as _;
 use tests::app::App;
 use tests::eventually::eventually;
 use tests::mail;
@@ -254,5 +255,33 @@ async fn a_move_under_way_into_a_mailbox_our_user_deletes_is_told_as_it_ends() {
         events.kinds(&case.app).await,
         ["mailbox.deleted", "message.deleted", "message.updated", "message.updated"]
     );
+    case.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn our_move_into_a_mailbox_that_goes_in_that_moment_is_refused() {
+    let case = Case::with(vec![numbered(1)]).await;
+    case.client().await.ok("CREATE Going").await;
+    case.sync().await;
+    let (ids, going) = (case.ids().await, case.mailbox("Going").await);
+    let mut conn = case.app.database.superuser().await;
+    let mut round = conn.begin().await.unwrap();
+    sqlx::query("DELETE FROM mailboxes WHERE id = $1::uuid").bind(&going).execute(&mut *round).await.unwrap();
+    let path = format!("/api/messages/{}", ids["M1"]);
+    let body = json!({"move_to": going});
+    let (answer, ()) = tokio::join!(case.app.patch(&case.tenant, &path, &body), async {
+        let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        eventually("the move waits for the round", Duration::from_secs(20), async || {
+            (case.count(waits).await > 0).then_some(())
+        })
+        .await;
+        round.commit().await.unwrap();
+    });
+    let refused = answer.refused(422, "validation-error");
+    assert_eq!(refused["errors"][0]["pointer"], "/move_to");
+    // The mailbox is on the server still.
+    case.sync().await;
+    case.settled().await;
+    assert_eq!(case.ids().await, ids);
     case.finish().await;
 }

@@ -60,6 +60,7 @@
 //! | the target of our move or copy is deleted by another client | the message is where it was, told once | `our_moves_into_a_mailbox_that_another_client_deleted_are_undone_and_told` |
 //! | our user deletes the target while the server moves | the message shares its end, which is told | `a_move_under_way_into_a_mailbox_our_user_deletes_is_told_as_it_ends` |
 //! | our user deletes a mailbox whose messages wait to be moved out of it | refused until the server has moved them | `a_mailbox_that_our_user_emptied_is_not_deleted_before_the_server_has_moved_its_messages` |
+//! | the target goes while our user moves something there | refused | `our_move_into_a_mailbox_that_goes_in_that_moment_is_refused` |
 //! | anything by anybody, over a line that fails in every way | both sides are the same once it is well, each change was told once | `however_bad_the_line_what_everybody_did_to_an_account_ends_the_same_on_both_sides` |
 //! | anything, thousands of times | our rows are the server's, ids stay | `ids_survive_whatever_another_client_does_and_our_rows_are_the_servers` |
 //! | first round, then changes by another client | our rows are what the server has | `a_varied_mailbox_is_synchronised_and_followed` |

@@ -116,7 +116,11 @@ async fn to_target(
             return Err(TransferError::NotSelectable);
         }
         let steps = steps(messages, source, Some(id), action);
-        affected += apply(tx, *account, &steps, Some(id)).await?;
+        affected += apply(tx, *account, &steps, Some(id)).await.map_err(|error| match error {
+            // It was there a moment ago.
+            DbError::MissingReference(_) => TransferError::NoSuchMailbox,
+            error => error.into(),
+        })?;
     }
     Ok(affected)
 }
