@@ -25,7 +25,7 @@ PACKAGES := \
 
 # BUILD=release builds what the demo runs with all optimisation, which takes minutes; measurements always are so.
 # Unoptimised, every target builds the whole workspace, so that all share one set of artefacts. Optimised, the four
-# programs are links to one, as in the image: that takes a third of the time.
+# programs are links to one, as in the image: what they share is optimised once.
 BUILD ?= debug
 BIN = $(or $(CARGO_TARGET_DIR),target)/$(BUILD)
 PROGRAMS := emailclient-api emailclient-worker emailclient-scheduler emailctl

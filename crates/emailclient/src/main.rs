@@ -1,6 +1,6 @@
 //! The four programs in one file, which is what the image ships: called as `emailclient-worker` (by a link of that
-//! name) it is the worker, and so on. They share nine tenths of their code, so four files would be three times as much
-//! to compile with all optimisation, to store and to pull.
+//! name) it is the worker, and so on. They share most of their code: as four files the image had 63 MB, as one it has 37,
+//! and the shared part is optimised once.
 
 use std::ffi::OsString;
 use std::io::Write as _;
