@@ -16,6 +16,10 @@ const ANSWER: Duration = Duration::from_secs(60);
 pub struct Imap {
     stream: BufReader<TcpStream>,
     tag: u32,
+    port: u16,
+    user: String,
+    /// Whether the server said BYE.
+    pub ended: bool,
 }
 
 /// One untagged response.
@@ -74,14 +78,24 @@ impl Outcome {
 impl Imap {
     /// Connects to the private Dovecot as `user`.
     pub async fn login(app: &App, user: &str) -> Self {
-        let stream = TcpStream::connect(("127.0.0.1", app.stack.imap_port)).await.unwrap();
-        let mut client = Self { stream: BufReader::new(stream), tag: 0 };
+        Self::connect(app.stack.imap_port, user.to_owned()).await
+    }
+
+    async fn connect(port: u16, user: String) -> Self {
+        let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        let login = format!("LOGIN {user} {PASSWORD}");
+        let mut client = Self { stream: BufReader::new(stream), tag: 0, port, user, ended: false };
         assert!(client.response().await.text.starts_with("OK"), "a greeting");
-        client.ok(&format!("LOGIN {user} {PASSWORD}")).await;
+        client.ok(&login).await;
         client
     }
 
-    /// Sends a command and reads to its tagged line, whatever it says.
+    /// Another connection of the same user in the place of this one.
+    pub async fn again(&mut self) {
+        *self = Self::connect(self.port, self.user.clone()).await;
+    }
+
+    /// Sends a command and reads to its tagged line, whatever it says, or to BYE, which then is its status.
     ///
     /// # Panics
     /// When the line breaks or nothing comes for a minute.
@@ -107,6 +121,21 @@ impl Imap {
     /// # Panics
     /// When the server refuses.
     pub async fn append(&mut self, mailbox: &str, flags: &str, date: Option<&str>, message: &[u8]) {
+        let done = self.try_append(mailbox, flags, date, message).await;
+        assert!(done.is_ok(), "APPEND {mailbox}: {}", done.status);
+    }
+
+    /// [`Imap::append`], whatever the server says.
+    ///
+    /// # Panics
+    /// As [`Imap::run`].
+    pub async fn try_append(
+        &mut self,
+        mailbox: &str,
+        flags: &str,
+        date: Option<&str>,
+        message: &[u8],
+    ) -> Outcome {
         self.tag += 1;
         let date = date.map(|d| format!("\"{d}\" ")).unwrap_or_default();
         let head =
@@ -117,11 +146,13 @@ impl Imap {
             if text.starts_with('+') {
                 break;
             }
+            if let Some(status) = self.farewell(&text) {
+                return Outcome { untagged: Vec::new(), status };
+            }
             assert!(text.starts_with("* "), "APPEND {mailbox}: {text}");
         }
         self.stream.get_mut().write_all(&[message, b"\r\n"].concat()).await.unwrap();
-        let done = self.finish("APPEND").await;
-        assert!(done.is_ok(), "APPEND {mailbox}: {}", done.status);
+        self.finish("APPEND").await
     }
 
     /// SELECT; the command after it sees the mailbox as it is then.
@@ -137,10 +168,20 @@ impl Imap {
             if let Some(status) = text.strip_prefix(&tag) {
                 return Outcome { untagged, status: status.to_owned() };
             }
+            if command != "LOGOUT"
+                && let Some(status) = self.farewell(&text)
+            {
+                return Outcome { untagged, status };
+            }
             let text = text.strip_prefix("* ").unwrap_or_else(|| panic!("{command}: {text}")).to_owned();
-            assert!(!text.starts_with("BYE") || command == "LOGOUT", "{command}: {text}");
             untagged.push(Response { text, literals });
         }
+    }
+
+    fn farewell(&mut self, line: &str) -> Option<String> {
+        let text = line.strip_prefix("* ").filter(|text| text.starts_with("BYE"))?;
+        self.ended = true;
+        Some(text.to_owned())
     }
 
     async fn response(&mut self) -> Response {
