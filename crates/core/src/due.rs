@@ -151,8 +151,10 @@ pub async fn submissions_forgotten(tx: &mut SystemTx) -> Result<Vec<(TenantId, S
 /// Accounts with messages whose text is not searchable yet and no job that will make it so.
 pub async fn accounts_unindexed(tx: &mut SystemTx) -> Result<Vec<(TenantId, AccountId)>, DbError> {
     let rows = sqlx::query(
-        "SELECT DISTINCT m.tenant_id, m.account_id FROM messages m WHERE m.indexed_at IS NULL
-           AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j.tenant_id = m.tenant_id AND j.kind = 'index_text'
+        "SELECT m.tenant_id, m.account_id FROM (
+           SELECT tenant_id, account_id FROM unindexed_batches
+           UNION SELECT tenant_id, account_id FROM messages WHERE indexed_at IS NULL) m
+         WHERE NOT EXISTS (SELECT 1 FROM jobs j WHERE j.tenant_id = m.tenant_id AND j.kind = 'index_text'
                            AND j.dedupe_key = m.account_id::text AND j.state IN ('ready','running'))
          LIMIT 200",
     )

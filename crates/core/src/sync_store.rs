@@ -36,6 +36,7 @@ pub mod view;
 use ::bytes::Bytes;
 use chrono::{DateTime, Utc};
 use mail::flags::{Flags, Keywords};
+use mail::search_index::TsVector;
 use mail::uid::Uid;
 
 use crate::id::{AccountId, MailboxId};
@@ -113,8 +114,8 @@ pub struct Content {
     pub degraded: bool,
     /// Must not be looked into later either.
     pub never_parse: bool,
-    /// `tsvector` literal, when the text is to be searchable at once.
-    pub tsvector: Option<String>,
+    /// Its words, when the text is to be searchable at once.
+    pub tsvector: Option<TsVector>,
 }
 
 /// Dates outside 1970..2100 sort at the edge: servers and senders write 1901 and 2038 for none.

@@ -1,33 +1,25 @@
 //! Words of a message as the full-text index stores them.
 //!
-//! Here: how text is folded, where a word begins and ends, and the `tsvector` literal of a message. The
+//! Here: how text is folded, where a word begins and ends, and the [`TsVector`] of a message. The
 //! search syntax ([`crate::query`]) cuts its words with the same functions, so that what was indexed is what
 //! is asked for. Not here: SQL, ranking, or the choice of which text of a message is indexed.
 //!
-//! To make another header searchable: a field in [`Document`], a [`Prefix`], a line in [`tsvector_text`] and a
+//! To make another header searchable: a field in [`Document`], a [`Prefix`], a line in [`TsVector::of`] and a
 //! `Field` in [`crate::query`]. Changing [`fold`] or the word boundaries makes rows indexed before unfindable,
 //! so it needs a reindex of every message.
 
-use std::collections::HashMap;
+mod tsvector;
+
 use std::ops::{ControlFlow, Range};
 
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
 
+pub use self::tsvector::{LEXEMES_MAX, POSITION_MAX, TSVECTOR_MAX_BYTES, TsVector};
+
 /// Longest word in bytes after folding; the rest of a longer run is ignored, in queries too.
 /// PostgreSQL would take 2,046, but words of that length are base64 or tokens nobody types.
 pub const TOKEN_MAX_BYTES: usize = 100;
-/// Highest position a `tsvector` can hold; PostgreSQL would move later ones onto this one.
-pub const POSITION_MAX: u16 = 16_383;
-/// Positions the header fields may use together; what follows belongs to the body.
-const HEADER_POSITION_MAX: u16 = 6_000;
-/// PostgreSQL keeps no more positions of one lexeme than this and drops the others silently.
-const POSITIONS_PER_LEXEME: usize = 255;
-/// Distinct lexemes of one message.
-pub const LEXEMES_MAX: usize = 60_000;
-/// PostgreSQL refuses a `tsvector` of 1 MiB; the literal is always longer than what it becomes.
-pub const TSVECTOR_MAX_BYTES: usize = 900_000;
-
 /// What of a message is searched. Each entry of a list is kept apart from the next, so a phrase never spans
 /// two of them: give a display name and its address as two entries.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -153,19 +145,17 @@ pub fn for_each_token(text: &str, visit: &mut impl FnMut(&str, Range<usize>) -> 
     let mut span = 0..0;
     let mut folded: Vec<char> = Vec::with_capacity(4);
     for (at, c) in text.char_indices() {
+        let end = at + c.len_utf8();
+        if c.is_ascii_alphanumeric() {
+            extend(&mut word, &mut span, c.to_ascii_lowercase(), at..end);
+            continue;
+        }
         folded.clear();
         fold_char(c, &mut |f| folded.push(f));
-        let end = at + c.len_utf8();
         for &f in &folded {
             let alone = stands_alone(f);
             if f.is_alphanumeric() && !alone {
-                if word.is_empty() {
-                    span.start = at;
-                }
-                span.end = end;
-                if word.len() + f.len_utf8() <= TOKEN_MAX_BYTES {
-                    word.push(f);
-                }
+                extend(&mut word, &mut span, f, at..end);
                 continue;
             }
             if !word.is_empty() {
@@ -181,6 +171,16 @@ pub fn for_each_token(text: &str, visit: &mut impl FnMut(&str, Range<usize>) -> 
     }
     if !word.is_empty() {
         let _last = visit(&word, span);
+    }
+}
+
+fn extend(word: &mut String, span: &mut Range<usize>, c: char, at: Range<usize>) {
+    if word.is_empty() {
+        span.start = at.start;
+    }
+    span.end = at.end;
+    if word.len() + c.len_utf8() <= TOKEN_MAX_BYTES {
+        word.push(c);
     }
 }
 
@@ -212,133 +212,6 @@ fn push_quoted(out: &mut String, lexeme: &str) {
         out.push(c);
     }
     out.push('\'');
-}
-
-/// The literal of the `tsvector` of a message, to be cast with `::tsvector`.
-///
-/// Subject has weight A, names and addresses B, file names C, the body D; field searches find the same words
-/// again under their [`Prefix`]. At most `max_bytes` (and [`TSVECTOR_MAX_BYTES`]) long and [`LEXEMES_MAX`]
-/// lexemes; fields come before the body, so what is cut is the end of a very long body. Words behind the last
-/// position are stored without one: a single word finds them, a phrase does not.
-#[must_use]
-pub fn tsvector_text(document: &Document<'_>, max_bytes: usize) -> String {
-    let mut index = Lexemes::new(max_bytes.min(TSVECTOR_MAX_BYTES));
-    let people = [
-        (&document.from, Prefix::From),
-        (&document.to, Prefix::To),
-        (&document.cc, Prefix::Cc),
-        (&document.bcc, Prefix::Bcc),
-    ];
-    index.add(document.subject, &Field { prefix: Some(Prefix::Subject), plain: true, weight: Some('A') });
-    for (entries, prefix) in people {
-        for entry in entries {
-            index.add(entry, &Field { prefix: Some(prefix), plain: true, weight: Some('B') });
-        }
-    }
-    index.add(document.list_id, &Field { prefix: Some(Prefix::List), plain: false, weight: Some('B') });
-    for name in &document.filenames {
-        index.add(name, &Field { prefix: Some(Prefix::Filename), plain: true, weight: Some('C') });
-    }
-    index.add(document.body, &Field { prefix: None, plain: true, weight: None });
-    index.into_literal()
-}
-
-struct Field {
-    prefix: Option<Prefix>,
-    plain: bool,
-    /// `None` is D, which PostgreSQL writes without a letter.
-    weight: Option<char>,
-}
-
-impl Field {
-    const fn last_position(&self) -> u16 {
-        if self.prefix.is_some() { HEADER_POSITION_MAX } else { POSITION_MAX }
-    }
-}
-
-/// Lexemes in the order of their first occurrence, with their positions already written out.
-struct Lexemes {
-    known: HashMap<String, usize>,
-    entries: Vec<(String, String, usize)>,
-    position: u16,
-    bytes: usize,
-    max_bytes: usize,
-}
-
-impl Lexemes {
-    fn new(max_bytes: usize) -> Self {
-        Self { known: HashMap::new(), entries: Vec::new(), position: 0, bytes: 0, max_bytes }
-    }
-
-    fn add(&mut self, text: &str, field: &Field) {
-        // One position stays empty between two entries: a phrase cannot cross it.
-        self.position = self.position.saturating_add(1);
-        let mut prefixed = String::new();
-        for_each_token(text, &mut |word, _| {
-            self.position = self.position.saturating_add(1);
-            let position = (self.position <= field.last_position()).then_some((self.position, field.weight));
-            if position.is_none() {
-                self.position = field.last_position();
-            }
-            let mut room = true;
-            if field.plain {
-                room &= self.put(word, position);
-            }
-            if let Some(prefix) = field.prefix {
-                prefixed.clear();
-                prefixed.push_str(prefix.as_str());
-                prefixed.push_str(word);
-                room &= self.put(&prefixed, position);
-            }
-            if room { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        });
-    }
-
-    /// `false` when the literal is full; a word that is known already may still be refused its position.
-    fn put(&mut self, lexeme: &str, position: Option<(u16, Option<char>)>) -> bool {
-        let index = match self.known.get(lexeme) {
-            Some(index) => *index,
-            None => {
-                let cost = lexeme.len() + 3;
-                if self.entries.len() >= LEXEMES_MAX || self.bytes + cost > self.max_bytes {
-                    return false;
-                }
-                self.bytes += cost;
-                self.known.insert(lexeme.to_owned(), self.entries.len());
-                self.entries.push((lexeme.to_owned(), String::new(), 0));
-                self.entries.len() - 1
-            }
-        };
-        let (Some((position, weight)), Some((_, written, count))) = (position, self.entries.get_mut(index))
-        else {
-            return true;
-        };
-        if *count >= POSITIONS_PER_LEXEME {
-            return true;
-        }
-        let mut text = position.to_string();
-        text.extend(weight);
-        if self.bytes + text.len() + 1 > self.max_bytes {
-            return false;
-        }
-        self.bytes += text.len() + 1;
-        *count += 1;
-        written.push(if *count == 1 { ':' } else { ',' });
-        written.push_str(&text);
-        true
-    }
-
-    fn into_literal(self) -> String {
-        let mut literal = String::with_capacity(self.bytes);
-        for (lexeme, positions, _) in &self.entries {
-            if !literal.is_empty() {
-                literal.push(' ');
-            }
-            push_quoted(&mut literal, lexeme);
-            literal.push_str(positions);
-        }
-        literal
-    }
 }
 
 #[cfg(test)]
@@ -397,61 +270,8 @@ mod tests {
     }
 
     #[test]
-    fn fields_have_weights_prefixes_and_a_gap() {
-        let document = Document {
-            subject: "Hello",
-            from: vec!["Bob", "bob@x.org"],
-            filenames: vec!["a.pdf"],
-            body: "hello there",
-            ..Document::default()
-        };
-        assert_eq!(
-            tsvector_text(&document, TSVECTOR_MAX_BYTES),
-            "'hello':2A,14 's/hello':2A 'bob':4B,6B 'f/bob':4B,6B 'x':7B 'f/x':7B 'org':8B 'f/org':8B \
-             'a':11C 'n/a':11C 'pdf':12C 'n/pdf':12C 'there':15"
-        );
-    }
-
-    #[test]
-    fn a_list_id_is_found_by_its_field_only() {
-        let literal = tsvector_text(&Document { list_id: "users", ..Document::default() }, 1000);
-        assert!(literal.contains("'l/users'") && !literal.contains("'users'"), "{literal}");
-    }
-
-    #[test]
     fn a_lexeme_is_quoted() {
         assert_eq!(quote_lexeme(r"it's \o"), r"'it''s \\o'");
-    }
-
-    #[test]
-    fn words_beyond_the_last_position_are_kept_without_one() {
-        let body: String = (0..20_000).map(|n| format!("w{n} ")).collect();
-        let literal = tsvector_text(&Document { body: &body, ..Document::default() }, TSVECTOR_MAX_BYTES);
-        assert!(literal.contains("'w19999' ") || literal.ends_with("'w19999'"));
-        assert!(!literal.contains(":16384"));
-        assert!(literal.contains(":16383"));
-    }
-
-    #[test]
-    fn a_message_to_thousands_still_has_its_body_in_phrases() {
-        let names: Vec<String> = (0..9_000).map(|n| format!("user{n}")).collect();
-        let to = names.iter().map(String::as_str).collect();
-        let literal = tsvector_text(&Document { to, body: "last words", ..Document::default() }, 900_000);
-        assert!(literal.contains("'last':60") && literal.contains("'words':60"), "{literal}");
-        assert!(literal.contains("'t/user8999' "));
-    }
-
-    #[test]
-    fn size_and_number_of_lexemes_are_bounded() {
-        let body: String = (0..300_000).map(|n| format!("{n:x} ")).collect();
-        let document = Document { body: &body, ..Document::default() };
-        let literal = tsvector_text(&document, usize::MAX);
-        assert!(literal.len() <= TSVECTOR_MAX_BYTES);
-        assert!(literal.split(' ').count() <= LEXEMES_MAX);
-        assert!(tsvector_text(&document, 5_000).len() <= 5_000);
-        let same = "word ".repeat(20_000);
-        let literal = tsvector_text(&Document { body: &same, ..Document::default() }, 900_000);
-        assert_eq!(literal.matches(',').count() + 1, POSITIONS_PER_LEXEME);
     }
 
     #[test]
@@ -472,12 +292,6 @@ mod tests {
         #[test]
         fn words_of_folded_text_are_the_words_of_the_text(text in any::<String>()) {
             prop_assert_eq!(tokens(&fold(&text)), tokens(&text));
-        }
-
-        #[test]
-        fn any_text_gives_a_bounded_literal(subject in any::<String>(), body in any::<String>(), max in 0usize..300) {
-            let document = Document { subject: &subject, body: &body, ..Document::default() };
-            prop_assert!(tsvector_text(&document, max).len() <= max);
         }
     }
 }

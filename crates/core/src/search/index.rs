@@ -1,22 +1,27 @@
 //! Filling the text index: in the transaction that stores fresh mail, or afterwards for what a first synchronisation
 //! brought in bulk.
 
+use chrono::{DateTime, Utc};
 use sqlx::Row as _;
 use uuid::Uuid;
 
 use mail::mime::ParsedMessage;
-use mail::search_index::{Document, TSVECTOR_MAX_BYTES, tsvector_text};
+use mail::search_index::{Document, TSVECTOR_MAX_BYTES, TsVector};
+use sqlx::encode::IsNull;
+use sqlx::error::BoxDynError;
+use sqlx::postgres::types::Oid;
+use sqlx::postgres::{PgArgumentBuffer, PgHasArrayType, PgTypeInfo, Postgres};
 
 use crate::db::{Db, DbError, TenantTx};
-use crate::id::{AccountId, MessageId, TenantId};
+use crate::id::{AccountId, MessageId, TenantId, new_uuid};
 
 /// Bytes of sources held at once while indexing. They are in memory twice, in the driver's rows and as ours, beside
 /// their words, in each of the worker's jobs: 32 MiB made the worker's peak 290 MB.
-const BATCH_MAX_BYTES: i64 = 4 << 20;
+const BATCH_MAX_BYTES: u64 = 4 << 20;
 
-/// The `tsvector` literal of a message, to be stored with it.
+/// The words of a message, to be stored with it.
 #[must_use]
-pub fn tsvector(message: &ParsedMessage) -> String {
+pub fn tsvector(message: &ParsedMessage) -> TsVector {
     let people = |list: &'_ [mail::address::Address]| -> Vec<String> {
         list.iter().flat_map(|a| a.name.iter().cloned().chain([a.address.clone()])).collect()
     };
@@ -32,16 +37,39 @@ pub fn tsvector(message: &ParsedMessage) -> String {
         filenames: message.attachments.iter().filter_map(|a| a.filename.as_deref()).collect(),
         body: &message.text,
     };
-    tsvector_text(&document, TSVECTOR_MAX_BYTES)
+    TsVector::of(&document, TSVECTOR_MAX_BYTES)
 }
 
-/// A message and the literal that [`tsvector`] made of it.
+/// A message and what [`tsvector`] made of it.
 #[derive(Debug, Clone)]
 pub struct Entry {
     /// The message.
     pub message: MessageId,
     /// Its words.
-    pub tsvector: String,
+    pub tsvector: TsVector,
+}
+
+/// `tsvector` as an argument, in binary form.
+struct Words<'a>(&'a TsVector);
+
+impl sqlx::Type<Postgres> for Words<'_> {
+    fn type_info() -> PgTypeInfo {
+        // Of pg_type.dat; by name it would be looked up on each new connection.
+        PgTypeInfo::with_oid(Oid(3614))
+    }
+}
+
+impl PgHasArrayType for Words<'_> {
+    fn array_type_info() -> PgTypeInfo {
+        PgTypeInfo::with_oid(Oid(3643))
+    }
+}
+
+impl sqlx::Encode<'_, Postgres> for Words<'_> {
+    fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
+        buffer.extend_from_slice(self.0.as_bytes());
+        Ok(IsNull::No)
+    }
 }
 
 /// Makes messages searchable in the caller's transaction; their rows must exist. Messages that are gone are skipped.
@@ -50,13 +78,14 @@ pub async fn write(tx: &mut TenantTx, entries: &[Entry]) -> Result<(), DbError> 
         return Ok(());
     }
     let ids: Vec<Uuid> = entries.iter().map(|e| e.message.0).collect();
-    let words: Vec<&str> = entries.iter().map(|e| e.tsvector.as_str()).collect();
+    let words: Vec<Words<'_>> = entries.iter().map(|e| Words(&e.tsvector)).collect();
+    // Locked as the foreign key locks them: what another transaction deletes now is skipped, not refused.
     sqlx::query(
-        "WITH marked AS (
-           UPDATE messages SET indexed_at = now() WHERE tenant_id = $1 AND id = ANY ($2) RETURNING id, account_id, sort_at)
+        "WITH there AS (
+           SELECT id, account_id, sort_at FROM messages WHERE tenant_id = $1 AND id = ANY ($2) ORDER BY id FOR KEY SHARE)
          INSERT INTO message_search (tenant_id, message_id, account_id, sort_at, tsv)
-         SELECT $1, m.id, m.account_id, m.sort_at, e.tsv::tsvector
-         FROM unnest($2::uuid[], $3::text[]) AS e(id, tsv) JOIN marked m ON m.id = e.id
+         SELECT $1, m.id, m.account_id, m.sort_at, e.tsv
+         FROM unnest($2::uuid[], $3::tsvector[]) AS e(id, tsv) JOIN there m ON m.id = e.id
          ON CONFLICT (tenant_id, message_id) DO UPDATE SET tsv = excluded.tsv, sort_at = excluded.sort_at",
     )
     .bind(tx.tenant())
@@ -67,68 +96,111 @@ pub async fn write(tx: &mut TenantTx, entries: &[Entry]) -> Result<(), DbError> 
     Ok(())
 }
 
-/// Makes one fresh message searchable in the transaction that stores it.
-pub async fn index_one_inline(
+/// Notes fresh messages, each with its size in bytes, whose words [`index_pending`] shall add, and the time of the newest.
+pub async fn postpone(
     tx: &mut TenantTx,
-    message: MessageId,
-    parsed: &ParsedMessage,
+    account: AccountId,
+    newest: DateTime<Utc>,
+    messages: &[(Uuid, u64)],
 ) -> Result<(), DbError> {
-    write(tx, &[Entry { message, tsvector: tsvector(parsed) }]).await
+    let mut bytes = 0;
+    let mut batches: Vec<Vec<Uuid>> = Vec::new();
+    for (id, size) in messages {
+        bytes += size;
+        match batches.last_mut() {
+            Some(batch) if bytes <= BATCH_MAX_BYTES => batch.push(*id),
+            _ => {
+                bytes = *size;
+                batches.push(vec![*id]);
+            }
+        }
+    }
+    for batch in batches {
+        sqlx::query(
+            "INSERT INTO unindexed_batches (tenant_id, id, account_id, sort_at, message_ids) VALUES ($1, $2, $3, $4, $5)",
+        )
+        .bind(tx.tenant())
+        .bind(new_uuid())
+        .bind(account)
+        .bind(newest)
+        .bind(batch)
+        .execute(tx.conn())
+        .await?;
+    }
+    Ok(())
 }
 
-/// Indexes up to `limit` messages of the account that are not yet searchable, newest first. Returns how many; fewer than
-/// `limit` does not mean that it was the last: call again until it returns 0.
-///
-/// Two short transactions, with the parsing between them.
-pub async fn index_pending(
-    db: &Db,
-    tenant: TenantId,
-    account: AccountId,
-    limit: usize,
-) -> Result<usize, DbError> {
+/// Indexes the newest batch of the account that is not yet searchable, in two short transactions with the parsing between
+/// them. Returns whether there was one.
+pub async fn index_pending(db: &Db, tenant: TenantId, account: AccountId) -> Result<bool, DbError> {
     let mut tx = db.tenant(tenant).await?;
-    let sources = pending(&mut tx, account, limit).await?;
-    drop(tx);
-    if sources.is_empty() {
-        return Ok(0);
-    }
+    let Some(batch) = newest_batch(&mut tx, account).await? else { return Ok(false) };
+    let sources = sources(&mut tx, batch).await?;
+    tx.commit().await?;
     let unread: Vec<MessageId> = sources.iter().map(|(id, _)| *id).collect();
     let parse = move || sources.iter().map(|(id, raw)| entry(*id, raw)).collect::<Vec<Entry>>();
     // A defect in the parser must not keep the batch coming back for ever: it is stored without words.
     let entries = tokio::task::spawn_blocking(parse).await.unwrap_or_else(|_| {
         tracing::error!(account_id = %account, "text of a batch could not be read");
-        unread.into_iter().map(|message| Entry { message, tsvector: String::new() }).collect()
+        unread.into_iter().map(|message| Entry { message, tsvector: TsVector::empty() }).collect()
     });
     let mut tx = db.tenant(tenant).await?;
     tx.relax_durability().await?;
     write(&mut tx, &entries).await?;
+    sqlx::query("DELETE FROM unindexed_batches WHERE tenant_id = $1 AND id = $2")
+        .bind(tx.tenant())
+        .bind(batch)
+        .execute(tx.conn())
+        .await?;
     tx.commit().await?;
-    Ok(entries.len())
+    Ok(true)
 }
 
 fn entry(message: MessageId, raw: &[u8]) -> Entry {
     Entry { message, tsvector: tsvector(&mail::mime::parse(raw)) }
 }
 
-/// Sources of the newest messages without words, as many as fit into [`BATCH_MAX_BYTES`], but at least one.
-async fn pending(
-    tx: &mut TenantTx,
-    account: AccountId,
-    limit: usize,
-) -> Result<Vec<(MessageId, Vec<u8>)>, DbError> {
-    let rows = sqlx::query(
-        "WITH due AS (
-           SELECT id, blob_hash, size_bytes, row_number() OVER w AS n, sum(size_bytes) OVER w AS bytes FROM (
-             SELECT id, blob_hash, size_bytes, sort_at FROM messages
-             WHERE tenant_id = $1 AND account_id = $2 AND indexed_at IS NULL ORDER BY sort_at DESC LIMIT $3) m
-           WINDOW w AS (ORDER BY sort_at DESC, id))
-         SELECT d.id, b.raw FROM due d JOIN blobs b ON b.tenant_id = $1 AND b.account_id = $2 AND b.hash = d.blob_hash
-         WHERE d.n = 1 OR d.bytes <= $4",
+async fn newest_batch(tx: &mut TenantTx, account: AccountId) -> Result<Option<Uuid>, DbError> {
+    let next = "SELECT id FROM unindexed_batches WHERE tenant_id = $1 AND account_id = $2 ORDER BY sort_at DESC, id LIMIT 1";
+    let batch = sqlx::query_scalar(next).bind(tx.tenant()).bind(account).fetch_optional(tx.conn()).await?;
+    if batch.is_some() || !adopt(tx, account).await? {
+        return Ok(batch);
+    }
+    Ok(sqlx::query_scalar(next).bind(tx.tenant()).bind(account).fetch_optional(tx.conn()).await?)
+}
+
+/// Makes a batch of the newest messages that a release before `unindexed_batches` stored and did not index.
+async fn adopt(tx: &mut TenantTx, account: AccountId) -> Result<bool, DbError> {
+    let rows: Vec<(Uuid, i64, DateTime<Utc>)> = sqlx::query_as(
+        "UPDATE messages SET indexed_at = now() WHERE tenant_id = $1 AND id IN (
+           SELECT id FROM messages WHERE tenant_id = $1 AND account_id = $2 AND indexed_at IS NULL
+           ORDER BY sort_at DESC LIMIT 500 FOR NO KEY UPDATE)
+         RETURNING id, size_bytes, sort_at",
     )
     .bind(tx.tenant())
     .bind(account)
-    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-    .bind(BATCH_MAX_BYTES)
+    .fetch_all(tx.conn())
+    .await?;
+    let Some(newest) = rows.iter().map(|(_, _, sort_at)| *sort_at).max() else { return Ok(false) };
+    let messages: Vec<(Uuid, u64)> =
+        rows.iter().map(|(id, size, _)| (*id, u64::try_from(*size).unwrap_or(0))).collect();
+    postpone(tx, account, newest, &messages).await?;
+    Ok(true)
+}
+
+async fn sources(tx: &mut TenantTx, batch: Uuid) -> Result<Vec<(MessageId, Vec<u8>)>, DbError> {
+    // Key by key, whatever the planner takes the tables for.
+    let rows = sqlx::query(
+        "SELECT m.id, b.raw
+         FROM unindexed_batches u CROSS JOIN LATERAL unnest(u.message_ids) AS d(id)
+         CROSS JOIN LATERAL (
+           SELECT id, account_id, blob_hash FROM messages WHERE tenant_id = $1 AND id = d.id OFFSET 0) m
+         CROSS JOIN LATERAL (
+           SELECT raw FROM blobs WHERE tenant_id = $1 AND account_id = m.account_id AND hash = m.blob_hash OFFSET 0) b
+         WHERE u.tenant_id = $1 AND u.id = $2",
+    )
+    .bind(tx.tenant())
+    .bind(batch)
     .fetch_all(tx.conn())
     .await?;
     rows.iter().map(|row| Ok((row.try_get("id")?, row.try_get("raw")?))).collect()
@@ -141,7 +213,7 @@ mod tests {
     #[test]
     fn names_addresses_subject_and_file_names_are_indexed_under_their_fields() {
         let raw = b"From: Ann <ann@mail.example>\r\nTo: bob@b.example\r\nSubject: Plan\r\nList-Id: <dev.lists.example>\r\n\r\nHello\r\n";
-        let words = tsvector(&mail::mime::parse(raw));
+        let words = tsvector(&mail::mime::parse(raw)).to_string();
         for lexeme in ["'f/ann'", "'mail'", "'t/bob'", "'s/plan'", "'l/dev'", "'hello'"] {
             assert!(words.contains(lexeme), "{lexeme} in {words}");
         }

@@ -178,10 +178,11 @@ async fn insert_messages(
         "INSERT INTO messages (tenant_id, account_id, id, thread_id, blob_hash, size_bytes, email_id, message_id_header,
            in_reply_to, refs, subject, from_addresses, to_addresses, cc_addresses, bcc_addresses, reply_to_addresses,
            date, received_at, sort_at, date_sort_at, snippet, attachments, has_attachments, degraded,
-           never_parse)
+           never_parse, indexed_at)
          SELECT $1, $2, m.id, m.thread, m.hash, m.size, m.email_id, m.header, string_to_array(m.reply, E'\\n'),
            string_to_array(m.refs, E'\\n'), m.subject, m.f::jsonb, m.t::jsonb, m.c::jsonb, m.b::jsonb, m.r::jsonb,
-           m.date, m.received, m.sort, m.date_sort, m.snippet, m.attachments::jsonb, m.has, m.degraded, m.never
+           m.date, m.received, m.sort, m.date_sort, m.snippet, m.attachments::jsonb, m.has, m.degraded, m.never,
+           now()
          FROM unnest($3::uuid[], $4::uuid[], $5::bytea[], $6::bigint[], $7::text[], $8::text[], $9::text[], $10::text[],
            $11::text[], $12::text[], $13::text[], $14::text[], $15::text[], $16::text[], $17::timestamptz[],
            $18::timestamptz[], $19::timestamptz[], $20::timestamptz[], $21::text[], $22::text[], $23::bool[], $24::bool[],
@@ -298,7 +299,11 @@ async fn index(tx: &mut TenantTx, target: &Target, new: &[(Uuid, &Prepared)]) ->
         .filter_map(|(id, p)| Some(Entry { message: MessageId(*id), tsvector: p.content.tsvector.clone()? }))
         .collect();
     search::index::write(tx, &ready).await?;
-    if ready.len() < new.len() {
+    let later: Vec<&(Uuid, &Prepared)> = new.iter().filter(|(_, p)| p.content.tsvector.is_none()).collect();
+    let newest = later.iter().map(|(_, p)| sort_date(p.internal_date)).max();
+    if let Some(newest) = newest {
+        let messages: Vec<(Uuid, u64)> = later.iter().map(|(id, p)| (*id, p.size_bytes)).collect();
+        search::index::postpone(tx, target.account, newest, &messages).await?;
         // Later: a backfill needs the processor for its own work first, and one job serves many batches.
         let job = Job::IndexText { account_id: target.account };
         enqueue(tx, &job, Duration::from_secs(5), priority::BACKGROUND).await?;

@@ -4,6 +4,7 @@ use aws_lc_rs::digest;
 use chrono::{DateTime, Utc};
 use mail::flags::{Flags, Keywords};
 use mail::mime::ParsedMessage;
+use mail::search_index::TsVector;
 use mail::uid::Uid;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
@@ -58,7 +59,7 @@ pub fn prepare(arrival: Arrival, options: Options) -> Prepared {
         Parse::Now if arrival.oversized.is_none() => content(&mail::mime::parse(&arrival.raw), options.index),
         Parse::Now | Parse::Not => Content { degraded: true, ..empty() },
         Parse::Never => {
-            Content { degraded: true, never_parse: true, tsvector: Some(String::new()), ..empty() }
+            Content { degraded: true, never_parse: true, tsvector: Some(TsVector::empty()), ..empty() }
         }
     };
     let size_bytes = arrival.oversized.map_or(arrival.raw.len() as u64, |o| o.size_bytes);
@@ -158,7 +159,7 @@ mod tests {
         );
         assert_eq!(first.content.thread_keys.len(), 1);
         assert!(reply.content.thread_keys.contains(&first.content.thread_keys[0]));
-        assert!(reply.content.tsvector.unwrap().contains("world"));
+        assert!(reply.content.tsvector.unwrap().to_string().contains("world"));
         assert_ne!(first.hash, reply.hash);
     }
 
@@ -169,6 +170,6 @@ mod tests {
         assert_eq!(raw.content.from, "[]");
         let never =
             prepare(arrival("Subject: Hi\r\n\r\nhello"), Options { parse: Parse::Never, index: false });
-        assert_eq!(never.content.tsvector.as_deref(), Some(""), "no job may look into it later");
+        assert_eq!(never.content.tsvector, Some(TsVector::empty()), "no job may look into it later");
     }
 }

@@ -8,8 +8,6 @@ use emailclient_core::search::index;
 use crate::environment::Environment;
 use crate::error::JobError;
 
-/// Messages a batch: bounds memory at a few times 64 messages' size, and what a crash repeats.
-const BATCH: usize = 64;
 /// After this long the job makes room for others and goes on later.
 const SLICE: Duration = Duration::from_secs(20);
 
@@ -24,7 +22,7 @@ pub async fn run(env: &Environment, tenant: TenantId, account: AccountId) -> Res
     let end = tokio::time::Instant::now() + SLICE;
     loop {
         let place = env.work.acquire().await;
-        if index::index_pending(&env.db, tenant, account, BATCH).await? == 0 {
+        if !index::index_pending(&env.db, tenant, account).await? {
             return Ok(());
         }
         drop(place);
