@@ -113,28 +113,33 @@ fn checkpoint(row: &PgRow) -> Result<Checkpoint, sqlx::Error> {
 
 /// The account's mailboxes. Those that our users made or renamed and the server does not know yet are left out: a
 /// listing must neither remove nor rename them.
+///
+/// What waits is gathered once for the account: looked for mailbox by mailbox, the planner, which takes nearly every
+/// placement to be edited, read the whole table for each that has none.
 pub async fn tree(tx: &mut TenantTx, account: AccountId) -> Result<Vec<Entry>, DbError> {
     let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
-        "SELECT b.id, b.wire_name, b.delimiter, b.selectable, b.subscribed, b.role, b.mailboxid, {CHECKPOINT},
+        "WITH edited AS MATERIALIZED (
+           SELECT mailbox_id FROM message_mailboxes WHERE tenant_id = $1 AND account_id = $2 AND uid IS NOT NULL
+             AND (flags <> base_flags OR keywords <> base_keywords)),
+         forsaken AS MATERIALIZED (
+           SELECT p.mailbox_id FROM message_mailboxes p
+           WHERE p.tenant_id = $1 AND p.account_id = $2 AND p.uid IS NULL AND {FORSAKEN}),
+         changes AS MATERIALIZED (
+           SELECT mailbox_id, kind, placement_id FROM pending_changes WHERE tenant_id = $1 AND account_id = $2)
+         SELECT b.id, b.wire_name, b.delimiter, b.selectable, b.subscribed, b.role, b.mailboxid, {CHECKPOINT},
            b.state = 'failed' OR b.resync_asked_at IS NOT NULL
            OR EXISTS (SELECT 1 FROM ingest_attempts a WHERE a.tenant_id = $1 AND a.mailbox_id = b.id AND a.generation = b.generation
                       AND coalesce(a.next_try_at <= now(), true))
-           OR EXISTS (SELECT 1 FROM message_mailboxes p WHERE p.tenant_id = $1 AND p.account_id = $2 AND p.mailbox_id = b.id
-                      AND (p.flags <> p.base_flags OR p.keywords <> p.base_keywords) AND p.uid IS NOT NULL)
-           OR EXISTS (SELECT 1 FROM message_mailboxes p WHERE p.tenant_id = $1 AND p.mailbox_id = b.id AND p.generation = b.generation
-                      AND p.uid IS NULL AND {FORSAKEN})
-           OR EXISTS (SELECT 1 FROM message_mailboxes p WHERE p.tenant_id = $1 AND p.mailbox_id = b.id AND p.generation < b.generation
-                      AND p.uid IS NULL AND {FORSAKEN})
-           OR EXISTS (SELECT 1 FROM pending_changes c WHERE c.tenant_id = $1 AND c.account_id = $2 AND c.mailbox_id = b.id
-                      AND c.placement_id IS NOT NULL) AS unfinished,
-           EXISTS (SELECT 1 FROM pending_changes c WHERE c.tenant_id = $1 AND c.account_id = $2 AND c.mailbox_id = b.id
-                   AND c.kind IN ('subscribe', 'unsubscribe')) AS subscription_waits,
+           OR EXISTS (SELECT 1 FROM edited e WHERE e.mailbox_id = b.id)
+           OR EXISTS (SELECT 1 FROM forsaken f WHERE f.mailbox_id = b.id)
+           OR EXISTS (SELECT 1 FROM changes c WHERE c.mailbox_id = b.id AND c.placement_id IS NOT NULL) AS unfinished,
+           EXISTS (SELECT 1 FROM changes c WHERE c.mailbox_id = b.id AND c.kind IN ('subscribe', 'unsubscribe'))
+             AS subscription_waits,
            coalesce((SELECT floor(extract(epoch FROM p.sort_at))::bigint FROM message_mailboxes p
                      WHERE p.tenant_id = $1 AND p.mailbox_id = b.id AND p.hidden_at IS NULL
                      ORDER BY p.sort_at DESC LIMIT 1), 0) AS active_at
          FROM mailboxes b WHERE b.tenant_id = $1 AND b.account_id = $2
-           AND NOT EXISTS (SELECT 1 FROM pending_changes c WHERE c.tenant_id = $1 AND c.account_id = $2
-                           AND c.mailbox_id = b.id AND c.kind IN ('create_mailbox', 'rename_mailbox'))
+           AND NOT EXISTS (SELECT 1 FROM changes c WHERE c.mailbox_id = b.id AND c.kind IN ('create_mailbox', 'rename_mailbox'))
          ORDER BY b.id"
     )))
     .bind(tx.tenant())
