@@ -12,7 +12,7 @@ use crate::id::TenantId;
 
 /// Bytes of messages in one statement. sqlx 0.9 holds them twice more, as arguments and in its write buffer, and each of
 /// the two grows by doubling.
-const STATEMENT_BYTES: usize = 2 << 20;
+const STATEMENT_BYTES: usize = 512 << 10;
 
 /// Stores those of `messages` that are not there, before their rows and outside the account's lease.
 ///
