@@ -1,6 +1,10 @@
 //! Which message is which: ids survive whatever other clients and the server do to places and numbers.
 
+use std::time::Duration;
+
 use serde_json::json;
+use sqlx::Connection as _;
+use tests::eventually::eventually;
 use tests::mail;
 
 use crate::case::{Case, numbered};
@@ -297,5 +301,46 @@ async fn a_mailbox_that_our_user_emptied_is_not_deleted_before_the_server_has_mo
     case.sync().await;
     case.settled().await;
     assert_eq!(case.ids().await, ids);
+    case.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn our_deletion_and_a_place_that_a_worker_adds_in_that_moment_are_told_one_after_the_other() {
+    let case = Case::with(vec![numbered(1)]).await;
+    case.client().await.ok("CREATE Work").await;
+    case.sync().await;
+    let (ids, work) = (case.ids().await, case.mailbox("Work").await);
+    let events = case.events().await;
+    let mut conn = case.app.database.superuser().await;
+    let mut worker = conn.begin().await.unwrap();
+    // A worker's transaction begins with the lease; then it links a copy of the message.
+    sqlx::query("SELECT 1 FROM account_leases WHERE account_id = $1::uuid FOR SHARE")
+        .bind(&case.account)
+        .execute(&mut *worker)
+        .await
+        .unwrap();
+    sqlx::query(
+        "INSERT INTO message_mailboxes (tenant_id, id, account_id, mailbox_id, generation, uid, message_id, internal_date, sort_at)
+         SELECT tenant_id, gen_random_uuid(), account_id, $1::uuid, 1, 77, id, now(), now() FROM messages WHERE id = $2::uuid",
+    )
+    .bind(&work)
+    .bind(&ids["M1"])
+    .execute(&mut *worker)
+    .await
+    .unwrap();
+    let path = format!("/api/messages/{}?permanent=true", ids["M1"]);
+    let (answer, ()) = tokio::join!(case.app.delete(&case.tenant, &path), async {
+        let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        eventually("the deletion waits for the worker", Duration::from_secs(20), async || {
+            (case.count(waits).await > 0).then_some(())
+        })
+        .await;
+        worker.commit().await.unwrap();
+    });
+    answer.expect(204);
+    let visible = "SELECT count(*) FROM message_mailboxes WHERE hidden_at IS NULL";
+    assert_eq!(case.count(visible).await, 0, "it is deleted from where the worker put it, too");
+    assert_eq!(case.count("SELECT count(*) FROM messages WHERE gone_at IS NOT NULL").await, 1);
+    assert_eq!(events.kinds(&case.app).await, ["message.deleted"]);
     case.finish().await;
 }

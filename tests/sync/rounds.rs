@@ -1,9 +1,14 @@
 //! Initial rounds, changes by another client, UIDVALIDITY, recreated mailboxes.
 
+use std::time::Duration;
+
 use serde_json::json;
+use sqlx::Executor as _;
 use tests::app::App;
+use tests::eventually::eventually;
 use tests::mail::{self, doveadm};
 
+use crate::case::{Case, numbered};
 use crate::oracle::agrees;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -141,4 +146,36 @@ async fn two_equal_messages_in_one_mailbox_are_two_and_deleted_one_by_one() {
     assert_eq!(app.post(&tenant, &format!("/api/sync/imap/{account}"), &json!({})).await.status, 202);
     mail::synchronise(&app, &tenant, &account).await;
     app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_earlier_release_left_without_words_gets_them_and_they_are_sorted_into_the_index() {
+    let mut case = Case::with((1..=3).map(numbered).collect()).await;
+    case.sync().await;
+    let mut conn = case.app.database.superuser().await;
+    for sql in [
+        "CREATE EXTENSION pgstattuple",
+        "DELETE FROM message_search",
+        "DELETE FROM unindexed_batches",
+        "UPDATE messages SET indexed_at = NULL",
+    ] {
+        conn.execute(sql).await.unwrap();
+    }
+    let found = async |case: &Case| {
+        let answer = case.app.get(&case.tenant, "/api/sync/search?query=M2").await.expect(200);
+        answer["data"].as_array().unwrap().len()
+    };
+    assert_eq!(found(&case).await, 0);
+    case.app.add_scheduler();
+    eventually("the words are found", Duration::from_secs(60), async || {
+        (found(&case).await == 1).then_some(())
+    })
+    .await;
+    assert_eq!(case.count("SELECT count(*) FROM unindexed_batches").await, 0);
+    eventually("the list of new words is empty", Duration::from_secs(60), async || {
+        let waiting = "SELECT pending_tuples::bigint FROM pgstatginindex('message_search_tsv')";
+        (case.count(waiting).await == 0).then_some(())
+    })
+    .await;
+    case.finish().await;
 }

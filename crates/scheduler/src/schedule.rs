@@ -27,18 +27,20 @@ enum Duty {
     Submissions,
     Operations,
     IndexText,
+    SearchIndex,
     Gone,
     Audits,
     Prune,
 }
 
-const DUTIES: [(Duty, Duration); 9] = [
+const DUTIES: [(Duty, Duration); 10] = [
     (Duty::StartRounds, Duration::from_secs(1)),
     (Duty::Statistics, Duration::from_secs(2)),
     (Duty::ReapJobs, Duration::from_secs(5)),
     (Duty::Submissions, Duration::from_secs(5)),
     (Duty::Operations, Duration::from_secs(15)),
     (Duty::IndexText, Duration::from_secs(15)),
+    (Duty::SearchIndex, Duration::from_secs(10)),
     (Duty::Gone, Duration::from_secs(30)),
     (Duty::Audits, Duration::from_secs(10)),
     (Duty::Prune, Duration::from_secs(600)),
@@ -85,6 +87,7 @@ async fn run(duty: Duty, db: &Db, config: &Config) -> Result<(), DbError> {
         Duty::Submissions => sweep::submissions(db).await,
         Duty::Operations => sweep::operations(db).await,
         Duty::IndexText => sweep::unindexed(db).await,
+        Duty::SearchIndex => sweep::search_index(db).await,
         Duty::Gone => sweep::gone(db).await,
         Duty::Audits => start_audits(db, config).await,
         Duty::Prune => sweep::prune(db).await,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use emailclient_core::db::{Db, DbError};
 use emailclient_core::job::{Job, enqueue, priority, queue};
+use emailclient_core::search::index;
 use emailclient_core::{due, operation, statistics, submission, sync_store};
 
 /// Finished jobs are kept this long, for whoever asks what became of them.
@@ -34,6 +35,20 @@ pub async fn statistics(db: &Db) -> Result<(), DbError> {
     tx.commit().await?;
     if tables > 0 {
         tracing::debug!(tables, "tables that grew were analysed");
+    }
+    Ok(())
+}
+
+/// Sorts the words of new messages into the text index.
+///
+/// # Errors
+/// When the database refuses.
+pub async fn search_index(db: &Db) -> Result<(), DbError> {
+    let mut tx = db.system().await?;
+    let pages = index::merge(&mut tx).await?;
+    tx.commit().await?;
+    if pages > 0 {
+        tracing::debug!(pages, "new words were sorted into the text index");
     }
     Ok(())
 }

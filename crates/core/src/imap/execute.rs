@@ -60,9 +60,11 @@
 //! | the target of our move or copy is deleted by another client | the message is where it was, told once | `our_moves_into_a_mailbox_that_another_client_deleted_are_undone_and_told` |
 //! | our user deletes the target while the server moves | the message shares its end, which is told | `a_move_under_way_into_a_mailbox_our_user_deletes_is_told_as_it_ends` |
 //! | our user deletes a mailbox whose messages wait to be moved out of it | refused until the server has moved them | `a_mailbox_that_our_user_emptied_is_not_deleted_before_the_server_has_moved_its_messages` |
+//! | our user deletes a message in the moment in which a worker adds a place to it | one after the other, and so told | `our_deletion_and_a_place_that_a_worker_adds_in_that_moment_are_told_one_after_the_other` |
 //! | the target goes while our user moves something there | refused | `our_move_into_a_mailbox_that_goes_in_that_moment_is_refused` |
 //! | anything by anybody, over a line that fails in every way | both sides are the same once it is well, each change was told once | `however_bad_the_line_what_everybody_did_to_an_account_ends_the_same_on_both_sides` |
 //! | anything, thousands of times | our rows are the server's, ids stay | `ids_survive_whatever_another_client_does_and_our_rows_are_the_servers` |
+//! | text that an earlier release stored and did not index | indexed, newest first, and sorted into the index | `what_an_earlier_release_left_without_words_gets_them_and_they_are_sorted_into_the_index` |
 //! | first round, then changes by another client | our rows are what the server has | `a_varied_mailbox_is_synchronised_and_followed` |
 //! | moved by another client, UIDVALIDITY changed | ids stay | `ids_survive_moves_by_other_clients_and_a_changed_uidvalidity` |
 //! | nothing changed | no event; else one for each change | `a_round_without_changes_writes_no_event_and_each_change_gives_one` |

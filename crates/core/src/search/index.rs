@@ -12,7 +12,7 @@ use sqlx::error::BoxDynError;
 use sqlx::postgres::types::Oid;
 use sqlx::postgres::{PgArgumentBuffer, PgHasArrayType, PgTypeInfo, Postgres};
 
-use crate::db::{Db, DbError, TenantTx};
+use crate::db::{Db, DbError, SystemTx, TenantTx};
 use crate::id::{AccountId, MessageId, TenantId, new_uuid};
 
 /// Bytes of sources held at once while indexing. They are in memory twice, in the driver's rows and as ours, beside
@@ -154,6 +154,12 @@ pub async fn index_pending(db: &Db, tenant: TenantId, account: AccountId) -> Res
         .await?;
     tx.commit().await?;
     Ok(true)
+}
+
+/// Sorts what [`write`] added into the index proper, which it otherwise is by whoever's message fills its list. Returns how
+/// many pages of new words there were.
+pub async fn merge(tx: &mut SystemTx) -> Result<i64, DbError> {
+    Ok(sqlx::query_scalar("SELECT merge_search_index()").fetch_one(tx.conn()).await?)
 }
 
 fn entry(message: MessageId, raw: &[u8]) -> Entry {

@@ -95,6 +95,16 @@ pub async fn connection(tx: &mut TenantTx, account: AccountId) -> Result<Option<
 const CHECKPOINT: &str =
     "b.generation, b.uidvalidity, b.uidnext, b.head_uid, b.tail_uid, b.modseq, b.exists_seen";
 
+/// The lowest generation is the first entry of an index; asked whether a lower one exists, the planner reads the table.
+const OLD_GENERATION: &str = "coalesce((SELECT p.generation FROM message_mailboxes p
+    WHERE p.tenant_id = $1 AND p.mailbox_id = b.id AND p.uid IS NOT NULL ORDER BY p.generation LIMIT 1) < b.generation, false)
+    AS old_generation";
+
+/// Of a placement `p`: our user's flags are not the server's yet. As the index `message_mailboxes_edited` has it: of two
+/// columns that differ, the planner thinks that nearly every row has them, and reads the table.
+const EDITED: &str =
+    "(CASE WHEN p.flags <> p.base_flags OR p.keywords <> p.base_keywords THEN 1 ELSE 0 END) = 1";
+
 fn checkpoint(row: &PgRow) -> Result<Checkpoint, sqlx::Error> {
     let short = |name: &str| -> Result<u32, sqlx::Error> {
         Ok(row.try_get::<Option<i64>, _>(name)?.and_then(|n| u32::try_from(n).ok()).unwrap_or(0))
@@ -114,13 +124,12 @@ fn checkpoint(row: &PgRow) -> Result<Checkpoint, sqlx::Error> {
 /// The account's mailboxes. Those that our users made or renamed and the server does not know yet are left out: a
 /// listing must neither remove nor rename them.
 ///
-/// What waits is gathered once for the account: looked for mailbox by mailbox, the planner, which takes nearly every
-/// placement to be edited, read the whole table for each that has none.
+/// What waits is gathered once for the account, not looked for mailbox by mailbox.
 pub async fn tree(tx: &mut TenantTx, account: AccountId) -> Result<Vec<Entry>, DbError> {
     let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
         "WITH edited AS MATERIALIZED (
-           SELECT mailbox_id FROM message_mailboxes WHERE tenant_id = $1 AND account_id = $2 AND uid IS NOT NULL
-             AND (flags <> base_flags OR keywords <> base_keywords)),
+           SELECT p.mailbox_id FROM message_mailboxes p
+           WHERE p.tenant_id = $1 AND p.account_id = $2 AND p.uid IS NOT NULL AND {EDITED}),
          forsaken AS MATERIALIZED (
            SELECT p.mailbox_id FROM message_mailboxes p
            WHERE p.tenant_id = $1 AND p.account_id = $2 AND p.uid IS NULL AND {FORSAKEN}),
@@ -172,8 +181,7 @@ pub async fn visit(
     mailbox: MailboxId,
 ) -> Result<Option<(Target, Visit)>, DbError> {
     let row = sqlx::query(sqlx::AssertSqlSafe(format!(
-        "SELECT {CHECKPOINT}, b.resync_asked_at, EXISTS (SELECT 1 FROM message_mailboxes p WHERE p.tenant_id = $1 AND p.mailbox_id = b.id
-                                      AND p.generation < b.generation AND p.uid IS NOT NULL) AS old_generation
+        "SELECT {CHECKPOINT}, b.resync_asked_at, {OLD_GENERATION}
          FROM mailboxes b WHERE b.tenant_id = $1 AND b.id = $2 AND b.account_id = $3"
     )))
     .bind(tx.tenant())
@@ -202,8 +210,7 @@ pub async fn visit(
 /// mailbox. `None` when there is no INBOX yet.
 pub async fn head(tx: &mut TenantTx, account: AccountId) -> Result<Option<(Target, Visit)>, DbError> {
     let row = sqlx::query(sqlx::AssertSqlSafe(format!(
-        "SELECT b.id, {CHECKPOINT}, EXISTS (SELECT 1 FROM message_mailboxes p WHERE p.tenant_id = $1 AND p.mailbox_id = b.id
-                                            AND p.generation < b.generation AND p.uid IS NOT NULL) AS old_generation,
+        "SELECT b.id, {CHECKPOINT}, {OLD_GENERATION},
            ARRAY(SELECT p.uid FROM message_mailboxes p WHERE p.tenant_id = $1 AND p.mailbox_id = b.id
                  AND p.generation = b.generation AND p.uid > b.head_uid ORDER BY p.uid) AS above
          FROM mailboxes b WHERE b.tenant_id = $1 AND b.account_id = $2 AND b.role = 'inbox' AND b.selectable"
@@ -253,12 +260,12 @@ pub async fn known(tx: &mut TenantTx, target: &Target) -> Result<UidSet, DbError
 /// along, then moves, copies and deletions in the order they were asked for. Copies in doubt are left out until
 /// [`super::pending::settle_copies`] has looked for them.
 pub async fn edits(tx: &mut TenantTx, target: &Target) -> Result<(Vec<Edit>, Vec<EditRow>), DbError> {
-    let rows = sqlx::query(
+    let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
         "SELECT p.uid, p.id AS placement_id, NULL::uuid AS change_id, 'flags' AS kind, NULL::uuid AS target_placement_id,
                 NULL::uuid AS target_mailbox_id, NULL::bytea AS target_name, p.flags, p.base_flags, p.keywords, p.base_keywords,
                 0 AS rank
          FROM message_mailboxes p WHERE p.tenant_id = $1 AND p.account_id = $2 AND p.mailbox_id = $3 AND p.generation = $4
-           AND p.uid IS NOT NULL AND (p.flags <> p.base_flags OR p.keywords <> p.base_keywords)
+           AND p.uid IS NOT NULL AND {EDITED}
          UNION ALL
          SELECT p.uid, p.id, c.id, c.kind, c.target_placement_id, c.target_mailbox_id, t.wire_name, p.flags, p.base_flags,
                 p.keywords, p.base_keywords, 1
@@ -267,8 +274,8 @@ pub async fn edits(tx: &mut TenantTx, target: &Target) -> Result<(Vec<Edit>, Vec
          LEFT JOIN mailboxes t ON t.tenant_id = c.tenant_id AND t.id = c.target_mailbox_id
          WHERE c.tenant_id = $1 AND c.account_id = $2 AND c.mailbox_id = $3 AND p.generation = $4 AND p.uid IS NOT NULL
            AND (c.kind = 'expunge' OR (c.kind IN ('move', 'copy') AND t.id IS NOT NULL)) AND NOT c.data ? 'copying'
-         ORDER BY rank, change_id, placement_id LIMIT $5",
-    )
+         ORDER BY rank, change_id, placement_id LIMIT $5"
+    )))
     .bind(tx.tenant())
     .bind(target.account)
     .bind(target.mailbox)
@@ -310,14 +317,14 @@ fn edit(row: &PgRow) -> Result<Option<(Edit, EditRow)>, sqlx::Error> {
 
 /// Mailboxes with edits that can be pushed now.
 pub async fn mailboxes_with_edits(tx: &mut TenantTx, account: AccountId) -> Result<Vec<MailboxId>, DbError> {
-    let ids: Vec<MailboxId> = sqlx::query_scalar(
-        "SELECT mailbox_id FROM message_mailboxes WHERE tenant_id = $1 AND account_id = $2 AND uid IS NOT NULL
-           AND (flags <> base_flags OR keywords <> base_keywords)
+    let ids: Vec<MailboxId> = sqlx::query_scalar(sqlx::AssertSqlSafe(format!(
+        "SELECT p.mailbox_id FROM message_mailboxes p
+         WHERE p.tenant_id = $1 AND p.account_id = $2 AND p.uid IS NOT NULL AND {EDITED}
          UNION
          SELECT c.mailbox_id FROM pending_changes c
          JOIN message_mailboxes p ON p.tenant_id = c.tenant_id AND p.id = c.placement_id
-         WHERE c.tenant_id = $1 AND c.account_id = $2 AND p.uid IS NOT NULL",
-    )
+         WHERE c.tenant_id = $1 AND c.account_id = $2 AND p.uid IS NOT NULL"
+    )))
     .bind(tx.tenant())
     .bind(account)
     .fetch_all(tx.conn())
