@@ -273,6 +273,8 @@ fn environment(endpoints: &Endpoints, listen: &str) -> Result<Vec<(&'static str,
             "LOG_LEVEL",
             std::env::var_os("LOG_LEVEL").and_then(|v| v.into_string().ok()).unwrap_or("info".to_owned()),
         ),
+        // As in the image.
+        ("MIMALLOC_PURGE_DELAY", "100".to_owned()),
         // The watcher notices at once; rounds are the net beneath it.
         ("SYNC_INTERVAL_SECONDS", "60".to_owned()),
         // All accounts are on one server, which is ours.
