@@ -25,6 +25,29 @@ async fn a_lowered_uidvalidity_keeps_ids_and_tells_one_reset() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn copies_of_large_messages_are_known_again_in_the_round_that_first_sees_them() {
+    // Together more than is sent ahead of its rows.
+    let large = |n: u32| [numbered(n), format!("{}\r\n", "x".repeat(70)).repeat(1_500).into_bytes()].concat();
+    let mut case = Case::unserved("127.0.0.1", None, (1..=30).map(large).collect()).await;
+    let mut client = case.client().await;
+    client.select("INBOX").await;
+    client.ok("UID COPY 1:30 Archive").await;
+    client.ok("UID COPY 1 INBOX").await;
+    client.ok("UNSELECT").await;
+    case.app.add_worker();
+    case.sync().await;
+    let count = async |sql: &'static str| case.count(sql).await;
+    assert_eq!(count("SELECT count(*) FROM blobs").await, 30);
+    // The second copy in INBOX is a message of its own.
+    assert_eq!(count("SELECT count(*) FROM messages").await, 31);
+    assert_eq!(count("SELECT count(*) FROM message_mailboxes").await, 61);
+    let shared = "SELECT count(*) FROM (SELECT message_id FROM message_mailboxes GROUP BY 1 HAVING count(DISTINCT mailbox_id) = 2) m";
+    assert_eq!(count(shared).await, 30);
+    case.settled().await;
+    case.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_changed_together_with_the_uidvalidity_is_found() {
     let case = Case::with((1..=6).map(numbered).collect()).await;
     let before = case.ids().await;

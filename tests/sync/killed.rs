@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use mail::uid::{Uid, UidSet};
 use serde_json::json;
 use sqlx::Executor as _;
 use tests::oracle;
@@ -73,6 +74,27 @@ async fn killed_between_bytes_and_their_rows_nothing_is_lost_and_orphans_are_swe
     let audited = audit(&case.app, &case.tenant, &case.account).await;
     assert_eq!((bytes(&case).await, &audited["audit"]["repairs"]), (35, &json!(0)));
     case.settled().await;
+    case.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_in_a_long_backfill_only_what_was_under_way_is_suspected() {
+    let all = 9_000;
+    let case = Case::unserved("127.0.0.1", None, (1..=all).map(numbered).collect()).await;
+    // The first eight batches show how fast the server is; the rest is asked for in one go.
+    die_at(&case, "committed-batch:10").await;
+    let mut conn = case.app.database.superuser().await;
+    let noted: String =
+        sqlx::query_scalar("SELECT uids FROM ingest_batches").fetch_one(&mut conn).await.unwrap();
+    let stored: Vec<i64> = sqlx::query_scalar("SELECT uid FROM message_mailboxes ORDER BY uid")
+        .fetch_all(&mut conn)
+        .await
+        .unwrap();
+    let stored: UidSet = stored.into_iter().map(|uid| Uid::new(uid.try_into().unwrap()).unwrap()).collect();
+    assert!(stored.len() > 3_550, "{stored} are stored");
+    let suspected = UidSet::parse(&noted).unwrap().difference(&stored);
+    assert!((1..=6_000).contains(&suspected.len()), "{suspected} are suspected");
+    assert!(stored.len() + suspected.len() < all.into(), "not all of the rest is suspected");
     case.finish().await;
 }
 

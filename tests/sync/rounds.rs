@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use emailclient_core::id::AccountId;
+use emailclient_core::search::index;
 use serde_json::json;
 use sqlx::Executor as _;
 use tests::app::App;
@@ -177,5 +179,27 @@ async fn what_an_earlier_release_left_without_words_gets_them_and_they_are_sorte
         (case.count(waiting).await == 0).then_some(())
     })
     .await;
+    case.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn text_waits_while_more_of_it_arrives_but_not_for_long() {
+    let case = Case::with((1..=2).map(numbered).collect()).await;
+    let waits = async || {
+        let account = AccountId(case.account.parse().unwrap());
+        index::shall_wait(&case.app.db, case.tenant.id, account).await.unwrap()
+    };
+    let mut conn = case.app.database.superuser().await;
+    conn.execute("DELETE FROM unindexed_batches").await.unwrap();
+    assert!(!waits().await, "nothing arrives");
+    let arrive = "INSERT INTO unindexed_batches (tenant_id, id, account_id, sort_at, message_ids)
+        SELECT tenant_id, gen_random_uuid(), account_id, now(), ARRAY[id] FROM messages";
+    conn.execute(arrive).await.unwrap();
+    assert!(waits().await, "more may be arriving");
+    conn.execute("UPDATE unindexed_batches SET stored_at = now() - interval '2 seconds'").await.unwrap();
+    assert!(!waits().await, "no more is arriving");
+    conn.execute("UPDATE unindexed_batches SET stored_at = now() - interval '41 seconds'").await.unwrap();
+    conn.execute(arrive).await.unwrap();
+    assert!(!waits().await, "the first has waited long enough");
     case.finish().await;
 }

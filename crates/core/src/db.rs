@@ -67,7 +67,13 @@ impl Db {
         TenantTx::begin(&self.app, tenant, Mode::Latest).await
     }
 
-    /// The same for an answer that several statements make: all of them see one moment, and none can write.
+    /// The same, with a commit that returns before it is on disk. For rows that are read again from the mail server if they
+    /// are lost, together with the checkpoint that vouches for them: never for what a client was told.
+    pub async fn relaxed(&self, tenant: TenantId) -> Result<TenantTx, DbError> {
+        TenantTx::begin(&self.app, tenant, Mode::Relaxed).await
+    }
+
+    /// The same as [`Db::tenant`] for an answer that several statements make: all of them see one moment, and none can write.
     pub async fn snapshot(&self, tenant: TenantId) -> Result<TenantTx, DbError> {
         TenantTx::begin(&self.app, tenant, Mode::Snapshot).await
     }

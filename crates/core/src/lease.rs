@@ -164,4 +164,14 @@ impl Lease {
         fence(&mut tx, self).await?;
         Ok(tx)
     }
+
+    /// The same, with a commit that returns before it is on disk: see [`Db::relaxed`].
+    ///
+    /// # Errors
+    /// [`LeaseError::Lost`] when another worker may have taken over.
+    pub async fn begin_relaxed(&self, db: &Db) -> Result<TenantTx, LeaseError> {
+        let mut tx = db.relaxed(self.tenant).await?;
+        fence(&mut tx, self).await?;
+        Ok(tx)
+    }
 }

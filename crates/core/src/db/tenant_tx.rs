@@ -11,6 +11,8 @@ use crate::id::TenantId;
 pub(super) enum Mode {
     /// What is committed when each begins.
     Latest,
+    /// The same, and its commit returns before it is on disk.
+    Relaxed,
     /// What was committed when the transaction began; nothing can be written.
     Snapshot,
 }
@@ -28,6 +30,7 @@ impl TenantTx {
     pub(super) async fn begin(pool: &PgPool, tenant: TenantId, mode: Mode) -> Result<Self, DbError> {
         let mode = match mode {
             Mode::Latest => "",
+            Mode::Relaxed => "; SET LOCAL synchronous_commit = off",
             Mode::Snapshot => " ISOLATION LEVEL REPEATABLE READ, READ ONLY",
         };
         // One round trip. The ROLLBACK first: a begin() that was cancelled half-way hands its connection back inside a
@@ -46,13 +49,6 @@ impl TenantTx {
     /// The connection, for the queries of this crate.
     pub(crate) fn conn(&mut self) -> &mut PgConnection {
         &mut self.tx
-    }
-
-    /// Lets this commit return before it is on disk. For rows that are read again from the mail server if they are
-    /// lost, together with the checkpoint that vouches for them: never for what a client was told.
-    pub async fn relax_durability(&mut self) -> Result<(), DbError> {
-        sqlx::query("SET LOCAL synchronous_commit = off").execute(self.conn()).await?;
-        Ok(())
     }
 
     /// Ends a transaction that only read; never one that wrote, since it rolls back. Nothing waits for the database: the

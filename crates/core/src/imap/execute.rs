@@ -64,10 +64,12 @@
 //! | the target goes while our user moves something there | refused | `our_move_into_a_mailbox_that_goes_in_that_moment_is_refused` |
 //! | anything by anybody, over a line that fails in every way | both sides are the same once it is well, each change was told once | `however_bad_the_line_what_everybody_did_to_an_account_ends_the_same_on_both_sides` |
 //! | anything, thousands of times | our rows are the server's, ids stay | `ids_survive_whatever_another_client_does_and_our_rows_are_the_servers` |
+//! | text that more is arriving after | it is indexed when no more comes, or after 40 s | `text_waits_while_more_of_it_arrives_but_not_for_long` |
 //! | text that an earlier release stored and did not index | indexed, newest first, and sorted into the index | `what_an_earlier_release_left_without_words_gets_them_and_they_are_sorted_into_the_index` |
 //! | first round, then changes by another client | our rows are what the server has | `a_varied_mailbox_is_synchronised_and_followed` |
 //! | moved by another client, UIDVALIDITY changed | ids stay | `ids_survive_moves_by_other_clients_and_a_changed_uidvalidity` |
 //! | nothing changed | no event; else one for each change | `a_round_without_changes_writes_no_event_and_each_change_gives_one` |
+//! | copies in two mailboxes, both new | one message in two places, a second copy in one mailbox is another | `copies_of_large_messages_are_known_again_in_the_round_that_first_sees_them` |
 //! | identical message twice in a mailbox | two messages over the same bytes | `two_equal_messages_in_one_mailbox_are_two_and_deleted_one_by_one` |
 //! | UIDVALIDITY missing, and coming later | 0 stands for it; one reset when it comes | `a_missing_uidvalidity_is_one_generation_and_its_coming_loses_no_id` |
 //! | UIDVALIDITY other at each SELECT | a generation each time, messages found again by their bytes | `a_uidvalidity_that_flips_at_each_select_loses_no_id_and_doubles_nothing` |
@@ -85,6 +87,7 @@
 //! | literal longer than announced | its rest is read as answers, which delete nothing | `a_literal_that_is_longer_than_it_says_lets_a_message_delete_nothing` |
 //! | one message cuts the line | asked for alone once more, then left out and retried | `a_message_that_cuts_the_line_is_left_out_named_and_read_once_the_server_has_mended_itself` |
 //! | one message is refused | all of its command one by one; it is left out and retried | `a_message_that_is_refused_is_tried_again_at_growing_distances_and_forgotten_when_it_goes` |
+//! | a worker dies in a long backfill | a dozen batches at most are read one at a time | `killed_in_a_long_backfill_only_what_was_under_way_is_suspected` |
 //! | a worker dies twice at a message | stored raw | `a_message_at_which_two_workers_were_killed_is_stored_raw_and_the_mailbox_goes_on` |
 //! | a worker is told to stop between fetch and commit | nothing is suspected, nothing is lost | `a_worker_that_is_told_to_stop_leaves_no_suspicion_behind` |
 //! | mail that is too much or makes no sense | stored, listed, given back byte by byte | `a_mailbox_full_of_traps_is_stored_listed_and_given_back_byte_by_byte` |
@@ -120,6 +123,7 @@
 mod audit;
 mod fetch;
 mod head;
+mod lots;
 mod open;
 mod push;
 mod round;

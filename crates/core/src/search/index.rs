@@ -1,6 +1,8 @@
 //! Filling the text index: in the transaction that stores fresh mail, or afterwards for what a first synchronisation
 //! brought in bulk.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use sqlx::Row as _;
 use uuid::Uuid;
@@ -18,6 +20,10 @@ use crate::id::{AccountId, MessageId, TenantId, new_uuid};
 /// Bytes of sources held at once while indexing. They are in memory twice, in the driver's rows and as ours, beside
 /// their words, in each of the worker's jobs: 32 MiB made the worker's peak 290 MB.
 const BATCH_MAX_BYTES: u64 = 4 << 20;
+/// How long text may wait while more of the tenant's is arriving.
+const PATIENCE: Duration = Duration::from_secs(40);
+/// None has arrived for so long: whoever brought it is done, or waits for its server.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// The words of a message, to be stored with it.
 #[must_use]
@@ -130,6 +136,23 @@ pub async fn postpone(
     Ok(())
 }
 
+/// Whether the account's text shall wait, because a first synchronisation of the tenant brings more in this moment, and
+/// indexing takes several times the processor of what makes mail visible. False once the account's has waited for 40 seconds.
+pub async fn shall_wait(db: &Db, tenant: TenantId, account: AccountId) -> Result<bool, DbError> {
+    let mut tx = db.tenant(tenant).await?;
+    Ok(sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM unindexed_batches WHERE tenant_id = $1 AND stored_at > now() - make_interval(secs => $3))
+           AND NOT EXISTS (SELECT 1 FROM unindexed_batches WHERE tenant_id = $1 AND account_id = $2
+             AND stored_at < now() - make_interval(secs => $4))",
+    )
+    .bind(tenant)
+    .bind(account)
+    .bind(PAUSE.as_secs_f64())
+    .bind(PATIENCE.as_secs_f64())
+    .fetch_one(tx.conn())
+    .await?)
+}
+
 /// Indexes the newest batch of the account that is not yet searchable, in two short transactions with the parsing between
 /// them. Returns whether there was one.
 pub async fn index_pending(db: &Db, tenant: TenantId, account: AccountId) -> Result<bool, DbError> {
@@ -144,8 +167,7 @@ pub async fn index_pending(db: &Db, tenant: TenantId, account: AccountId) -> Res
         tracing::error!(account_id = %account, "text of a batch could not be read");
         unread.into_iter().map(|message| Entry { message, tsvector: TsVector::empty() }).collect()
     });
-    let mut tx = db.tenant(tenant).await?;
-    tx.relax_durability().await?;
+    let mut tx = db.relaxed(tenant).await?;
     write(&mut tx, &entries).await?;
     sqlx::query("DELETE FROM unindexed_batches WHERE tenant_id = $1 AND id = $2")
         .bind(tx.tenant())

@@ -14,24 +14,43 @@ use crate::id::TenantId;
 /// the two grows by doubling.
 const STATEMENT_BYTES: usize = 512 << 10;
 
+/// Hashes of bytes that [`store_ahead`] was the first to store. A message needs its bytes, so the account has none with
+/// these, and nobody removes them: [`super::vanish::sweep_gone`] removes bytes with their last message only.
+#[derive(Debug, Default)]
+pub struct New(HashSet<Vec<u8>>);
+
+impl New {
+    pub(super) fn has(&self, message: &Prepared) -> bool {
+        self.0.contains(message.hash.as_slice())
+    }
+}
+
 /// Stores those of `messages` that are not there, before their rows and outside the account's lease.
 ///
-/// An optimisation: the transaction of the rows looks again. It commits without waiting for the disk, because a durable
-/// commit of the rows makes everything durable that was committed before.
+/// An optimisation: the transaction of the rows looks again for those that were there. It commits without waiting for the
+/// disk, because a durable commit of the rows makes everything durable that was committed before.
 pub async fn store_ahead(
     db: &Db,
     tenant: TenantId,
     target: &Target,
     messages: &[&Prepared],
-) -> Result<(), DbError> {
-    let mut tx = db.tenant(tenant).await?;
-    tx.relax_durability().await?;
-    store(&mut tx, target, messages).await?;
-    tx.commit().await
+) -> Result<New, DbError> {
+    let mut tx = db.relaxed(tenant).await?;
+    let new = store(&mut tx, target, messages).await?;
+    tx.commit().await?;
+    Ok(new)
 }
 
 /// Stores those of `messages` that are not there.
-pub(super) async fn store(tx: &mut TenantTx, target: &Target, messages: &[&Prepared]) -> Result<(), DbError> {
+pub(super) async fn store(
+    tx: &mut TenantTx,
+    target: &Target,
+    messages: &[&Prepared],
+) -> Result<New, DbError> {
+    let mut new = HashSet::new();
+    if messages.is_empty() {
+        return Ok(New(new));
+    }
     let there = stored(tx, target, messages).await?;
     let missing: Vec<&Prepared> =
         messages.iter().filter(|p| !there.contains(p.hash.as_slice())).copied().collect();
@@ -43,10 +62,10 @@ pub(super) async fn store(tx: &mut TenantTx, target: &Target, messages: &[&Prepa
             bytes <= STATEMENT_BYTES
         });
         let (now, later) = rest.split_at(fits.count().max(1));
-        insert(tx, target, now).await?;
+        new.extend(insert(tx, target, now).await?);
         rest = later;
     }
-    Ok(())
+    Ok(New(new))
 }
 
 async fn stored(
@@ -68,21 +87,22 @@ async fn stored(
     Ok(there.into_iter().flatten().collect())
 }
 
-async fn insert(tx: &mut TenantTx, target: &Target, messages: &[&Prepared]) -> Result<(), DbError> {
+/// Returns the hashes of those that nobody else stored meanwhile.
+async fn insert(tx: &mut TenantTx, target: &Target, messages: &[&Prepared]) -> Result<Vec<Vec<u8>>, DbError> {
     let hashes: Vec<&[u8]> = messages.iter().map(|p| p.hash.as_slice()).collect();
     // unnest in the select list streams; in FROM it would write all of the bytes to a temporary file first.
     let raws: Vec<&[u8]> = messages.iter().map(|p| p.raw.as_ref()).collect();
-    sqlx::query(
+    sqlx::query_scalar(
         "INSERT INTO blobs (tenant_id, account_id, hash, size_bytes, raw)
          SELECT $1, $2, b.hash, octet_length(b.raw), b.raw
          FROM (SELECT unnest($3::bytea[]) AS hash, unnest($4::bytea[]) AS raw) b
-         ON CONFLICT DO NOTHING",
+         ON CONFLICT DO NOTHING RETURNING hash",
     )
     .bind(tx.tenant())
     .bind(target.account)
     .bind(hashes)
     .bind(raws)
-    .execute(tx.conn())
-    .await?;
-    Ok(())
+    .fetch_all(tx.conn())
+    .await
+    .map_err(DbError::from)
 }

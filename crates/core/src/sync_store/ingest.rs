@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use mail::uid::{Uid, UidSet};
 use serde_json::json;
 use sqlx::Row as _;
 use uuid::Uuid;
@@ -51,10 +52,15 @@ struct Seated<'a> {
     arrival: &'a Prepared,
 }
 
-/// Stores `batch`, in order of arrival.
+/// Stores `batch`, in order of arrival; `ahead` is what [`bytes::store_ahead`] said of it.
 ///
 /// Messages whose text was prepared are searchable at once; for the others a job is enqueued.
-pub async fn ingest(tx: &mut TenantTx, target: &Target, batch: &[Prepared]) -> Result<Ingested, DbError> {
+pub async fn ingest(
+    tx: &mut TenantTx,
+    target: &Target,
+    batch: &[Prepared],
+    ahead: &bytes::New,
+) -> Result<Ingested, DbError> {
     if batch.is_empty() {
         return Ok(Ingested::default());
     }
@@ -62,7 +68,8 @@ pub async fn ingest(tx: &mut TenantTx, target: &Target, batch: &[Prepared]) -> R
     let mut seen = HashSet::new();
     let fresh: Vec<&Prepared> =
         batch.iter().filter(|p| !known.contains(&i64::from(p.uid)) && seen.insert(p.uid)).collect();
-    let candidates = candidates(tx, target, &fresh).await?;
+    let maybe_known: Vec<&Prepared> = fresh.iter().filter(|p| !ahead.has(p)).copied().collect();
+    let candidates = candidates(tx, target, &maybe_known).await?;
     let mut resolver = Resolver::new(target.mailbox.0, target.generation, candidates);
     let (mut new, mut placed, mut seated, mut events) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for arrival in fresh {
@@ -83,7 +90,7 @@ pub async fn ingest(tx: &mut TenantTx, target: &Target, batch: &[Prepared]) -> R
     }
     let done =
         Ingested { created: new.len(), linked: placed.len() - new.len() + seated.len(), known: known.len() };
-    let arrived: Vec<&Prepared> = new.iter().map(|(_, p)| *p).collect();
+    let arrived: Vec<&Prepared> = new.iter().map(|(_, p)| *p).filter(|p| !ahead.has(p)).collect();
     bytes::store(tx, target, &arrived).await?;
     insert_messages(tx, target, &new).await?;
     insert_placements(tx, target, &placed).await?;
@@ -97,16 +104,25 @@ pub(super) fn message_event(kind: &'static str, target: &Target, message: Uuid) 
     NewEvent { kind, object_id: message, data: json!({ "mailbox_id": target.mailbox }) }
 }
 
+/// Those of the batch that are stored already. Asked for by ranges: a batch of a backfill is one, and its answer empty.
 async fn known_uids(tx: &mut TenantTx, target: &Target, batch: &[Prepared]) -> Result<HashSet<i64>, DbError> {
-    let uids: Vec<i64> = batch.iter().map(|p| i64::from(p.uid)).collect();
+    let mut uids: Vec<Uid> = batch.iter().map(|p| p.uid).collect();
+    uids.sort_unstable();
+    let uids: UidSet = uids.into_iter().collect();
+    let (first, last): (Vec<i64>, Vec<i64>) =
+        uids.ranges().map(|(a, b)| (i64::from(a), i64::from(b))).unzip();
+    // Range by range, whatever the planner takes the table for.
     let known: Vec<i64> = sqlx::query_scalar(
-        "SELECT uid FROM message_mailboxes
-         WHERE tenant_id = $1 AND mailbox_id = $2 AND generation = $3 AND uid = ANY ($4)",
+        "SELECT p.uid FROM unnest($4::bigint[], $5::bigint[]) AS r(first, last)
+         CROSS JOIN LATERAL (
+           SELECT uid FROM message_mailboxes WHERE tenant_id = $1 AND mailbox_id = $2 AND generation = $3
+             AND uid BETWEEN r.first AND r.last OFFSET 0) p",
     )
     .bind(tx.tenant())
     .bind(target.mailbox)
     .bind(target.generation)
-    .bind(uids)
+    .bind(first)
+    .bind(last)
     .fetch_all(tx.conn())
     .await?;
     Ok(known.into_iter().collect())
@@ -118,6 +134,9 @@ async fn candidates(
     target: &Target,
     fresh: &[&Prepared],
 ) -> Result<HashMap<Vec<u8>, Vec<Candidate>>, DbError> {
+    if fresh.is_empty() {
+        return Ok(HashMap::new());
+    }
     let hashes: Vec<&[u8]> = fresh.iter().map(|p| p.hash.as_slice()).collect();
     let rows = sqlx::query(
         "SELECT m.blob_hash, m.id AS message_id, m.gone_at AS gone,
@@ -304,9 +323,9 @@ async fn index(tx: &mut TenantTx, target: &Target, new: &[(Uuid, &Prepared)]) ->
     if let Some(newest) = newest {
         let messages: Vec<(Uuid, u64)> = later.iter().map(|(id, p)| (*id, p.size_bytes)).collect();
         search::index::postpone(tx, target.account, newest, &messages).await?;
-        // Later: a backfill needs the processor for its own work first, and one job serves many batches.
+        // Later: one job serves many batches, and waits for the last of them.
         let job = Job::IndexText { account_id: target.account };
-        enqueue(tx, &job, Duration::from_secs(5), priority::BACKGROUND).await?;
+        enqueue(tx, &job, Duration::from_secs(2), priority::BACKGROUND).await?;
     }
     Ok(())
 }

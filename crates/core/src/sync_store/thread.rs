@@ -132,12 +132,16 @@ async fn store(
     let ids: Vec<Uuid> = newest.keys().copied().collect();
     let dates: Vec<DateTime<Utc>> = newest.values().map(|v| v.0).collect();
     let subjects: Vec<Option<&str>> = newest.values().map(|v| v.1).collect();
-    let made: Vec<Uuid> = grouping.made.clone();
+    let (keys, threads): (Vec<&[u8]>, Vec<Uuid>) =
+        grouping.keys.iter().map(|(k, t)| (k.as_slice(), *t)).unzip();
     // Existing threads only move forward in time; new ones are inserted with their first message's subject.
     sqlx::query(
         "WITH t AS (SELECT * FROM unnest($3::uuid[], $4::timestamptz[], $5::text[]) AS t(id, at, subject)),
               made AS (INSERT INTO threads (tenant_id, id, account_id, subject, last_message_at)
-                       SELECT $1, t.id, $2, t.subject, t.at FROM t WHERE t.id = ANY ($6))
+                       SELECT $1, t.id, $2, t.subject, t.at FROM t WHERE t.id = ANY ($6)),
+              named AS (INSERT INTO thread_keys (tenant_id, account_id, key, thread_id)
+                        SELECT $1, $2, k.key, k.thread FROM unnest($7::bytea[], $8::uuid[]) AS k(key, thread)
+                        ON CONFLICT DO NOTHING)
          UPDATE threads o SET last_message_at = t.at FROM t
          WHERE o.tenant_id = $1 AND o.id = t.id AND o.last_message_at < t.at",
     )
@@ -146,18 +150,7 @@ async fn store(
     .bind(ids)
     .bind(dates)
     .bind(subjects)
-    .bind(made)
-    .execute(tx.conn())
-    .await?;
-    let (keys, threads): (Vec<&[u8]>, Vec<Uuid>) =
-        grouping.keys.iter().map(|(k, t)| (k.as_slice(), *t)).unzip();
-    sqlx::query(
-        "INSERT INTO thread_keys (tenant_id, account_id, key, thread_id)
-         SELECT $1, $2, k.key, k.thread FROM unnest($3::bytea[], $4::uuid[]) AS k(key, thread)
-         ON CONFLICT DO NOTHING",
-    )
-    .bind(tx.tenant())
-    .bind(account)
+    .bind(&grouping.made)
     .bind(keys)
     .bind(threads)
     .execute(tx.conn())

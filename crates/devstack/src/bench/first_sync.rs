@@ -109,7 +109,10 @@ impl Taken {
                 let before = servers.cpu_seconds()?;
                 let asked = ours::connect(session, endpoints, &filled.user).await?;
                 let listed = ours::until_listed(session, &asked, filled.messages).await?;
-                progress(&format!("ours {listed:.2} s"))?;
+                let [worker, postgres, dovecot] = servers.cpu_seconds_since(before)?;
+                progress(&format!(
+                    "ours {listed:.2} s, processor {worker:.1} + {postgres:.1} + {dovecot:.1} s"
+                ))?;
                 self.listed.push(listed);
                 self.searchable.push(ours::until_searchable(session, &asked, &filled.oldest_token).await?);
                 let [worker, postgres, dovecot] = servers.cpu_seconds_since(before)?;

@@ -141,8 +141,7 @@ pub struct Policy {
     pub batch: u32,
     /// UIDs of the very first batch, so that the first page of a new account appears at once.
     pub first_batch: u32,
-    /// Batches handed out together, for two commands in flight. New mail waits for them at most, and what a dead process
-    /// left of them is read one at a time; between two lots the pipeline runs empty, a tenth of a second or two.
+    /// Batches handed out together, for two commands in flight; between two such the pipeline runs empty.
     pub batches_ahead: usize,
     /// UIDs per FETCH of flags.
     pub flags_batch: u32,

@@ -11,7 +11,7 @@ use crate::error::JobError;
 /// After this long the job makes room for others and goes on later.
 const SLICE: Duration = Duration::from_secs(20);
 
-/// Indexes until nothing is left or the slice is over.
+/// Indexes until nothing is left, the slice is over, or a first synchronisation needs the processor.
 ///
 /// # Errors
 /// When the database refuses; what was indexed before stays.
@@ -21,6 +21,9 @@ pub async fn run(env: &Environment, tenant: TenantId, account: AccountId) -> Res
     }
     let end = tokio::time::Instant::now() + SLICE;
     loop {
+        if index::shall_wait(&env.db, tenant, account).await? {
+            return Err(JobError::postpone(Duration::from_secs(1), anyhow::anyhow!("more text is arriving")));
+        }
         let place = env.work.acquire().await;
         if !index::index_pending(&env.db, tenant, account).await? {
             return Ok(());

@@ -1,15 +1,15 @@
 //! Messages from the server to rows: reader → channel → hashing and parsing on the blocking pool → gatherer, which stores
 //! the bytes → writer, which stores the rows.
 //!
-//! Before anything is looked into, what was asked for is noted in a row of its own (`attempts`), while the server still
-//! thinks about its answer; the row goes with the last of the messages.
+//! Before anything is looked into, it is noted in a row of its own (`attempts`), a lot of batches at a time, the first while
+//! the server still thinks about its answer; the row goes with the last of the messages.
 //!
 //! The stages run at once and every queue between them is bounded, so a slow database stops the reading of the socket.
 //! A message's share of the memory budget is given back when its row is committed; whenever the reader falls silent, what
 //! has come is committed, so that stages that wait for each other's memory always come loose.
 
-use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use mail::sync::{Batch, Checkpoint};
@@ -18,13 +18,15 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 
+use super::lots::{self, Asked, Notes};
 use super::round::{Link, Suspect};
-use super::visit::{Open, is_refusal, words_of};
+use super::visit::Open;
 use super::{SyncContext, SyncError};
 use crate::db::DbError;
 use crate::failpoint;
 use crate::id::TenantId;
-use crate::imap::{FetchEvent, FetchedMessage, ImapError, MemoryBudget, Session};
+use crate::imap::{FetchEvent, FetchedMessage};
+use crate::job;
 use crate::lease::Lease;
 use crate::sync_store::prepare::{Arrival, Options, Parse, prepare};
 use crate::sync_store::{Prepared, Target, attempts, bytes, checkpoint, ingest};
@@ -62,18 +64,21 @@ enum Item {
 /// One transaction.
 struct Load {
     ready: Vec<Ready>,
+    /// Whose bytes are stored already.
+    ahead: bytes::New,
     /// What holds once they are stored.
     reached: Option<Checkpoint>,
     /// Nothing that was noted is still being looked into.
     last: bool,
 }
 
-/// Fetches and stores `batches`, each with its checkpoint, and tells the view.
+/// Fetches and stores `batches`, each with its checkpoint, and tells the view. Old mail makes way for what the account is
+/// asked meanwhile: then the rest is not read. Returns how many were asked for.
 pub(super) async fn messages(
     link: &mut Link<'_>,
     open: &mut Open,
     batches: Vec<Batch>,
-) -> Result<(), SyncError> {
+) -> Result<u64, SyncError> {
     let before = open.local.checkpoint;
     let wanted: u64 = batches.iter().map(|b| b.uids.len()).sum();
     let fresh = batches.iter().any(|b| b.then.head_uid != before.head_uid);
@@ -85,10 +90,10 @@ pub(super) async fn messages(
         false => Parse::Not,
     };
     let options = Options { parse, index };
-    let sets: Vec<UidSet> = batches.iter().map(|b| b.uids.clone()).collect();
-    let all = sets.iter().fold(UidSet::new(), |all, set| all.union(set));
-    open.server.seen.asked = open.server.seen.asked.union(&all);
+    let lots = lots::of(&batches);
+    let all = lots.iter().fold(UidSet::new(), |all, lot| all.union(&lots::union(lot)));
     let in_the_way = open.local.delicate().intersection(&all);
+    let called = AtomicBool::new(false);
     let (out, inbox) = mpsc::channel(READ_AHEAD);
     let (groups_out, groups_in) = mpsc::channel(GROUPS_AHEAD);
     let (loads_out, loads_in) = mpsc::channel(1);
@@ -109,18 +114,23 @@ pub(super) async fn messages(
         target: open.target,
         exists: open.server.mailbox.exists,
         durable: fresh,
+        called: link.backfill.then_some(&called),
         in_the_way: in_the_way.clone(),
         noted: true,
         stored: Stored { known: UidSet::new(), at: None, created: 0 },
     };
-    let mut refused = Refused::default();
+    let mut asked = Asked::nothing(&called);
+    let notes = Notes::new(link.ctx, link.lease, open.target, &lots);
     let memory = if fresh { &link.ctx.fresh_memory } else { &link.ctx.memory };
     let (read, noted, unanswered, stored) = tokio::join!(
-        read(&mut link.session, memory, sets, out, &mut refused),
-        group((link.ctx, options, fresh), note(link.ctx, link.lease, open.target, all), inbox, groups_out),
+        lots::read(&mut link.session, memory, &lots, out, &mut asked),
+        group((link.ctx, options, fresh), notes, inbox, groups_out),
         gatherer.run(groups_in),
         writer.run(loads_in),
     );
+    let Asked { uids: asked, refused, words, .. } = asked;
+    link.called |= called.load(Ordering::Relaxed);
+    open.server.seen.asked = open.server.seen.asked.union(&asked);
     let (unanswered, stored) = match (unanswered, stored) {
         (Ok(unanswered), Ok(stored)) => (unanswered, stored),
         (_, Err(error)) | (Err(error), _) => return Err(give_up(link, open, error).await),
@@ -130,26 +140,20 @@ pub(super) async fn messages(
     open.local.known = open.local.known.union(&stored.known);
     open.local.forget(&stored.known);
     open.local.checkpoint = stored.at.unwrap_or(before);
-    if !refused.uids.is_empty() {
+    if !refused.is_empty() {
         let mut tx = link.lease.begin(&link.ctx.db).await?;
-        attempts::refused(&mut tx, &open.target, &refused.uids, &refused.words).await?;
+        attempts::refused(&mut tx, &open.target, &refused, &words).await?;
         tx.commit().await?;
-        open.local.forget(&refused.uids);
-        open.local.unreadable = open.local.unreadable.union(&refused.uids);
+        open.local.forget(&refused);
+        open.local.unreadable = open.local.unreadable.union(&refused);
     }
     if read.is_err() {
         let suspect = |uid| Suspect { target: open.target, uid, alone: in_the_way.contains(uid) };
         // The first that was asked for and did not come: servers answer in order.
-        link.suspect = unanswered.difference(&stored.known).first().map(suspect);
+        link.suspect = unanswered.intersection(&asked).difference(&stored.known).first().map(suspect);
     }
-    Ok(read?)
-}
-
-async fn note(ctx: &SyncContext, lease: &Lease, target: Target, uids: UidSet) -> Result<(), SyncError> {
-    let mut tx = lease.begin(&ctx.db).await?;
-    tx.relax_durability().await?;
-    attempts::begin(&mut tx, lease, &target, &uids).await?;
-    Ok(tx.commit().await?)
+    read?;
+    Ok(asked.len())
 }
 
 /// The rows could not be written. A database that is away is no message's fault; a panic, or a statement it refuses, may
@@ -168,52 +172,14 @@ async fn give_up(link: &Link<'_>, open: &Open, error: SyncError) -> SyncError {
     error
 }
 
-/// Messages the server refused when asked for each alone, and its words about the last.
-#[derive(Default)]
-struct Refused {
-    uids: UidSet,
-    words: String,
-}
-
-/// Reads all sets. A server that refuses a whole command may do so for one message in it: then they are asked for one by
-/// one, and those it still refuses count as answered without a message.
-async fn read(
-    session: &mut Session,
-    memory: &MemoryBudget,
-    sets: Vec<UidSet>,
-    out: mpsc::Sender<FetchEvent>,
-    refused: &mut Refused,
-) -> Result<(), ImapError> {
-    let Err(error) = session.fetch_bodies(sets.clone(), memory, &out).await else { return Ok(()) };
-    if !is_refusal(&error) || !session.is_usable() {
-        return Err(error);
-    }
-    for uid in sets.iter().flat_map(UidSet::iter) {
-        let one = UidSet::range(uid, uid);
-        match session.fetch_bodies([one.clone()], memory, &out).await {
-            Ok(()) => {}
-            Err(error) if is_refusal(&error) && session.is_usable() => {
-                refused.uids.insert(uid);
-                refused.words = words_of(&error);
-                let nothing = FetchEvent::BatchDone { requested: one.clone(), missing: one };
-                if out.send(nothing).await.is_err() {
-                    return Ok(());
-                }
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
 /// Gathers messages into groups and sends them to be parsed, in order, once they are noted.
 async fn group(
     (ctx, options, fresh): (&SyncContext, Options, bool),
-    noted: impl Future<Output = Result<(), SyncError>>,
+    mut notes: Notes<'_>,
     mut inbox: mpsc::Receiver<FetchEvent>,
     out: mpsc::Sender<Item>,
 ) -> Result<(), SyncError> {
-    noted.await?;
+    notes.next().await?;
     let mut gathered: Vec<FetchedMessage> = Vec::new();
     let mut bytes = 0;
     let mut ended = false;
@@ -221,6 +187,7 @@ async fn group(
         let mut items = Vec::new();
         match timeout(SILENCE, inbox.recv()).await {
             Ok(Some(FetchEvent::Message(message))) => {
+                notes.cover(message.uid).await?;
                 bytes += message.raw.len();
                 gathered.push(*message);
                 if gathered.len() < GROUP_MESSAGES && bytes < GROUP_BYTES {
@@ -330,7 +297,7 @@ impl Gatherer<'_> {
     /// These came, or their command was answered without them; every batch that is complete now, and all before it, gets
     /// its checkpoint.
     async fn answered(&mut self, uids: &UidSet) {
-        for (open, _) in &mut self.batches {
+        for (open, _) in self.batches.iter_mut().skip(self.next) {
             *open = open.difference(uids);
         }
         let mut reached = None;
@@ -350,13 +317,15 @@ impl Gatherer<'_> {
             return;
         }
         let ready = std::mem::take(&mut self.waiting);
+        let mut ahead = bytes::New::default();
         if std::mem::take(&mut self.bytes) >= AHEAD_BYTES {
             let messages: Vec<&Prepared> = ready.iter().map(|r| &r.prepared).collect();
             let _place = place(self.ctx, self.fresh).await;
             let started = tokio::time::Instant::now();
             // What is wrong with the database the writer finds out, who knows what follows from it.
             match bytes::store_ahead(&self.ctx.db, self.tenant, &self.target, &messages).await {
-                Ok(()) => {
+                Ok(new) => {
+                    ahead = new;
                     failpoint::pass("bytes-before-rows");
                     tracing::debug!(
                         messages = messages.len(),
@@ -367,7 +336,7 @@ impl Gatherer<'_> {
                 Err(error) => tracing::debug!(%error, "the bytes go with the rows"),
             }
         }
-        let _ = self.out.send(Load { ready, reached, last }).await;
+        let _ = self.out.send(Load { ready, ahead, reached, last }).await;
     }
 }
 
@@ -384,6 +353,8 @@ struct Writer<'a> {
     target: Target,
     exists: u32,
     durable: bool,
+    /// Set when something is asked for that goes before what is read here; nothing does when there is none.
+    called: Option<&'a AtomicBool>,
     /// Of what was asked for, what has a row in `ingest_attempts`.
     in_the_way: UidSet,
     /// What was asked for is noted as being looked into.
@@ -400,7 +371,7 @@ impl Writer<'_> {
     }
 
     async fn commit(&mut self, load: Load) -> Result<(), SyncError> {
-        let Load { ready, reached, last } = load;
+        let Load { ready, ahead, reached, last } = load;
         let unnote = last && self.noted;
         if ready.is_empty() && reached.is_none() && !unnote {
             return Ok(());
@@ -409,11 +380,11 @@ impl Writer<'_> {
             ready.into_iter().map(|r| (r.prepared, r._permit)).unzip();
         let _place = place(self.ctx, self.durable).await;
         let started = tokio::time::Instant::now();
-        let mut tx = self.lease.begin(&self.ctx.db).await?;
-        if !self.durable {
-            tx.relax_durability().await?;
-        }
-        let done = ingest::ingest(&mut tx, &self.target, &batch).await?;
+        let mut tx = match self.durable {
+            true => self.lease.begin(&self.ctx.db).await?,
+            false => self.lease.begin_relaxed(&self.ctx.db).await?,
+        };
+        let done = ingest::ingest(&mut tx, &self.target, &batch, &ahead).await?;
         if let Some(at) = &reached {
             checkpoint::write(&mut tx, &self.target, at, self.exists).await?;
         }
@@ -428,8 +399,15 @@ impl Writer<'_> {
             attempts::end(&mut tx, self.lease, &self.target).await?;
             self.noted = false;
         }
+        let called = match self.called {
+            Some(_) => job::take_over(&mut tx, self.target.account).await?,
+            None => false,
+        };
         failpoint::pass("fetched-before-commit");
         tx.commit().await?;
+        if let Some(flag) = self.called.filter(|_| called) {
+            flag.store(true, Ordering::Relaxed);
+        }
         failpoint::pass("committed-batch");
         drop(permits);
         tracing::debug!(mailbox_id = %self.target.mailbox, messages = batch.len(), created = done.created,

@@ -19,8 +19,10 @@ use crate::sync_store::{Target, attempts, pending, view};
 /// Connections lost in one round before it is given up: one mailbox that kills its connection must not keep the others
 /// from being read, a server that kills every connection must not be hammered.
 const MAX_RECONNECTS: usize = 6;
-/// What one batch of old mail should take: a user's request waits for at most a handful of them.
+/// What one batch of old mail should take: a user's request waits for those under way.
 const BATCH_TIME: Duration = Duration::from_millis(250);
+/// Batches in one go once the speed of the server is known. Each time the pipeline runs empty costs a tenth of a second.
+const MANY_BATCHES: usize = 64;
 const SMALLEST_BATCH: u32 = 25;
 const SOME_FAILED: &str = "some mailboxes could not be read";
 
@@ -44,8 +46,8 @@ pub(super) struct Link<'a> {
     pub called: bool,
     /// Mailboxes whose old mail is left for later.
     pub unfinished: Vec<MailboxId>,
-    /// Messages of one command.
-    pub batch: u32,
+    /// Messages of one command of old mail, once its speed is known.
+    batch: Option<u32>,
 }
 
 /// A message that was due when the connection was lost. Dovecot ends the connection over one it cannot read.
@@ -76,7 +78,7 @@ impl<'a> Link<'a> {
             backfill: false,
             called: false,
             unfinished: Vec::new(),
-            batch: Policy::default().batch,
+            batch: None,
         }
     }
 
@@ -118,8 +120,20 @@ impl<'a> Link<'a> {
     pub fn note_speed(&mut self, messages: u64, took: Duration) {
         let in_time = messages as f64 / took.as_secs_f64().max(0.001) * BATCH_TIME.as_secs_f64();
         if self.backfill {
-            self.batch = (in_time as u32).clamp(SMALLEST_BATCH, Policy::default().batch);
+            self.batch = Some((in_time as u32).clamp(SMALLEST_BATCH, Policy::default().batch));
         }
+    }
+
+    /// The sizes of a visit.
+    pub fn policy(&self, depth: Depth) -> Policy {
+        let mut policy = Policy { depth, backfill: self.backfill, ..Policy::default() };
+        if let Some(batch) = self.batch {
+            policy.batch = batch;
+            if self.backfill {
+                policy.batches_ahead = MANY_BATCHES;
+            }
+        }
+        policy
     }
 }
 

@@ -2,8 +2,8 @@
 
 use chrono::{DateTime, Utc};
 use mail::sync::{
-    Checkpoint, Depth, FlagState, ListBy, LocalView, Plan, Policy, Seen, ServerMailbox, ServerRead,
-    ServerView, Write, plan,
+    Checkpoint, Depth, FlagState, ListBy, LocalView, Plan, Seen, ServerMailbox, ServerRead, ServerView,
+    Write, plan,
 };
 use mail::uid::{Uid, UidSet};
 use tokio::time::Instant;
@@ -126,12 +126,16 @@ pub(super) fn describe(selected: &Selected) -> ServerMailbox {
 /// Does what the planner says until there is nothing left to do.
 pub(super) async fn steps(link: &mut Link<'_>, open: &mut Open, depth: Depth) -> Result<(), SyncError> {
     loop {
-        let policy = Policy { depth, backfill: link.backfill, batch: link.batch, ..Policy::default() };
+        let policy = link.policy(depth);
         match plan(&open.server, &open.local, &policy) {
             Plan::Done => return Ok(()),
             Plan::Record { writes, checkpoint } => record(link, open, &writes, checkpoint).await?,
             Plan::Send(edits) => push::send(link, open, &edits).await?,
-            Plan::Read(ServerRead::Messages(_)) if link.backfill && link.is_called().await? => return Ok(()),
+            Plan::Read(ServerRead::Messages(_))
+                if link.backfill && (link.called || link.is_called().await?) =>
+            {
+                return Ok(());
+            }
             Plan::Read(read) => {
                 perform(link, open, read).await?;
                 reload_edits(link, open).await?;
@@ -154,9 +158,9 @@ async fn perform(link: &mut Link<'_>, open: &mut Open, read: ServerRead) -> Resu
     match read {
         // Boxed: its four stages would make the future of every round, and the stack that moves it, larger by theirs.
         ServerRead::Messages(batches) => {
-            let (wanted, started) = (batches.iter().map(|b| b.uids.len()).sum(), Instant::now());
-            Box::pin(fetch::messages(link, open, batches)).await?;
-            link.note_speed(wanted, started.elapsed());
+            let started = Instant::now();
+            let asked = Box::pin(fetch::messages(link, open, batches)).await?;
+            link.note_speed(asked, started.elapsed());
             Ok(())
         }
         ServerRead::List(ListBy::Search) => {

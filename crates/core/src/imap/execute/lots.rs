@@ -1,0 +1,135 @@
+//! What is asked of the server, lot by lot, and what is noted of it before it is looked into.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use mail::sync::Batch;
+use mail::uid::{Uid, UidSet};
+use tokio::sync::mpsc;
+
+use super::visit::{is_refusal, words_of};
+use super::{SyncContext, SyncError};
+use crate::imap::{FetchEvent, ImapError, MemoryBudget, Session};
+use crate::lease::Lease;
+use crate::sync_store::{Target, attempts};
+
+/// Batches read and noted together: what a process that ends leaves of them is read one at a time, and so are all of them
+/// when the server refuses one.
+const LOT: usize = 8;
+
+/// The UIDs of `batches`, in lots.
+pub(super) fn of(batches: &[Batch]) -> Vec<Vec<UidSet>> {
+    batches.chunks(LOT).map(|lot| lot.iter().map(|b| b.uids.clone()).collect()).collect()
+}
+
+pub(super) fn union(sets: &[UidSet]) -> UidSet {
+    sets.iter().fold(UidSet::new(), |all, set| all.union(set))
+}
+
+/// What is noted as being looked into: the lots so far, of which the last are not all stored.
+pub(super) struct Notes<'a> {
+    ctx: &'a SyncContext,
+    lease: &'a Lease,
+    target: Target,
+    lots: std::slice::Iter<'a, Vec<UidSet>>,
+    noted: UidSet,
+}
+
+impl<'a> Notes<'a> {
+    pub fn new(ctx: &'a SyncContext, lease: &'a Lease, target: Target, lots: &'a [Vec<UidSet>]) -> Self {
+        Self { ctx, lease, target, lots: lots.iter(), noted: UidSet::new() }
+    }
+
+    /// Notes the lot of this message, unless it is noted.
+    pub async fn cover(&mut self, uid: Uid) -> Result<(), SyncError> {
+        while !self.noted.contains(uid) && self.next().await? {}
+        Ok(())
+    }
+
+    /// Notes the next lot. `false`: there is none.
+    pub async fn next(&mut self) -> Result<bool, SyncError> {
+        let Some(lot) = self.lots.next() else { return Ok(false) };
+        self.noted = self.noted.union(&union(lot));
+        let mut tx = self.lease.begin_relaxed(&self.ctx.db).await?;
+        attempts::begin(&mut tx, self.lease, &self.target, &self.noted).await?;
+        tx.commit().await?;
+        Ok(true)
+    }
+}
+
+/// What the server was asked for.
+pub(super) struct Asked<'a> {
+    pub uids: UidSet,
+    /// Messages it refused when asked for each alone.
+    pub refused: UidSet,
+    /// Its words about the last of them.
+    pub words: String,
+    /// Ask for no more.
+    called: &'a AtomicBool,
+}
+
+impl<'a> Asked<'a> {
+    /// `called` stops the asking when it is set.
+    pub const fn nothing(called: &'a AtomicBool) -> Self {
+        Self { uids: UidSet::new(), refused: UidSet::new(), words: String::new(), called }
+    }
+}
+
+/// The batches of a lot as they are asked for.
+struct Asking<'a, 'b> {
+    lot: std::slice::Iter<'a, UidSet>,
+    asked: &'a mut Asked<'b>,
+}
+
+// By hand: of a closure over references the compiler does not believe that the round can move between threads.
+impl Iterator for Asking<'_, '_> {
+    type Item = UidSet;
+
+    fn next(&mut self) -> Option<UidSet> {
+        if self.asked.called.load(Ordering::Relaxed) {
+            return None;
+        }
+        let set = self.lot.next()?;
+        self.asked.uids = self.asked.uids.union(set);
+        Some(set.clone())
+    }
+}
+
+/// Reads all lots, unless something else is asked for meanwhile. A server that refuses a whole command may do so for one
+/// message in it: then those of the lot are asked for one by one, and those it still refuses count as answered without a
+/// message.
+pub(super) async fn read(
+    session: &mut Session,
+    memory: &MemoryBudget,
+    lots: &[Vec<UidSet>],
+    out: mpsc::Sender<FetchEvent>,
+    asked: &mut Asked<'_>,
+) -> Result<(), ImapError> {
+    for lot in lots {
+        if asked.called.load(Ordering::Relaxed) {
+            break;
+        }
+        let batches = Asking { lot: lot.iter(), asked: &mut *asked };
+        let Err(error) = session.fetch_bodies(batches, memory, &out).await else { continue };
+        if !is_refusal(&error) || !session.is_usable() {
+            return Err(error);
+        }
+        let all = union(lot);
+        asked.uids = asked.uids.union(&all);
+        for uid in all.iter() {
+            let one = UidSet::range(uid, uid);
+            match session.fetch_bodies([one.clone()], memory, &out).await {
+                Ok(()) => {}
+                Err(error) if is_refusal(&error) && session.is_usable() => {
+                    asked.refused.insert(uid);
+                    asked.words = words_of(&error);
+                    let nothing = FetchEvent::BatchDone { requested: one.clone(), missing: one };
+                    if out.send(nothing).await.is_err() {
+                        return Ok(());
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(())
+}
