@@ -236,19 +236,6 @@ pub async fn paused(tx: &mut TenantTx, id: AccountId) -> Result<Option<bool>, Db
     Ok(state.map(|state| state == PAUSED))
 }
 
-/// Locks the account's lease until this transaction ends; before anything else of the account is locked. A worker's
-/// transaction begins with the lease too, and in another order the two would wait for each other until the database
-/// ends one of them. Waits 10 s at most for what a worker is writing.
-pub async fn lock_lease(tx: &mut TenantTx, id: AccountId) -> Result<(), DbError> {
-    sqlx::query("SET LOCAL lock_timeout = '10s'").execute(tx.conn()).await?;
-    sqlx::query("SELECT 1 FROM account_leases WHERE tenant_id = $1 AND account_id = $2 FOR UPDATE")
-        .bind(tx.tenant())
-        .bind(id)
-        .execute(tx.conn())
-        .await?;
-    Ok(())
-}
-
 /// Accounts in the order they were connected, those after `after`.
 pub async fn list(tx: &mut TenantTx, after: Option<AccountId>, limit: i64) -> Result<Vec<Account>, DbError> {
     let sql = sqlx::AssertSqlSafe(format!(

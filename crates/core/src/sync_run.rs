@@ -9,10 +9,11 @@ use chrono::{DateTime, Utc};
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
-use crate::account::{self, Cause};
+use crate::account::Cause;
 use crate::db::{DbError, TenantTx};
 use crate::id::{AccountId, MailboxId, RunId};
 use crate::job::{Job, enqueue, priority};
+use crate::lease;
 use crate::sync_store::pending::GIVE_UP_AFTER;
 
 /// One round.
@@ -68,7 +69,7 @@ pub async fn resync(
     mailbox: Option<MailboxId>,
 ) -> Result<Run, DbError> {
     // A worker's transactions begin with the lease and then lock mailboxes, several at once.
-    account::lock_lease(tx, account).await?;
+    lease::lock(tx, &[account]).await?;
     sqlx::query(
         "UPDATE mailboxes SET resync_asked_at = clock_timestamp()
          WHERE tenant_id = $1 AND account_id = $2 AND ($3::uuid IS NULL OR id = $3) AND selectable",

@@ -5,7 +5,7 @@
 
 use serde_json::json;
 
-use super::{Account, get, lock_lease};
+use super::{Account, get};
 use crate::db::{DbError, TenantTx};
 use crate::event::{self, NewEvent};
 use crate::id::AccountId;
@@ -17,7 +17,7 @@ const TEXT: &str = "Synchronisation was paused by a user.";
 /// Stops the synchronisation of an account: a round that is under way can write nothing from here on. Harmless when it is
 /// paused already. `None`: there is no such account.
 pub async fn pause(tx: &mut TenantTx, id: AccountId) -> Result<Option<Account>, DbError> {
-    lock_lease(tx, id).await?;
+    lease::lock(tx, &[id]).await?;
     let done = sqlx::query(
         "UPDATE accounts SET state = 'paused', cause_code = $3, cause_text = $4, cause_upstream = NULL,
            cause_since = now(), cause_next_try_at = NULL
@@ -40,7 +40,7 @@ pub async fn pause(tx: &mut TenantTx, id: AccountId) -> Result<Option<Account>, 
 /// Goes on with a paused account: what it needs of its server is found by a round, which is asked for. Harmless when it is
 /// not paused. `None`: there is no such account.
 pub async fn resume(tx: &mut TenantTx, id: AccountId) -> Result<Option<Account>, DbError> {
-    lock_lease(tx, id).await?;
+    lease::lock(tx, &[id]).await?;
     let done = sqlx::query(
         "UPDATE accounts SET state = 'connecting', cause_code = NULL, cause_text = NULL, cause_upstream = NULL,
            cause_since = NULL, cause_next_try_at = NULL

@@ -110,7 +110,7 @@ pub async fn create(tx: &mut TenantTx, keyring: &Keyring, new: &NewAccount) -> R
 }
 
 /// Replaces what a client can write. With `reconnect` a connection that was given up is tried again at once, for which
-/// the caller holds the lease by [`super::lock_lease`]. Nothing: there is no such account.
+/// the caller holds the lease by [`crate::lease::lock`]. Nothing: there is no such account.
 ///
 /// # Errors
 /// As [`create`].

@@ -12,6 +12,7 @@ use super::create::Spot;
 use super::{Mailbox, MailboxError, get, record, remember};
 use crate::db::{DbError, TenantTx};
 use crate::id::{AccountId, MailboxId};
+use crate::lease;
 use crate::sync_store::{refusal, vanish};
 
 /// What is to change; an absent field stays.
@@ -180,14 +181,12 @@ fn length(count: usize) -> i32 {
 /// [`MailboxError`]; then the transaction must not be committed.
 pub async fn delete(tx: &mut TenantTx, id: MailboxId) -> Result<bool, MailboxError> {
     // Before any other: what a worker records of these messages locks them in another order.
-    sqlx::query(
-        "SELECT 1 FROM account_leases l JOIN mailboxes b ON b.tenant_id = l.tenant_id AND b.account_id = l.account_id
-         WHERE b.tenant_id = $1 AND b.id = $2 FOR UPDATE OF l",
-    )
-    .bind(tx.tenant())
-    .bind(id)
-    .execute(tx.conn())
-    .await?;
+    let account = sqlx::query_scalar("SELECT account_id FROM mailboxes WHERE tenant_id = $1 AND id = $2")
+        .bind(tx.tenant())
+        .bind(id)
+        .fetch_optional(tx.conn())
+        .await?;
+    lease::lock(tx, account.as_slice()).await?;
     let Some(row) = lock(tx, id).await? else { return Ok(false) };
     if is_inbox(&row.wire) {
         return Err(MailboxError::Inbox);

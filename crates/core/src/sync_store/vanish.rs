@@ -14,6 +14,7 @@ use super::Target;
 use crate::db::{DbError, TenantTx};
 use crate::event::{self, NewEvent};
 use crate::id::{AccountId, MailboxId};
+use crate::lease;
 
 /// How long a message in no mailbox is kept: longer than any round needs to see where it was moved.
 pub const GONE_KEPT_FOR: Duration = Duration::from_secs(120);
@@ -222,11 +223,7 @@ pub(super) async fn announce_gone(
 /// stored, since that may be about to use the same bytes.
 pub async fn sweep_gone(tx: &mut TenantTx, account: AccountId) -> Result<u64, DbError> {
     let tenant = tx.tenant();
-    sqlx::query("SELECT 1 FROM account_leases WHERE tenant_id = $1 AND account_id = $2 FOR UPDATE")
-        .bind(tenant)
-        .bind(account)
-        .execute(tx.conn())
-        .await?;
+    lease::lock(tx, &[account]).await?;
     // A placement that is hidden still waits for the server: its message stays until then.
     let gone = sqlx::query(
         "DELETE FROM messages WHERE tenant_id = $1 AND id IN (
@@ -286,11 +283,7 @@ pub async fn sweep_orphans(tx: &mut TenantTx, account: AccountId) -> Result<u64,
     if orphans.is_empty() {
         return Ok(0);
     }
-    sqlx::query("SELECT 1 FROM account_leases WHERE tenant_id = $1 AND account_id = $2 FOR UPDATE")
-        .bind(tx.tenant())
-        .bind(account)
-        .execute(tx.conn())
-        .await?;
+    lease::lock(tx, &[account]).await?;
     let done = sqlx::query(
         "DELETE FROM blobs b WHERE b.tenant_id = $1 AND b.account_id = $2 AND b.hash = ANY ($3) AND NOT EXISTS (
            SELECT 1 FROM messages m WHERE m.tenant_id = b.tenant_id AND m.account_id = b.account_id AND m.blob_hash = b.hash)",

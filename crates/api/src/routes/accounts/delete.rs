@@ -3,6 +3,7 @@
 use axum::extract::State;
 use emailclient_core::account;
 use emailclient_core::id::AccountId;
+use emailclient_core::lease;
 
 use super::view::etag;
 use crate::caller::Caller;
@@ -23,7 +24,7 @@ pub async fn delete(
     conditions: Conditions,
 ) -> Result<Reply, ApiError> {
     let mut tx = caller.tx(&state).await?;
-    account::lock_lease(&mut tx, id).await?;
+    lease::lock(&mut tx, &[id]).await?;
     let account = account::get_for_update(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
     conditions.check_match(&etag(&account))?;
     account::delete(&mut tx, id).await?;

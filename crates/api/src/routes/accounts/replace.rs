@@ -4,7 +4,7 @@ use axum::extract::State;
 use emailclient_core::account::{self, Account, NewAccount};
 use emailclient_core::db::TenantTx;
 use emailclient_core::id::AccountId;
-use emailclient_core::{submission, sync_run};
+use emailclient_core::{lease, submission, sync_run};
 
 use super::input::{AccountIn, VerifyQuery, check, check_hosts, connection_changed};
 use super::trial;
@@ -61,7 +61,7 @@ pub async fn change(
         trial::require(state, &new, (&kept.imap_password, &kept.smtp_password)).await?;
     }
     let mut tx = caller.tx(state).await?;
-    account::lock_lease(&mut tx, id).await?;
+    lease::lock(&mut tx, &[id]).await?;
     let now = account::get_for_update(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
     if now.version != old.version {
         return Err(ApiError::precondition_failed("the account was changed by someone else meanwhile"));
