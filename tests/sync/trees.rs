@@ -62,6 +62,29 @@ async fn two_mailboxes_that_swap_their_names_keep_what_is_in_them() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_a_message_in_two_mailboxes_that_go_together_one_thing_is_told() {
+    let case = Case::with(vec![numbered(1)]).await;
+    let mut client = case.client().await;
+    for name in ["One", "Two"] {
+        client.ok(&format!("CREATE {name}")).await;
+    }
+    client.append("One", "", None, &numbered(2)).await;
+    client.select("One").await;
+    client.ok("UID COPY 1 Two").await;
+    client.ok("UNSELECT").await;
+    case.sync().await;
+    let events = case.events().await;
+    client.ok("DELETE One").await;
+    client.ok("DELETE Two").await;
+    case.sync().await;
+    let mut told = events.kinds(&case.app).await;
+    told.sort();
+    assert_eq!(told, ["mailbox.deleted", "mailbox.deleted", "message.deleted"]);
+    case.settled().await;
+    case.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_mailbox_deleted_and_made_again_holds_what_the_new_one_holds() {
     let case = Case::with(vec![]).await;
     let mut client = case.client().await;

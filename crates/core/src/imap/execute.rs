@@ -44,6 +44,7 @@
 //! | keywords not permitted, read-only mailbox | taken back; waits | `what_a_mailbox_does_not_permit_is_taken_back_or_waits` |
 //! | renamed, alone, with changes, by its parent | same mailbox, same messages | `a_renamed_mailbox_keeps_its_id_and_its_messages_theirs` |
 //! | two mailboxes swap names | messages keep their ids | `two_mailboxes_that_swap_their_names_keep_what_is_in_them` |
+//! | two mailboxes that hold one message deleted together | the message is told once, as deleted | `of_a_message_in_two_mailboxes_that_go_together_one_thing_is_told` |
 //! | deleted and made again | holds what the new one holds; equal bytes keep their id | `a_mailbox_deleted_and_made_again_holds_what_the_new_one_holds` |
 //! | INBOX in any case | one mailbox | `inbox_is_one_mailbox_however_it_is_spelt` |
 //! | `\Noselect` parents, a phantom left by DELETE | listed, not selectable; emptied when asked alone says there is none | `parents_that_hold_no_messages_come_and_go` |

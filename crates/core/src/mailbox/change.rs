@@ -197,7 +197,7 @@ pub async fn delete(tx: &mut TenantTx, id: MailboxId) -> Result<bool, MailboxErr
     if moves_wait(tx, id).await? {
         return Err(MailboxError::MovesWait);
     }
-    vanish::empty(tx, row.account, id).await?;
+    vanish::empty(tx, row.account, &[id]).await?;
     // A rename that waits must outlive the row, or DELETE would name what the server never heard of. One that was never
     // made there needs neither.
     sqlx::query(

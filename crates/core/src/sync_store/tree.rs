@@ -116,10 +116,7 @@ async fn empty<'a>(
     .bind(ids)
     .fetch_all(tx.conn())
     .await?;
-    for mailbox in filled {
-        vanish::empty(tx, account, mailbox).await?;
-    }
-    Ok(())
+    vanish::empty(tx, account, &filled).await
 }
 
 async fn remove(tx: &mut TenantTx, entries: &[&Entry]) -> Result<(), DbError> {

@@ -3,6 +3,7 @@
 //! A message whose last placement went stays for [`GONE_KEPT_FOR`], because in a move the old place may be seen before
 //! the new one; then [`sweep_gone`] removes it with what only it used.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use mail::uid::UidSet;
@@ -146,34 +147,40 @@ pub async fn drop_forsaken(tx: &mut TenantTx, target: &Target) -> Result<usize, 
     announce(tx, target, removed(&rows)).await
 }
 
-/// Deletes every placement of a mailbox that is no more. Messages that were on their way into it are where they came from:
-/// nobody deleted those.
-pub async fn empty(tx: &mut TenantTx, account: AccountId, mailbox: MailboxId) -> Result<(), DbError> {
-    let back: Vec<Uuid> = sqlx::query_scalar(
+/// Deletes every placement of mailboxes that are no more. Messages that were on their way into one are where they came from:
+/// nobody deleted those. Of a message that was in several of them one thing is told, after it is gone from all.
+pub async fn empty(tx: &mut TenantTx, account: AccountId, mailboxes: &[MailboxId]) -> Result<(), DbError> {
+    let ids: Vec<Uuid> = mailboxes.iter().map(|id| id.0).collect();
+    let back = sqlx::query(
         "WITH back AS (
-           DELETE FROM pending_changes WHERE tenant_id = $1 AND target_mailbox_id = $2 AND kind IN ('move', 'copy')
-           RETURNING placement_id, kind)
-         UPDATE message_mailboxes SET hidden_at = NULL
-         WHERE tenant_id = $1 AND id IN (SELECT placement_id FROM back WHERE kind = 'move') AND hidden_at IS NOT NULL
-         RETURNING message_id",
+           DELETE FROM pending_changes WHERE tenant_id = $1 AND target_mailbox_id = ANY ($2) AND kind IN ('move', 'copy')
+           RETURNING placement_id, kind, target_mailbox_id)
+         UPDATE message_mailboxes p SET hidden_at = NULL FROM back
+         WHERE p.tenant_id = $1 AND p.id = back.placement_id AND back.kind = 'move' AND p.hidden_at IS NOT NULL
+         RETURNING p.message_id, back.target_mailbox_id AS mailbox_id",
     )
     .bind(tx.tenant())
-    .bind(mailbox)
+    .bind(&ids)
     .fetch_all(tx.conn())
     .await?;
-    let rows = sqlx::query(
-        "DELETE FROM message_mailboxes WHERE tenant_id = $1 AND mailbox_id = $2
-         RETURNING message_id, hidden_at IS NULL AS visible",
+    let gone = sqlx::query(
+        "DELETE FROM message_mailboxes WHERE tenant_id = $1 AND mailbox_id = ANY ($2)
+         RETURNING message_id, mailbox_id, hidden_at IS NULL AS visible",
     )
     .bind(tx.tenant())
-    .bind(mailbox)
+    .bind(&ids)
     .fetch_all(tx.conn())
     .await?;
-    let removed = removed(&rows).into_iter().filter(|r| r.visible).map(|r| r.message);
-    let mut shown: Vec<Uuid> = back.into_iter().chain(removed).collect();
-    shown.sort_unstable();
-    shown.dedup();
-    announce_gone(tx, account, &shown, json!({ "mailbox_id": mailbox })).await
+    let mut mailbox_of: BTreeMap<Uuid, Uuid> = BTreeMap::new();
+    for row in back.iter().chain(gone.iter().filter(|r| r.get("visible"))) {
+        mailbox_of.entry(row.get("message_id")).or_insert(row.get("mailbox_id"));
+    }
+    for mailbox in mailboxes {
+        let shown: Vec<Uuid> =
+            mailbox_of.iter().filter(|(_, of)| **of == mailbox.0).map(|(message, _)| *message).collect();
+        announce_gone(tx, account, &shown, json!({ "mailbox_id": mailbox })).await?;
+    }
+    Ok(())
 }
 
 fn removed(rows: &[sqlx::postgres::PgRow]) -> Vec<Removed> {
