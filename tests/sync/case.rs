@@ -31,6 +31,11 @@ pub fn numbered(n: u32) -> Vec<u8> {
     mail::message(&format!("M{n}"), &format!("m{n}@example.test"), &format!("body {n}"))
 }
 
+/// The same with 100 KB of text: a dozen are more than what is sent along with their rows.
+pub fn large(n: u32) -> Vec<u8> {
+    [numbered(n), format!("{}\r\n", "x".repeat(70)).repeat(1_500).into_bytes()].concat()
+}
+
 impl Case {
     /// INBOX holds these messages, and all of them have been synchronised.
     pub async fn with(messages: Vec<Vec<u8>>) -> Self {

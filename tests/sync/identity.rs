@@ -7,7 +7,7 @@ use sqlx::Connection as _;
 use tests::eventually::eventually;
 use tests::mail;
 
-use crate::case::{Case, numbered};
+use crate::case::{Case, large, numbered};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lowered_uidvalidity_keeps_ids_and_tells_one_reset() {
@@ -26,8 +26,6 @@ async fn a_lowered_uidvalidity_keeps_ids_and_tells_one_reset() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn copies_of_large_messages_are_known_again_in_the_round_that_first_sees_them() {
-    // Together more than is sent ahead of its rows.
-    let large = |n: u32| [numbered(n), format!("{}\r\n", "x".repeat(70)).repeat(1_500).into_bytes()].concat();
     let mut case = Case::unserved("127.0.0.1", None, (1..=30).map(large).collect()).await;
     let mut client = case.client().await;
     client.select("INBOX").await;

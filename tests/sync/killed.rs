@@ -8,7 +8,7 @@ use sqlx::Executor as _;
 use tests::oracle;
 
 use crate::audit::audit;
-use crate::case::{Case, numbered};
+use crate::case::{Case, large, numbered};
 
 /// What the scheduler does once the lease and the job of a dead worker have run out.
 async fn let_time_pass(case: &Case) {
@@ -50,8 +50,6 @@ async fn killed_between_fetch_and_commit_and_after_it_each_message_is_there_once
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_between_bytes_and_their_rows_nothing_is_lost_and_orphans_are_swept() {
-    // Together more than is sent ahead of its rows.
-    let large = |n: u32| [numbered(n), format!("{}\r\n", "x".repeat(70)).repeat(1_500).into_bytes()].concat();
     let mut case = Case::unserved("127.0.0.1", None, (1..=40).map(large).collect()).await;
     let events = case.events().await;
     die_at(&case, "bytes-before-rows").await;
