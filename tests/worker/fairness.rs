@@ -9,7 +9,8 @@ use emailclient_core::job::{Job, enqueue, priority};
 use serde_json::json;
 use tests::app::{App, Tenant};
 use tests::eventually::eventually;
-use tests::{mail, scripted};
+use tests::{mail, oracle, scripted};
+use tokio::time::sleep;
 
 const ROOM: Room = Room { total: 32, free: 32 };
 /// Time for what must not wait for backfills of minutes or for servers that are silent for one.
@@ -166,6 +167,41 @@ async fn a_refresh_and_an_edit_go_before_the_backfill_of_the_same_account() {
         (state == "synced" && synced == all as u64 + 1).then_some(())
     })
     .await;
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_who_never_rests_does_not_keep_the_old_mail_away() {
+    let mut app = App::start_with(&[("IMAP_IDLE_ENABLED", "false")]).await;
+    let tenant = app.tenant().await;
+    let user = mail::new_mailbox(&app);
+    let all = 15_000;
+    fill_much(&app, &user, all);
+    app.add_worker();
+    app.add_scheduler();
+    let account = mail::connect(&app, &tenant, &user).await;
+    backfill_begun(&app, &tenant, &account).await;
+    // Due far in the future, so that nobody but the round under way takes it.
+    let call = Job::PushChanges { account_id: account.parse().unwrap() };
+    let deadline = Instant::now() + Duration::from_secs(120);
+    let mut calls = 0;
+    loop {
+        for _ in 0..20 {
+            let mut tx = app.db.tenant(tenant.id).await.unwrap();
+            enqueue(&mut tx, &call, Duration::from_secs(3600), priority::PUSH).await.unwrap();
+            tx.commit().await.unwrap();
+            calls += 1;
+            sleep(Duration::from_millis(2)).await;
+        }
+        let (state, synced) = inbox(&app, &tenant, &account).await;
+        if state == "synced" {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{synced} of {all} after {calls} calls");
+    }
+    assert!(calls >= 200, "the test needs more old mail");
+    clear(&app).await;
+    oracle::agrees(&app, &tenant, &account, &user).await;
     app.finish().await;
 }
 

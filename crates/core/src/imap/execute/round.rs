@@ -11,7 +11,6 @@ use super::{Report, SyncContext, SyncError, enter, forgo, tree, trouble, visit};
 use crate::db::DbError;
 use crate::id::{MailboxId, RunId};
 use crate::imap::{Endpoint, ImapError, Session};
-use crate::job;
 use crate::lease::Lease;
 use crate::sync_store::status::{self, AccountState};
 use crate::sync_store::{Target, attempts, pending, view};
@@ -106,14 +105,6 @@ impl<'a> Link<'a> {
         if depth != Depth::Head && at.tail_uid > 1 && !self.backfill && !self.unfinished.contains(&mailbox) {
             self.unfinished.push(mailbox);
         }
-    }
-
-    /// Whether the account was asked for something that goes before old mail; then it is ours to do.
-    pub async fn is_called(&mut self) -> Result<bool, SyncError> {
-        let mut tx = self.lease.begin(&self.ctx.db).await?;
-        self.called = job::take_over(&mut tx, self.lease.account).await?;
-        tx.commit().await?;
-        Ok(self.called)
     }
 
     /// Batches follow the speed of the whole way, so that a slow server does not keep a user waiting for a batch.
