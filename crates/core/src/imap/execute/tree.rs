@@ -113,15 +113,19 @@ pub(super) async fn refresh(link: &mut Link<'_>, depth: Depth) -> Result<Vec<Mai
                 continue;
             }
         };
-        let mut tx = link.ctx.db.tenant(link.lease.tenant).await?;
-        let entries = view::tree(&mut tx, link.lease.account).await?;
-        tx.release();
-        look_into_refusals(link, &mut raw, &entries).await?;
-        raw.extend(left_out(link, &raw, entries).await?);
-        let mut tx = link.lease.begin(&link.ctx.db).await?;
         let account = link.lease.account;
+        let mut tx = link.lease.begin(&link.ctx.db).await?;
+        let mut entries = view::tree(&mut tx, account).await?;
+        let (refusing, missing) = (refusing(&raw, &entries), missing(&raw, &entries));
+        if !refusing.is_empty() || !missing.is_empty() {
+            // The server is not waited for inside a transaction.
+            tx.release();
+            look_into_refusals(link, &mut raw, &refusing).await?;
+            raw.extend(left_out(link, missing).await?);
+            tx = link.lease.begin(&link.ctx.db).await?;
+            entries = view::tree(&mut tx, account).await?;
+        }
         let ignored = tree::names_to_ignore(&mut tx, account).await?;
-        let entries = view::tree(&mut tx, account).await?;
         let listed =
             translate(raw.into_iter().filter(|m| !ignored.contains(&m.wire_name)).collect(), &entries);
         let local: Vec<_> = entries.iter().map(|e| e.local.clone()).collect();
@@ -143,17 +147,30 @@ pub(super) async fn refresh(link: &mut Link<'_>, depth: Depth) -> Result<Vec<Mai
     }
 }
 
-/// A mailbox that held messages and now refuses its numbers may be closed to us for a while, or be the phantom that
-/// Dovecot 2.3.19 lists, without `\Noselect`, for a parent that was deleted: asked alone, it says that there is none.
+/// Positions in `raw` of mailboxes that held messages and now refuse their numbers.
+fn refusing(raw: &[imap::ListedMailbox], entries: &[view::Entry]) -> Vec<usize> {
+    let held: HashSet<Vec<u8>> =
+        entries.iter().filter(|e| e.local.holds_anything()).map(|e| key(&e.local.wire_name)).collect();
+    let refused = raw.iter().enumerate().filter(|(_, m)| m.is_selectable() && m.status.is_none());
+    refused.filter(|(_, m)| held.contains(&key(&m.wire_name))).map(|(at, _)| at).collect()
+}
+
+/// Mailboxes of ours that a listing does not name.
+fn missing(raw: &[imap::ListedMailbox], entries: &[view::Entry]) -> Vec<LocalEntry> {
+    let listed: HashSet<Vec<u8>> = raw.iter().map(|m| key(&m.wire_name)).collect();
+    let known = entries.iter().map(|e| &e.local).filter(|e| e.checkpoint.uidvalidity.is_some());
+    known.filter(|e| !listed.contains(&key(&e.wire_name))).cloned().collect()
+}
+
+/// Those that refuse their numbers may be closed to us for a while, or be the phantom that Dovecot 2.3.19 lists, without
+/// `\Noselect`, for a parent that was deleted: asked alone, it says that there is none.
 async fn look_into_refusals(
     link: &mut Link<'_>,
     raw: &mut [imap::ListedMailbox],
-    entries: &[view::Entry],
+    refusing: &[usize],
 ) -> Result<(), SyncError> {
-    let refused = |m: &imap::ListedMailbox| m.is_selectable() && m.status.is_none();
-    let held: HashSet<Vec<u8>> =
-        entries.iter().filter(|e| e.local.holds_anything()).map(|e| key(&e.local.wire_name)).collect();
-    for mailbox in raw.iter_mut().filter(|m| refused(m) && held.contains(&key(&m.wire_name))) {
+    for at in refusing {
+        let Some(mailbox) = raw.get_mut(*at) else { continue };
         match link.session.status(&mailbox.wire_name).await {
             Ok(status) => mailbox.status = Some(status),
             Err(ImapError::NoSuchMailbox(_)) => mailbox.attributes.push("\\NonExistent".to_owned()),
@@ -164,19 +181,12 @@ async fn look_into_refusals(
     Ok(())
 }
 
-/// Mailboxes of ours that a listing does not name and the server has all the same, under the UIDVALIDITY we know: a
-/// listing that was cut short may end in OK too, and a mailbox is not given up on the word of one question.
+/// Those of `missing` that the server has all the same, under the UIDVALIDITY we know: a listing that was cut short may end
+/// in OK too, and a mailbox is not given up on the word of one question.
 async fn left_out(
     link: &mut Link<'_>,
-    raw: &[imap::ListedMailbox],
-    entries: Vec<view::Entry>,
+    missing: Vec<LocalEntry>,
 ) -> Result<Vec<imap::ListedMailbox>, SyncError> {
-    let listed: HashSet<Vec<u8>> = raw.iter().map(|m| key(&m.wire_name)).collect();
-    let missing: Vec<LocalEntry> = entries
-        .into_iter()
-        .map(|e| e.local)
-        .filter(|e| e.checkpoint.uidvalidity.is_some() && !listed.contains(&key(&e.wire_name)))
-        .collect();
     if missing.is_empty() {
         return Ok(Vec::new());
     }
