@@ -4,17 +4,25 @@
 //! given to somebody's outgoing connection between our look and the server's bind.
 //!
 //! A folder keeps the ports it was given: the accounts in its database name them.
+//!
+//! Seconds pass until the server listens. Two stacks given the same port meanwhile would both find somebody there: the one
+//! whose server could not bind it takes the other's for its own. So a port stays reserved as long as this process
+//! lives, by a listener on an address that nothing else uses.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, anyhow, bail};
 
 const LOWEST: u16 = 15_000;
 const COUNT: u64 = 17_000;
+const RESERVING: Ipv4Addr = Ipv4Addr::new(127, 111, 111, 111);
+static RESERVED: Mutex<BTreeMap<u16, TcpListener>> = Mutex::new(BTreeMap::new());
 
 /// `N` different ports that nobody listened on a moment ago.
 pub(crate) fn free<const N: usize>() -> Result<[u16; N]> {
@@ -55,7 +63,7 @@ pub(crate) fn kept<const N: usize>(file: &Path, servers: [&str; N]) -> Result<[u
             .ok_or_else(|| {
                 anyhow!("{} names no port for {server}; remove it to get new ports", file.display())
             })?;
-        TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).map_err(|e| {
+        reserve(*port).and_then(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, *port))).map_err(|e| {
             anyhow!(
                 "port {port} of this folder's {server} cannot be used ({e}): does another devstack run here? \
                  Accounts saved in the folder name this port; for new ports remove {}",
@@ -70,12 +78,24 @@ fn one() -> Result<TcpListener> {
     for _ in 0..1000 {
         // RandomState is seeded by the system for every process and steps on every call: no clock, no rng crate.
         let random = RandomState::new().build_hasher().finish();
-        let offset = u16::try_from(random % COUNT)?;
-        if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, LOWEST + offset)) {
+        let port = LOWEST + u16::try_from(random % COUNT)?;
+        if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+            && reserve(port).is_ok_and(|new| new)
+        {
             return Ok(listener);
         }
     }
     bail!("no free port between {LOWEST} and {}", u64::from(LOWEST) + COUNT)
+}
+
+/// `false`: this process has it already. An error: another has.
+fn reserve(port: u16) -> io::Result<bool> {
+    let mut reserved = RESERVED.lock().unwrap_or_else(PoisonError::into_inner);
+    if reserved.contains_key(&port) {
+        return Ok(false);
+    }
+    reserved.insert(port, TcpListener::bind((RESERVING, port))?);
+    Ok(true)
 }
 
 #[cfg(test)]
@@ -108,5 +128,12 @@ mod tests {
         assert!(ports.iter().all(|p| (15_000..32_000).contains(p)), "{ports:?}");
         ports.sort_unstable();
         assert!(ports.windows(2).all(|w| w[0] != w[1]), "{ports:?}");
+    }
+
+    #[test]
+    fn a_port_that_was_given_is_given_to_nobody_else_before_its_server_listens() {
+        let [port] = super::free::<1>().unwrap();
+        assert!(!super::reserve(port).unwrap(), "this process has it");
+        TcpListener::bind((super::RESERVING, port)).expect_err("another would have it");
     }
 }
