@@ -9,6 +9,7 @@ use emailclient_core::job::{Job, enqueue, priority};
 use serde_json::json;
 use tests::app::{App, Tenant};
 use tests::eventually::eventually;
+use tests::fault::{Proxy, Toward};
 use tests::{mail, oracle, scripted};
 use tokio::time::sleep;
 
@@ -202,6 +203,37 @@ async fn a_user_who_never_rests_does_not_keep_the_old_mail_away() {
     assert!(calls >= 200, "the test needs more old mail");
     clear(&app).await;
     oracle::agrees(&app, &tenant, &account, &user).await;
+    app.finish().await;
+}
+
+/// What one command asks a fast server for takes this line eleven seconds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refresh_goes_before_the_first_old_mail_of_a_slow_server_too() {
+    let mut app = App::start_with(&[("IMAP_IDLE_ENABLED", "false")]).await;
+    let tenant = app.tenant().await;
+    let user = mail::new_mailbox(&app);
+    let old = (0..2_000).map(|n| {
+        let text = "0123456789 ".repeat(180);
+        let bytes = mail::message(&format!("Old {n}"), &format!("old{n}@{user}"), &text);
+        ("INBOX", vec![], 1_600_000_000 + n * 60, bytes)
+    });
+    app.stack.fill(&user, old).unwrap();
+    let proxy = Proxy::before(app.stack.imaps_port).await;
+    proxy.line(Toward::Client, |line| line.bandwidth = Some(100_000));
+    app.add_worker();
+    app.add_scheduler();
+    let mut body = mail::settings(&app, &user);
+    body["imap"]["port"] = json!(proxy.port);
+    let account = app.post(&tenant, "/api/accounts", &body).await.expect(201);
+    let account = account["id"].as_str().unwrap().to_owned();
+    eventually("old mail is being read", Duration::from_secs(60), async || {
+        let (state, synced) = inbox(&app, &tenant, &account).await;
+        (state == "backfill" && synced > 50).then_some(())
+    })
+    .await;
+    let took = refreshed(&app, &tenant, (&user, &account), "fresh").await;
+    assert!(took < Duration::from_secs(8), "{took:?}");
+    app.delete(&tenant, &format!("/api/accounts/{account}")).await;
     app.finish().await;
 }
 

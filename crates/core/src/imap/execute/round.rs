@@ -20,7 +20,7 @@ use crate::sync_store::{Target, attempts, pending, view};
 const MAX_RECONNECTS: usize = 6;
 /// What one batch of old mail should take: a user's request waits for those under way.
 const BATCH_TIME: Duration = Duration::from_millis(250);
-/// Batches in one go once the speed of the server is known. Each time the pipeline runs empty costs a tenth of a second.
+/// Batches in one go once the speed of old mail is known. Each time the pipeline runs empty costs a tenth of a second.
 const MANY_BATCHES: usize = 64;
 const SMALLEST_BATCH: u32 = 25;
 const SOME_FAILED: &str = "some mailboxes could not be read";
@@ -45,8 +45,10 @@ pub(super) struct Link<'a> {
     pub called: bool,
     /// Mailboxes whose old mail is left for later.
     pub unfinished: Vec<MailboxId>,
-    /// Messages of one command of old mail, once its speed is known.
+    /// Messages of one command of old mail, once anything was read.
     batch: Option<u32>,
+    /// Old mail itself was read: a few new messages say little about a fast server, and all of a slow one.
+    measured: bool,
 }
 
 /// A message that was due when the connection was lost. Dovecot ends the connection over one it cannot read.
@@ -78,6 +80,7 @@ impl<'a> Link<'a> {
             called: false,
             unfinished: Vec::new(),
             batch: None,
+            measured: false,
         }
     }
 
@@ -109,18 +112,19 @@ impl<'a> Link<'a> {
 
     /// Batches follow the speed of the whole way, so that a slow server does not keep a user waiting for a batch.
     pub fn note_speed(&mut self, messages: u64, took: Duration) {
-        let in_time = messages as f64 / took.as_secs_f64().max(0.001) * BATCH_TIME.as_secs_f64();
-        if self.backfill {
+        if self.backfill || !self.measured {
+            let in_time = messages as f64 / took.as_secs_f64().max(0.001) * BATCH_TIME.as_secs_f64();
             self.batch = Some((in_time as u32).clamp(SMALLEST_BATCH, Policy::default().batch));
+            self.measured |= self.backfill;
         }
     }
 
     /// The sizes of a visit.
     pub fn policy(&self, depth: Depth) -> Policy {
         let mut policy = Policy { depth, backfill: self.backfill, ..Policy::default() };
-        if let Some(batch) = self.batch {
+        if let Some(batch) = self.batch.filter(|_| self.backfill) {
             policy.batch = batch;
-            if self.backfill {
+            if self.measured {
                 policy.batches_ahead = MANY_BATCHES;
             }
         }
