@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use emailclient_core::db::Db;
-use emailclient_core::id::{AccountId, TenantId, new_uuid};
-use emailclient_core::job::queue::{self, Claimed, Room};
-use emailclient_core::job::{Job, enqueue, priority};
+use emailclient_core::id::{AccountId, JobId, TenantId, new_uuid};
+use emailclient_core::job::queue::{self, Claimed, Outcome, Room};
+use emailclient_core::job::{self, Job, enqueue, priority};
 use serde_json::json;
 use tests::app::{App, Tenant};
 use tests::eventually::eventually;
@@ -15,7 +15,7 @@ use tokio::time::sleep;
 
 const ROOM: Room = Room { total: 32, free: 32 };
 /// Time for what must not wait for backfills of minutes or for servers that are silent for one.
-const SOON: Duration = Duration::from_secs(20);
+pub const SOON: Duration = Duration::from_secs(20);
 
 async fn add(db: &Db, tenant: TenantId, jobs: usize, priority: i16) {
     let mut tx = db.tenant(tenant).await.unwrap();
@@ -80,6 +80,117 @@ async fn some_places_are_kept_for_what_somebody_waits_for() {
     app.finish().await;
 }
 
+async fn ask(db: &Db, tenant: TenantId, account_id: AccountId, priority: i16) {
+    let mut tx = db.tenant(tenant).await.unwrap();
+    enqueue(&mut tx, &Job::SyncAccount { account_id }, Duration::ZERO, priority).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+async fn connect_many(db: &Db, tenant: TenantId, accounts: usize) {
+    for _ in 0..accounts {
+        ask(db, tenant, AccountId::new(), priority::USER).await;
+    }
+}
+
+async fn come_to_old_mail(db: &Db, claimed: &[Claimed]) {
+    for c in claimed {
+        let Job::SyncAccount { account_id } = &c.job else { panic!("{c:?}") };
+        let mut tx = db.tenant(c.tenant).await.unwrap();
+        job::slow_down(&mut tx, *account_id).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+}
+
+async fn surplus(db: &Db, owner: uuid::Uuid) -> Vec<JobId> {
+    let mut tx = db.system().await.unwrap();
+    let surplus = queue::surplus(&mut tx, owner, ROOM).await.unwrap();
+    tx.commit().await.unwrap();
+    surplus
+}
+
+async fn finish(db: &Db, owner: uuid::Uuid, job: &Claimed, outcome: Outcome) {
+    let mut tx = db.system().await.unwrap();
+    assert!(queue::finish(&mut tx, owner, job, &outcome).await.unwrap());
+    tx.commit().await.unwrap();
+}
+
+#[tokio::test]
+async fn rounds_that_come_to_their_old_mail_leave_the_places_kept_for_the_quick_ones() {
+    let app = App::start().await;
+    let (crowd, other, me) = (app.tenant().await.id, app.tenant().await.id, new_uuid());
+    connect_many(&app.db, crowd, 28).await;
+    let rounds = claim(&app.db, me, ROOM).await;
+    assert_eq!(rounds.len(), 28);
+    connect_many(&app.db, other, 4).await;
+    let others = claim(&app.db, me, Room { free: 4, ..ROOM }).await;
+    assert_eq!(others.len(), 4);
+    come_to_old_mail(&app.db, &rounds).await;
+    come_to_old_mail(&app.db, &others).await;
+    let surplus = surplus(&app.db, me).await;
+    let mut latest: Vec<_> = rounds[16..].iter().map(|c| c.id).collect();
+    let mut back = surplus.clone();
+    latest.sort_unstable();
+    back.sort_unstable();
+    assert_eq!(back, latest, "the first sixteen of the one, all four of the other stay");
+    let Job::SyncAccount { account_id: last } = rounds[27].job else { panic!() };
+    ask(&app.db, crowd, last, priority::USER).await;
+    let mut tx = app.db.tenant(crowd).await.unwrap();
+    assert!(job::take_over(&mut tx, last).await.unwrap());
+    tx.commit().await.unwrap();
+    assert!(!self::surplus(&app.db, me).await.contains(&rounds[27].id), "a user waits for it");
+    come_to_old_mail(&app.db, &rounds[27..]).await;
+    assert_eq!(self::surplus(&app.db, me).await.len(), 12);
+    for job in rounds.iter().filter(|c| surplus.contains(&c.id)) {
+        finish(&app.db, me, job, Outcome::Postpone { after: Duration::ZERO }).await;
+    }
+    add(&app.db, crowd, 3, priority::ROUND).await;
+    assert!(claim(&app.db, me, Room { free: 12, ..ROOM }).await.is_empty(), "the crowd has its slow places");
+    add(&app.db, crowd, 3, priority::USER).await;
+    add(&app.db, other, 3, priority::SEND).await;
+    assert_eq!(claim(&app.db, me, Room { free: 12, ..ROOM }).await.len(), 6);
+    for job in &rounds[..4] {
+        finish(&app.db, me, job, Outcome::Done).await;
+    }
+    assert_eq!(claim(&app.db, me, Room { free: 10, ..ROOM }).await.len(), 4, "they go on in their turn");
+    clear(&app).await;
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_slow_round_that_is_asked_for_while_it_runs_stays_slow_and_is_urgent_once_it_is_ready() {
+    let app = App::start().await;
+    let (tenant, me) = (app.tenant().await.id, new_uuid());
+    let accounts: Vec<AccountId> = (0..16).map(|_| AccountId::new()).collect();
+    for account in &accounts {
+        ask(&app.db, tenant, *account, priority::ROUND).await;
+    }
+    let rounds = claim(&app.db, me, ROOM).await;
+    assert_eq!(rounds.len(), 16);
+    for account in &accounts {
+        ask(&app.db, tenant, *account, priority::HEAD).await;
+    }
+    ask(&app.db, tenant, accounts[0], priority::USER).await;
+    ask(&app.db, tenant, accounts[0], priority::ROUND).await;
+    add(&app.db, tenant, 10, priority::ROUND).await;
+    assert!(claim(&app.db, me, Room { free: 16, ..ROOM }).await.is_empty(), "all slow places are taken");
+    // Coming to its old mail does not forget it either.
+    come_to_old_mail(&app.db, &rounds).await;
+    for job in &rounds {
+        finish(&app.db, me, job, Outcome::Done).await;
+    }
+    let again = claim(&app.db, me, ROOM).await;
+    assert!(
+        matches!(again[0].job, Job::SyncAccount { account_id } if account_id == accounts[0]),
+        "{again:?}"
+    );
+    let asked: Vec<i16> = again.iter().take(17).map(|c| c.priority).collect();
+    let expected: Vec<i16> =
+        [priority::USER].into_iter().chain([priority::HEAD; 15]).chain([priority::ROUND]).collect();
+    assert_eq!(asked, expected);
+    clear(&app).await;
+    app.finish().await;
+}
+
 #[tokio::test]
 async fn a_worker_with_one_place_takes_everything_in_its_turn() {
     let app = App::start().await;
@@ -100,8 +211,25 @@ fn fill_much(app: &App, user: &str, messages: usize) {
     app.stack.fill(user, rows).unwrap();
 }
 
+/// Messages of four kilobytes, for lines that are slow.
+pub fn fill_large(app: &App, user: &str, messages: i64) {
+    let text = "0123456789 ".repeat(360);
+    let rows = (0..messages).map(|n| {
+        let bytes = mail::message(&format!("Old {n}"), &format!("old{n}@{user}"), &text);
+        ("INBOX", vec![], 1_600_000_000 + n * 60, bytes)
+    });
+    app.stack.fill(user, rows).unwrap();
+}
+
+pub async fn connect_through(app: &App, tenant: &Tenant, user: &str, proxy: &Proxy) -> String {
+    let mut body = mail::settings(app, user);
+    body["imap"]["port"] = json!(proxy.port);
+    let account = app.post(tenant, "/api/accounts", &body).await.expect(201);
+    account["id"].as_str().unwrap().to_owned()
+}
+
 /// The state of INBOX, and how many of its messages are here.
-async fn inbox(app: &App, tenant: &Tenant, account: &str) -> (String, u64) {
+pub async fn inbox(app: &App, tenant: &Tenant, account: &str) -> (String, u64) {
     let status = app.get(tenant, &format!("/api/sync/status/{account}")).await.expect(200);
     let mailboxes = status["mailboxes"].as_array().unwrap();
     let inbox = mailboxes.iter().find(|m| m["role"] == "inbox");
@@ -212,20 +340,12 @@ async fn a_refresh_goes_before_the_first_old_mail_of_a_slow_server_too() {
     let mut app = App::start_with(&[("IMAP_IDLE_ENABLED", "false")]).await;
     let tenant = app.tenant().await;
     let user = mail::new_mailbox(&app);
-    let old = (0..2_000).map(|n| {
-        let text = "0123456789 ".repeat(360);
-        let bytes = mail::message(&format!("Old {n}"), &format!("old{n}@{user}"), &text);
-        ("INBOX", vec![], 1_600_000_000 + n * 60, bytes)
-    });
-    app.stack.fill(&user, old).unwrap();
+    fill_large(&app, &user, 2_000);
     let proxy = Proxy::before(app.stack.imaps_port).await;
     proxy.line(Toward::Client, |line| line.bandwidth = Some(100_000));
     app.add_worker();
     app.add_scheduler();
-    let mut body = mail::settings(&app, &user);
-    body["imap"]["port"] = json!(proxy.port);
-    let account = app.post(&tenant, "/api/accounts", &body).await.expect(201);
-    let account = account["id"].as_str().unwrap().to_owned();
+    let account = connect_through(&app, &tenant, &user, &proxy).await;
     eventually("old mail is being read", Duration::from_secs(60), async || {
         let (state, synced) = inbox(&app, &tenant, &account).await;
         (state == "backfill" && synced > 50).then_some(())
@@ -264,6 +384,46 @@ async fn a_refresh_does_not_wait_for_the_backfills_of_others() {
     assert!(open > 0, "the test needs more old mail");
     for account in &accounts {
         app.delete(&crowd, &format!("/api/accounts/{account}")).await;
+    }
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tenant_that_connects_many_accounts_can_still_refresh_one() {
+    let mut app = App::start_with(&[("IMAP_IDLE_ENABLED", "false"), ("WORKER_CONCURRENCY", "1")]).await;
+    let tenant = app.tenant().await;
+    let proxy = Proxy::before(app.stack.imaps_port).await;
+    proxy.line(Toward::Client, |line| line.bandwidth = Some(50_000));
+    let users: Vec<String> = (0..10).map(|_| mail::new_mailbox(&app)).collect();
+    for user in &users {
+        fill_large(&app, user, 1_500);
+    }
+    let user = mail::new_mailbox(&app);
+    app.add_worker();
+    app.add_scheduler();
+    let account = mail::connect(&app, &tenant, &user).await;
+    mail::synchronise(&app, &tenant, &account).await;
+    let mut busy = vec![];
+    for user in &users {
+        busy.push(connect_through(&app, &tenant, user, &proxy).await);
+    }
+    let begun = async || {
+        let mut begun = 0;
+        for account in &busy {
+            begun += usize::from(inbox(&app, &tenant, account).await.0 == "backfill");
+        }
+        begun
+    };
+    // As many as one tenant has places.
+    eventually("old mail is being read", Duration::from_secs(60), async || {
+        (begun().await >= 7).then_some(())
+    })
+    .await;
+    refreshed(&app, &tenant, (&user, &account), "fresh").await;
+    // None keeps the last from beginning, either.
+    eventually("all have begun", SOON, async || (begun().await == busy.len()).then_some(())).await;
+    for account in &busy {
+        app.delete(&tenant, &format!("/api/accounts/{account}")).await;
     }
     app.finish().await;
 }

@@ -21,9 +21,12 @@ pub type Listener = sqlx::postgres::PgListener;
 
 /// Priorities, most urgent first: someone waits; what leaves; new mail; local edits; rounds that are due; indexing; audits.
 ///
-/// A backfill has none: it is the last part of a round, and makes way for what its account is asked meanwhile
-/// ([`take_over`]). What is at least [`PUSH`](priority::PUSH) is quick, or somebody looks at it: some of a worker's
-/// places are kept for it.
+/// A backfill has none: it is the last part of a round, makes way for what its account is asked meanwhile ([`take_over`])
+/// and holds a place like a round that is due ([`slow_down`]).
+///
+/// What is at least [`PUSH`](priority::PUSH) is quick, or somebody looks at it: some of a worker's places are kept for it.
+/// A row that runs below that is slow and stays so until it ends: what it is asked meanwhile is kept as a negative number,
+/// which is its urgency once it is ready again.
 pub mod priority {
     /// A user waits for the result.
     pub const USER: i16 = 50;
@@ -141,7 +144,8 @@ pub async fn enqueue(tx: &mut TenantTx, job: &Job, delay: Duration, priority: i1
          VALUES ($1, $2, $3, $4, $5, now() + make_interval(secs => $6), $7, $8)
          ON CONFLICT (tenant_id, kind, dedupe_key) WHERE dedupe_key IS NOT NULL AND state IN ('ready','running') DO UPDATE SET
            rerun = jobs.rerun OR jobs.state = 'running',
-           priority = greatest(jobs.priority, excluded.priority),
+           priority = CASE WHEN jobs.state = 'running' AND jobs.priority < $9 THEN -greatest(abs(jobs.priority), excluded.priority)
+             ELSE greatest(jobs.priority, excluded.priority) END,
            run_at = CASE WHEN jobs.state = 'ready' THEN least(jobs.run_at, excluded.run_at) ELSE jobs.run_at END
          RETURNING id",
     )
@@ -153,6 +157,7 @@ pub async fn enqueue(tx: &mut TenantTx, job: &Job, delay: Duration, priority: i1
     .bind(delay.as_secs_f64())
     .bind(job.max_attempts())
     .bind(job.dedupe_key())
+    .bind(priority::PUSH)
     .fetch_one(tx.conn())
     .await?;
     if delay.is_zero() {
@@ -160,6 +165,24 @@ pub async fn enqueue(tx: &mut TenantTx, job: &Job, delay: Duration, priority: i1
         sqlx::query("SELECT pg_notify($1, '')").bind(CHANNEL).execute(tx.conn()).await?;
     }
     Ok(JobId(id))
+}
+
+/// The running round of an account comes to its old mail: nobody waits for it any more, so it leaves the places that are
+/// kept for what somebody waits for.
+pub async fn slow_down(tx: &mut TenantTx, account: AccountId) -> Result<(), DbError> {
+    // Its turn among the slow ones begins now, however long ago it was asked for.
+    sqlx::query(
+        "UPDATE jobs SET priority = CASE WHEN rerun THEN -greatest(abs(priority), $3) ELSE $3 END,
+           run_at = CASE WHEN priority < $4 THEN run_at ELSE now() END
+         WHERE tenant_id = $1 AND kind = 'sync_account' AND dedupe_key = $2 AND state = 'running'",
+    )
+    .bind(tx.tenant())
+    .bind(account.to_string())
+    .bind(priority::ROUND)
+    .bind(priority::PUSH)
+    .execute(tx.conn())
+    .await?;
+    Ok(())
 }
 
 /// Takes over what an account was asked while its round runs: another round, the pushing of edits. `true`: there was

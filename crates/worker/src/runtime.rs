@@ -4,8 +4,9 @@
 //! declares live workers dead). apalis sees a back end with three poll functions; claim, lease, renewal and the fenced
 //! acknowledgement are `emailclient_core::job::queue`.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+mod held;
+
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -32,6 +33,7 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 use uuid::Uuid;
 
+use self::held::{Entry, Held, Signals};
 use crate::environment::Environment;
 use crate::error::{JobError, Then};
 use crate::{jobs, part};
@@ -47,26 +49,13 @@ const DRAIN: Duration = Duration::from_secs(25);
 /// Time to give back what was claimed and not begun.
 const GIVE_BACK: Duration = Duration::from_secs(3);
 
-type Held = Arc<Mutex<HashMap<JobId, CancellationToken>>>;
-
 /// A claimed job and what holds its place: freed when the job ends, however it ends.
 #[derive(Clone)]
 struct Lease {
     claimed: Claimed,
     _slot: Arc<OwnedSemaphorePermit>,
-    _entry: Arc<HeldEntry>,
-    lost: CancellationToken,
-}
-
-struct HeldEntry {
-    id: JobId,
-    held: Held,
-}
-
-impl Drop for HeldEntry {
-    fn drop(&mut self) {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
-    }
+    _entry: Arc<Entry>,
+    signals: Signals,
 }
 
 /// Works until the environment's shutdown fires; running jobs get 25 s to end.
@@ -102,9 +91,14 @@ pub async fn work(env: &Environment, heartbeat: &Heartbeat) -> anyhow::Result<()
     Ok(())
 }
 
-fn handle(job: Claimed, env: Data<Environment>) -> BoxFuture<'static, Result<(), BoxDynError>> {
+fn handle(
+    job: Claimed,
+    env: Data<Environment>,
+    lease: Data<Lease>,
+) -> BoxFuture<'static, Result<(), BoxDynError>> {
     let span = tracing::info_span!("job", kind = job.job.kind(), job = %job.id, tenant = %job.tenant, attempt = job.attempt);
     let mut env = (*env).clone();
+    env.shutdown = lease.signals.stop.clone();
     env.urgent = job.priority >= priority::PUSH && job.priority != priority::HEAD;
     async move {
         jobs::run(&env, job.tenant, job.job).await.map_err(|error| Box::new(JobFailure(error)) as BoxDynError)
@@ -135,6 +129,7 @@ struct LeaseQueue {
     stop: CancellationToken,
     heartbeat: Heartbeat,
     tasks: TaskTracker,
+    shutdown: CancellationToken,
     _stop_on_drop: DropGuard,
 }
 
@@ -149,6 +144,7 @@ impl LeaseQueue {
             lease: env.config.worker_lease,
             incoming: None,
             held: Held::default(),
+            shutdown: env.shutdown.clone(),
             _stop_on_drop: stop.clone().drop_guard(),
             stop,
             heartbeat,
@@ -159,7 +155,8 @@ impl LeaseQueue {
     fn start(&self) -> mpsc::Receiver<Task<Claimed>> {
         let (tx, rx) = mpsc::channel(self.slots);
         let (db, held, heartbeat) = (self.db.clone(), self.held.clone(), self.heartbeat.clone());
-        tokio::spawn(renew_leases(db, (self.owner, self.lease), held, self.stop.clone(), heartbeat));
+        tokio::spawn(held::hand_back(db.clone(), self.owner, self.slots, held.clone(), self.stop.clone()));
+        tokio::spawn(held::renew_leases(db, (self.owner, self.lease), held, self.stop.clone(), heartbeat));
         let claimer = Claimer {
             db: self.db.clone(),
             owner: self.owner,
@@ -169,52 +166,11 @@ impl LeaseQueue {
             held: self.held.clone(),
             out: tx,
             heartbeat: self.heartbeat.clone(),
+            shutdown: self.shutdown.clone(),
         };
         self.tasks.spawn(claimer.run(self.stop.clone()));
         rx
     }
-}
-
-/// Keeps the leases of running jobs alive, also after the signal to stop, until the last of them ended. Renewed every
-/// third of their time, so two may fail before another worker takes over.
-async fn renew_leases(
-    db: Db,
-    (owner, lease): (Uuid, Duration),
-    held: Held,
-    stop: CancellationToken,
-    heartbeat: Heartbeat,
-) {
-    loop {
-        tokio::time::sleep(lease / 3).await;
-        let ids: Vec<JobId> = held.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect();
-        if ids.is_empty() {
-            if stop.is_cancelled() {
-                return;
-            }
-            continue;
-        }
-        match renew(&db, owner, &ids, lease).await {
-            Ok(still) => {
-                // With every slot taken no job is claimed for as long as the jobs last; this is the sign of life then.
-                heartbeat.beat(part::JOBS);
-                let held = held.lock().unwrap_or_else(PoisonError::into_inner);
-                for lost in ids.iter().filter(|id| !still.contains(id)) {
-                    if let Some(token) = held.get(lost) {
-                        tracing::warn!(job = %lost, "lease lost, the job is stopped");
-                        token.cancel();
-                    }
-                }
-            }
-            Err(error) => tracing::warn!(%error, "leases could not be renewed"),
-        }
-    }
-}
-
-async fn renew(db: &Db, owner: Uuid, ids: &[JobId], lease: Duration) -> Result<Vec<JobId>, DbError> {
-    let mut tx = db.system().await?;
-    let still = queue::renew(&mut tx, owner, ids, lease).await?;
-    tx.commit().await?;
-    Ok(still)
 }
 
 struct Claimer {
@@ -226,6 +182,7 @@ struct Claimer {
     held: Held,
     out: mpsc::Sender<Task<Claimed>>,
     heartbeat: Heartbeat,
+    shutdown: CancellationToken,
 }
 
 impl Claimer {
@@ -286,10 +243,9 @@ impl Claimer {
 
     async fn hand_over(&self, claimed: Claimed, permit: OwnedSemaphorePermit) {
         let (id, attempt, max) = (claimed.id, claimed.attempt, claimed.max_attempts);
-        let lost = CancellationToken::new();
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).insert(id, lost.clone());
-        let entry = Arc::new(HeldEntry { id, held: self.held.clone() });
-        let lease = Lease { claimed: claimed.clone(), _slot: Arc::new(permit), _entry: entry, lost };
+        let signals = Signals { lost: CancellationToken::new(), stop: self.shutdown.child_token() };
+        let entry = Arc::new(Entry::new(id, &self.held, signals.clone()));
+        let lease = Lease { claimed: claimed.clone(), _slot: Arc::new(permit), _entry: entry, signals };
         let task = TaskBuilder::new(claimed)
             // With the attempt: apalis 1.0 refuses a second task of one id while the first, its lease lost, winds down.
             .task_id(TaskId::String(format!("{id}/{attempt}")))
@@ -431,7 +387,7 @@ where
             let Some(lease) = lease else { return work.await.map(drop).map_err(Into::into) };
             let result = tokio::select! {
                 result = work => result.map(drop).map_err(Into::into),
-                () = lease.lost.cancelled() => return Err("the lease was lost".into()),
+                () = lease.signals.lost.cancelled() => return Err("the lease was lost".into()),
             };
             ack.record(&lease.claimed, &outcome(&lease.claimed, &result)).await;
             result

@@ -188,6 +188,28 @@ pub async fn renew(
     Ok(held.into_iter().map(JobId).collect())
 }
 
+/// Rounds of `owner` that are more than the places for slow jobs, its own or one tenant's, because they came to their old
+/// mail while they ran ([`super::slow_down`]): those that came to it last. They are to be handed back, or what somebody
+/// waits for finds no place for as long as they last; what was asked of them meanwhile they do first.
+pub async fn surplus(tx: &mut SystemTx, owner: Uuid, room: Room) -> Result<Vec<JobId>, DbError> {
+    let ids: Vec<Uuid> = sqlx::query_scalar(
+        "WITH slow AS (
+           SELECT id, kind, priority, run_at, row_number() OVER (PARTITION BY tenant_id ORDER BY kind = 'sync_account', run_at, id) AS nth
+           FROM jobs WHERE state = 'running' AND lease_owner = $1 AND priority < $2
+         ), placed AS (
+           SELECT *, row_number() OVER (ORDER BY nth > $3, kind = 'sync_account', run_at, id) AS place FROM slow
+         )
+         SELECT id FROM placed WHERE kind = 'sync_account' AND priority > 0 AND (nth > $3 OR place > $4)",
+    )
+    .bind(owner)
+    .bind(super::priority::PUSH)
+    .bind(room.slow_of_a_tenant())
+    .bind(room.slow())
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(ids.into_iter().map(JobId).collect())
+}
+
 /// Records how a job ended. `false`: the lease was lost meanwhile and nothing was written.
 pub async fn finish(
     tx: &mut SystemTx,
@@ -202,12 +224,13 @@ pub async fn finish(
         Outcome::Retry { after, error } => ("ready", after.as_secs_f64(), Some(error)),
         Outcome::Dead { error } => ("dead", 0.0, Some(error)),
     };
-    // Asked for again while it ran: ready at once, with its attempts forgotten when it had succeeded.
+    // Asked for again while it ran: ready at once, as urgent as it was asked for, with its attempts forgotten when it had
+    // succeeded.
     let written = sqlx::query(
         "UPDATE jobs SET state = CASE WHEN rerun THEN 'ready' ELSE $4 END,
            attempt = CASE WHEN rerun AND $4 = 'done' THEN 0 WHEN $8 THEN attempt - 1 ELSE attempt END,
            run_at = CASE WHEN rerun AND NOT $8 THEN now() WHEN $4 = 'ready' THEN now() + make_interval(secs => $5) ELSE run_at END,
-           last_error = coalesce($6, last_error), rerun = false, lease_owner = NULL, lease_until = NULL,
+           priority = abs(priority), last_error = coalesce($6, last_error), rerun = false, lease_owner = NULL, lease_until = NULL,
            finished_at = CASE WHEN rerun OR $4 = 'ready' THEN NULL ELSE now() END
          WHERE tenant_id = $1 AND id = $2 AND lease_owner = $3 AND attempt = $7 AND state = 'running'",
     )
@@ -231,7 +254,7 @@ pub async fn finish(
 pub async fn give_back(tx: &mut SystemTx, owner: Uuid, jobs: &[JobId]) -> Result<(), DbError> {
     let ids: Vec<Uuid> = jobs.iter().map(|j| j.0).collect();
     sqlx::query(
-        "UPDATE jobs SET state = 'ready', attempt = attempt - 1, lease_owner = NULL, lease_until = NULL
+        "UPDATE jobs SET state = 'ready', attempt = attempt - 1, priority = abs(priority), lease_owner = NULL, lease_until = NULL
          WHERE lease_owner = $1 AND state = 'running' AND id = ANY ($2)",
     )
     .bind(owner)
@@ -245,7 +268,7 @@ pub async fn give_back(tx: &mut SystemTx, owner: Uuid, jobs: &[JobId]) -> Result
 /// Makes jobs ready again whose worker died, or dead when they used up their attempts. Returns how many.
 pub async fn reap(tx: &mut SystemTx) -> Result<u64, DbError> {
     let done = sqlx::query(
-        "UPDATE jobs SET state = CASE WHEN attempt >= max_attempts THEN 'dead' ELSE 'ready' END,
+        "UPDATE jobs SET state = CASE WHEN attempt >= max_attempts THEN 'dead' ELSE 'ready' END, priority = abs(priority),
            run_at = now() + make_interval(secs => least(600, 2 ^ least(attempt, 10))), last_error = 'the lease ran out',
            finished_at = CASE WHEN attempt >= max_attempts THEN now() END, lease_owner = NULL, lease_until = NULL
          WHERE (tenant_id, id) IN (SELECT tenant_id, id FROM jobs WHERE state = 'running' AND lease_until < now() LIMIT 500 FOR UPDATE SKIP LOCKED)",

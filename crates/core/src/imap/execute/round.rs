@@ -11,6 +11,7 @@ use super::{Report, SyncContext, SyncError, enter, forgo, tree, trouble, visit};
 use crate::db::DbError;
 use crate::id::{MailboxId, RunId};
 use crate::imap::{Endpoint, ImapError, Session};
+use crate::job;
 use crate::lease::Lease;
 use crate::sync_store::status::{self, AccountState};
 use crate::sync_store::{Target, attempts, pending, view};
@@ -167,7 +168,10 @@ impl Record {
         status::finish_run(&mut tx, self.run, failed.then_some(SOME_FAILED)).await?;
         self.run = match next_part {
             Part::Changes => status::start_run(&mut tx, link.lease.account).await?,
-            Part::OldMail => status::start_own_run(&mut tx, link.lease.account).await?,
+            Part::OldMail => {
+                job::slow_down(&mut tx, link.lease.account).await?;
+                status::start_own_run(&mut tx, link.lease.account).await?
+            }
         };
         tx.commit().await?;
         (self.started, self.failed_before) = (next, link.report.failed);

@@ -1,0 +1,120 @@
+//! The jobs in hand: their leases are kept alive, and rounds that are in the way of others go back to the queue.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use emailclient_core::db::{Db, DbError};
+use emailclient_core::heartbeat::Heartbeat;
+use emailclient_core::id::JobId;
+use emailclient_core::job::queue::{self, Room};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::part;
+
+/// Between two looks for rounds that hold too many places: a user's refresh may be waiting for one.
+const LOOK: Duration = Duration::from_secs(1);
+
+pub(super) type Held = Arc<Mutex<HashMap<JobId, Signals>>>;
+
+/// What a running job is told.
+#[derive(Clone)]
+pub(super) struct Signals {
+    /// Its lease is gone: it is dropped.
+    pub lost: CancellationToken,
+    /// It is to end soon and will be run again: the process stops, or others need its place.
+    pub stop: CancellationToken,
+}
+
+/// A job's place among those in hand.
+pub(super) struct Entry {
+    id: JobId,
+    held: Held,
+}
+
+impl Entry {
+    pub fn new(id: JobId, held: &Held, signals: Signals) -> Self {
+        held.lock().unwrap_or_else(PoisonError::into_inner).insert(id, signals);
+        Self { id, held: held.clone() }
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+    }
+}
+
+/// Keeps the leases of running jobs alive, also after the signal to stop, until the last of them ended. Renewed every
+/// third of their time, so two may fail before another worker takes over.
+pub(super) async fn renew_leases(
+    db: Db,
+    (owner, lease): (Uuid, Duration),
+    held: Held,
+    stop: CancellationToken,
+    heartbeat: Heartbeat,
+) {
+    loop {
+        tokio::time::sleep(lease / 3).await;
+        let ids: Vec<JobId> = held.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect();
+        if ids.is_empty() {
+            if stop.is_cancelled() {
+                return;
+            }
+            continue;
+        }
+        match renew(&db, owner, &ids, lease).await {
+            Ok(still) => {
+                // With every slot taken no job is claimed for as long as the jobs last; this is the sign of life then.
+                heartbeat.beat(part::JOBS);
+                let held = held.lock().unwrap_or_else(PoisonError::into_inner);
+                for lost in ids.iter().filter(|id| !still.contains(id)) {
+                    if let Some(signals) = held.get(lost) {
+                        tracing::warn!(job = %lost, "lease lost, the job is stopped");
+                        signals.lost.cancel();
+                    }
+                }
+            }
+            Err(error) => tracing::warn!(%error, "leases could not be renewed"),
+        }
+    }
+}
+
+async fn renew(db: &Db, owner: Uuid, ids: &[JobId], lease: Duration) -> Result<Vec<JobId>, DbError> {
+    let mut tx = db.system().await?;
+    let still = queue::renew(&mut tx, owner, ids, lease).await?;
+    tx.commit().await?;
+    Ok(still)
+}
+
+/// Sends rounds back to the queue that came to their old mail while they ran and hold more places than slow jobs may
+/// have. They go on where they were when they are claimed as what they are by now.
+pub(super) async fn hand_back(db: Db, owner: Uuid, slots: usize, held: Held, stop: CancellationToken) {
+    let room = Room { total: slots, free: 0 };
+    while stop.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_some() {
+        // So few are no surplus, whatever they do.
+        if held.lock().unwrap_or_else(PoisonError::into_inner).len() <= slots / 2 {
+            continue;
+        }
+        match surplus(&db, owner, room).await {
+            Ok(ids) => {
+                let held = held.lock().unwrap_or_else(PoisonError::into_inner);
+                for id in ids {
+                    if let Some(signals) = held.get(&id) {
+                        tracing::info!(job = %id, "old mail makes way for what somebody waits for");
+                        signals.stop.cancel();
+                    }
+                }
+            }
+            Err(error) => tracing::warn!(%error, "nobody could see which rounds hold too many places"),
+        }
+    }
+}
+
+async fn surplus(db: &Db, owner: Uuid, room: Room) -> Result<Vec<JobId>, DbError> {
+    let mut tx = db.system().await?;
+    let ids = queue::surplus(&mut tx, owner, room).await?;
+    tx.commit().await?;
+    Ok(ids)
+}
