@@ -10,4 +10,5 @@ mod hostile_listing;
 mod leases;
 mod queue;
 mod sending;
+mod taken_over;
 mod watching;

@@ -235,6 +235,32 @@ pub async fn finish_run(tx: &mut TenantTx, run: RunId, error: Option<&str>) -> R
     Ok(())
 }
 
+/// A round failed that had taken over what it was asked meanwhile ([`crate::job::take_over`]), and does not come to it: the
+/// run that waits ends in the same way, unless a job stands for it that will do it.
+pub async fn fail_taken_over(tx: &mut TenantTx, account: AccountId, error: &str) -> Result<(), DbError> {
+    // Locked by a statement of its own: whoever asks in this moment has the row, and its job is seen by the next one only.
+    sqlx::query(
+        "SELECT 1 FROM sync_runs WHERE tenant_id = $1 AND account_id = $2 AND state = 'queued' FOR UPDATE",
+    )
+    .bind(tx.tenant())
+    .bind(account)
+    .execute(tx.conn())
+    .await?;
+    sqlx::query(
+        "UPDATE sync_runs SET state = 'failed', finished_at = now(), error = $3
+         WHERE tenant_id = $1 AND account_id = $2 AND state = 'queued' AND NOT EXISTS (
+           SELECT 1 FROM jobs WHERE tenant_id = $1 AND kind = 'sync_account' AND dedupe_key = $4
+             AND (state = 'ready' OR (state = 'running' AND rerun)))",
+    )
+    .bind(tx.tenant())
+    .bind(account)
+    .bind(error)
+    .bind(account.to_string())
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
 /// An event about one mailbox.
 pub(super) fn mailbox_event(kind: &'static str, mailbox: MailboxId, data: Value) -> NewEvent {
     NewEvent { kind, object_id: mailbox.0, data }

@@ -211,6 +211,10 @@ async fn fail(ctx: &SyncContext, lease: &Lease, run: RunId, error: &SyncError) -
         _ => "internal",
     };
     status::finish_run(&mut tx, run, Some(code)).await?;
+    if error.is_recorded() {
+        // The job is not run again before the account's next turn, which may be a day away.
+        status::fail_taken_over(&mut tx, lease.account, code).await?;
+    }
     Ok(tx.commit().await?)
 }
 
