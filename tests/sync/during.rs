@@ -285,3 +285,111 @@ async fn our_move_into_a_mailbox_that_goes_in_that_moment_is_refused() {
     assert_eq!(case.ids().await, ids);
     case.finish().await;
 }
+
+/// The round has told the server of new names already, and comes to the messages.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mailbox_that_takes_the_name_of_a_deleted_one_during_a_round_gets_what_our_user_moves_there() {
+    let app = Case::app().await;
+    let user = mail::new_mailbox(&app);
+    mail::fill(&app, &user, "INBOX", (1..=2).map(numbered).collect());
+    mail::fill(&app, &user, "Work", vec![numbered(3)]);
+    let relay = Relay::to(app.stack.imap_port).await;
+    let mut case = Case::of(app, user, "127.0.0.1", Some(relay.port)).await;
+    case.app.add_worker();
+    case.client().await.ok("CREATE Old").await;
+    case.sync().await;
+    let (ids, old, work) = (case.ids().await, case.mailbox("Old").await, case.mailbox("Work").await);
+    mail::deliver(&case.app, &case.user, &numbered(4));
+    let held = relay.hold("LIST");
+    let path = format!("/api/sync/imap/{}", case.account);
+    case.app.post(&case.tenant, &path, &json!({})).await.expect(202);
+    held.reached().await;
+    assert_eq!(case.app.delete(&case.tenant, &format!("/api/mailboxes/{old}")).await.status, 204);
+    let path = format!("/api/mailboxes/{work}");
+    case.app.patch(&case.tenant, &path, &json!({"name": "Old"})).await.expect(200);
+    case.patch(&ids["M1"], &json!({"move_to": work})).await;
+    case.patch(&ids["M3"], &json!({"starred": true})).await;
+    held.release();
+    case.sync().await;
+    case.settled().await;
+    let mut now = case.ids().await;
+    now.remove("M4");
+    assert_eq!(now, ids);
+    assert_eq!((case.mailbox("Old").await, &case.mailboxes().await["Old"]["total"]), (work, &json!(2)));
+    case.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rename_waits_for_a_round_that_takes_over_the_servers_tree() {
+    let case = Case::with(vec![numbered(1)]).await;
+    case.client().await.ok("CREATE Work").await;
+    case.sync().await;
+    let work = case.mailbox("Work").await;
+    let mut conn = case.app.database.superuser().await;
+    let mut round = conn.begin().await.unwrap();
+    sqlx::query("SELECT 1 FROM account_leases WHERE account_id = $1::uuid FOR SHARE")
+        .bind(&case.account)
+        .execute(&mut *round)
+        .await
+        .unwrap();
+    let path = format!("/api/mailboxes/{work}");
+    let body = json!({"name": "Play"});
+    let (answer, ()) = tokio::join!(case.app.patch(&case.tenant, &path, &body), async {
+        let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        eventually("the rename waits for the round", Duration::from_secs(20), async || {
+            (case.count(waits).await > 0).then_some(())
+        })
+        .await;
+        let touch =
+            sqlx::query("UPDATE mailboxes SET last_synced_at = now() WHERE id = $1::uuid").bind(&work);
+        touch.execute(&mut *round).await.unwrap();
+        round.commit().await.unwrap();
+    });
+    answer.expect(200);
+    case.sync().await;
+    case.settled().await;
+    assert_eq!(case.mailbox("Play").await, work);
+    case.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mailboxes_below_one_that_is_renamed_during_a_round_stay_what_they_are() {
+    let app = Case::app().await;
+    let user = mail::new_mailbox(&app);
+    mail::fill(&app, &user, "Work", vec![numbered(1)]);
+    mail::fill(&app, &user, "Work/Deep", vec![numbered(2)]);
+    let relay = Relay::to(app.stack.imap_port).await;
+    let mut case = Case::of(app, user, "127.0.0.1", Some(relay.port)).await;
+    case.app.add_worker();
+    case.sync().await;
+    let (ids, deep) = (case.ids().await, case.mailbox("Work/Deep").await);
+    let events = case.events().await;
+    let held = relay.hold("LIST");
+    let path = format!("/api/sync/imap/{}", case.account);
+    case.app.post(&case.tenant, &path, &json!({})).await.expect(202);
+    held.reached().await;
+    let path = format!("/api/mailboxes/{}", case.mailbox("Work").await);
+    case.app.patch(&case.tenant, &path, &json!({"name": "Play"})).await.expect(200);
+    held.release();
+    case.sync().await;
+    case.settled().await;
+    assert_eq!((case.ids().await, case.mailbox("Play/Deep").await), (ids, deep));
+    assert_eq!(events.kinds(&case.app).await, ["mailbox.updated"]);
+    case.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_edit_of_what_has_just_arrived_in_a_new_mailbox_goes_in_the_same_round() {
+    let case = Case::with(vec![numbered(1)]).await;
+    let ids = case.ids().await;
+    let path = format!("/api/accounts/{}/mailboxes", case.account);
+    let new = case.app.post(&case.tenant, &path, &json!({"name": "New"})).await.expect(201);
+    case.patch(&ids["M1"], &json!({"move_to": new["id"]})).await;
+    case.patch(&ids["M1"], &json!({"starred": true})).await;
+    case.sync().await;
+    assert_eq!(case.doveadm("search", &["mailbox", "New", "flagged"]).lines().count(), 1);
+    // The mod-sequence that our own edit made.
+    case.sync().await;
+    case.settled().await;
+    case.finish().await;
+}

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tests::eventually::eventually;
-use tests::imapd::{Imapd, Times};
+use tests::imapd::{Imapd, Reply, Times};
 use tests::mail as rig_mail;
+use tests::relay::Relay;
 
 use crate::odd::{FULL, Odd, PLAIN, Rig, settings};
 
@@ -146,6 +147,73 @@ async fn a_store_that_leaves_messages_alone_is_done_again_and_neither_sides_flag
     odd.healthy().await;
     assert_eq!(odd.server.lock().mailbox("INBOX").message(2).flags, ["\\Answered", "\\Flagged"]);
     odd.settled().await;
+    rig.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_our_user_changes_while_another_change_is_refused_is_kept() {
+    let rig = Rig::start().await;
+    let server = Imapd::start(FULL).await;
+    server.lock().mailbox("INBOX").fill(1, 3);
+    let relay = Relay::to(server.port).await;
+    let mut odd = rig.odd_behind(server, relay.port).await;
+    odd.settled().await;
+    odd.server.instead("UID STORE", Times::First(1), "{tag} NO [CANNOT] never\r\n");
+    let held = relay.hold("UID STORE");
+    change(&odd, 2, json!({"starred": true, "keywords_add": ["Work"]})).await;
+    held.reached().await;
+    change(&odd, 2, json!({"unread": false, "keywords_add": ["Mine"]})).await;
+    held.release();
+    eventually("it is refused", Duration::from_secs(60), async || (odd.server.used() > 0).then_some(()))
+        .await;
+    pushed(&odd).await;
+    assert_eq!(odd.server.lock().mailbox("INBOX").message(2).flags, ["Mine", "\\Seen"]);
+    let row = message(&odd, 2).await;
+    assert_eq!(
+        (&row["unread"], &row["starred"], &row["keywords"]),
+        (&json!(false), &json!(false), &json!(["Mine"]))
+    );
+    odd.healthy().await;
+    odd.settled().await;
+    rig.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_in_doubt_is_not_made_again_while_its_target_cannot_be_read() {
+    let rig = Rig::start().await;
+    for capabilities in [FULL, PLAIN] {
+        let mut odd = filled(&rig, capabilities).await;
+        let work = mailbox_id(&odd, "Work").await;
+        odd.server.spoil("UID COPY", Times::First(1), |_| Reply::close(""));
+        odd.server.instead("SELECT \"Work\"", Times::First(3), "{tag} NO [CANNOT] not now\r\n");
+        let copy = json!({"ids": [message(&odd, 2).await["id"]], "action": "copy", "mailbox_id": work});
+        rig.app.post(&rig.tenant, "/api/messages/actions", &copy).await.expect(200);
+        for _ in 0..ROUNDS {
+            odd.round().await;
+        }
+        assert!(odd.server.sane() >= 2);
+        odd.healthy().await;
+        pushed(&odd).await;
+        assert_eq!(odd.server.lock().mailbox("Work").messages.len(), 1, "{capabilities}");
+        odd.settled().await;
+    }
+    rig.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn thousands_of_edits_of_one_mailbox_reach_the_server_without_another_round() {
+    let rig = Rig::start().await;
+    let all = 5_400;
+    let mut odd = rig.odd(FULL, |s| s.mailbox("INBOX").fill(1, all)).await;
+    odd.settled().await;
+    let star = json!({"query": "in:inbox", "action": "star"});
+    rig.app.post(&rig.tenant, "/api/messages/actions", &star).await.expect(202);
+    eventually("all are starred on the server", Duration::from_secs(60), async || {
+        let mut state = odd.server.lock();
+        let starred = state.mailbox("INBOX").messages.iter().filter(|m| m.flags == ["\\Flagged"]).count();
+        (starred == all as usize).then_some(())
+    })
+    .await;
     rig.finish().await;
 }
 

@@ -56,7 +56,13 @@ impl Rig {
 
     /// The account on a server that may have been told to misbehave already.
     pub async fn odd_on(&self, server: Imapd) -> Odd<'_> {
-        let account = self.connect(&settings(server.port)).await;
+        let port = server.port;
+        self.odd_behind(server, port).await
+    }
+
+    /// The same through another port.
+    pub async fn odd_behind(&self, server: Imapd, port: u16) -> Odd<'_> {
+        let account = self.connect(&settings(port)).await;
         let mut odd = Odd { rig: self, server, account, told: 0 };
         odd.told().await;
         odd

@@ -63,6 +63,12 @@
 //! | our user deletes a mailbox whose messages wait to be moved out of it | refused until the server has moved them | `a_mailbox_that_our_user_emptied_is_not_deleted_before_the_server_has_moved_its_messages` |
 //! | our user deletes a message in the moment in which a worker adds a place to it | one after the other, and so told | `our_deletion_and_a_place_that_a_worker_adds_in_that_moment_are_told_one_after_the_other` |
 //! | the target goes while our user moves something there | refused | `our_move_into_a_mailbox_that_goes_in_that_moment_is_refused` |
+//! | a mailbox takes a deleted one's name, and messages, after the round has told the server of names | what needs a name that the server has not heard of waits for the next telling | `a_mailbox_that_takes_the_name_of_a_deleted_one_during_a_round_gets_what_our_user_moves_there` |
+//! | our user renames while a round takes over the server's tree | one after the other; what is below goes along and is not looked at before | `a_rename_waits_for_a_round_that_takes_over_the_servers_tree`, `mailboxes_below_one_that_is_renamed_during_a_round_stay_what_they_are` |
+//! | our user edits what was moved into a mailbox that is new | pushed in the round that learns its UID | `an_edit_of_what_has_just_arrived_in_a_new_mailbox_goes_in_the_same_round` |
+//! | thousands of edits in one mailbox | portion by portion in one visit | `thousands_of_edits_of_one_mailbox_reach_the_server_without_another_round` |
+//! | our user changes a message while another change of it is refused | the refused one alone is taken back | `what_our_user_changes_while_another_change_is_refused_is_kept` |
+//! | the answer to a COPY is lost, and its target cannot be read | it waits until the target was read as a whole | `a_copy_in_doubt_is_not_made_again_while_its_target_cannot_be_read` |
 //! | anything by anybody, over a line that fails in every way | both sides are the same once it is well, each change was told once | `however_bad_the_line_what_everybody_did_to_an_account_ends_the_same_on_both_sides` |
 //! | anything, thousands of times | our rows are the server's, ids stay | `ids_survive_whatever_another_client_does_and_our_rows_are_the_servers` |
 //! | text that more is arriving after | it is indexed when no more comes, or after 40 s | `text_waits_while_more_of_it_arrives_but_not_for_long` |

@@ -36,6 +36,16 @@ struct Row {
     subscribed: bool,
 }
 
+/// A worker that takes over the server's tree sees all of what is done here, or nothing.
+async fn lock_account(tx: &mut TenantTx, id: MailboxId) -> Result<(), DbError> {
+    let account = sqlx::query_scalar("SELECT account_id FROM mailboxes WHERE tenant_id = $1 AND id = $2")
+        .bind(tx.tenant())
+        .bind(id)
+        .fetch_optional(tx.conn())
+        .await?;
+    lease::lock(tx, account.as_slice()).await
+}
+
 async fn lock(tx: &mut TenantTx, id: MailboxId) -> Result<Option<Row>, DbError> {
     let row = sqlx::query(
         "SELECT account_id, wire_name, name, path, delimiter, subscribed FROM mailboxes WHERE tenant_id = $1 AND id = $2 FOR UPDATE",
@@ -65,6 +75,7 @@ pub async fn update(
     id: MailboxId,
     change: &Change,
 ) -> Result<Option<Mailbox>, MailboxError> {
+    lock_account(tx, id).await?;
     let Some(row) = lock(tx, id).await? else { return Ok(None) };
     let renamed = rename(tx, &row, change).await?;
     let mut changed = renamed;
@@ -181,12 +192,7 @@ fn length(count: usize) -> i32 {
 /// [`MailboxError`]; then the transaction must not be committed.
 pub async fn delete(tx: &mut TenantTx, id: MailboxId) -> Result<bool, MailboxError> {
     // Before any other: what a worker records of these messages locks them in another order.
-    let account = sqlx::query_scalar("SELECT account_id FROM mailboxes WHERE tenant_id = $1 AND id = $2")
-        .bind(tx.tenant())
-        .bind(id)
-        .fetch_optional(tx.conn())
-        .await?;
-    lease::lock(tx, account.as_slice()).await?;
+    lock_account(tx, id).await?;
     let Some(row) = lock(tx, id).await? else { return Ok(false) };
     if is_inbox(&row.wire) {
         return Err(MailboxError::Inbox);

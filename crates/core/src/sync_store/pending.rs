@@ -6,7 +6,7 @@
 
 use mail::flags::Flags;
 use mail::mailbox::{decode_name, split_last};
-use mail::sync::{FlagState, StoreChange};
+use mail::sync::StoreChange;
 use mail::uid::Uid;
 use serde_json::{Value, json};
 use sqlx::Row as _;
@@ -144,33 +144,29 @@ fn changes(rows: &[EditRow]) -> Vec<ChangeId> {
     rows.iter().filter_map(|r| r.change).collect()
 }
 
-/// The server cannot keep part of an edit: the placement shows `keep` from now on.
-pub async fn revert_flags(
+/// The server does not take this change of flags: the placements show what it has instead. What our user changed beside it
+/// meanwhile stays.
+pub async fn take_back_flags(
     tx: &mut TenantTx,
     account: AccountId,
-    row: &EditRow,
-    keep: &FlagState,
+    rows: &[EditRow],
+    change: &StoreChange,
 ) -> Result<(), DbError> {
-    let message: Option<Uuid> = sqlx::query_scalar(
-        "UPDATE message_mailboxes SET flags = $3, keywords = $4 WHERE tenant_id = $1 AND id = $2 RETURNING message_id",
-    )
-    .bind(tx.tenant())
-    .bind(row.placement)
-    .bind(keep.flags.bits())
-    .bind(keep.keywords.as_slice())
-    .fetch_optional(tx.conn())
-    .await?;
-    updated(tx, account, message.as_slice()).await
-}
-
-/// The server refused to store flags: the placements show again what it has.
-pub async fn refuse_flags(tx: &mut TenantTx, account: AccountId, rows: &[EditRow]) -> Result<(), DbError> {
+    let keywords: Vec<String> =
+        change.add_keywords.iter().chain(change.remove_keywords.iter()).map(str::to_lowercase).collect();
     let messages: Vec<Uuid> = sqlx::query_scalar(
-        "UPDATE message_mailboxes SET flags = base_flags, keywords = base_keywords WHERE tenant_id = $1 AND id = ANY ($2)
-         RETURNING message_id",
+        "UPDATE message_mailboxes SET flags = (flags & ~$3::smallint) | (base_flags & $3),
+           keywords = ARRAY(
+             SELECT DISTINCT ON (lower(k) COLLATE \"C\") k FROM (
+               SELECT k FROM unnest(keywords) AS u(k) WHERE lower(k) <> ALL ($4)
+               UNION ALL SELECT k FROM unnest(base_keywords) AS u(k) WHERE lower(k) = ANY ($4)) AS kept
+             ORDER BY lower(k) COLLATE \"C\", k)
+         WHERE tenant_id = $1 AND id = ANY ($2) RETURNING message_id",
     )
     .bind(tx.tenant())
     .bind(placements(rows))
+    .bind(change.add.union(change.remove).bits())
+    .bind(keywords)
     .fetch_all(tx.conn())
     .await?;
     updated(tx, account, &messages).await
@@ -264,8 +260,13 @@ pub async fn copies_in_doubt(tx: &mut TenantTx, account: AccountId) -> Result<Ve
     .await?)
 }
 
-/// The targets have been read: copies that were found there have been made, the others may be sent.
-pub async fn settle_copies(tx: &mut TenantTx, account: AccountId) -> Result<(), DbError> {
+/// Copies that were found in their targets have been made. Of the others only those may be sent again whose target was
+/// looked at (`looked_at`) and is here as a whole, or is gone: in old mail that is not here yet a copy may be hidden.
+pub async fn settle_copies(
+    tx: &mut TenantTx,
+    account: AccountId,
+    looked_at: &[MailboxId],
+) -> Result<(), DbError> {
     sqlx::query(
         "WITH made AS (
            SELECT c.id, c.kind FROM pending_changes c
@@ -274,7 +275,8 @@ pub async fn settle_copies(tx: &mut TenantTx, account: AccountId) -> Result<(), 
          ), copied AS (
            DELETE FROM pending_changes c USING made WHERE c.tenant_id = $1 AND c.id = made.id AND made.kind = 'copy'
          )
-         UPDATE pending_changes c SET kind = 'expunge', target_mailbox_id = NULL, target_placement_id = NULL, attempts = 0
+         UPDATE pending_changes c SET kind = 'expunge', target_mailbox_id = NULL, target_placement_id = NULL, attempts = 0,
+           data = c.data - 'copying'
          FROM made WHERE c.tenant_id = $1 AND c.id = made.id AND made.kind = 'move'",
     )
     .bind(tx.tenant())
@@ -282,10 +284,13 @@ pub async fn settle_copies(tx: &mut TenantTx, account: AccountId) -> Result<(), 
     .execute(tx.conn())
     .await?;
     sqlx::query(
-        "UPDATE pending_changes SET data = data - 'copying' WHERE tenant_id = $1 AND account_id = $2 AND data ? 'copying'",
+        "UPDATE pending_changes c SET data = data - 'copying' WHERE tenant_id = $1 AND account_id = $2 AND data ? 'copying'
+           AND (target_mailbox_id IS NULL OR EXISTS (
+             SELECT 1 FROM mailboxes b WHERE b.tenant_id = $1 AND b.id = c.target_mailbox_id AND b.id = ANY ($3) AND b.tail_uid = 1))",
     )
     .bind(tx.tenant())
     .bind(account)
+    .bind(looked_at)
     .execute(tx.conn())
     .await?;
     Ok(())

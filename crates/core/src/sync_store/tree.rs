@@ -13,17 +13,42 @@ use crate::db::{DbError, TenantTx};
 use crate::event::{self, NewEvent};
 use crate::id::{AccountId, MailboxId};
 
-/// Names of mailboxes that our users deleted or renamed away and the server still lists: they must not come back.
-pub async fn names_to_ignore(tx: &mut TenantTx, account: AccountId) -> Result<Vec<Vec<u8>>, DbError> {
-    let hex: Vec<Option<String>> = sqlx::query_scalar(
-        "SELECT CASE kind WHEN 'delete_mailbox' THEN data->>'wire_name_hex' ELSE data->>'from_hex' END FROM pending_changes
+/// Mailboxes that our users deleted or renamed away and the server still lists: they must not come back.
+#[derive(Debug, Default)]
+pub struct Ignored {
+    deleted: Vec<Vec<u8>>,
+    renamed: Vec<Vec<u8>>,
+}
+
+impl Ignored {
+    /// Whether a listed mailbox is one of them, or below one that is renamed and will take it along.
+    #[must_use]
+    pub fn covers(&self, wire_name: &[u8], delimiter: Option<char>) -> bool {
+        let is_below = |parent: &Vec<u8>| {
+            let delimiter = delimiter.map(String::from).unwrap_or_default();
+            let rest = wire_name.strip_prefix(parent.as_slice());
+            rest.is_some_and(|r| r.is_empty() || !delimiter.is_empty() && r.starts_with(delimiter.as_bytes()))
+        };
+        self.deleted.iter().any(|name| name == wire_name) || self.renamed.iter().any(is_below)
+    }
+}
+
+/// What [`Ignored`] tells.
+pub async fn ignored(tx: &mut TenantTx, account: AccountId) -> Result<Ignored, DbError> {
+    let rows: Vec<(bool, Option<String>)> = sqlx::query_as(
+        "SELECT kind = 'rename_mailbox', coalesce(data->>'wire_name_hex', data->>'from_hex') FROM pending_changes
          WHERE tenant_id = $1 AND account_id = $2 AND kind IN ('delete_mailbox', 'rename_mailbox')",
     )
     .bind(tx.tenant())
     .bind(account)
     .fetch_all(tx.conn())
     .await?;
-    Ok(hex.into_iter().flatten().filter_map(|h| hex::decode(h).ok()).collect())
+    let mut ignored = Ignored::default();
+    for (renamed, hex) in rows {
+        let Some(name) = hex.and_then(|h| hex::decode(h).ok()) else { continue };
+        if renamed { ignored.renamed.push(name) } else { ignored.deleted.push(name) }
+    }
+    Ok(ignored)
 }
 
 /// Performs `writes`; their numbers are indexes into `listed` and `entries`. Each kind is one statement, however many there

@@ -17,8 +17,8 @@ use crate::id::{AccountId, ChangeId, MailboxId, PlacementId};
 use crate::imap::{Endpoint, Security};
 use crate::seal::Sealed;
 
-/// Unconfirmed edits looked at in one visit of a mailbox; the others wait for the next.
-const MAX_EDITS: i64 = 5_000;
+/// Unconfirmed edits that [`edits`] returns at most.
+pub const MAX_EDITS: usize = 5_000;
 
 /// How to reach an account's IMAP server.
 #[derive(Debug, Clone)]
@@ -105,6 +105,18 @@ const OLD_GENERATION: &str = "coalesce((SELECT p.generation FROM message_mailbox
 const EDITED: &str =
     "(CASE WHEN p.flags <> p.base_flags OR p.keywords <> p.base_keywords THEN 1 ELSE 0 END) = 1";
 
+/// Mailboxes under a name that our user gave them and the server has not heard of: their own, or that of one above them.
+/// There may be another mailbox of that name on the server, which must not be taken for ours. A statement of its own part,
+/// since few changes are of this kind and the other ones may be a hundred thousand.
+const UNTOLD: &str = "untold AS MATERIALIZED (
+    SELECT b.id, c.attempts FROM pending_changes c
+    JOIN mailboxes b ON b.tenant_id = c.tenant_id AND b.account_id = c.account_id AND (b.id = c.mailbox_id
+      OR (c.kind = 'rename_mailbox' AND starts_with(encode(b.wire_name, 'hex'), (c.data->>'to_hex') || encode(convert_to(b.delimiter, 'UTF8'), 'hex'))))
+    WHERE c.tenant_id = $1 AND c.account_id = $2 AND c.kind IN ('create_mailbox', 'rename_mailbox'))";
+
+/// The same, without those that the server refuses to make: moves to them are told to it, and taken back.
+const WAITS_FOR_ITS_NAME: &str = "SELECT id FROM untold WHERE attempts < 5";
+
 fn checkpoint(row: &PgRow) -> Result<Checkpoint, sqlx::Error> {
     let short = |name: &str| -> Result<u32, sqlx::Error> {
         Ok(row.try_get::<Option<i64>, _>(name)?.and_then(|n| u32::try_from(n).ok()).unwrap_or(0))
@@ -127,7 +139,7 @@ fn checkpoint(row: &PgRow) -> Result<Checkpoint, sqlx::Error> {
 /// What waits is gathered once for the account, not looked for mailbox by mailbox.
 pub async fn tree(tx: &mut TenantTx, account: AccountId) -> Result<Vec<Entry>, DbError> {
     let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
-        "WITH edited AS MATERIALIZED (
+        "WITH {UNTOLD}, edited AS MATERIALIZED (
            SELECT p.mailbox_id FROM message_mailboxes p
            WHERE p.tenant_id = $1 AND p.account_id = $2 AND p.uid IS NOT NULL AND {EDITED}),
          forsaken AS MATERIALIZED (
@@ -148,7 +160,7 @@ pub async fn tree(tx: &mut TenantTx, account: AccountId) -> Result<Vec<Entry>, D
                      WHERE p.tenant_id = $1 AND p.mailbox_id = b.id AND p.hidden_at IS NULL
                      ORDER BY p.sort_at DESC LIMIT 1), 0) AS active_at
          FROM mailboxes b WHERE b.tenant_id = $1 AND b.account_id = $2
-           AND NOT EXISTS (SELECT 1 FROM changes c WHERE c.mailbox_id = b.id AND c.kind IN ('create_mailbox', 'rename_mailbox'))
+           AND b.id NOT IN (SELECT id FROM untold)
          ORDER BY b.id"
     )))
     .bind(tx.tenant())
@@ -261,7 +273,8 @@ pub async fn known(tx: &mut TenantTx, target: &Target) -> Result<UidSet, DbError
 /// [`super::pending::settle_copies`] has looked for them.
 pub async fn edits(tx: &mut TenantTx, target: &Target) -> Result<(Vec<Edit>, Vec<EditRow>), DbError> {
     let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
-        "SELECT p.uid, p.id AS placement_id, NULL::uuid AS change_id, 'flags' AS kind, NULL::uuid AS target_placement_id,
+        "WITH {UNTOLD}
+         SELECT p.uid, p.id AS placement_id, NULL::uuid AS change_id, 'flags' AS kind, NULL::uuid AS target_placement_id,
                 NULL::uuid AS target_mailbox_id, NULL::bytea AS target_name, p.flags, p.base_flags, p.keywords, p.base_keywords,
                 0 AS rank
          FROM message_mailboxes p WHERE p.tenant_id = $1 AND p.account_id = $2 AND p.mailbox_id = $3 AND p.generation = $4
@@ -273,14 +286,14 @@ pub async fn edits(tx: &mut TenantTx, target: &Target) -> Result<(Vec<Edit>, Vec
          JOIN message_mailboxes p ON p.tenant_id = c.tenant_id AND p.id = c.placement_id
          LEFT JOIN mailboxes t ON t.tenant_id = c.tenant_id AND t.id = c.target_mailbox_id
          WHERE c.tenant_id = $1 AND c.account_id = $2 AND c.mailbox_id = $3 AND p.generation = $4 AND p.uid IS NOT NULL
-           AND (c.kind = 'expunge' OR (c.kind IN ('move', 'copy') AND t.id IS NOT NULL)) AND NOT c.data ? 'copying'
+           AND (c.kind = 'expunge' OR (c.kind IN ('move', 'copy') AND t.id NOT IN ({WAITS_FOR_ITS_NAME}))) AND NOT c.data ? 'copying'
          ORDER BY rank, change_id, placement_id LIMIT $5"
     )))
     .bind(tx.tenant())
     .bind(target.account)
     .bind(target.mailbox)
     .bind(target.generation)
-    .bind(MAX_EDITS)
+    .bind(MAX_EDITS as i64)
     .fetch_all(tx.conn())
     .await?;
     let read: Vec<(Edit, EditRow)> =
@@ -318,12 +331,14 @@ fn edit(row: &PgRow) -> Result<Option<(Edit, EditRow)>, sqlx::Error> {
 /// Mailboxes with edits that can be pushed now.
 pub async fn mailboxes_with_edits(tx: &mut TenantTx, account: AccountId) -> Result<Vec<MailboxId>, DbError> {
     let ids: Vec<MailboxId> = sqlx::query_scalar(sqlx::AssertSqlSafe(format!(
-        "SELECT p.mailbox_id FROM message_mailboxes p
-         WHERE p.tenant_id = $1 AND p.account_id = $2 AND p.uid IS NOT NULL AND {EDITED}
-         UNION
-         SELECT c.mailbox_id FROM pending_changes c
-         JOIN message_mailboxes p ON p.tenant_id = c.tenant_id AND p.id = c.placement_id
-         WHERE c.tenant_id = $1 AND c.account_id = $2 AND p.uid IS NOT NULL"
+        "WITH {UNTOLD}, edited AS (
+           SELECT p.mailbox_id AS id FROM message_mailboxes p
+           WHERE p.tenant_id = $1 AND p.account_id = $2 AND p.uid IS NOT NULL AND {EDITED}
+           UNION
+           SELECT c.mailbox_id FROM pending_changes c
+           JOIN message_mailboxes p ON p.tenant_id = c.tenant_id AND p.id = c.placement_id
+           WHERE c.tenant_id = $1 AND c.account_id = $2 AND p.uid IS NOT NULL)
+         SELECT id FROM edited WHERE id NOT IN ({WAITS_FOR_ITS_NAME})"
     )))
     .bind(tx.tenant())
     .bind(account)
@@ -332,11 +347,20 @@ pub async fn mailboxes_with_edits(tx: &mut TenantTx, account: AccountId) -> Resu
     Ok(ids)
 }
 
-/// The name of a mailbox as on the wire; `None` when it is gone.
-pub async fn wire_name(tx: &mut TenantTx, mailbox: MailboxId) -> Result<Option<Vec<u8>>, DbError> {
-    Ok(sqlx::query_scalar("SELECT wire_name FROM mailboxes WHERE tenant_id = $1 AND id = $2")
-        .bind(tx.tenant())
-        .bind(mailbox)
-        .fetch_optional(tx.conn())
-        .await?)
+/// The name under which the server has a mailbox; `None` when it is gone, or the server does not know of it yet.
+pub async fn wire_name(
+    tx: &mut TenantTx,
+    account: AccountId,
+    mailbox: MailboxId,
+) -> Result<Option<Vec<u8>>, DbError> {
+    Ok(sqlx::query_scalar(sqlx::AssertSqlSafe(format!(
+        "WITH {UNTOLD}
+         SELECT wire_name FROM mailboxes
+         WHERE tenant_id = $1 AND account_id = $2 AND id = $3 AND id NOT IN ({WAITS_FOR_ITS_NAME})"
+    )))
+    .bind(tx.tenant())
+    .bind(account)
+    .bind(mailbox)
+    .fetch_optional(tx.conn())
+    .await?)
 }

@@ -113,9 +113,11 @@ pub(super) async fn read(
         if !is_refusal(&error) || !session.is_usable() {
             return Err(error);
         }
-        let all = union(lot);
-        asked.uids = asked.uids.union(&all);
-        for uid in all.iter() {
+        for uid in union(lot).iter() {
+            if asked.called.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            asked.uids.insert(uid);
             let one = UidSet::range(uid, uid);
             match session.fetch_bodies([one.clone()], memory, &out).await {
                 Ok(()) => {}

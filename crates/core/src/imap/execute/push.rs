@@ -10,7 +10,7 @@ use mail::sync::{ExpungeBy, Push, ServerWrite, StoreChange, TransferBy};
 use mail::uid::{Uid, UidSet};
 
 use super::round::Link;
-use super::visit::{Open, apply_flags, is_refusal};
+use super::visit::{Heard, Open, apply_flags, is_refusal};
 use super::{SyncError, trouble};
 use crate::failpoint;
 use crate::id::AccountId;
@@ -150,7 +150,9 @@ async fn store(
     pending::confirm_flags(&mut tx, &stored, change).await?;
     tx.commit().await?;
     // What the server says it has now is the last word: it may have dropped a keyword or folded its spelling.
-    apply_flags(link, open, results).await.map(drop)
+    let mut heard = Heard::of(uids);
+    results.into_iter().for_each(|f| heard.hear(f));
+    apply_flags(link, open, heard.flags).await.map(drop)
 }
 
 /// The only function that deletes messages on a server, and only those our user deleted or moved away.
@@ -202,7 +204,9 @@ async fn refused(
     tracing::info!(account_id = %link.lease.account, mailbox_id = %open.target.mailbox, code, "the server refused an edit");
     let mut tx = link.lease.begin(&link.ctx.db).await?;
     match write {
-        ServerWrite::Store { .. } => pending::refuse_flags(&mut tx, open.target.account, rows).await?,
+        ServerWrite::Store { change, .. } => {
+            pending::take_back_flags(&mut tx, open.target.account, rows, change).await?;
+        }
         _ => pending::refuse_edits(&mut tx, open.target.account, rows, code).await?,
     }
     Ok(tx.commit().await?)

@@ -23,7 +23,6 @@ const MAX_RECONNECTS: usize = 6;
 const BATCH_TIME: Duration = Duration::from_millis(250);
 /// Batches in one go once the speed of old mail is known. Each time the pipeline runs empty costs a tenth of a second.
 const MANY_BATCHES: usize = 64;
-const SMALLEST_BATCH: u32 = 25;
 const SOME_FAILED: &str = "some mailboxes could not be read";
 
 /// A round's way to the server and what it has done so far.
@@ -115,7 +114,7 @@ impl<'a> Link<'a> {
     pub fn note_speed(&mut self, messages: u64, took: Duration) {
         if self.backfill || !self.measured {
             let in_time = messages as f64 / took.as_secs_f64().max(0.001) * BATCH_TIME.as_secs_f64();
-            self.batch = Some((in_time as u32).clamp(SMALLEST_BATCH, Policy::default().batch));
+            self.batch = Some((in_time as u32).clamp(1, Policy::default().batch));
             self.measured |= self.backfill;
         }
     }
@@ -273,6 +272,9 @@ async fn changes(link: &mut Link<'_>, depth: Depth) -> Result<Vec<MailboxId>, Sy
     }
     let due = tree::refresh(link, depth).await?;
     visit_all(link, &due, depth).await?;
+    // Edits of what has just got its UID.
+    let again = edited_again(link, &edited).await?;
+    visit_all(link, &again, Depth::Head).await?;
     Ok(std::mem::take(&mut link.unfinished))
 }
 
@@ -316,7 +318,8 @@ async fn push_edits(link: &mut Link<'_>) -> Result<(), SyncError> {
     visit_all(link, &touched, Depth::Head).await?;
     // Moves of what has just arrived had no UID to name until now.
     let again = edited_again(link, &edited).await?;
-    visit_all(link, &again, Depth::Head).await
+    visit_all(link, &again, Depth::Head).await?;
+    Ok(())
 }
 
 /// Reads the targets of copies whose answer never came, so that what was copied is not copied again. Whether there were any.
@@ -327,9 +330,9 @@ async fn settle_copies(link: &mut Link<'_>) -> Result<bool, SyncError> {
     if doubtful.is_empty() {
         return Ok(false);
     }
-    visit_all(link, &doubtful, Depth::Head).await?;
+    let looked_at = visit_all(link, &doubtful, Depth::Full).await?;
     let mut tx = link.lease.begin(&link.ctx.db).await?;
-    pending::settle_copies(&mut tx, link.lease.account).await?;
+    pending::settle_copies(&mut tx, link.lease.account, &looked_at).await?;
     tx.commit().await?;
     Ok(true)
 }
@@ -344,11 +347,23 @@ async fn edited_again(link: &Link<'_>, before: &[MailboxId]) -> Result<Vec<Mailb
 }
 
 /// Visits mailboxes in order. One that fails keeps its cause, the others go on; a lost connection is opened again a few
-/// times. What concerns the whole account ends the round.
-async fn visit_all(link: &mut Link<'_>, mailboxes: &[MailboxId], depth: Depth) -> Result<(), SyncError> {
+/// times. What concerns the whole account ends the round. Returns those that were looked at to the end.
+async fn visit_all(
+    link: &mut Link<'_>,
+    mailboxes: &[MailboxId],
+    depth: Depth,
+) -> Result<Vec<MailboxId>, SyncError> {
+    let mut looked_at = Vec::new();
     let mut reconnects = 0;
     for mailbox in mailboxes {
-        while let Err(error) = Box::pin(visit::visit(link, *mailbox, depth)).await {
+        loop {
+            let error = match Box::pin(visit::visit(link, *mailbox, depth)).await {
+                Ok(opened) => {
+                    looked_at.extend(opened.then_some(*mailbox));
+                    break;
+                }
+                Err(error) => error,
+            };
             let SyncError::Imap(cause) = error else { return Err(error) };
             let cause = match link.forgo(cause).await {
                 Ok(()) => continue,
@@ -383,7 +398,7 @@ async fn visit_all(link: &mut Link<'_>, mailboxes: &[MailboxId], depth: Depth) -
             break;
         }
     }
-    Ok(())
+    Ok(looked_at)
 }
 
 async fn leave_out(link: &Link<'_>, suspect: &Suspect, cause: &ImapError) -> Result<(), SyncError> {

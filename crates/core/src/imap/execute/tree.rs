@@ -91,12 +91,12 @@ pub(super) async fn is_current(
     (tenant, account): (TenantId, AccountId),
     session: &mut Session,
 ) -> Result<bool, SyncError> {
-    let raw = session.list_status().await?;
+    let mut raw = session.list_status().await?;
     let mut tx = ctx.db.tenant(tenant).await?;
-    let ignored = tree::names_to_ignore(&mut tx, account).await?;
+    let ignored = tree::ignored(&mut tx, account).await?;
     let entries = view::tree(&mut tx, account).await?;
     tx.release();
-    let raw = raw.into_iter().filter(|m| !ignored.contains(&m.wire_name)).collect();
+    raw.retain(|m| !ignored.covers(&m.wire_name, m.delimiter));
     let local: Vec<_> = entries.iter().map(|e| e.local.clone()).collect();
     let plan = plan_tree(&translate(raw, &entries), &local, Depth::Full, false);
     Ok(plan.writes.is_empty() && plan.visits.is_empty() && !plan.needs_second_listing)
@@ -125,9 +125,9 @@ pub(super) async fn refresh(link: &mut Link<'_>, depth: Depth) -> Result<Vec<Mai
             tx = link.lease.begin(&link.ctx.db).await?;
             entries = view::tree(&mut tx, account).await?;
         }
-        let ignored = tree::names_to_ignore(&mut tx, account).await?;
-        let listed =
-            translate(raw.into_iter().filter(|m| !ignored.contains(&m.wire_name)).collect(), &entries);
+        let ignored = tree::ignored(&mut tx, account).await?;
+        raw.retain(|m| !ignored.covers(&m.wire_name, m.delimiter));
+        let listed = translate(raw, &entries);
         let local: Vec<_> = entries.iter().map(|e| e.local.clone()).collect();
         let plan = plan_tree(&listed, &local, depth, confirmed);
         tree::apply(&mut tx, account, &plan.writes, &listed, &entries).await?;

@@ -1,9 +1,11 @@
 //! One mailbox: opened, compared step by step as the planner says, left when nothing is to be done.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use mail::sync::{
-    Checkpoint, Depth, FlagState, ListBy, LocalView, Plan, Seen, ServerMailbox, ServerRead, ServerView,
-    Write, plan,
+    Checkpoint, Depth, EditKind, FlagState, ListBy, LocalView, Plan, Seen, ServerMailbox, ServerRead,
+    ServerView, Write, diff, plan,
 };
 use mail::uid::{Uid, UidSet};
 use tokio::time::Instant;
@@ -21,11 +23,16 @@ use crate::sync_store::{Target, attempts, checkpoint, pending, relink, vanish};
 /// the others.
 const MAX_LOOKS: usize = 2;
 
+/// Portions of edits of one visit: a hundred thousand, as many as one action has.
+const MAX_PORTIONS: usize = 20;
+
 /// One mailbox during its visit.
 pub(super) struct Open {
     pub target: Target,
     pub local: LocalView,
     pub rows: Vec<EditRow>,
+    /// How many more portions of edits may be loaded.
+    portions: usize,
     pub server: ServerView,
     /// The server announced arrivals or removals during the visit.
     pub news: bool,
@@ -42,7 +49,18 @@ impl Open {
     pub fn of(target: Target, visit: Visit) -> Self {
         let Visit { local, rows, resync_asked_at } = visit;
         let server = ServerView::default();
-        Self { target, local, rows, server, news: false, resync_asked_at, shrank: false, corrected: 0 }
+        let portions = if rows.len() < view::MAX_EDITS { 0 } else { MAX_PORTIONS };
+        Self {
+            target,
+            local,
+            rows,
+            portions,
+            server,
+            news: false,
+            resync_asked_at,
+            shrank: false,
+            corrected: 0,
+        }
     }
 }
 
@@ -60,10 +78,10 @@ fn note_news(link: &mut Link<'_>, open: &mut Open) {
     }
 }
 
-/// Opens `mailbox` and does all there is to do in it.
-pub(super) async fn visit(link: &mut Link<'_>, mailbox: MailboxId, depth: Depth) -> Result<(), SyncError> {
+/// Opens `mailbox` and does all there is to do in it. `false`: there is nothing that could be opened.
+pub(super) async fn visit(link: &mut Link<'_>, mailbox: MailboxId, depth: Depth) -> Result<bool, SyncError> {
     for _ in 0..MAX_LOOKS {
-        let Some(mut open) = open(link, mailbox).await? else { return Ok(()) };
+        let Some(mut open) = open(link, mailbox).await? else { return Ok(false) };
         link.report.visited += 1;
         steps(link, &mut open, depth).await?;
         if link.called {
@@ -75,7 +93,7 @@ pub(super) async fn visit(link: &mut Link<'_>, mailbox: MailboxId, depth: Depth)
             break;
         }
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Selects `mailbox`; `None` when we have none of this id any more.
@@ -89,7 +107,7 @@ pub(super) async fn open(link: &mut Link<'_>, mailbox: MailboxId) -> Result<Opti
 
 async fn load(link: &Link<'_>, mailbox: MailboxId) -> Result<Option<(Open, Vec<u8>)>, SyncError> {
     let mut tx = link.ctx.db.tenant(link.lease.tenant).await?;
-    let Some(name) = view::wire_name(&mut tx, mailbox).await? else { return Ok(None) };
+    let Some(name) = view::wire_name(&mut tx, link.lease.account, mailbox).await? else { return Ok(None) };
     let left_over = attempts::left_over(&mut tx, link.lease, mailbox).await?;
     let mut found = view::visit(&mut tx, link.lease.account, mailbox).await?;
     drop(tx);
@@ -130,13 +148,26 @@ pub(super) async fn steps(link: &mut Link<'_>, open: &mut Open, depth: Depth) ->
         match plan(&open.server, &open.local, &policy) {
             Plan::Done => return Ok(()),
             Plan::Record { writes, checkpoint } => record(link, open, &writes, checkpoint).await?,
-            Plan::Send(edits) => push::send(link, open, &edits).await?,
+            Plan::Send(edits) => {
+                push::send(link, open, &edits).await?;
+                more_edits(link, open).await?;
+            }
             // Whoever calls waits for one portion of old mail at least: else a user who never rests would have none of it.
             Plan::Read(ServerRead::Messages(_)) if link.backfill && link.called => return Ok(()),
             Plan::Read(read) => perform(link, open, read).await?,
         }
         note_news(link, open);
     }
+}
+
+/// Edits are loaded in portions. A server that confirms none of them must not be told for ever.
+async fn more_edits(link: &Link<'_>, open: &mut Open) -> Result<(), SyncError> {
+    if open.local.edits.is_empty() && open.portions > 0 {
+        let mut tx = link.ctx.db.tenant(link.lease.tenant).await?;
+        (open.local.edits, open.rows) = view::edits(&mut tx, &open.target).await?;
+        open.portions = if open.rows.len() < view::MAX_EDITS { 0 } else { open.portions - 1 };
+    }
+    Ok(())
 }
 
 async fn perform(link: &mut Link<'_>, open: &mut Open, read: ServerRead) -> Result<(), SyncError> {
@@ -160,9 +191,22 @@ async fn perform(link: &mut Link<'_>, open: &mut Open, read: ServerRead) -> Resu
             Ok(())
         }
         ServerRead::Changes { since, vanished } => {
-            let mut changed = Vec::new();
+            let at = open.local.checkpoint;
+            let vouched = |uid: Uid| at.tail_uid > 0 && (at.tail_uid..=at.head_uid).contains(&uid.get());
+            let accounted = open.local.known.union(&open.local.unreadable).union(&open.local.delicate());
+            let accounted = accounted.union(&open.server.seen.asked);
+            let mut heard = Heard::of(&open.local.known);
+            let (mut silent, mut doubt) = (true, false);
             let since = ChangedSince { modseq: since, vanished };
-            let gone = link.session.fetch_flags(Uids::All, Some(since), |f| changed.push(f)).await;
+            let gone = link
+                .session
+                .fetch_flags(Uids::All, Some(since), |f| {
+                    silent = false;
+                    doubt |= vouched(f.uid) && !accounted.contains(f.uid);
+                    heard.hear(f);
+                })
+                .await;
+            let changed = heard.flags;
             if matches!(gone, Err(ImapError::Protocol(_))) && link.session.is_usable() {
                 // Offered, and not understood: the planner finds another way.
                 link.session.restrict(|c| if vanished { c.qresync = false } else { c.condstore = false });
@@ -170,25 +214,38 @@ async fn perform(link: &mut Link<'_>, open: &mut Open, read: ServerRead) -> Resu
                 return Ok(());
             }
             let gone = gone?;
-            open.server.seen.silent = changed.is_empty() && gone.is_empty();
-            let at = open.local.checkpoint;
-            let vouched = |uid: Uid| at.tail_uid > 0 && (at.tail_uid..=at.head_uid).contains(&uid.get());
-            let accounted = open.local.known.union(&open.local.unreadable).union(&open.local.delicate());
-            let accounted = accounted.union(&open.server.seen.asked);
-            open.server.seen.doubt |= changed.iter().any(|f| vouched(f.uid) && !accounted.contains(f.uid));
+            open.server.seen.silent = silent && gone.is_empty();
+            open.server.seen.doubt |= doubt;
             open.corrected += apply_flags(link, open, changed).await?;
             open.server.seen.vanished = Some(gone);
             Ok(())
         }
         ServerRead::Flags { uids } => {
-            let mut found = Vec::new();
-            link.session.fetch_flags(Uids::Set(&uids), None, |f| found.push(f)).await?;
-            let mut answered: Vec<Uid> = found.iter().map(|f| f.uid).collect();
-            answered.sort_unstable();
-            open.server.seen.doubt |= !uids.difference(&answered.into_iter().collect()).is_empty();
+            let mut heard = Heard::of(&uids);
+            link.session.fetch_flags(Uids::Set(&uids), None, |f| heard.hear(f)).await?;
+            let found = heard.flags;
+            open.server.seen.doubt |= found.len() as u64 != uids.len();
             open.corrected += apply_flags(link, open, found).await?;
             open.server.seen.flags_read = open.server.seen.flags_read.union(&uids);
             Ok(())
+        }
+    }
+}
+
+/// The last word about each message that was asked about: a server may say a line as often as it likes, and name any UID.
+pub(super) struct Heard<'a> {
+    about: &'a UidSet,
+    pub flags: BTreeMap<Uid, FetchedFlags>,
+}
+
+impl<'a> Heard<'a> {
+    pub const fn of(about: &'a UidSet) -> Self {
+        Self { about, flags: BTreeMap::new() }
+    }
+
+    pub fn hear(&mut self, said: FetchedFlags) {
+        if self.about.contains(said.uid) {
+            self.flags.insert(said.uid, said);
         }
     }
 }
@@ -201,10 +258,10 @@ const FLAGS_AT_ONCE: usize = 5_000;
 pub(super) async fn apply_flags(
     link: &mut Link<'_>,
     open: &Open,
-    found: Vec<FetchedFlags>,
+    found: BTreeMap<Uid, FetchedFlags>,
 ) -> Result<u64, SyncError> {
     let at = open.local.checkpoint.modseq;
-    let known = found.into_iter().filter(|f| open.local.known.contains(f.uid));
+    let known = found.into_values().filter(|f| open.local.known.contains(f.uid));
     // Those that have not changed since our mod-sequence should be as we have them.
     let (old, new): (Vec<_>, Vec<_>) = known.partition(|f| f.modseq.is_some_and(|m| m <= at));
     let mut corrected = 0;
@@ -262,8 +319,9 @@ async fn record(
                 open.local.forget(uids);
             }
             Write::Revert { edit, keep } => {
-                revert(&mut tx, open, *edit, keep).await?;
-                reverted.push(*edit);
+                if revert(&mut tx, open, *edit, keep).await? {
+                    reverted.push(*edit);
+                }
             }
         }
     }
@@ -276,16 +334,18 @@ async fn record(
     Ok(())
 }
 
+/// Takes back what the server cannot keep of an edit of flags. Whether nothing is left of the edit.
 async fn revert(
     tx: &mut crate::db::TenantTx,
-    open: &Open,
-    edit: usize,
+    open: &mut Open,
+    at: usize,
     keep: &FlagState,
-) -> Result<(), SyncError> {
-    if let Some(row) = open.rows.get(edit) {
-        pending::revert_flags(tx, open.target.account, row, keep).await?;
-    }
-    Ok(())
+) -> Result<bool, SyncError> {
+    let (Some(row), Some(edit)) = (open.rows.get(at), open.local.edits.get_mut(at)) else { return Ok(false) };
+    let EditKind::Flags { base, local } = &mut edit.kind else { return Ok(false) };
+    pending::take_back_flags(tx, open.target.account, &[*row], &diff(local, keep)).await?;
+    local.clone_from(keep);
+    Ok(keep == base)
 }
 
 impl Open {
