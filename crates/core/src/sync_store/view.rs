@@ -10,6 +10,7 @@ use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
+use super::pending::GIVE_UP_AFTER;
 use super::vanish::FORSAKEN;
 use super::{Target, attempts};
 use crate::db::{DbError, TenantTx};
@@ -116,6 +117,7 @@ const UNTOLD: &str = "untold AS MATERIALIZED (
 
 /// The same, without those that the server refuses to make: moves to them are told to it, and taken back.
 const WAITS_FOR_ITS_NAME: &str = "SELECT id FROM untold WHERE attempts < 5";
+const _: () = assert!(GIVE_UP_AFTER == 5, "the number in the statement");
 
 fn checkpoint(row: &PgRow) -> Result<Checkpoint, sqlx::Error> {
     let short = |name: &str| -> Result<u32, sqlx::Error> {
