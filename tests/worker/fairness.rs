@@ -2,10 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use emailclient_core::db::Db;
-use emailclient_core::id::{AccountId, JobId, TenantId, new_uuid};
-use emailclient_core::job::queue::{self, Claimed, Outcome, Room};
-use emailclient_core::job::{self, Job, enqueue, priority};
+use emailclient_core::job::{Job, enqueue, priority};
 use serde_json::json;
 use tests::app::{App, Tenant};
 use tests::eventually::eventually;
@@ -13,193 +10,10 @@ use tests::fault::{Proxy, Toward};
 use tests::{mail, oracle, scripted};
 use tokio::time::sleep;
 
-const ROOM: Room = Room { total: 32, free: 32 };
+use crate::places::clear;
+
 /// Time for what must not wait for backfills of minutes or for servers that are silent for one.
 pub const SOON: Duration = Duration::from_secs(20);
-
-async fn add(db: &Db, tenant: TenantId, jobs: usize, priority: i16) {
-    let mut tx = db.tenant(tenant).await.unwrap();
-    for _ in 0..jobs {
-        let job = Job::IndexText { account_id: AccountId::new() };
-        enqueue(&mut tx, &job, Duration::ZERO, priority).await.unwrap();
-    }
-    tx.commit().await.unwrap();
-}
-
-async fn claim(db: &Db, owner: uuid::Uuid, room: Room) -> Vec<Claimed> {
-    let mut tx = db.system().await.unwrap();
-    let claimed = queue::claim(&mut tx, owner, room, Duration::from_secs(60)).await.unwrap();
-    tx.commit().await.unwrap();
-    claimed
-}
-
-fn of(claimed: &[Claimed], tenant: TenantId) -> usize {
-    claimed.iter().filter(|c| c.tenant == tenant).count()
-}
-
-async fn clear(app: &App) {
-    sqlx::query("DELETE FROM jobs").execute(&mut app.database.superuser().await).await.unwrap();
-}
-
-#[tokio::test]
-async fn tenants_take_turns_whatever_the_length_of_their_queues() {
-    let app = App::start().await;
-    let (crowd, few) = (app.tenant().await.id, app.tenant().await.id);
-    add(&app.db, crowd, 500, priority::ROUND).await;
-    add(&app.db, few, 3, priority::ROUND).await;
-    let me = new_uuid();
-    let first = claim(&app.db, me, Room { free: 6, ..ROOM }).await;
-    assert_eq!((of(&first, crowd), of(&first, few)), (3, 3), "equal shares though the crowd came first");
-    let second = claim(&app.db, me, Room { free: 26, ..ROOM }).await;
-    assert_eq!(second.len(), 13, "the crowd stops at half of the places");
-    add(&app.db, few, 2, priority::ROUND).await;
-    assert_eq!(of(&claim(&app.db, me, Room { free: 13, ..ROOM }).await, few), 2);
-    // What the crowd has running elsewhere counts against it, too.
-    let other = new_uuid();
-    add(&app.db, few, 20, priority::ROUND).await;
-    let elsewhere = claim(&app.db, other, Room { free: 8, ..ROOM }).await;
-    assert_eq!((of(&elsewhere, crowd), of(&elsewhere, few)), (0, 8));
-    clear(&app).await;
-    app.finish().await;
-}
-
-#[tokio::test]
-async fn some_places_are_kept_for_what_somebody_waits_for() {
-    let app = App::start().await;
-    let me = new_uuid();
-    for _ in 0..4 {
-        add(&app.db, app.tenant().await.id, 40, priority::ROUND).await;
-    }
-    assert_eq!(claim(&app.db, me, ROOM).await.len(), 24);
-    assert!(claim(&app.db, me, Room { free: 8, ..ROOM }).await.is_empty());
-    let user = app.tenant().await.id;
-    add(&app.db, user, 1, priority::USER).await;
-    let quick = claim(&app.db, me, Room { free: 8, ..ROOM }).await;
-    assert_eq!((quick.len(), of(&quick, user)), (1, 1));
-    clear(&app).await;
-    app.finish().await;
-}
-
-async fn ask(db: &Db, tenant: TenantId, account_id: AccountId, priority: i16) {
-    let mut tx = db.tenant(tenant).await.unwrap();
-    enqueue(&mut tx, &Job::SyncAccount { account_id }, Duration::ZERO, priority).await.unwrap();
-    tx.commit().await.unwrap();
-}
-
-async fn connect_many(db: &Db, tenant: TenantId, accounts: usize) {
-    for _ in 0..accounts {
-        ask(db, tenant, AccountId::new(), priority::USER).await;
-    }
-}
-
-async fn come_to_old_mail(db: &Db, claimed: &[Claimed]) {
-    for c in claimed {
-        let Job::SyncAccount { account_id } = &c.job else { panic!("{c:?}") };
-        let mut tx = db.tenant(c.tenant).await.unwrap();
-        job::slow_down(&mut tx, *account_id).await.unwrap();
-        tx.commit().await.unwrap();
-    }
-}
-
-async fn surplus(db: &Db, owner: uuid::Uuid) -> Vec<JobId> {
-    let mut tx = db.system().await.unwrap();
-    let surplus = queue::surplus(&mut tx, owner, ROOM).await.unwrap();
-    tx.commit().await.unwrap();
-    surplus
-}
-
-async fn finish(db: &Db, owner: uuid::Uuid, job: &Claimed, outcome: Outcome) {
-    let mut tx = db.system().await.unwrap();
-    assert!(queue::finish(&mut tx, owner, job, &outcome).await.unwrap());
-    tx.commit().await.unwrap();
-}
-
-#[tokio::test]
-async fn rounds_that_come_to_their_old_mail_leave_the_places_kept_for_the_quick_ones() {
-    let app = App::start().await;
-    let (crowd, other, me) = (app.tenant().await.id, app.tenant().await.id, new_uuid());
-    connect_many(&app.db, crowd, 28).await;
-    let rounds = claim(&app.db, me, ROOM).await;
-    assert_eq!(rounds.len(), 28);
-    connect_many(&app.db, other, 4).await;
-    let others = claim(&app.db, me, Room { free: 4, ..ROOM }).await;
-    assert_eq!(others.len(), 4);
-    come_to_old_mail(&app.db, &rounds).await;
-    come_to_old_mail(&app.db, &others).await;
-    let surplus = surplus(&app.db, me).await;
-    let mut latest: Vec<_> = rounds[16..].iter().map(|c| c.id).collect();
-    let mut back = surplus.clone();
-    latest.sort_unstable();
-    back.sort_unstable();
-    assert_eq!(back, latest, "the first sixteen of the one, all four of the other stay");
-    let Job::SyncAccount { account_id: last } = rounds[27].job else { panic!() };
-    ask(&app.db, crowd, last, priority::USER).await;
-    let mut tx = app.db.tenant(crowd).await.unwrap();
-    assert!(job::take_over(&mut tx, last).await.unwrap());
-    tx.commit().await.unwrap();
-    assert!(!self::surplus(&app.db, me).await.contains(&rounds[27].id), "a user waits for it");
-    come_to_old_mail(&app.db, &rounds[27..]).await;
-    assert_eq!(self::surplus(&app.db, me).await.len(), 12);
-    for job in rounds.iter().filter(|c| surplus.contains(&c.id)) {
-        finish(&app.db, me, job, Outcome::Postpone { after: Duration::ZERO }).await;
-    }
-    add(&app.db, crowd, 3, priority::ROUND).await;
-    assert!(claim(&app.db, me, Room { free: 12, ..ROOM }).await.is_empty(), "the crowd has its slow places");
-    add(&app.db, crowd, 3, priority::USER).await;
-    add(&app.db, other, 3, priority::SEND).await;
-    assert_eq!(claim(&app.db, me, Room { free: 12, ..ROOM }).await.len(), 6);
-    for job in &rounds[..4] {
-        finish(&app.db, me, job, Outcome::Done).await;
-    }
-    assert_eq!(claim(&app.db, me, Room { free: 10, ..ROOM }).await.len(), 4, "they go on in their turn");
-    clear(&app).await;
-    app.finish().await;
-}
-
-#[tokio::test]
-async fn a_slow_round_that_is_asked_for_while_it_runs_stays_slow_and_is_urgent_once_it_is_ready() {
-    let app = App::start().await;
-    let (tenant, me) = (app.tenant().await.id, new_uuid());
-    let accounts: Vec<AccountId> = (0..16).map(|_| AccountId::new()).collect();
-    for account in &accounts {
-        ask(&app.db, tenant, *account, priority::ROUND).await;
-    }
-    let rounds = claim(&app.db, me, ROOM).await;
-    assert_eq!(rounds.len(), 16);
-    for account in &accounts {
-        ask(&app.db, tenant, *account, priority::HEAD).await;
-    }
-    ask(&app.db, tenant, accounts[0], priority::USER).await;
-    ask(&app.db, tenant, accounts[0], priority::ROUND).await;
-    add(&app.db, tenant, 10, priority::ROUND).await;
-    assert!(claim(&app.db, me, Room { free: 16, ..ROOM }).await.is_empty(), "all slow places are taken");
-    // Coming to its old mail does not forget it either.
-    come_to_old_mail(&app.db, &rounds).await;
-    for job in &rounds {
-        finish(&app.db, me, job, Outcome::Done).await;
-    }
-    let again = claim(&app.db, me, ROOM).await;
-    assert!(
-        matches!(again[0].job, Job::SyncAccount { account_id } if account_id == accounts[0]),
-        "{again:?}"
-    );
-    let asked: Vec<i16> = again.iter().take(17).map(|c| c.priority).collect();
-    let expected: Vec<i16> =
-        [priority::USER].into_iter().chain([priority::HEAD; 15]).chain([priority::ROUND]).collect();
-    assert_eq!(asked, expected);
-    clear(&app).await;
-    app.finish().await;
-}
-
-#[tokio::test]
-async fn a_worker_with_one_place_takes_everything_in_its_turn() {
-    let app = App::start().await;
-    let tenant = app.tenant().await.id;
-    add(&app.db, tenant, 1, priority::BACKGROUND).await;
-    assert_eq!(claim(&app.db, new_uuid(), Room { total: 1, free: 1 }).await.len(), 1);
-    clear(&app).await;
-    app.finish().await;
-}
 
 /// Messages that are small but many: minutes of work for an unoptimised build.
 fn fill_much(app: &App, user: &str, messages: usize) {
@@ -246,17 +60,21 @@ async fn backfill_begun(app: &App, tenant: &Tenant, account: &str) {
     .await;
 }
 
-/// How long a message takes from its delivery into `mailbox` until it is listed, with a refresh asked for.
-async fn refreshed(app: &App, tenant: &Tenant, (user, account): (&str, &str), subject: &str) -> Duration {
-    let started = Instant::now();
-    mail::deliver(app, user, &mail::message(subject, &format!("{subject}@example.test"), "fresh"));
-    let run = app.post(tenant, &format!("/api/sync/imap/{account}"), &json!({})).await.expect(202);
-    eventually("the refresh brought the new message", SOON, async || {
+async fn listed(app: &App, tenant: &Tenant, account: &str, subject: &str) {
+    eventually(&format!("{subject} is listed"), SOON, async || {
         let path = format!("/api/accounts/{account}/messages?role=inbox&limit=20");
         let page = app.get(tenant, &path).await.expect(200);
         page["data"].as_array().unwrap().iter().any(|m| m["subject"] == subject).then_some(())
     })
     .await;
+}
+
+/// How long a message takes from its delivery into `mailbox` until it is listed, with a refresh asked for.
+async fn refreshed(app: &App, tenant: &Tenant, (user, account): (&str, &str), subject: &str) -> Duration {
+    let started = Instant::now();
+    mail::deliver(app, user, &mail::message(subject, &format!("{subject}@example.test"), "fresh"));
+    let run = app.post(tenant, &format!("/api/sync/imap/{account}"), &json!({})).await.expect(202);
+    listed(app, tenant, account, subject).await;
     let took = started.elapsed();
     eventually("the refresh is over", SOON, async || {
         let status = app.get(tenant, &format!("/api/sync/status/{account}")).await.expect(200);
@@ -389,7 +207,7 @@ async fn a_refresh_does_not_wait_for_the_backfills_of_others() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_tenant_that_connects_many_accounts_can_still_refresh_one() {
+async fn a_tenant_that_connects_many_accounts_still_has_refreshes_and_rounds_that_are_due() {
     let mut app = App::start_with(&[("IMAP_IDLE_ENABLED", "false"), ("WORKER_CONCURRENCY", "1")]).await;
     let tenant = app.tenant().await;
     let proxy = Proxy::before(app.stack.imaps_port).await;
@@ -420,6 +238,11 @@ async fn a_tenant_that_connects_many_accounts_can_still_refresh_one() {
     })
     .await;
     refreshed(&app, &tenant, (&user, &account), "fresh").await;
+    // Nor what nobody asked for.
+    mail::deliver(&app, &user, &mail::message("unasked", "unasked@example.test", "x"));
+    let due = "UPDATE account_leases SET next_due_at = now() WHERE account_id = $1::uuid";
+    sqlx::query(due).bind(&account).execute(&mut app.database.superuser().await).await.unwrap();
+    listed(&app, &tenant, &account, "unasked").await;
     // None keeps the last from beginning, either.
     eventually("all have begun", SOON, async || (begun().await == busy.len()).then_some(())).await;
     for account in &busy {
@@ -464,14 +287,7 @@ async fn two_hundred_dead_hosts_of_one_tenant_do_not_move_anothers_lag() {
     }
     // Rounds that nobody asked for are on time, too.
     mail::deliver(&app, &user, &mail::message("unasked", "unasked@example.test", "x"));
-    eventually("the periodic round comes", SOON, async || {
-        let page = app
-            .get(&alive, &format!("/api/accounts/{account}/messages?role=inbox&limit=20"))
-            .await
-            .expect(200);
-        page["data"].as_array().unwrap().iter().any(|m| m["subject"] == "unasked").then_some(())
-    })
-    .await;
+    listed(&app, &alive, &account, "unasked").await;
     assert!(waiting().await >= 8, "they still do");
     eprintln!("lag before {before:?}, among two hundred dead hosts {lags:?}");
     app.finish().await;

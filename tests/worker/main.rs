@@ -8,6 +8,7 @@ mod fairness;
 mod hostile;
 mod hostile_listing;
 mod leases;
+mod places;
 mod queue;
 mod sending;
 mod taken_over;

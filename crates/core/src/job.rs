@@ -19,14 +19,16 @@ pub const CHANNEL: &str = "emailclient_jobs";
 /// Wakes when any transaction that enqueued a job commits.
 pub type Listener = sqlx::postgres::PgListener;
 
-/// Priorities, most urgent first: someone waits; what leaves; new mail; local edits; rounds that are due; indexing; audits.
+/// Priorities, most urgent first: someone waits; what leaves; new mail; local edits; rounds that are due; indexing; old mail;
+/// audits.
 ///
-/// A backfill has none: it is the last part of a round, makes way for what its account is asked meanwhile ([`take_over`])
-/// and holds a place like a round that is due ([`slow_down`]).
+/// They make three kinds of jobs, and some of a worker's places are kept for the first two: what is at least
+/// [`PUSH`](priority::PUSH) is quick, or somebody looks at it; from [`ROUND`](priority::ROUND) on it is due and mostly short;
+/// below that it may last for hours. A row stays what it is while it runs: what it is asked meanwhile is kept beside it
+/// (`asked_priority`) and is its urgency once it is ready again.
 ///
-/// What is at least [`PUSH`](priority::PUSH) is quick, or somebody looks at it: some of a worker's places are kept for it.
-/// A row that runs below that is slow and stays so until it ends: what it is asked meanwhile is kept as a negative number,
-/// which is its urgency once it is ready again.
+/// Old mail is the last part of a round, makes way for what its account is asked meanwhile ([`take_over`]) and moves the
+/// round to its own kind ([`slow_down`]).
 pub mod priority {
     /// A user waits for the result.
     pub const USER: i16 = 50;
@@ -40,6 +42,8 @@ pub mod priority {
     pub const ROUND: i16 = 20;
     /// Text indexing and other catching up.
     pub const BACKGROUND: i16 = 10;
+    /// Rounds that have come to their old mail.
+    pub const BACKFILL: i16 = 8;
     /// Comparing what should be equal.
     pub const AUDIT: i16 = 5;
 }
@@ -144,8 +148,8 @@ pub async fn enqueue(tx: &mut TenantTx, job: &Job, delay: Duration, priority: i1
          VALUES ($1, $2, $3, $4, $5, now() + make_interval(secs => $6), $7, $8)
          ON CONFLICT (tenant_id, kind, dedupe_key) WHERE dedupe_key IS NOT NULL AND state IN ('ready','running') DO UPDATE SET
            rerun = jobs.rerun OR jobs.state = 'running',
-           priority = CASE WHEN jobs.state = 'running' AND jobs.priority < $9 THEN -greatest(abs(jobs.priority), excluded.priority)
-             ELSE greatest(jobs.priority, excluded.priority) END,
+           priority = CASE WHEN jobs.state = 'running' THEN jobs.priority ELSE greatest(jobs.priority, excluded.priority) END,
+           asked_priority = CASE WHEN jobs.state = 'running' THEN greatest(jobs.asked_priority, excluded.priority) END,
            run_at = CASE WHEN jobs.state = 'ready' THEN least(jobs.run_at, excluded.run_at) ELSE jobs.run_at END
          RETURNING id",
     )
@@ -157,7 +161,6 @@ pub async fn enqueue(tx: &mut TenantTx, job: &Job, delay: Duration, priority: i1
     .bind(delay.as_secs_f64())
     .bind(job.max_attempts())
     .bind(job.dedupe_key())
-    .bind(priority::PUSH)
     .fetch_one(tx.conn())
     .await?;
     if delay.is_zero() {
@@ -168,32 +171,38 @@ pub async fn enqueue(tx: &mut TenantTx, job: &Job, delay: Duration, priority: i1
 }
 
 /// The running round of an account comes to its old mail: nobody waits for it any more, so it leaves the places that are
-/// kept for what somebody waits for.
+/// kept for others.
 pub async fn slow_down(tx: &mut TenantTx, account: AccountId) -> Result<(), DbError> {
-    // Its turn among the slow ones begins now, however long ago it was asked for.
+    // Its turn among those that read old mail begins now, however long ago it was asked for.
     sqlx::query(
-        "UPDATE jobs SET priority = CASE WHEN rerun THEN -greatest(abs(priority), $3) ELSE $3 END,
-           run_at = CASE WHEN priority < $4 THEN run_at ELSE now() END
+        "UPDATE jobs SET priority = $3, run_at = CASE WHEN priority = $3 THEN run_at ELSE now() END,
+           asked_priority = CASE WHEN rerun THEN asked_priority END
          WHERE tenant_id = $1 AND kind = 'sync_account' AND dedupe_key = $2 AND state = 'running'",
     )
     .bind(tx.tenant())
     .bind(account.to_string())
-    .bind(priority::ROUND)
-    .bind(priority::PUSH)
+    .bind(priority::BACKFILL)
     .execute(tx.conn())
     .await?;
     Ok(())
 }
 
 /// Takes over what an account was asked while its round runs: another round, the pushing of edits. `true`: there was
-/// something, and the caller must do all of it now, because no job stands for it any more. When the caller's process
-/// dies, its own job is run again, which does the same.
+/// something, and the caller must do all of it now, because no job stands for it any more. When the caller is stopped or
+/// its process dies, its own job is run again, as urgently as what it took over, and does the same.
 pub async fn take_over(tx: &mut TenantTx, account: AccountId) -> Result<bool, DbError> {
     let taken = sqlx::query(
-        "UPDATE jobs SET rerun = false, state = CASE state WHEN 'ready' THEN 'done' ELSE state END,
-           finished_at = CASE state WHEN 'ready' THEN now() END
-         WHERE tenant_id = $1 AND kind IN ('sync_account', 'push_changes') AND dedupe_key = $2 AND state IN ('ready','running')
-           AND ((kind = 'sync_account' AND state = 'running' AND rerun) OR (kind = 'push_changes' AND state = 'ready'))",
+        "WITH asked AS (
+           SELECT id, kind, priority FROM jobs
+           WHERE tenant_id = $1 AND kind IN ('sync_account', 'push_changes') AND dedupe_key = $2
+             AND ((kind = 'sync_account' AND state = 'running' AND rerun) OR (kind = 'push_changes' AND state = 'ready'))
+         )
+         UPDATE jobs SET rerun = false, state = CASE state WHEN 'ready' THEN 'done' ELSE state END,
+           finished_at = CASE state WHEN 'ready' THEN now() END,
+           asked_priority = CASE state WHEN 'running' THEN
+             greatest(asked_priority, (SELECT max(priority) FROM asked WHERE kind = 'push_changes')) END
+         WHERE tenant_id = $1 AND dedupe_key = $2 AND EXISTS (SELECT 1 FROM asked)
+           AND ((kind = 'sync_account' AND state = 'running') OR (kind = 'push_changes' AND state = 'ready'))",
     )
     .bind(tx.tenant())
     .bind(account.to_string())

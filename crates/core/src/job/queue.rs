@@ -63,24 +63,35 @@ pub struct Room {
 }
 
 impl Room {
+    /// Places of one tenant altogether, so that one whose users wait for dead hosts leaves some to others.
+    fn of_a_tenant(self) -> i64 {
+        count(self.total - self.total / 8)
+    }
+
     /// Places that jobs nobody waits for may take; the others are kept for the quick ones.
     fn slow(self) -> i64 {
-        count((self.total - self.total / 4).max(1))
+        count(self.total - self.total / 4)
     }
 
     /// Of those, the places of one tenant: two hundred accounts whose hosts are dead keep half of them busy, not all.
     fn slow_of_a_tenant(self) -> i64 {
-        count((self.total / 2).max(1))
+        count(self.total / 2)
     }
 
-    /// Places of one tenant altogether, so that one whose users wait for dead hosts leaves some to others.
-    fn of_a_tenant(self) -> i64 {
-        count((self.total - self.total / 8).max(1))
+    /// Places that jobs of hours may take; the others are kept for rounds that are due, of which each has its turn soon.
+    fn long(self) -> i64 {
+        count(self.total / 2)
+    }
+
+    /// Of those, the places of one tenant.
+    fn long_of_a_tenant(self) -> i64 {
+        count(self.total / 2 - self.total / 8)
     }
 }
 
-fn count(n: usize) -> i64 {
-    i64::try_from(n).unwrap_or(i64::MAX)
+/// A worker with one place takes everything in its turn.
+fn count(places: usize) -> i64 {
+    i64::try_from(places).unwrap_or(i64::MAX).max(1)
 }
 
 /// Leases due jobs to `owner` as far as it has room, most urgent first. Among equally urgent ones tenants take turns: a
@@ -101,13 +112,16 @@ pub async fn claim(
                    ORDER BY j.tenant_id LIMIT 1) FROM t WHERE t.tenant_id IS NOT NULL
          ), busy AS (
            SELECT tenant_id, count(*) AS running, count(*) FILTER (WHERE lease_owner = $2) AS own,
-                  count(*) FILTER (WHERE lease_owner = $2 AND priority < $4) AS own_slow
+                  count(*) FILTER (WHERE lease_owner = $2 AND priority < $4) AS own_slow,
+                  count(*) FILTER (WHERE lease_owner = $2 AND priority < $8) AS own_long
            FROM jobs WHERE state = 'running' GROUP BY tenant_id
          ), waiting AS (
-           SELECT j.*, j.priority < $4 AS slow, coalesce(b.own, 0) AS own, coalesce(b.own_slow, 0) AS own_slow,
+           SELECT j.*, j.priority < $4 AS slow, j.priority < $8 AS long,
+                  coalesce(b.own, 0) AS own, coalesce(b.own_slow, 0) AS own_slow, coalesce(b.own_long, 0) AS own_long,
                   coalesce(b.running, 0) + row_number() OVER (PARTITION BY j.tenant_id ORDER BY j.priority DESC, j.run_at, j.id) AS turn,
                   row_number() OVER (PARTITION BY j.tenant_id ORDER BY j.priority DESC, j.run_at, j.id) AS nth,
-                  row_number() OVER (PARTITION BY j.tenant_id, j.priority < $4 ORDER BY j.priority DESC, j.run_at, j.id) AS nth_of_kind
+                  row_number() OVER (PARTITION BY j.tenant_id, j.priority < $4 ORDER BY j.priority DESC, j.run_at, j.id) AS nth_slow,
+                  row_number() OVER (PARTITION BY j.tenant_id, j.priority < $8 ORDER BY j.priority DESC, j.run_at, j.id) AS nth_long
            FROM t CROSS JOIN LATERAL (
              (SELECT w.tenant_id, w.id, w.priority, w.run_at FROM jobs w
               WHERE w.tenant_id = t.tenant_id AND w.state = 'ready' AND w.run_at <= now()
@@ -115,13 +129,15 @@ pub async fn claim(
            LEFT JOIN busy b ON b.tenant_id = t.tenant_id
            WHERE t.tenant_id IS NOT NULL
          ), fit AS (
-           SELECT tenant_id, id, slow, priority, turn, run_at FROM waiting
-           WHERE nth + own <= $7 AND (NOT slow OR nth_of_kind + own_slow <= $6)
+           SELECT tenant_id, id, slow, long, priority, turn, run_at FROM waiting
+           WHERE nth + own <= $7 AND (NOT slow OR nth_slow + own_slow <= $6) AND (NOT long OR nth_long + own_long <= $10)
          ), placed AS (
-           SELECT *, row_number() OVER (PARTITION BY slow ORDER BY priority DESC, turn, run_at, id) AS place FROM fit
+           SELECT *, row_number() OVER (PARTITION BY slow ORDER BY priority DESC, turn, run_at, id) AS place_slow,
+                  row_number() OVER (PARTITION BY long ORDER BY priority DESC, turn, run_at, id) AS place_long FROM fit
          ), c AS (
            SELECT j.tenant_id, j.id FROM placed p JOIN jobs j ON j.tenant_id = p.tenant_id AND j.id = p.id
-           WHERE j.state = 'ready' AND (NOT p.slow OR p.place + (SELECT coalesce(sum(own_slow), 0) FROM busy) <= $5)
+           WHERE j.state = 'ready' AND (NOT p.slow OR p.place_slow + (SELECT coalesce(sum(own_slow), 0) FROM busy) <= $5)
+             AND (NOT p.long OR p.place_long + (SELECT coalesce(sum(own_long), 0) FROM busy) <= $9)
            ORDER BY p.priority DESC, p.turn, p.run_at, p.id LIMIT $1 FOR UPDATE OF j SKIP LOCKED
          )
          UPDATE jobs j SET state = 'running', attempt = attempt + 1, rerun = false, lease_owner = $2,
@@ -136,6 +152,9 @@ pub async fn claim(
     .bind(room.slow())
     .bind(room.slow_of_a_tenant())
     .bind(room.of_a_tenant())
+    .bind(super::priority::ROUND)
+    .bind(room.long())
+    .bind(room.long_of_a_tenant())
     .fetch_all(tx.conn())
     .await?;
     let mut claimed = Vec::with_capacity(rows.len());
@@ -188,23 +207,32 @@ pub async fn renew(
     Ok(held.into_iter().map(JobId).collect())
 }
 
-/// Rounds of `owner` that are more than the places for slow jobs, its own or one tenant's, because they came to their old
-/// mail while they ran ([`super::slow_down`]): those that came to it last. They are to be handed back, or what somebody
-/// waits for finds no place for as long as they last; what was asked of them meanwhile they do first.
+/// Rounds of `owner` that came to their old mail while they ran ([`super::slow_down`]) and are more than the places for
+/// that, its own or one tenant's: those that came to it last. They are to be handed back, or what is due and what somebody
+/// waits for finds no place for as long as they last.
 pub async fn surplus(tx: &mut SystemTx, owner: Uuid, room: Room) -> Result<Vec<JobId>, DbError> {
     let ids: Vec<Uuid> = sqlx::query_scalar(
         "WITH slow AS (
-           SELECT id, kind, priority, run_at, row_number() OVER (PARTITION BY tenant_id ORDER BY kind = 'sync_account', run_at, id) AS nth
+           SELECT id, tenant_id, run_at, asked_priority, priority < $3 AS long, kind = 'sync_account' AND priority = $4 AS old_mail
            FROM jobs WHERE state = 'running' AND lease_owner = $1 AND priority < $2
+         ), nth AS (
+           SELECT *, row_number() OVER (PARTITION BY tenant_id ORDER BY old_mail, run_at, id) > $6
+                  OR (long AND row_number() OVER (PARTITION BY tenant_id, long ORDER BY old_mail, run_at, id) > $8) AS beyond
+           FROM slow
          ), placed AS (
-           SELECT *, row_number() OVER (ORDER BY nth > $3, kind = 'sync_account', run_at, id) AS place FROM slow
+           SELECT *, row_number() OVER (ORDER BY beyond, old_mail, run_at, id) AS place_slow,
+                  row_number() OVER (PARTITION BY long ORDER BY beyond, old_mail, run_at, id) AS place_long FROM nth
          )
-         SELECT id FROM placed WHERE kind = 'sync_account' AND priority > 0 AND (nth > $3 OR place > $4)",
+         SELECT id FROM placed WHERE old_mail AND asked_priority IS NULL AND (beyond OR place_slow > $5 OR place_long > $7)",
     )
     .bind(owner)
     .bind(super::priority::PUSH)
-    .bind(room.slow_of_a_tenant())
+    .bind(super::priority::ROUND)
+    .bind(super::priority::BACKFILL)
     .bind(room.slow())
+    .bind(room.slow_of_a_tenant())
+    .bind(room.long())
+    .bind(room.long_of_a_tenant())
     .fetch_all(tx.conn())
     .await?;
     Ok(ids.into_iter().map(JobId).collect())
@@ -230,7 +258,8 @@ pub async fn finish(
         "UPDATE jobs SET state = CASE WHEN rerun THEN 'ready' ELSE $4 END,
            attempt = CASE WHEN rerun AND $4 = 'done' THEN 0 WHEN $8 THEN attempt - 1 ELSE attempt END,
            run_at = CASE WHEN rerun AND NOT $8 THEN now() WHEN $4 = 'ready' THEN now() + make_interval(secs => $5) ELSE run_at END,
-           priority = abs(priority), last_error = coalesce($6, last_error), rerun = false, lease_owner = NULL, lease_until = NULL,
+           priority = greatest(priority, asked_priority), asked_priority = NULL, rerun = false,
+           last_error = coalesce($6, last_error), lease_owner = NULL, lease_until = NULL,
            finished_at = CASE WHEN rerun OR $4 = 'ready' THEN NULL ELSE now() END
          WHERE tenant_id = $1 AND id = $2 AND lease_owner = $3 AND attempt = $7 AND state = 'running'",
     )
@@ -254,7 +283,8 @@ pub async fn finish(
 pub async fn give_back(tx: &mut SystemTx, owner: Uuid, jobs: &[JobId]) -> Result<(), DbError> {
     let ids: Vec<Uuid> = jobs.iter().map(|j| j.0).collect();
     sqlx::query(
-        "UPDATE jobs SET state = 'ready', attempt = attempt - 1, priority = abs(priority), lease_owner = NULL, lease_until = NULL
+        "UPDATE jobs SET state = 'ready', attempt = attempt - 1, lease_owner = NULL, lease_until = NULL,
+           priority = greatest(priority, asked_priority), asked_priority = NULL
          WHERE lease_owner = $1 AND state = 'running' AND id = ANY ($2)",
     )
     .bind(owner)
@@ -268,7 +298,8 @@ pub async fn give_back(tx: &mut SystemTx, owner: Uuid, jobs: &[JobId]) -> Result
 /// Makes jobs ready again whose worker died, or dead when they used up their attempts. Returns how many.
 pub async fn reap(tx: &mut SystemTx) -> Result<u64, DbError> {
     let done = sqlx::query(
-        "UPDATE jobs SET state = CASE WHEN attempt >= max_attempts THEN 'dead' ELSE 'ready' END, priority = abs(priority),
+        "UPDATE jobs SET state = CASE WHEN attempt >= max_attempts THEN 'dead' ELSE 'ready' END,
+           priority = greatest(priority, asked_priority), asked_priority = NULL,
            run_at = now() + make_interval(secs => least(600, 2 ^ least(attempt, 10))), last_error = 'the lease ran out',
            finished_at = CASE WHEN attempt >= max_attempts THEN now() END, lease_owner = NULL, lease_until = NULL
          WHERE (tenant_id, id) IN (SELECT tenant_id, id FROM jobs WHERE state = 'running' AND lease_until < now() LIMIT 500 FOR UPDATE SKIP LOCKED)",

@@ -88,13 +88,13 @@ async fn renew(db: &Db, owner: Uuid, ids: &[JobId], lease: Duration) -> Result<V
     Ok(still)
 }
 
-/// Sends rounds back to the queue that came to their old mail while they ran and hold more places than slow jobs may
-/// have. They go on where they were when they are claimed as what they are by now.
+/// Sends rounds back to the queue that came to their old mail while they ran and hold more places than there are for that.
+/// They go on where they were when they are claimed as what they are by now.
 pub(super) async fn hand_back(db: Db, owner: Uuid, slots: usize, held: Held, stop: CancellationToken) {
     let room = Room { total: slots, free: 0 };
     while stop.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_some() {
         // So few are no surplus, whatever they do.
-        if held.lock().unwrap_or_else(PoisonError::into_inner).len() <= slots / 2 {
+        if held.lock().unwrap_or_else(PoisonError::into_inner).len() <= slots / 4 {
             continue;
         }
         match surplus(&db, owner, room).await {
@@ -102,7 +102,7 @@ pub(super) async fn hand_back(db: Db, owner: Uuid, slots: usize, held: Held, sto
                 let held = held.lock().unwrap_or_else(PoisonError::into_inner);
                 for id in ids {
                     if let Some(signals) = held.get(&id) {
-                        tracing::info!(job = %id, "old mail makes way for what somebody waits for");
+                        tracing::info!(job = %id, "old mail makes way for what is due or waited for");
                         signals.stop.cancel();
                     }
                 }
