@@ -58,7 +58,8 @@ struct Ready {
 enum Item {
     Group(JoinHandle<Vec<Ready>>),
     Answered(UidSet),
-    Silence,
+    /// What has come is to be stored.
+    HandOn,
 }
 
 /// One transaction.
@@ -106,6 +107,7 @@ pub(super) async fn messages(
         next: 0,
         waiting: Vec::new(),
         bytes: 0,
+        reached: None,
         out: loads_out,
     };
     let writer = Writer {
@@ -196,7 +198,7 @@ async fn group(
             }
             Ok(Some(FetchEvent::BatchDone { requested, .. })) => items.push(Item::Answered(requested)),
             Ok(None) => ended = true,
-            Err(_) => items.push(Item::Silence),
+            Err(_) => items.push(Item::HandOn),
         }
         bytes = 0;
         if !gathered.is_empty() {
@@ -258,15 +260,24 @@ struct Gatherer<'a> {
     next: usize,
     waiting: Vec<Ready>,
     bytes: usize,
+    /// What holds once all that waits is stored.
+    reached: Option<Checkpoint>,
     out: mpsc::Sender<Load>,
 }
 
 impl Gatherer<'_> {
     /// Returns what was not answered of the first batch that is incomplete.
     async fn run(mut self, mut items: mpsc::Receiver<Item>) -> Result<UidSet, SyncError> {
-        while let Some(item) = items.recv().await {
+        loop {
+            // Batches that are complete while the writer is busy share a transaction: what a command asks for follows the
+            // speed of the server, what a transaction takes that of the database.
+            let item = tokio::select! {
+                biased;
+                Ok(_) = self.out.reserve(), if self.reached.is_some() => Some(Item::HandOn),
+                item = items.recv() => item,
+            };
             match item {
-                Item::Group(parsing) => {
+                Some(Item::Group(parsing)) => {
                     // The only way to fail is a panic, which the parser catches and which counts as a death of what
                     // is noted, or the end of the process.
                     let ready = parsing.await.map_err(|_| SyncError::Stopped)?;
@@ -276,13 +287,14 @@ impl Gatherer<'_> {
                     let mut uids: Vec<Uid> = ready.iter().map(|r| r.prepared.uid).collect();
                     uids.sort_unstable();
                     self.waiting.extend(ready);
-                    self.answered(&uids.into_iter().collect()).await;
+                    self.answered(&uids.into_iter().collect());
                     if self.bytes >= COMMIT_BYTES || self.waiting.len() >= COMMIT_MESSAGES {
-                        self.hand_on(None, false).await;
+                        self.hand_on(false).await;
                     }
                 }
-                Item::Answered(uids) => self.answered(&uids).await,
-                Item::Silence => self.hand_on(None, false).await,
+                Some(Item::Answered(uids)) => self.answered(&uids),
+                Some(Item::HandOn) => self.hand_on(false).await,
+                None => break,
             }
             if self.out.is_closed() {
                 // The writer failed, and says why.
@@ -290,29 +302,27 @@ impl Gatherer<'_> {
             }
         }
         // The reader ended early: what came is whole and true, only nothing vouches for the rest.
-        self.hand_on(None, true).await;
+        self.hand_on(true).await;
         Ok(self.batches.get(self.next).map(|(open, _)| open.clone()).unwrap_or_default())
     }
 
     /// These came, or their command was answered without them; every batch that is complete now, and all before it, gets
     /// its checkpoint.
-    async fn answered(&mut self, uids: &UidSet) {
+    fn answered(&mut self, uids: &UidSet) {
         for (open, _) in self.batches.iter_mut().skip(self.next) {
             *open = open.difference(uids);
         }
-        let mut reached = None;
         while let Some((open, then)) = self.batches.get(self.next)
             && open.is_empty()
         {
-            reached = Some(*then);
+            self.reached = Some(*then);
             self.next += 1;
-        }
-        if reached.is_some() {
-            self.hand_on(reached, self.next == self.batches.len()).await;
         }
     }
 
-    async fn hand_on(&mut self, reached: Option<Checkpoint>, last: bool) {
+    async fn hand_on(&mut self, ended: bool) {
+        let reached = self.reached.take();
+        let last = ended || self.next == self.batches.len();
         if self.waiting.is_empty() && reached.is_none() && !last {
             return;
         }

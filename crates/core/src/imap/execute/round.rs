@@ -21,6 +21,8 @@ use crate::sync_store::{Target, attempts, pending, view};
 const MAX_RECONNECTS: usize = 6;
 /// What one batch of old mail should take: a user's request waits for those under way.
 const BATCH_TIME: Duration = Duration::from_millis(250);
+/// The first page takes mostly the time of asking for it: more come in a given time when more are asked for.
+const AFTER_FIRST_PAGE: u32 = 4;
 /// Batches in one go once the speed of old mail is known. Each time the pipeline runs empty costs a tenth of a second.
 const MANY_BATCHES: usize = 64;
 const SOME_FAILED: &str = "some mailboxes could not be read";
@@ -49,6 +51,8 @@ pub(super) struct Link<'a> {
     batch: Option<u32>,
     /// Old mail itself was read: a few new messages say little about a fast server, and all of a slow one.
     measured: bool,
+    /// Larger batches were not faster than the last ones by much.
+    settled: bool,
 }
 
 /// A message that was due when the connection was lost. Dovecot ends the connection over one it cannot read.
@@ -81,6 +85,7 @@ impl<'a> Link<'a> {
             unfinished: Vec::new(),
             batch: None,
             measured: false,
+            settled: false,
         }
     }
 
@@ -114,7 +119,10 @@ impl<'a> Link<'a> {
     pub fn note_speed(&mut self, messages: u64, took: Duration) {
         if self.backfill || !self.measured {
             let in_time = messages as f64 / took.as_secs_f64().max(0.001) * BATCH_TIME.as_secs_f64();
-            self.batch = Some((in_time as u32).clamp(1, Policy::default().batch));
+            let factor = if self.backfill { 1 } else { AFTER_FIRST_PAGE };
+            let batch = (in_time as u32).saturating_mul(factor).clamp(1, Policy::default().batch);
+            self.settled = self.backfill && self.batch.is_some_and(|before| batch <= before + before / 2);
+            self.batch = Some(batch);
             self.measured |= self.backfill;
         }
     }
@@ -124,7 +132,7 @@ impl<'a> Link<'a> {
         let mut policy = Policy { depth, backfill: self.backfill, ..Policy::default() };
         if let Some(batch) = self.batch.filter(|_| self.backfill) {
             policy.batch = batch;
-            if self.measured {
+            if self.settled {
                 policy.batches_ahead = MANY_BATCHES;
             }
         }
