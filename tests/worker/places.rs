@@ -164,6 +164,30 @@ async fn rounds_that_come_to_their_old_mail_leave_the_places_kept_for_others() {
 }
 
 #[tokio::test]
+async fn old_mail_of_many_accounts_leaves_places_for_indexing_and_for_a_tenant_that_comes_later() {
+    let app = App::start().await;
+    let (crowd, other, single) = (app.tenant().await.id, app.tenant().await.id, app.tenant().await.id);
+    let me = new_uuid();
+    for (tenant, accounts, free) in [(crowd, 12, 32), (other, 4, 20), (single, 1, 16)] {
+        connect_many(&app.db, tenant, accounts).await;
+        let rounds = claim(&app.db, me, Room { free, ..ROOM }).await;
+        assert_eq!(rounds.len(), accounts);
+        come_to_old_mail(&app.db, &rounds).await;
+    }
+    let back = surplus(&app.db, me).await;
+    let of: uuid::Uuid = sqlx::query_scalar("SELECT tenant_id FROM jobs WHERE id = $1")
+        .bind(back[0])
+        .fetch_one(&mut app.database.superuser().await)
+        .await
+        .unwrap();
+    assert_eq!((back.len(), of), (1, crowd.0), "who has most makes way");
+    add(&app.db, crowd, 1, priority::BACKGROUND).await;
+    assert_eq!(claim(&app.db, me, Room { free: 15, ..ROOM }).await.len(), 1);
+    clear(&app).await;
+    app.finish().await;
+}
+
+#[tokio::test]
 async fn a_round_that_took_over_an_edit_and_is_stopped_is_as_urgent_as_the_edit() {
     let app = App::start().await;
     let (tenant, me) = (app.tenant().await.id, new_uuid());

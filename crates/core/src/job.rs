@@ -23,8 +23,8 @@ pub type Listener = sqlx::postgres::PgListener;
 /// audits.
 ///
 /// They make three kinds of jobs, and some of a worker's places are kept for the first two: what is at least
-/// [`PUSH`](priority::PUSH) is quick, or somebody looks at it; from [`ROUND`](priority::ROUND) on it is due and mostly short;
-/// below that it may last for hours. A row stays what it is while it runs: what it is asked meanwhile is kept beside it
+/// [`PUSH`](priority::PUSH) is quick, or somebody looks at it; from [`BACKGROUND`](priority::BACKGROUND) on it ends soon: a
+/// round that is due, twenty seconds of indexing; below that it may last for hours. A row stays what it is while it runs: what it is asked meanwhile is kept beside it
 /// (`asked_priority`) and is its urgency once it is ready again.
 ///
 /// Old mail is the last part of a round, makes way for what its account is asked meanwhile ([`take_over`]) and moves the

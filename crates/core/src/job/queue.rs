@@ -152,7 +152,7 @@ pub async fn claim(
     .bind(room.slow())
     .bind(room.slow_of_a_tenant())
     .bind(room.of_a_tenant())
-    .bind(super::priority::ROUND)
+    .bind(super::priority::BACKGROUND)
     .bind(room.long())
     .bind(room.long_of_a_tenant())
     .fetch_all(tx.conn())
@@ -208,26 +208,28 @@ pub async fn renew(
 }
 
 /// Rounds of `owner` that came to their old mail while they ran ([`super::slow_down`]) and are more than the places for
-/// that, its own or one tenant's: those that came to it last. They are to be handed back, or what is due and what somebody
-/// waits for finds no place for as long as they last.
+/// that, its own or one tenant's: of the tenant that has most, those that came to it last. They are to be handed back, or
+/// what is due and what somebody waits for finds no place for as long as they last.
 pub async fn surplus(tx: &mut SystemTx, owner: Uuid, room: Room) -> Result<Vec<JobId>, DbError> {
     let ids: Vec<Uuid> = sqlx::query_scalar(
         "WITH slow AS (
            SELECT id, tenant_id, run_at, asked_priority, priority < $3 AS long, kind = 'sync_account' AND priority = $4 AS old_mail
            FROM jobs WHERE state = 'running' AND lease_owner = $1 AND priority < $2
          ), nth AS (
-           SELECT *, row_number() OVER (PARTITION BY tenant_id ORDER BY old_mail, run_at, id) > $6
-                  OR (long AND row_number() OVER (PARTITION BY tenant_id, long ORDER BY old_mail, run_at, id) > $8) AS beyond
+           SELECT *, row_number() OVER (PARTITION BY tenant_id ORDER BY old_mail, run_at, id) AS nth_slow,
+                  row_number() OVER (PARTITION BY tenant_id, long ORDER BY old_mail, run_at, id) AS nth_of_kind
            FROM slow
          ), placed AS (
-           SELECT *, row_number() OVER (ORDER BY beyond, old_mail, run_at, id) AS place_slow,
-                  row_number() OVER (PARTITION BY long ORDER BY beyond, old_mail, run_at, id) AS place_long FROM nth
+           SELECT *, row_number() OVER (ORDER BY old_mail, nth_slow, run_at, id) AS place_slow,
+                  row_number() OVER (PARTITION BY long ORDER BY old_mail, nth_of_kind, run_at, id) AS place_of_kind
+           FROM nth
          )
-         SELECT id FROM placed WHERE old_mail AND asked_priority IS NULL AND (beyond OR place_slow > $5 OR place_long > $7)",
+         SELECT id FROM placed WHERE old_mail AND asked_priority IS NULL
+           AND (nth_slow > $6 OR nth_of_kind > $8 OR place_slow > $5 OR place_of_kind > $7)",
     )
     .bind(owner)
     .bind(super::priority::PUSH)
-    .bind(super::priority::ROUND)
+    .bind(super::priority::BACKGROUND)
     .bind(super::priority::BACKFILL)
     .bind(room.slow())
     .bind(room.slow_of_a_tenant())
