@@ -393,3 +393,31 @@ async fn an_edit_of_what_has_just_arrived_in_a_new_mailbox_goes_in_the_same_roun
     case.settled().await;
     case.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn our_users_edit_of_flags_and_what_a_worker_writes_come_one_after_the_other() {
+    let app = Case::app().await;
+    let user = mail::new_mailbox(&app);
+    mail::fill(&app, &user, "INBOX", vec![numbered(1)]);
+    let mut case = Case::of(app, user, "127.0.0.1", None).await;
+    case.app.add_worker();
+    case.sync().await;
+    let ids = case.ids().await;
+    // As a worker's transaction begins.
+    let mut worker = case.app.database.superuser().await;
+    let begin = "BEGIN; SELECT 1 FROM account_leases FOR SHARE";
+    sqlx::raw_sql(begin).execute(&mut worker).await.unwrap();
+    let edit = json!({"starred": true});
+    let edited = case.patch(&ids["M1"], &edit);
+    let written = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        // What the edit locks is free for the worker.
+        let sql = "SELECT 1 FROM message_mailboxes, mailboxes FOR UPDATE NOWAIT";
+        sqlx::raw_sql(sql).execute(&mut worker).await.expect("the edit holds what a worker needs next");
+        sqlx::raw_sql("COMMIT").execute(&mut worker).await.unwrap();
+    };
+    tokio::join!(edited, written);
+    case.sync().await;
+    case.settled().await;
+    case.finish().await;
+}

@@ -15,6 +15,7 @@ use crate::db::{DbError, TenantTx};
 use crate::event::{self, NewEvent};
 use crate::id::{AccountId, MailboxId, MessageId};
 use crate::job::{self, Job};
+use crate::lease;
 
 /// A change of flags and keywords. What is in both lists of a pair ends up removed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -61,6 +62,7 @@ pub async fn flags(
     edit: &FlagEdit,
 ) -> Result<Vec<MessageId>, DbError> {
     let messages: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+    lock_accounts(tx, &messages).await?;
     // Locked in one order, so that two edits of the same messages wait for each other instead of deadlocking.
     let rows = sqlx::query(
         "SELECT id, account_id, message_id, flags, keywords FROM message_mailboxes
@@ -88,6 +90,18 @@ pub async fn flags(
     }
     edited.write(tx).await?;
     Ok(edited.messages.into_values().flatten().collect())
+}
+
+/// Before anything else of the accounts is locked, as a worker does. It locks placements and, by trigger, the counts of
+/// their mailbox in one order, we in the other: the database would end one of the two.
+pub(super) async fn lock_accounts(tx: &mut TenantTx, messages: &[Uuid]) -> Result<(), DbError> {
+    let accounts: Vec<AccountId> =
+        sqlx::query_scalar("SELECT DISTINCT account_id FROM messages WHERE tenant_id = $1 AND id = ANY ($2)")
+            .bind(tx.tenant())
+            .bind(messages)
+            .fetch_all(tx.conn())
+            .await?;
+    lease::lock(tx, &accounts).await
 }
 
 #[derive(Default)]

@@ -14,10 +14,10 @@ use uuid::Uuid;
 
 pub use plan::{Action, Place, Step, StepKind, plan};
 
-use super::edit::{push, record};
+use super::edit::{lock_accounts, push, record};
 use crate::db::{DbError, TenantTx};
 use crate::id::{AccountId, MailboxId, MessageId, PlacementId, new_uuid};
-use crate::{lease, mailbox};
+use crate::mailbox;
 
 /// Why nothing was done.
 #[derive(Debug, thiserror::Error)]
@@ -128,15 +128,9 @@ async fn to_target(
 /// The visible placements of the messages, locked in one order, by account and message.
 async fn places(tx: &mut TenantTx, ids: &[MessageId]) -> Result<BTreeMap<AccountId, Places>, DbError> {
     let raw: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
-    let accounts: Vec<AccountId> =
-        sqlx::query_scalar("SELECT DISTINCT account_id FROM messages WHERE tenant_id = $1 AND id = ANY ($2)")
-            .bind(tx.tenant())
-            .bind(&raw)
-            .fetch_all(tx.conn())
-            .await?;
-    // Before any other, as a worker does. Whether a message is gone hangs on all of its places: one that a worker adds
-    // while the last of the others is hidden is seen by neither, and what both tell of it comes in the wrong order.
-    lease::lock(tx, &accounts).await?;
+    // Whether a message is gone hangs on all of its places: one that a worker adds while the last of the others is hidden
+    // is seen by neither, and what both tell of it comes in the wrong order.
+    lock_accounts(tx, &raw).await?;
     let rows = sqlx::query(
         "SELECT p.id, p.account_id, p.message_id, p.mailbox_id, coalesce(b.role = 'all', false) AS holds_all
          FROM message_mailboxes p JOIN mailboxes b ON b.tenant_id = p.tenant_id AND b.id = p.mailbox_id
