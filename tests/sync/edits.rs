@@ -11,9 +11,9 @@ use tests::relay::Relay;
 use crate::odd::{FULL, Odd, PLAIN, Rig, settings};
 
 /// More rounds than a refused change is attempted.
-const ROUNDS: usize = 6;
+pub const ROUNDS: usize = 6;
 
-async fn filled<'a>(rig: &'a Rig, capabilities: &str) -> Odd<'a> {
+pub async fn filled<'a>(rig: &'a Rig, capabilities: &str) -> Odd<'a> {
     let mut odd = rig
         .odd(capabilities, |s| {
             s.mailbox("INBOX").fill(1, 3);
@@ -24,7 +24,7 @@ async fn filled<'a>(rig: &'a Rig, capabilities: &str) -> Odd<'a> {
     odd
 }
 
-async fn mailbox_id(odd: &Odd<'_>, path: &str) -> String {
+pub async fn mailbox_id(odd: &Odd<'_>, path: &str) -> String {
     let list = format!("/api/accounts/{}/mailboxes?limit=200", odd.account);
     let page = odd.rig.app.get(&odd.rig.tenant, &list).await.expect(200);
     let found = page["data"].as_array().unwrap().iter().find(|m| m["path"] == path).cloned().unwrap();
@@ -32,7 +32,7 @@ async fn mailbox_id(odd: &Odd<'_>, path: &str) -> String {
 }
 
 /// The message `M{n}` as a client sees it.
-async fn message(odd: &Odd<'_>, n: u32) -> Value {
+pub async fn message(odd: &Odd<'_>, n: u32) -> Value {
     let list = format!("/api/accounts/{}/messages?limit=200", odd.account);
     let page = odd.rig.app.get(&odd.rig.tenant, &list).await.expect(200);
     let subject = format!("M{n}");
@@ -41,13 +41,13 @@ async fn message(odd: &Odd<'_>, n: u32) -> Value {
     odd.rig.app.get(&odd.rig.tenant, &path).await.expect(200)
 }
 
-async fn change(odd: &Odd<'_>, n: u32, change: Value) {
+pub async fn change(odd: &Odd<'_>, n: u32, change: Value) {
     let path = format!("/api/messages/{}", message(odd, n).await["id"].as_str().unwrap());
     odd.rig.app.patch(&odd.rig.tenant, &path, &change).await.expect(200);
 }
 
 /// Waits until no edit waits for the server any more.
-async fn pushed(odd: &Odd<'_>) {
+pub async fn pushed(odd: &Odd<'_>) {
     let waiting = "SELECT (SELECT count(*) FROM pending_changes WHERE account_id = $1::uuid)
         + (SELECT count(*) FROM message_mailboxes WHERE account_id = $1::uuid AND (flags <> base_flags OR keywords <> base_keywords))
         + (SELECT count(*) FROM jobs WHERE kind = 'push_changes' AND dedupe_key = $1 AND state IN ('ready', 'running'))";

@@ -108,6 +108,27 @@ async fn our_edits_reach_a_server_that_can_do_nothing_but_imap4rev1() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_our_user_deleted_where_it_can_only_be_marked_is_back_once_somebody_unmarks_it() {
+    let case = Case::at(devstack::PLAIN_HOST, None, (1..=3).map(numbered).collect()).await;
+    case.sync().await;
+    let ids = case.ids().await;
+    let path = format!("/api/messages/{}?permanent=true", ids["M3"]);
+    assert_eq!(case.app.delete(&case.tenant, &path).await.status, 204);
+    case.sync().await;
+    case.settled().await;
+    assert!(!case.ids().await.contains_key("M3"));
+    let events = case.events().await;
+    let mut client = case.client().await;
+    client.select("INBOX").await;
+    client.ok("UID STORE 3 -FLAGS (\\Deleted)").await;
+    case.sync().await;
+    assert_eq!(case.ids().await, ids);
+    assert_eq!(events.kinds(&case.app).await, ["message.created"]);
+    case.settled().await;
+    case.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn our_moves_without_copyuid_keep_their_ids() {
     for host in ["MOVE", "COPY"] {
         let app = Case::app().await;

@@ -22,5 +22,6 @@ mod random;
 mod refused_names;
 mod rounds;
 mod subscriptions;
+mod taken_back;
 mod traffic;
 mod trees;

@@ -28,6 +28,7 @@ pub mod refusal;
 pub mod relink;
 mod resolve;
 pub mod status;
+pub mod take_back;
 mod thread;
 pub mod tree;
 pub mod vanish;

@@ -68,6 +68,11 @@
 //! | our user edits what was moved into a mailbox that is new | pushed in the round that learns its UID | `an_edit_of_what_has_just_arrived_in_a_new_mailbox_goes_in_the_same_round` |
 //! | thousands of edits in one mailbox | portion by portion in one visit | `thousands_of_edits_of_one_mailbox_reach_the_server_without_another_round` |
 //! | our user changes a message while another change of it is refused | the refused one alone is taken back | `what_our_user_changes_while_another_change_is_refused_is_kept` |
+//! | our user copies a message and deletes its original, and the copy is refused, or nobody knows of it | the original stays until the copy is known to be there | `a_message_is_not_deleted_for_the_sake_of_a_copy_that_is_not_made`, `a_message_is_not_deleted_before_it_is_known_that_its_copy_was_made` |
+//! | another client flags what our user's move waits with | its flag goes along | `what_another_client_flags_while_our_move_waits_stays_flagged` |
+//! | our user flags, or moves on, what then cannot be moved | the flags stay with the message, which is where it was | `a_message_that_cannot_be_moved_keeps_the_flags_it_got_on_the_way_and_goes_nowhere_from_there` |
+//! | our user edits flags while a worker writes | one after the other: in another order the database would end one of them | `our_users_edit_of_flags_and_what_a_worker_writes_come_one_after_the_other` |
+//! | somebody unmarks what our user deleted on a server without UIDPLUS | it is back | `what_our_user_deleted_where_it_can_only_be_marked_is_back_once_somebody_unmarks_it` |
 //! | the answer to a COPY is lost, and its target cannot be read | it waits until the target was read as a whole | `a_copy_in_doubt_is_not_made_again_while_its_target_cannot_be_read` |
 //! | anything by anybody, over a line that fails in every way | both sides are the same once it is well, each change was told once | `however_bad_the_line_what_everybody_did_to_an_account_ends_the_same_on_both_sides` |
 //! | anything, thousands of times | our rows are the server's, ids stay | `ids_survive_whatever_another_client_does_and_our_rows_are_the_servers` |

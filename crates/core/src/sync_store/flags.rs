@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::Target;
 use super::ingest::message_event;
 use crate::db::{DbError, TenantTx};
-use crate::event;
+use crate::event::{self, NewEvent};
 
 /// What the server says of one message's flags.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +38,8 @@ struct Columns {
     keywords: Vec<String>,
     base_keywords: Vec<String>,
     modseqs: Vec<Option<i64>>,
+    /// Of these, what our user deleted on a server that only marks it, and somebody has unmarked there.
+    unmarked: Vec<Uuid>,
 }
 
 /// What [`apply`] did.
@@ -58,7 +60,9 @@ pub async fn apply(tx: &mut TenantTx, target: &Target, states: &[FlagState]) -> 
         return Ok(Applied::default());
     }
     let rows = sqlx::query(
-        "SELECT s.n, p.id, p.message_id, p.flags, p.base_flags, p.keywords, p.base_keywords, p.hidden_at IS NULL AS visible
+        "SELECT s.n, p.id, p.message_id, p.flags, p.base_flags, p.keywords, p.base_keywords, p.hidden_at IS NULL AS visible,
+           p.hidden_at IS NOT NULL AND NOT EXISTS (
+             SELECT 1 FROM pending_changes c WHERE c.tenant_id = $1 AND c.placement_id = p.id) AS left_marked
          FROM unnest($4::bigint[], $5::smallint[], $6::text[]) WITH ORDINALITY AS s(uid, flags, keywords, n)
          JOIN message_mailboxes p ON p.tenant_id = $1 AND p.mailbox_id = $2 AND p.generation = $3 AND p.uid = s.uid
          WHERE p.base_flags <> s.flags OR p.base_keywords <> string_to_array(s.keywords, ' ')
@@ -86,6 +90,9 @@ pub async fn apply(tx: &mut TenantTx, target: &Target, states: &[FlagState]) -> 
         if row.get("visible") && merged != ours {
             events.push(message_event("message.updated", target, row.get("message_id")));
         }
+        if row.get("left_marked") && !server.flags.contains(Flags::DELETED) {
+            columns.unmarked.push(row.get("id"));
+        }
         columns.ids.push(row.get("id"));
         columns.flags.push(merged.flags.bits());
         columns.base_flags.push(server.flags.bits());
@@ -94,8 +101,34 @@ pub async fn apply(tx: &mut TenantTx, target: &Target, states: &[FlagState]) -> 
         columns.modseqs.push(server.modseq);
     }
     write(tx, &columns).await?;
+    events.extend(show(tx, target, &columns.unmarked).await?);
     event::record(tx, Some(target.account), &events).await?;
     Ok(Applied { shown: events.len(), written: columns.ids.len() })
+}
+
+/// Hidden placements are seen again; returns what is to be told of it.
+async fn show(tx: &mut TenantTx, target: &Target, placements: &[Uuid]) -> Result<Vec<NewEvent>, DbError> {
+    if placements.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows: Vec<(Uuid, bool)> = sqlx::query_as(
+        "SELECT m.id, bool_or(m.gone_at IS NOT NULL) FROM message_mailboxes p
+         JOIN messages m ON m.tenant_id = p.tenant_id AND m.id = p.message_id
+         WHERE p.tenant_id = $1 AND p.id = ANY ($2) GROUP BY m.id",
+    )
+    .bind(tx.tenant())
+    .bind(placements)
+    .fetch_all(tx.conn())
+    .await?;
+    sqlx::query("UPDATE message_mailboxes SET hidden_at = NULL WHERE tenant_id = $1 AND id = ANY ($2)")
+        .bind(tx.tenant())
+        .bind(placements)
+        .execute(tx.conn())
+        .await?;
+    let messages: Vec<Uuid> = rows.iter().map(|(id, _)| *id).collect();
+    crate::thread::refresh(tx, &messages).await?;
+    let kind = |was_gone| if was_gone { "message.created" } else { "message.updated" };
+    Ok(rows.into_iter().map(|(id, was_gone)| message_event(kind(was_gone), target, id)).collect())
 }
 
 async fn write(tx: &mut TenantTx, c: &Columns) -> Result<(), DbError> {

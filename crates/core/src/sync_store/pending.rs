@@ -1,11 +1,9 @@
 //! Our users' edits on their way to the server: what waits, what the server confirmed, what it refused.
 //!
 //! A confirmation is recorded in the transaction that makes our rows agree with it; doing so twice changes nothing. A
-//! refusal is counted, and after [`GIVE_UP_AFTER`] of them the edit is taken back, so that what clients see is again what
-//! the server has. A mailbox that it refuses to make is the exception: see [`super::refusal`].
+//! refusal is counted, and after [`GIVE_UP_AFTER`] of them the edit is taken back: see [`super::take_back`].
 
 use mail::flags::Flags;
-use mail::mailbox::{decode_name, split_last};
 use mail::sync::StoreChange;
 use mail::uid::Uid;
 use serde_json::{Value, json};
@@ -13,8 +11,8 @@ use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
+use super::vanish;
 use super::view::EditRow;
-use super::{refusal, status, vanish};
 use crate::db::{DbError, TenantTx};
 use crate::event::{self, NewEvent};
 use crate::id::{AccountId, ChangeId, MailboxId};
@@ -140,7 +138,7 @@ fn placements(rows: &[EditRow]) -> Vec<Uuid> {
     rows.iter().map(|r| r.placement.0).collect()
 }
 
-fn changes(rows: &[EditRow]) -> Vec<ChangeId> {
+pub(super) fn changes(rows: &[EditRow]) -> Vec<ChangeId> {
     rows.iter().filter_map(|r| r.change).collect()
 }
 
@@ -217,21 +215,34 @@ pub async fn confirm_arrival(
     .fetch_all(tx.conn())
     .await?;
     left(tx, account, &dropped).await?;
-    sqlx::query(
+    // The server carries along what it has: what others changed at the original since is not our user's to take back.
+    let arrived = sqlx::query(
         "UPDATE message_mailboxes p SET uid = n.uid, generation = b.generation, base_flags = s.base_flags,
-           base_keywords = s.base_keywords
-         FROM unnest($2::uuid[], $3::uuid[], $4::bigint[]) AS n(id, source, uid), message_mailboxes s, mailboxes b
+           base_keywords = s.base_keywords,
+           flags = (s.base_flags & ~(o.flags # o.base_flags)) | (o.flags & (o.flags # o.base_flags)),
+           keywords = CASE WHEN o.keywords = o.base_keywords THEN s.base_keywords ELSE ARRAY(
+             SELECT DISTINCT ON (lower(k) COLLATE \"C\") k FROM (
+               SELECT k FROM unnest(s.base_keywords) AS u(k) WHERE lower(k) NOT IN (
+                 SELECT lower(x) FROM unnest(o.base_keywords) AS u(x) EXCEPT SELECT lower(x) FROM unnest(o.keywords) AS u(x))
+               UNION ALL SELECT k FROM unnest(o.keywords) AS u(k) WHERE lower(k) NOT IN (
+                 SELECT lower(x) FROM unnest(o.base_keywords) AS u(x))) AS merged
+             ORDER BY lower(k) COLLATE \"C\", k) END
+         FROM unnest($2::uuid[], $3::uuid[], $4::bigint[]) AS n(id, source, uid), message_mailboxes s, mailboxes b,
+           message_mailboxes o
          WHERE p.tenant_id = $1 AND p.id = n.id AND p.uid IS NULL AND s.tenant_id = $1 AND s.id = n.source
-           AND b.tenant_id = $1 AND b.id = p.mailbox_id AND b.uidvalidity = $5",
+           AND b.tenant_id = $1 AND b.id = p.mailbox_id AND b.uidvalidity = $5 AND o.tenant_id = $1 AND o.id = n.id
+         RETURNING p.message_id, p.hidden_at IS NULL AND (p.flags <> o.flags OR p.keywords <> o.keywords) AS changed",
     )
     .bind(tx.tenant())
     .bind(&targets)
     .bind(&sources)
     .bind(&numbers)
     .bind(uidvalidity.map(i64::from))
-    .execute(tx.conn())
+    .fetch_all(tx.conn())
     .await?;
-    Ok(())
+    let changed: Vec<Uuid> =
+        arrived.iter().filter(|r| r.get("changed")).map(|r| r.get("message_id")).collect();
+    updated(tx, account, &changed).await
 }
 
 /// A COPY is about to be sent. Unlike MOVE it must not be sent twice: should its answer never come, the target is looked
@@ -348,147 +359,4 @@ pub async fn confirm_marked(tx: &mut TenantTx, rows: &[EditRow]) -> Result<(), D
     .execute(tx.conn())
     .await?;
     Ok(())
-}
-
-/// The server refused: counted, and taken back when it was the last attempt.
-pub async fn refuse(
-    tx: &mut TenantTx,
-    account: AccountId,
-    changes: &[ChangeId],
-    error: &str,
-) -> Result<(), DbError> {
-    let ids: Vec<Uuid> = changes.iter().map(|c| c.0).collect();
-    let given_up = sqlx::query(
-        "UPDATE pending_changes SET attempts = attempts + 1, last_error = $3 WHERE tenant_id = $1 AND id = ANY ($2)
-         RETURNING id, kind, placement_id, mailbox_id, target_placement_id, data, attempts",
-    )
-    .bind(tx.tenant())
-    .bind(ids)
-    .bind(error)
-    .fetch_all(tx.conn())
-    .await?;
-    for row in given_up {
-        if row.try_get::<i32, _>("attempts")? >= GIVE_UP_AFTER {
-            take_back(tx, account, &row).await?;
-        }
-    }
-    Ok(())
-}
-
-/// The edits of one push that was refused.
-pub async fn refuse_edits(
-    tx: &mut TenantTx,
-    account: AccountId,
-    rows: &[EditRow],
-    error: &str,
-) -> Result<(), DbError> {
-    refuse(tx, account, &changes(rows), error).await
-}
-
-async fn take_back(tx: &mut TenantTx, account: AccountId, row: &PgRow) -> Result<(), DbError> {
-    let mailbox: Option<MailboxId> = row.try_get("mailbox_id")?;
-    let kind: &str = row.try_get("kind")?;
-    if kind == "create_mailbox" && refusal::keep_uncreated(tx, account, mailbox).await? {
-        // The change stays with the row: it keeps listings from removing a mailbox that the server does not have.
-        return Ok(());
-    }
-    done(tx, &[row.try_get("id")?]).await?;
-    match kind {
-        "move" | "copy" | "expunge" => {
-            take_back_transfer(tx, account, row.try_get("placement_id")?, row.try_get("target_placement_id")?)
-                .await
-        }
-        "create_mailbox" => match mailbox {
-            Some(id) => take_back_creation(tx, account, id).await,
-            None => Ok(()),
-        },
-        "rename_mailbox" => match mailbox {
-            Some(id) => take_back_rename(tx, account, id, row.try_get("data")?).await,
-            None => Ok(()),
-        },
-        // A mailbox that was not deleted comes back with the next listing, and that tells its subscription too.
-        _ => Ok(()),
-    }
-}
-
-async fn take_back_transfer(
-    tx: &mut TenantTx,
-    account: AccountId,
-    source: Option<Uuid>,
-    target: Option<Uuid>,
-) -> Result<(), DbError> {
-    let shown: Vec<Uuid> = sqlx::query_scalar(
-        "UPDATE message_mailboxes SET hidden_at = NULL WHERE tenant_id = $1 AND id = $2 AND hidden_at IS NOT NULL RETURNING message_id",
-    )
-    .bind(tx.tenant())
-    .bind(source)
-    .fetch_all(tx.conn())
-    .await?;
-    let dropped: Vec<Uuid> = sqlx::query_scalar(
-        "DELETE FROM message_mailboxes WHERE tenant_id = $1 AND id = $2 AND uid IS NULL RETURNING message_id",
-    )
-    .bind(tx.tenant())
-    .bind(target)
-    .fetch_all(tx.conn())
-    .await?;
-    let mut messages = [shown, dropped].concat();
-    messages.sort_unstable();
-    messages.dedup();
-    vanish::announce_gone(tx, account, &messages, json!({ "changed": "mailboxes" })).await
-}
-
-async fn take_back_creation(tx: &mut TenantTx, account: AccountId, id: MailboxId) -> Result<(), DbError> {
-    let gone = sqlx::query("DELETE FROM mailboxes WHERE tenant_id = $1 AND id = $2 AND uidvalidity IS NULL")
-        .bind(tx.tenant())
-        .bind(id)
-        .execute(tx.conn())
-        .await?;
-    if gone.rows_affected() == 1 {
-        let event = status::mailbox_event("mailbox.deleted", id, json!({}));
-        event::record(tx, Some(account), &[event]).await?;
-    }
-    Ok(())
-}
-
-/// The old name for the mailbox and those below it, where nothing else has taken it meanwhile.
-async fn take_back_rename(
-    tx: &mut TenantTx,
-    account: AccountId,
-    id: MailboxId,
-    data: Value,
-) -> Result<(), DbError> {
-    let told = |key: &str| data.get(key).and_then(Value::as_str).and_then(|h| hex::decode(h).ok());
-    let Some((from, to)) = told("from_hex").zip(told("to_hex")) else { return Ok(()) };
-    let rows = sqlx::query(
-        "SELECT id, wire_name, delimiter FROM mailboxes WHERE tenant_id = $1 AND account_id = $2
-           AND (id = $3 OR substring(wire_name FROM 1 FOR $4) = $5 || convert_to(coalesce(delimiter, ''), 'UTF8') AND delimiter IS NOT NULL)",
-    )
-    .bind(tx.tenant())
-    .bind(account)
-    .bind(id)
-    .bind(i32::try_from(to.len() + 1).unwrap_or(i32::MAX))
-    .bind(&to)
-    .fetch_all(tx.conn())
-    .await?;
-    for row in rows {
-        let wire: Vec<u8> = row.try_get("wire_name")?;
-        let Some(rest) = wire.strip_prefix(to.as_slice()) else { continue };
-        let name = [from.as_slice(), rest].concat();
-        let path = decode_name(&name);
-        let delimiter: Option<String> = row.try_get("delimiter")?;
-        let (_, last) = split_last(&path, delimiter.and_then(|d| d.chars().next()));
-        sqlx::query(
-            "UPDATE mailboxes b SET wire_name = $3, path = $4, name = $5 WHERE tenant_id = $1 AND id = $2 AND NOT EXISTS (
-               SELECT 1 FROM mailboxes o WHERE o.tenant_id = $1 AND o.account_id = b.account_id AND o.wire_name = $3 AND o.id <> b.id)",
-        )
-        .bind(tx.tenant())
-        .bind(row.try_get::<Uuid, _>("id")?)
-        .bind(&name)
-        .bind(&path)
-        .bind(last)
-        .execute(tx.conn())
-        .await?;
-    }
-    let event = status::mailbox_event("mailbox.updated", id, json!({ "changed": "name" }));
-    event::record(tx, Some(account), &[event]).await
 }

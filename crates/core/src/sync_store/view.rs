@@ -272,7 +272,8 @@ pub async fn known(tx: &mut TenantTx, target: &Target) -> Result<UidSet, DbError
 
 /// What our users changed in the mailbox and the server has not confirmed: flags first, since a move carries them
 /// along, then moves, copies and deletions in the order they were asked for. Copies in doubt are left out until
-/// [`super::pending::settle_copies`] has looked for them.
+/// [`super::pending::settle_copies`] has looked for them; what was asked of the same message after one that is left out
+/// waits with it.
 pub async fn edits(tx: &mut TenantTx, target: &Target) -> Result<(Vec<Edit>, Vec<EditRow>), DbError> {
     let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
         "WITH {UNTOLD}
@@ -289,6 +290,9 @@ pub async fn edits(tx: &mut TenantTx, target: &Target) -> Result<(Vec<Edit>, Vec
          LEFT JOIN mailboxes t ON t.tenant_id = c.tenant_id AND t.id = c.target_mailbox_id
          WHERE c.tenant_id = $1 AND c.account_id = $2 AND c.mailbox_id = $3 AND p.generation = $4 AND p.uid IS NOT NULL
            AND (c.kind = 'expunge' OR (c.kind IN ('move', 'copy') AND t.id NOT IN ({WAITS_FOR_ITS_NAME}))) AND NOT c.data ? 'copying'
+           AND NOT EXISTS (
+             SELECT 1 FROM pending_changes o WHERE o.tenant_id = c.tenant_id AND o.placement_id = c.placement_id AND o.id < c.id
+               AND (o.data ? 'copying' OR o.target_mailbox_id IN ({WAITS_FOR_ITS_NAME})))
          ORDER BY rank, change_id, placement_id LIMIT $5"
     )))
     .bind(tx.tenant())

@@ -123,11 +123,14 @@ pub fn next_push(server: &ServerView, local: &LocalView) -> Option<Plan> {
         }
     }
     let mut edits = Vec::new();
-    let mut uids = UidSet::new();
+    let (mut uids, mut waiting) = (UidSet::new(), UidSet::new());
     for (index, edit) in local.edits.iter().enumerate() {
-        if edits.len() < UIDS_PER_PUSH && goes_with(first, edit, permanent) {
+        // What is asked of one message is done in that order: one that is copied and then deleted is to be somewhere.
+        if edits.len() < UIDS_PER_PUSH && goes_with(first, edit, permanent) && !waiting.contains(edit.uid) {
             edits.push(index);
             uids.insert(edit.uid);
+        } else {
+            waiting.insert(edit.uid);
         }
     }
     let delete = if server.capabilities.uidplus { ExpungeBy::UidExpunge } else { ExpungeBy::Mark };
@@ -195,6 +198,20 @@ mod tests {
 
     fn next(server: &ServerView, edits: Vec<Edit>) -> Option<Plan> {
         next_push(server, &LocalView { edits, ..LocalView::default() })
+    }
+
+    #[test]
+    fn what_is_asked_of_one_message_is_done_in_that_order() {
+        let work = || b"Work".to_vec();
+        let edits = vec![
+            Edit { uid: uid(5), kind: EditKind::Expunge },
+            Edit { uid: uid(3), kind: EditKind::Copy { target: work() } },
+            Edit { uid: uid(3), kind: EditKind::Expunge },
+            Edit { uid: uid(7), kind: EditKind::Expunge },
+        ];
+        let Some(Plan::Send(push)) = next(&server("UIDPLUS"), edits) else { panic!() };
+        assert_eq!(push.edits, [0, 3]);
+        assert!(matches!(push.write, ServerWrite::Expunge { uids, .. } if !uids.contains(uid(3))));
     }
 
     #[test]

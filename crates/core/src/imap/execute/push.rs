@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use mail::flags::{Flags, Keywords};
-use mail::sync::{ExpungeBy, Push, ServerWrite, StoreChange, TransferBy};
+use mail::sync::{Edit, ExpungeBy, Push, ServerWrite, StoreChange, TransferBy};
 use mail::uid::{Uid, UidSet};
 
 use super::round::Link;
@@ -16,7 +16,7 @@ use crate::failpoint;
 use crate::id::AccountId;
 use crate::imap::{CopyUid, ImapError, StoreMode};
 use crate::sync_store::view::EditRow;
-use crate::sync_store::{pending, view};
+use crate::sync_store::{pending, take_back, view};
 
 /// The server has done as it was told, our rows do not know it yet.
 const PUSHED: &str = "pushed-before-recorded";
@@ -41,6 +41,14 @@ pub(super) async fn send(link: &mut Link<'_>, open: &mut Open, push: &Push) -> R
         Err(error) if link.session.broke_promise() => return Err(error),
         Err(SyncError::Imap(error)) if is_refusal(&error) && link.session.is_usable() => {
             refused(link, open, &push.write, &rows, &error).await?;
+            if !matches!(push.write, ServerWrite::Store { .. }) {
+                // Nor what was asked of these messages afterwards: a copy that was not made is no reason to delete.
+                let left = |edit: &Edit| uids.contains(&edit.uid);
+                let edits = open.local.edits.iter().enumerate();
+                let later: Vec<usize> = edits.filter(|(_, e)| left(e)).map(|(at, _)| at).collect();
+                open.forget_edits(&later);
+                return Ok(());
+            }
         }
         Err(error) => return Err(error),
     }
@@ -207,7 +215,7 @@ async fn refused(
         ServerWrite::Store { change, .. } => {
             pending::take_back_flags(&mut tx, open.target.account, rows, change).await?;
         }
-        _ => pending::refuse_edits(&mut tx, open.target.account, rows, code).await?,
+        _ => take_back::refuse_edits(&mut tx, open.target.account, rows, code).await?,
     }
     Ok(tx.commit().await?)
 }

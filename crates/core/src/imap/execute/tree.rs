@@ -10,7 +10,8 @@ use super::round::Link;
 use super::{SyncContext, SyncError, trouble};
 use crate::id::{AccountId, MailboxId, TenantId};
 use crate::imap::{self, ImapError, Session};
-use crate::sync_store::pending::{TreeChangeKind, done, refuse, tree_changes};
+use crate::sync_store::pending::{TreeChangeKind, done, tree_changes};
+use crate::sync_store::take_back::refuse;
 use crate::sync_store::{checkpoint, refusal, tree, view};
 
 /// Performs on the server what our users did to mailboxes. Returns how many changes it confirmed.

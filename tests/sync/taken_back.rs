@@ -1,0 +1,141 @@
+//! What our user did after something the server then refuses.
+
+use serde_json::{Value, json};
+use tests::imapd::{Reply, Times};
+
+use crate::edits::{ROUNDS, change, filled, mailbox_id, message, pushed};
+use crate::odd::{FULL, Odd, PLAIN, Rig};
+
+const REFUSED: &str = "{tag} NO [OVERQUOTA] full\r\n";
+
+async fn pause(odd: &Odd<'_>, what: &str) {
+    let path = format!("/api/accounts/{}/{what}", odd.account);
+    odd.rig.app.post(&odd.rig.tenant, &path, &json!({})).await.expect(200);
+}
+
+async fn copy(odd: &Odd<'_>, n: u32, mailbox: &str) {
+    let copy = json!({"ids": [message(odd, n).await["id"]], "action": "copy", "mailbox_id": mailbox});
+    odd.rig.app.post(&odd.rig.tenant, "/api/messages/actions", &copy).await.expect(200);
+}
+
+async fn places(odd: &Odd<'_>, n: u32) -> Vec<Value> {
+    let places = message(odd, n).await["mailboxes"].as_array().unwrap().clone();
+    places.into_iter().map(|m| m["name"].clone()).collect()
+}
+
+fn on_server(odd: &Odd<'_>, mailbox: &str) -> usize {
+    odd.server.lock().mailbox(mailbox).messages.len()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_is_not_deleted_for_the_sake_of_a_copy_that_is_not_made() {
+    let rig = Rig::start().await;
+    for capabilities in [FULL, PLAIN] {
+        let mut odd = filled(&rig, capabilities).await;
+        let work = mailbox_id(&odd, "Work").await;
+        pause(&odd, "pause").await;
+        copy(&odd, 2, &work).await;
+        // It is there, so that only its original has to go.
+        change(&odd, 2, json!({"move_to": work})).await;
+        odd.server.instead("UID COPY", Times::Each, REFUSED);
+        pause(&odd, "resume").await;
+        for _ in 0..ROUNDS {
+            odd.round().await;
+            assert_eq!(on_server(&odd, "INBOX"), 3, "{capabilities}");
+        }
+        assert!(odd.server.sane() > 0);
+        odd.healthy().await;
+        assert_eq!(places(&odd, 2).await, ["INBOX"]);
+        odd.settled().await;
+    }
+    rig.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_is_not_deleted_before_it_is_known_that_its_copy_was_made() {
+    let rig = Rig::start().await;
+    let mut odd = filled(&rig, FULL).await;
+    let work = mailbox_id(&odd, "Work").await;
+    pause(&odd, "pause").await;
+    copy(&odd, 2, &work).await;
+    change(&odd, 2, json!({"move_to": work})).await;
+    odd.server.spoil("UID COPY", Times::First(1), |_| Reply::close(""));
+    odd.server.instead("SELECT \"Work\"", Times::First(3), "{tag} NO [CANNOT] not now\r\n");
+    pause(&odd, "resume").await;
+    for _ in 0..3 {
+        odd.round().await;
+        assert!(on_server(&odd, "INBOX") == 3 || on_server(&odd, "Work") == 1);
+    }
+    assert!(odd.server.sane() > 1);
+    odd.healthy().await;
+    pushed(&odd).await;
+    odd.healthy().await;
+    assert_eq!((on_server(&odd, "INBOX"), on_server(&odd, "Work")), (2, 1));
+    assert_eq!(places(&odd, 2).await, ["Work"]);
+    odd.settled().await;
+    rig.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_another_client_flags_while_our_move_waits_stays_flagged() {
+    let rig = Rig::start().await;
+    for capabilities in [FULL, PLAIN] {
+        let mut odd = filled(&rig, capabilities).await;
+        let work = mailbox_id(&odd, "Work").await;
+        let command = if capabilities == FULL { "UID MOVE" } else { "UID COPY" };
+        odd.server.instead(command, Times::Each, REFUSED);
+        change(&odd, 2, json!({"move_to": work, "starred": true, "keywords_add": ["Mine"]})).await;
+        odd.round().await;
+        {
+            let mut server = odd.server.lock();
+            server.mailbox("INBOX").flag(2, "\\Seen", true);
+            server.mailbox("INBOX").flag(2, "Theirs", true);
+        }
+        assert!(odd.server.sane() > 0);
+        odd.healthy().await;
+        pushed(&odd).await;
+        odd.healthy().await;
+        let mut flags = odd.server.lock().mailbox("Work").message(1).flags.clone();
+        flags.sort();
+        assert_eq!(flags, ["Mine", "Theirs", "\\Flagged", "\\Seen"], "{capabilities}");
+        let row = message(&odd, 2).await;
+        assert_eq!((&row["unread"], &row["keywords"]), (&json!(false), &json!(["Mine", "Theirs"])));
+        if capabilities == FULL {
+            odd.settled().await;
+        }
+    }
+    rig.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_cannot_be_moved_keeps_the_flags_it_got_on_the_way_and_goes_nowhere_from_there() {
+    let rig = Rig::start().await;
+    let mut odd = filled(&rig, FULL).await;
+    odd.server.lock().add("Later");
+    odd.healthy().await;
+    let (work, later) = (mailbox_id(&odd, "Work").await, mailbox_id(&odd, "Later").await);
+    let inbox = mailbox_id(&odd, "INBOX").await;
+    odd.server.instead("UID MOVE", Times::Each, REFUSED);
+    change(&odd, 1, json!({"move_to": work})).await;
+    change(&odd, 1, json!({"starred": true, "keywords_add": ["Mine"]})).await;
+    for (n, on) in [(2, &later), (3, &inbox)] {
+        change(&odd, n, json!({"move_to": work})).await;
+        change(&odd, n, json!({"move_to": on})).await;
+    }
+    for _ in 0..ROUNDS {
+        odd.round().await;
+    }
+    assert!(odd.server.sane() > 0);
+    odd.healthy().await;
+    pushed(&odd).await;
+    for n in 1..=3 {
+        assert_eq!(places(&odd, n).await, ["INBOX"], "{n}");
+    }
+    assert_eq!(odd.server.lock().mailbox("INBOX").message(1).flags, ["Mine", "\\Flagged"]);
+    let mailboxes =
+        rig.app.get(&rig.tenant, &format!("/api/accounts/{}/mailboxes", odd.account)).await.expect(200);
+    let totals: Vec<&Value> = mailboxes["data"].as_array().unwrap().iter().map(|m| &m["total"]).collect();
+    assert_eq!(totals.iter().filter_map(|t| t.as_u64()).sum::<u64>(), 3, "{totals:?}");
+    odd.settled().await;
+    rig.finish().await;
+}
