@@ -7,6 +7,8 @@ use tests::app::{App, Tenant};
 use tests::eventually::eventually;
 use tests::mail::{self, doveadm};
 
+use crate::oracle::agrees;
+
 /// More rounds than a refused change is attempted.
 const ROUNDS: usize = 7;
 
@@ -28,6 +30,11 @@ async fn refused(app: &App, tenant: &Tenant, account: &str, id: &str) -> Value {
 async fn mailbox(app: &App, tenant: &Tenant, account: &str, id: &str) -> Value {
     let page = app.get(tenant, &format!("/api/accounts/{account}/mailboxes?limit=200")).await.expect(200);
     page["data"].as_array().unwrap().iter().find(|m| m["id"] == id).cloned().unwrap_or_default()
+}
+
+async fn by_path(app: &App, tenant: &Tenant, account: &str, path: &str) -> Value {
+    let page = app.get(tenant, &format!("/api/accounts/{account}/mailboxes?limit=200")).await.expect(200);
+    page["data"].as_array().unwrap().iter().find(|m| m["path"] == path).cloned().unwrap_or_default()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -170,5 +177,71 @@ async fn a_refused_mailbox_that_another_client_makes_later_is_that_one() {
     assert_eq!((&row["path"], &row["selectable"]), (&json!("Later"), &json!(true)), "{row}");
     let told = progress(&app, &tenant, &account, id).await;
     assert!(told["cause"].is_null() && told["state"] == "synced", "{told}");
+    app.finish().await;
+}
+
+/// Nothing but the name has to give way: the mailbox that comes under it is the one it was.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_mailbox_gives_way_to_one_that_another_client_renames_to_its_name() {
+    let app = App::start_all().await;
+    let tenant = app.tenant().await;
+    let user = mail::new_mailbox(&app);
+    doveadm(&app, &["mailbox", "create", "-u", &user, "Old"]);
+    mail::fill(&app, &user, "Old", vec![mail::message("M", "m@example.test", "x")]);
+    let account = mail::connect(&app, &tenant, &user).await;
+    mail::synchronise(&app, &tenant, &account).await;
+    let all = format!("/api/accounts/{account}/mailboxes");
+    let old = by_path(&app, &tenant, &account, "Old").await;
+    let made = app.post(&tenant, &all, &json!({"name": "v1.2"})).await.expect(201);
+    let id = made["id"].as_str().unwrap();
+    for _ in 0..ROUNDS {
+        mail::synchronise(&app, &tenant, &account).await;
+    }
+    let mut conn = app.database.superuser().await;
+    let renamed =
+        "UPDATE mailboxes SET wire_name = 'Later', path = 'Later', name = 'Later' WHERE id = $1::uuid";
+    sqlx::query(renamed).bind(id).execute(&mut conn).await.unwrap();
+    let moving = app.get(&tenant, &format!("/api/accounts/{account}/messages")).await.expect(200);
+    let message = moving["data"][0]["id"].as_str().unwrap();
+    doveadm(&app, &["mailbox", "rename", "-u", &user, "Old", "Later"]);
+    for _ in 0..2 {
+        mail::synchronise(&app, &tenant, &account).await;
+    }
+    assert_eq!(by_path(&app, &tenant, &account, "Later").await["id"], old["id"]);
+    assert!(mailbox(&app, &tenant, &account, id).await.is_null());
+    let there = app.get(&tenant, &format!("/api/messages/{message}")).await.expect(200);
+    assert_eq!(there["mailboxes"][0]["id"], old["id"], "{there}");
+    agrees(&app, &tenant, &account, &user).await;
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn our_rename_to_a_name_that_another_client_gave_to_another_mailbox_fails_no_round() {
+    let app = App::start_all().await;
+    let tenant = app.tenant().await;
+    let user = mail::new_mailbox(&app);
+    for name in ["Ours", "Theirs"] {
+        doveadm(&app, &["mailbox", "create", "-u", &user, name]);
+        mail::fill(&app, &user, name, vec![mail::message(name, &format!("{name}@example.test"), "x")]);
+    }
+    let account = mail::connect(&app, &tenant, &user).await;
+    mail::synchronise(&app, &tenant, &account).await;
+    let [ours, theirs] =
+        [by_path(&app, &tenant, &account, "Ours").await, by_path(&app, &tenant, &account, "Theirs").await];
+    let turn = async |what: &str| {
+        let path = format!("/api/accounts/{account}/{what}");
+        tests::app::send(app.request(&tenant, "POST", &path)).await.expect(200);
+    };
+    turn("pause").await;
+    let path = format!("/api/mailboxes/{}", ours["id"].as_str().unwrap());
+    app.patch(&tenant, &path, &json!({"name": "Same"})).await.expect(200);
+    doveadm(&app, &["mailbox", "rename", "-u", &user, "Theirs", "Same"]);
+    turn("resume").await;
+    for _ in 0..ROUNDS {
+        mail::synchronise(&app, &tenant, &account).await;
+    }
+    assert_eq!(by_path(&app, &tenant, &account, "Ours").await["id"], ours["id"]);
+    assert_eq!(by_path(&app, &tenant, &account, "Same").await["id"], theirs["id"]);
+    agrees(&app, &tenant, &account, &user).await;
     app.finish().await;
 }

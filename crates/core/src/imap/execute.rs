@@ -129,6 +129,8 @@
 //! | a mailbox the server refuses to make | stays with its cause until renamed or deleted | `a_mailbox_that_the_server_refuses_stays_with_its_cause_until_it_is_renamed_or_deleted` |
 //! | a rename it refuses | undone, told | `a_rename_that_the_server_refuses_is_undone_and_the_cause_stays` |
 //! | a refused mailbox made by another client | it is that one | `a_refused_mailbox_that_another_client_makes_later_is_that_one` |
+//! | another client renames a mailbox to the name of a refused one | the refused one goes | `a_refused_mailbox_gives_way_to_one_that_another_client_renames_to_its_name` |
+//! | our user and another client rename two mailboxes to one name | the other client's has it; ours is refused and undone, no round fails | `our_rename_to_a_name_that_another_client_gave_to_another_mailbox_fails_no_round` |
 //! | subscriptions of another client | taken over | `subscriptions_of_another_client_are_taken_over_by_the_next_round` |
 //! | subscriptions and renames of our user | reach the server | `what_our_user_makes_renames_and_unsubscribes_is_so_on_the_server` |
 

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::pending::{GIVE_UP_AFTER, TreeChange, TreeChangeKind};
 use super::status::{self, Cause};
+use super::vanish;
 use crate::db::{DbError, TenantTx};
 use crate::event;
 use crate::id::{AccountId, ChangeId, MailboxId};
@@ -139,4 +140,32 @@ pub(super) async fn made_elsewhere(
     .execute(tx.conn())
     .await?;
     Ok(())
+}
+
+/// Another client gave these names to mailboxes that we know: what the server had refused to make under them goes, since a
+/// name is one mailbox.
+pub(super) async fn give_way(tx: &mut TenantTx, account: AccountId, names: &[&[u8]]) -> Result<(), DbError> {
+    let ids: Vec<MailboxId> = sqlx::query_scalar(
+        "SELECT b.id FROM pending_changes c JOIN mailboxes b ON b.tenant_id = c.tenant_id AND b.id = c.mailbox_id
+         WHERE c.tenant_id = $1 AND c.account_id = $2 AND c.kind = 'create_mailbox' AND c.attempts >= $4
+           AND b.wire_name = ANY ($3)",
+    )
+    .bind(tx.tenant())
+    .bind(account)
+    .bind(names)
+    .bind(GIVE_UP_AFTER)
+    .fetch_all(tx.conn())
+    .await?;
+    if ids.is_empty() {
+        return Ok(());
+    }
+    vanish::empty(tx, account, &ids).await?;
+    sqlx::query("DELETE FROM mailboxes WHERE tenant_id = $1 AND id = ANY ($2)")
+        .bind(tx.tenant())
+        .bind(ids.iter().map(|id| id.0).collect::<Vec<_>>())
+        .execute(tx.conn())
+        .await?;
+    let events: Vec<_> =
+        ids.into_iter().map(|id| status::mailbox_event("mailbox.deleted", id, json!({}))).collect();
+    event::record(tx, Some(account), &events).await
 }

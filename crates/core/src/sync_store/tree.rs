@@ -8,7 +8,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::view::Entry;
-use super::{attempts, status, vanish};
+use super::{attempts, refusal, status, vanish};
 use crate::db::{DbError, TenantTx};
 use crate::event::{self, NewEvent};
 use crate::id::{AccountId, MailboxId};
@@ -60,9 +60,13 @@ pub async fn apply(
     listed: &[ListedMailbox],
     entries: &[Entry],
 ) -> Result<(), DbError> {
+    let wanted: Vec<&[u8]> = writes.iter().filter_map(|write| new_name(*write, listed)).collect();
+    let held = make_way(tx, account, &wanted, entries).await?;
     let mut tree = Tree::default();
     for write in writes {
-        tree.add(*write, listed, entries);
+        if new_name(*write, listed).is_none_or(|name| !held.contains(name)) {
+            tree.add(*write, listed, entries);
+        }
     }
     empty(tx, account, tree.removed.iter().chain(&tree.emptied).copied()).await?;
     remove(tx, &tree.removed).await?;
@@ -72,6 +76,38 @@ pub async fn apply(
     let made = create(tx, account, &tree.created).await?;
     tree.events.extend(made.into_iter().map(|id| status::mailbox_event("mailbox.created", id, json!({}))));
     event::record(tx, Some(account), &tree.events).await
+}
+
+fn new_name(write: TreeWrite, listed: &[ListedMailbox]) -> Option<&[u8]> {
+    match write {
+        TreeWrite::Rename { listed: at, .. } => listed.get(at).map(|mailbox| mailbox.wire_name.as_slice()),
+        _ => None,
+    }
+}
+
+/// Returns those of the names that mailboxes of our users wait to get on the server, which are not among `entries`: what
+/// becomes of them the server has yet to say, and until then nothing else is renamed to them. What it refused to make
+/// waits for nothing and goes.
+async fn make_way(
+    tx: &mut TenantTx,
+    account: AccountId,
+    wanted: &[&[u8]],
+    entries: &[Entry],
+) -> Result<HashSet<Vec<u8>>, DbError> {
+    if wanted.is_empty() {
+        return Ok(HashSet::new());
+    }
+    refusal::give_way(tx, account, wanted).await?;
+    let held: Vec<Vec<u8>> = sqlx::query_scalar(
+        "SELECT wire_name FROM mailboxes WHERE tenant_id = $1 AND account_id = $2 AND wire_name = ANY ($3) AND id <> ALL ($4)",
+    )
+    .bind(tx.tenant())
+    .bind(account)
+    .bind(wanted)
+    .bind(entries.iter().map(|entry| entry.id.0).collect::<Vec<_>>())
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(held.into_iter().collect())
 }
 
 /// Changes of the tree, by their kind.
