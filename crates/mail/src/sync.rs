@@ -61,7 +61,7 @@
 //! | our flag against the server's | three-way merge, our edit wins until confirmed | `a_local_edit_survives_the_servers_old_value` |
 //! | no MOVE, no UIDPLUS | COPY; `\Deleted` stays standing, never a bare EXPUNGE | `without_uidplus_a_move_leaves_deleted_standing` |
 //! | LIST empty or without INBOX | the tree is kept | `a_listing_without_inbox_keeps_the_tree` |
-//! | LIST lacks many mailboxes | a second listing first | `many_missing_mailboxes_need_a_second_listing` |
+//! | LIST lacks many mailboxes | a second listing first, nothing is written | `many_missing_mailboxes_need_a_second_listing`, `a_rename_onto_one_of_many_missing_mailboxes_waits_for_the_second_listing` |
 //! | renamed | by MAILBOXID; else by UIDVALIDITY, and the contents, if there are any, are relinked | `a_rename_is_found_by_mailboxid`, `a_rename_without_mailboxid_is_relinked`, `a_renamed_mailbox_that_holds_nothing_keeps_its_numbers` |
 //! | deleted and created again | same row, new generation | `a_recreated_mailbox_starts_a_generation` |
 //! | `\Noselect`, phantom that refuses STATUS | kept, not visited; emptied only when said to be no mailbox | `a_phantom_is_kept_but_not_visited` |

@@ -134,7 +134,8 @@ pub struct TreePlan {
     pub writes: Vec<TreeWrite>,
     /// What to select, in this order: indexes into `listed`.
     pub visits: Vec<usize>,
-    /// Many mailboxes are missing: they were kept. List again and plan with `confirmed`.
+    /// Many mailboxes are missing. Nothing else was decided, since any other change may count on their names being free:
+    /// list again and plan with `confirmed`.
     pub needs_second_listing: bool,
 }
 
@@ -188,9 +189,14 @@ pub fn plan_tree(listed: &[ListedMailbox], local: &[LocalEntry], depth: Depth, c
     let missing: Vec<usize> = (0..local.len()).filter(|at| !pairs.of_local.contains_key(at)).collect();
     let credible = listed.iter().any(|m| is_inbox(&m.wire_name));
     let many = missing.len() > REMOVE_UNASKED.max(local.len() / 5);
-    plan.needs_second_listing = credible && many && !confirmed;
-    if credible && !plan.needs_second_listing {
+    if credible && many && !confirmed {
+        return TreePlan { needs_second_listing: true, ..TreePlan::default() };
+    }
+    let mut kept: HashSet<Vec<u8>> = HashSet::new();
+    if credible {
         plan.writes.extend(missing.iter().map(|&local| TreeWrite::Remove { local }));
+    } else {
+        kept.extend(missing.iter().filter_map(|at| Some(name_key(&local.get(*at)?.wire_name))));
     }
     for (at, mailbox) in listed.iter().enumerate() {
         let Some(&(from, how)) = pairs.of_listed.get(&at) else {
@@ -203,6 +209,8 @@ pub fn plan_tree(listed: &[ListedMailbox], local: &[LocalEntry], depth: Depth, c
         let Some(entry) = local.get(from) else { continue };
         match how {
             How::SameName => {}
+            // Two rows cannot have one name.
+            How::Renamed { .. } if kept.contains(&name_key(&mailbox.wire_name)) => continue,
             How::Renamed { relink } => {
                 plan.writes.push(TreeWrite::Rename { local: from, listed: at, relink })
             }

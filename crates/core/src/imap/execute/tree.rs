@@ -131,6 +131,11 @@ pub(super) async fn refresh(link: &mut Link<'_>, depth: Depth) -> Result<Vec<Mai
         let listed = translate(raw, &entries);
         let local: Vec<_> = entries.iter().map(|e| e.local.clone()).collect();
         let plan = plan_tree(&listed, &local, depth, confirmed);
+        if plan.needs_second_listing {
+            tx.release();
+            confirmed = true;
+            continue;
+        }
         tree::apply(&mut tx, account, &plan.writes, &listed, &entries).await?;
         let now = if plan.writes.is_empty() { entries } else { view::tree(&mut tx, account).await? };
         let ids: HashMap<Vec<u8>, MailboxId> = now.iter().map(|e| (key(&e.local.wire_name), e.id)).collect();
@@ -141,10 +146,7 @@ pub(super) async fn refresh(link: &mut Link<'_>, depth: Depth) -> Result<Vec<Mai
         let quiet: Vec<MailboxId> = listed_ids.copied().filter(|id| !visited.contains(id)).collect();
         checkpoint::unchanged(&mut tx, &quiet).await?;
         tx.commit().await?;
-        if !plan.needs_second_listing || confirmed {
-            return Ok(visits);
-        }
-        confirmed = true;
+        return Ok(visits);
     }
 }
 

@@ -188,6 +188,12 @@ fn a_listing_without_inbox_keeps_the_tree() {
     assert_eq!(plan_of(&[], &local).writes, []);
     assert_eq!(plan_of(&listed[1..2], &local).writes, []);
     assert_eq!(plan_tree(&[], &local, Depth::Full, true).writes, []);
+    // Nor does a rename take the name of one that is kept.
+    let mut before = tree();
+    before[1].mailboxid = Some("A".into());
+    before[2].mailboxid = Some("B".into());
+    let after = [ListedMailbox { mailboxid: Some("B".into()), ..before[1].clone() }];
+    assert_eq!(plan_of(&after, &entries(&before)).writes, []);
 }
 
 #[test]
@@ -199,6 +205,30 @@ fn many_missing_mailboxes_need_a_second_listing() {
     assert!(plan.needs_second_listing && plan.writes.is_empty());
     let plan = plan_tree(&tree(), &local, Depth::Full, true);
     assert_eq!((plan.needs_second_listing, plan.writes.len()), (false, 20));
+}
+
+#[test]
+fn a_rename_onto_one_of_many_missing_mailboxes_waits_for_the_second_listing() {
+    let with = |name: &str, id: u32| ListedMailbox {
+        mailboxid: Some(format!("F{id}")),
+        ..listed(name, 100 + id, 5, 1)
+    };
+    let branch = |name: &str, first: u32| -> Vec<ListedMailbox> {
+        let below = (1..8).map(|n| with(&format!("{name}/{n}"), first + n));
+        [with(name, first)].into_iter().chain(below).collect()
+    };
+    let inbox = || [with("INBOX", 1)].into_iter();
+    let before: Vec<_> = inbox().chain(branch("Old", 10)).chain(branch("New", 20)).collect();
+    // Another client deletes `Old` with all below it and gives its name to `New`.
+    let after: Vec<_> = inbox().chain(branch("Old", 20)).collect();
+    let local = entries(&before);
+    let plan = plan_of(&after, &local);
+    assert_eq!(plan, TreePlan { needs_second_listing: true, ..TreePlan::default() });
+    let plan = plan_tree(&after, &local, Depth::Full, true);
+    let removed = |w: &&TreeWrite| matches!(w, TreeWrite::Remove { local: 1..=8 });
+    let renamed = |w: &&TreeWrite| matches!(w, TreeWrite::Rename { local: 9..=16, relink: false, .. });
+    assert_eq!(plan.writes.iter().filter(removed).count(), 8);
+    assert_eq!((plan.writes.iter().filter(renamed).count(), plan.writes.len()), (8, 16));
 }
 
 #[test]
