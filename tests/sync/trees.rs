@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use serde_json::json;
+use tests::app::send;
 use tests::mail;
 
 use crate::case::{Case, numbered};
@@ -168,6 +169,42 @@ async fn parents_that_hold_no_messages_come_and_go() {
     case.sync().await;
     case.settled().await;
     assert_eq!(case.listed().await.len(), 0);
+    case.finish().await;
+}
+
+/// While nobody tells the server, or after it was told and its answer was lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mailbox_that_got_the_name_of_one_our_user_deletes_or_renames_is_neither_deleted_nor_renamed() {
+    let case = Case::with(vec![numbered(1)]).await;
+    let mut client = case.client().await;
+    for (name, n) in [("Old", 2), ("Plan", 3), ("Current", 4)] {
+        client.ok(&format!("CREATE {name}")).await;
+        client.append(name, "", None, &numbered(n)).await;
+    }
+    case.sync().await;
+    let (ids, plan, current) = (case.ids().await, case.mailbox("Plan").await, case.mailbox("Current").await);
+    let turn = async |what: &str| {
+        let path = format!("/api/accounts/{}/{what}", case.account);
+        send(case.app.request(&case.tenant, "POST", &path)).await.expect(200);
+    };
+    turn("pause").await;
+    let old = format!("/api/mailboxes/{}", case.mailbox("Old").await);
+    assert_eq!(case.app.delete(&case.tenant, &old).await.status, 204);
+    let renamed = json!({"name": "Done"});
+    case.app.patch(&case.tenant, &format!("/api/mailboxes/{plan}"), &renamed).await.expect(200);
+    for command in ["DELETE Old", "CREATE Old", "RENAME Plan Kept", "RENAME Current Plan"] {
+        client.ok(command).await;
+    }
+    client.append("Old", "", None, &numbered(5)).await;
+    turn("resume").await;
+    case.sync().await;
+    let now = case.ids().await;
+    assert_eq!(now.keys().collect::<Vec<_>>(), ["M1", "M3", "M4", "M5"]);
+    assert_eq!((&now["M3"], &now["M4"]), (&ids["M3"], &ids["M4"]));
+    assert_eq!((case.mailbox("Kept").await, case.mailbox("Plan").await), (plan, current));
+    assert!(!case.mailboxes().await.contains_key("Done"));
+    assert_eq!(case.count("SELECT count(*) FROM pending_changes").await, 0);
+    case.settled().await;
     case.finish().await;
 }
 

@@ -46,6 +46,7 @@
 //! | two mailboxes swap names | messages keep their ids | `two_mailboxes_that_swap_their_names_keep_what_is_in_them` |
 //! | two mailboxes that hold one message deleted together | the message is told once, as deleted | `of_a_message_in_two_mailboxes_that_go_together_one_thing_is_told` |
 //! | deleted and made again | holds what the new one holds; equal bytes keep their id | `a_mailbox_deleted_and_made_again_holds_what_the_new_one_holds` |
+//! | our user deletes or renames a mailbox whose name another client gives away before the server hears of it, or hears it again | the one that has the name now stays | `a_mailbox_that_got_the_name_of_one_our_user_deletes_or_renames_is_neither_deleted_nor_renamed` |
 //! | INBOX in any case | one mailbox | `inbox_is_one_mailbox_however_it_is_spelt` |
 //! | `\Noselect` parents, a phantom left by DELETE | listed, not selectable; emptied when asked alone says there is none | `parents_that_hold_no_messages_come_and_go` |
 //! | paused during a round | nothing more is written, edits wait | `a_pause_ends_a_round_at_its_next_write_and_keeps_edits_until_the_account_goes_on` |

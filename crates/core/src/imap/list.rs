@@ -155,15 +155,24 @@ impl Session {
     /// # Errors
     /// [`ImapError::NoSuchMailbox`] or any other [`ImapError`].
     pub async fn status(&mut self, wire_name: &[u8]) -> Result<MailboxStatus, ImapError> {
+        self.status_and_id(wire_name).await.map(|(status, _)| status)
+    }
+
+    /// The same, with its MAILBOXID where the server has one.
+    ///
+    /// # Errors
+    /// As for [`Session::status`].
+    pub async fn status_and_id(
+        &mut self,
+        wire_name: &[u8],
+    ) -> Result<(MailboxStatus, Option<String>), ImapError> {
         let items = status_items(self.capabilities().condstore, self.capabilities().objectid);
         let mut statuses = Statuses::new();
         let command = Command::new("STATUS").string(wire_name)?.text(" ").text(&items);
         let done = self.run(command, |u| collect_status(u, &mut statuses)).await;
         done.map_err(super::verdict::as_missing)?;
         let found = statuses.remove(&status_key(wire_name));
-        found
-            .map(|(status, _)| status)
-            .ok_or_else(|| ImapError::protocol("no STATUS in the answer to STATUS"))
+        found.ok_or_else(|| ImapError::protocol("no STATUS in the answer to STATUS"))
     }
 
     /// The numbers of each of these mailboxes, as far as the server has one of that name.

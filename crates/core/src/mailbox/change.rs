@@ -2,10 +2,11 @@
 //!
 //! What the push job finds in `pending_changes.data`: for `rename_mailbox` the wire names `from_hex` and `to_hex`, for
 //! `delete_mailbox` the wire name `wire_name_hex` (its row is gone by then), both as hexadecimal bytes because old names
-//! need not be UTF-8.
+//! need not be UTF-8. Both with what is known of the mailbox itself, see [`Meant`].
 
 use mail::mailbox::{decode_name, is_inbox, split_last};
-use serde_json::json;
+use mail::uid::UidValidity;
+use serde_json::{Value, json};
 use sqlx::Row as _;
 
 use super::create::Spot;
@@ -26,6 +27,47 @@ pub struct Change {
     pub subscribed: Option<bool>,
 }
 
+/// Which mailbox it was that our user renamed or deleted: by the time the server is told, another client may have given its
+/// name to another one. Nothing is known of one that was never opened, and of changes that earlier releases wrote.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Meant {
+    uidvalidity: Option<UidValidity>,
+    mailboxid: Option<String>,
+}
+
+impl Meant {
+    /// As [`Meant::write`] wrote it.
+    #[must_use]
+    pub fn read(data: &Value) -> Self {
+        let uidvalidity = data.get("uidvalidity").and_then(Value::as_i64);
+        Self {
+            uidvalidity: uidvalidity.and_then(|v| UidValidity::try_from(v).ok()),
+            mailboxid: data.get("mailboxid").and_then(Value::as_str).map(str::to_owned),
+        }
+    }
+
+    fn write(&self, mut data: Value) -> Value {
+        data["uidvalidity"] = json!(self.uidvalidity.map(UidValidity::get));
+        data["mailboxid"] = json!(self.mailboxid);
+        data
+    }
+
+    /// Whether there is anything to compare.
+    #[must_use]
+    pub const fn is_known(&self) -> bool {
+        self.uidvalidity.is_some() || self.mailboxid.is_some()
+    }
+
+    /// Whether a mailbox with these numbers is certainly another one.
+    #[must_use]
+    pub fn is_not(&self, uidvalidity: Option<UidValidity>, mailboxid: Option<&str>) -> bool {
+        match (self.mailboxid.as_deref(), mailboxid) {
+            (Some(ours), Some(theirs)) => ours != theirs,
+            _ => matches!((self.uidvalidity, uidvalidity), (Some(ours), Some(theirs)) if ours != theirs),
+        }
+    }
+}
+
 struct Row {
     id: MailboxId,
     account: AccountId,
@@ -34,6 +76,7 @@ struct Row {
     path: String,
     delimiter: Option<char>,
     subscribed: bool,
+    meant: Meant,
 }
 
 /// A worker that takes over the server's tree sees all of what is done here, or nothing.
@@ -47,8 +90,17 @@ async fn lock_account(tx: &mut TenantTx, id: MailboxId) -> Result<(), DbError> {
 }
 
 async fn lock(tx: &mut TenantTx, id: MailboxId) -> Result<Option<Row>, DbError> {
+    // 0 stands for a server without UIDVALIDITY. While a rename waits, nobody knows the number: servers may give another one
+    // with the new name.
     let row = sqlx::query(
-        "SELECT account_id, wire_name, name, path, delimiter, subscribed FROM mailboxes WHERE tenant_id = $1 AND id = $2 FOR UPDATE",
+        "SELECT account_id, wire_name, name, path, delimiter, subscribed, mailboxid,
+           CASE WHEN NOT EXISTS (
+             SELECT 1 FROM pending_changes c
+             WHERE c.tenant_id = b.tenant_id AND c.account_id = b.account_id AND c.kind = 'rename_mailbox'
+               AND (c.mailbox_id = b.id OR starts_with(encode(b.wire_name, 'hex'),
+                      (c.data->>'to_hex') || encode(convert_to(b.delimiter, 'UTF8'), 'hex'))))
+           THEN nullif(uidvalidity, 0) END AS uidvalidity
+         FROM mailboxes b WHERE tenant_id = $1 AND id = $2 FOR UPDATE OF b",
     )
     .bind(tx.tenant())
     .bind(id)
@@ -63,6 +115,12 @@ async fn lock(tx: &mut TenantTx, id: MailboxId) -> Result<Option<Row>, DbError> 
         path: row.try_get("path")?,
         delimiter: row.try_get::<Option<String>, _>("delimiter")?.and_then(|d| d.chars().next()),
         subscribed: row.try_get("subscribed")?,
+        meant: Meant {
+            uidvalidity: row
+                .try_get::<Option<i64>, _>("uidvalidity")?
+                .and_then(|v| UidValidity::try_from(v).ok()),
+            mailboxid: row.try_get("mailboxid")?,
+        },
     }))
 }
 
@@ -120,7 +178,7 @@ async fn rename(tx: &mut TenantTx, row: &Row, change: &Change) -> Result<bool, M
         crate::message::edit::push(tx, row.account).await?;
         return Ok(true);
     }
-    let data = json!({ "from_hex": hex::encode(&row.wire), "to_hex": hex::encode(&to) });
+    let data = row.meant.write(json!({ "from_hex": hex::encode(&row.wire), "to_hex": hex::encode(&to) }));
     remember(tx, row.account, Some(row.id), "rename_mailbox", data).await?;
     Ok(true)
 }
@@ -219,7 +277,7 @@ pub async fn delete(tx: &mut TenantTx, id: MailboxId) -> Result<bool, MailboxErr
         .bind(id)
         .execute(tx.conn())
         .await?;
-    let data = json!({ "wire_name_hex": hex::encode(&row.wire) });
+    let data = row.meant.write(json!({ "wire_name_hex": hex::encode(&row.wire) }));
     remember(tx, row.account, None, "delete_mailbox", data).await?;
     record(tx, row.account, id, "mailbox.deleted").await?;
     Ok(true)
@@ -247,4 +305,33 @@ async fn has_children(tx: &mut TenantTx, row: &Row) -> Result<bool, DbError> {
     .bind(row.id)
     .fetch_one(tx.conn())
     .await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_mailbox_is_told_by_its_id_or_else_by_its_uidvalidity() {
+        let known = |uidvalidity: Option<u32>, mailboxid: Option<&str>| Meant {
+            uidvalidity: uidvalidity.map(UidValidity),
+            mailboxid: mailboxid.map(str::to_owned),
+        };
+        for (ours, theirs, other) in [
+            ((Some(1), None), (Some(1), None), false),
+            ((Some(1), None), (Some(2), None), true),
+            ((Some(1), None), (None, None), false),
+            ((None, None), (Some(2), Some("B")), false),
+            ((Some(1), Some("A")), (Some(1), Some("B")), true),
+            ((Some(1), Some("A")), (Some(2), Some("A")), false),
+            ((Some(1), Some("A")), (Some(2), None), true),
+            ((None, Some("A")), (Some(2), Some("B")), true),
+        ] {
+            let meant = known(ours.0, ours.1);
+            assert_eq!(meant.is_not(theirs.0.map(UidValidity), theirs.1), other, "{ours:?} {theirs:?}");
+            assert_eq!(Meant::read(&meant.write(json!({}))), meant);
+            assert_eq!(meant.is_known(), ours != (None, None));
+        }
+        assert!(!Meant::read(&json!({ "wire_name_hex": "41" })).is_known());
+    }
 }

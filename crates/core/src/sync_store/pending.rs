@@ -16,6 +16,7 @@ use super::view::EditRow;
 use crate::db::{DbError, TenantTx};
 use crate::event::{self, NewEvent};
 use crate::id::{AccountId, ChangeId, MailboxId};
+use crate::mailbox::change::Meant;
 
 /// A server that refused so many times will not change its mind.
 pub const GIVE_UP_AFTER: i32 = 5;
@@ -27,6 +28,8 @@ pub struct TreeChange {
     pub id: ChangeId,
     /// What to do.
     pub kind: TreeChangeKind,
+    /// What is known of the mailbox to rename or delete.
+    pub meant: Meant,
 }
 
 /// What to do with a mailbox on the server; names as on the wire.
@@ -93,7 +96,7 @@ pub async fn tree_changes(tx: &mut TenantTx, account: AccountId) -> Result<Vec<T
             _ => None,
         };
         match kind {
-            Some(kind) => changes.push(TreeChange { id, kind }),
+            Some(kind) => changes.push(TreeChange { id, kind, meant: Meant::read(&data) }),
             None => done(tx, &[id]).await?,
         }
     }

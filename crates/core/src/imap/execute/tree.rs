@@ -10,7 +10,8 @@ use super::round::Link;
 use super::{SyncContext, SyncError, trouble};
 use crate::id::{AccountId, MailboxId, TenantId};
 use crate::imap::{self, ImapError, Session};
-use crate::sync_store::pending::{TreeChangeKind, done, tree_changes};
+use crate::mailbox::change::Meant;
+use crate::sync_store::pending::{TreeChange, TreeChangeKind, done, tree_changes};
 use crate::sync_store::take_back::refuse;
 use crate::sync_store::{checkpoint, refusal, tree, view};
 
@@ -21,7 +22,7 @@ pub(super) async fn push(link: &mut Link<'_>) -> Result<usize, SyncError> {
     tx.commit().await?;
     let mut confirmed = 0;
     for change in changes {
-        let outcome = perform(link, &change.kind).await;
+        let outcome = perform(link, &change).await;
         let mut tx = link.lease.begin(&link.ctx.db).await?;
         match outcome {
             Ok(()) => {
@@ -44,11 +45,10 @@ pub(super) async fn push(link: &mut Link<'_>) -> Result<usize, SyncError> {
 }
 
 /// Doing it again after a crash between the command and its record must end well: what is already as wanted is done.
-async fn perform(link: &mut Link<'_>, kind: &TreeChangeKind) -> Result<(), ImapError> {
-    let session = &mut link.session;
-    match kind {
+async fn perform(link: &mut Link<'_>, change: &TreeChange) -> Result<(), ImapError> {
+    match &change.kind {
         TreeChangeKind::Create { name, role } => {
-            match session.create_mailbox(name, *role).await {
+            match link.session.create_mailbox(name, *role).await {
                 Err(error @ ImapError::Refused { .. }) if !exists(link, name).await? => return Err(error),
                 Ok(()) | Err(ImapError::Refused { .. }) => {}
                 Err(error) => return Err(error),
@@ -57,7 +57,12 @@ async fn perform(link: &mut Link<'_>, kind: &TreeChangeKind) -> Result<(), ImapE
             link.session.subscribe_new(name).await
         }
         TreeChangeKind::Rename { from, to } => {
-            match session.rename_mailbox(from, to).await {
+            let renamed = match is_meant(link, from, &change.meant).await {
+                Ok(false) => return Ok(()),
+                Ok(true) => link.session.rename_mailbox(from, to).await,
+                Err(error) => Err(error),
+            };
+            match renamed {
                 Err(error @ (ImapError::Refused { .. } | ImapError::NoSuchMailbox(_))) => {
                     let moved = !exists(link, from).await? && exists(link, to).await?;
                     moved.then_some(()).ok_or(error)?;
@@ -67,14 +72,37 @@ async fn perform(link: &mut Link<'_>, kind: &TreeChangeKind) -> Result<(), ImapE
             link.session.carry_subscriptions(from, to).await
         }
         TreeChangeKind::Delete { name } => {
-            match session.delete_mailbox(name).await {
+            let deleted = match is_meant(link, name, &change.meant).await {
+                Ok(false) => return Ok(()),
+                Ok(true) => link.session.delete_mailbox(name).await,
+                Err(error) => Err(error),
+            };
+            match deleted {
                 Ok(()) | Err(ImapError::NoSuchMailbox(_)) => {}
                 Err(error) => return Err(error),
             }
             link.session.unsubscribe_deleted(name).await
         }
-        TreeChangeKind::Subscribe { name, on: true } => session.subscribe(name).await,
-        TreeChangeKind::Subscribe { name, on: false } => session.unsubscribe(name).await,
+        TreeChangeKind::Subscribe { name, on: true } => link.session.subscribe(name).await,
+        TreeChangeKind::Subscribe { name, on: false } => link.session.unsubscribe(name).await,
+    }
+}
+
+/// Whether the mailbox of this name may be the one our user meant. Another client can have given the name away since, or to
+/// a new mailbox after a command of ours whose answer never came: then what was meant is not there any more, and the
+/// listing tells the rest.
+async fn is_meant(link: &mut Link<'_>, name: &[u8], meant: &Meant) -> Result<bool, ImapError> {
+    if !meant.is_known() {
+        return Ok(true);
+    }
+    match link.session.status_and_id(name).await {
+        Ok((status, id)) => {
+            let uidvalidity = status.uidvalidity.filter(|v| v.get() != 0);
+            Ok(!meant.is_not(uidvalidity, id.as_deref()))
+        }
+        // The question was not understood.
+        Err(ImapError::Protocol(_)) if link.session.is_usable() => Ok(true),
+        Err(error) => Err(error),
     }
 }
 
