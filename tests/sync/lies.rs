@@ -145,6 +145,34 @@ async fn a_server_that_answers_empty_ranges_with_its_last_message_doubles_nothin
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_listing_of_far_more_messages_than_there_are_costs_that_mailbox_and_is_told() {
+    let rig = Rig::start().await;
+    for capabilities in [FULL, PLAIN] {
+        let server = Imapd::start(capabilities).await;
+        server.lock().mailbox("INBOX").fill(1, 3);
+        server.lock().add("Work").fill(1, 2);
+        server.spoil("UID SEARCH", Times::Each, |sane| {
+            let many: String = (1..=2_000).map(|uid| format!(" {uid}")).collect();
+            sane.replace(" ALL 1:3\r\n", " ALL 1:4294967295\r\n")
+                .replace("SEARCH 1 2 3\r\n", &format!("SEARCH{many}\r\n"))
+        });
+        let mut odd = rig.odd_on(server).await;
+        assert!(odd.server.used() > 0);
+        for _ in 0..2 {
+            let status = odd.round().await;
+            let inbox =
+                status["mailboxes"].as_array().unwrap().iter().find(|m| m["name"] == "INBOX").unwrap();
+            assert_eq!(inbox["cause"]["code"], "upstream-protocol", "{status}");
+            assert_eq!(odd.uids("Work").await, [1, 2], "{status}");
+        }
+        odd.server.sane();
+        odd.healthy().await;
+        odd.settled().await;
+    }
+    rig.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn mod_sequences_that_are_zero_run_backwards_or_pass_every_number_hide_no_change() {
     let rig = Rig::start().await;
     for capabilities in [FULL, CONDSTORE] {

@@ -106,6 +106,7 @@
 //! | mail that is too much or makes no sense | stored, listed, given back byte by byte | `a_mailbox_full_of_traps_is_stored_listed_and_given_back_byte_by_byte` |
 //! | NO, BAD, BYE, OK without data, half an answer to any question | the mailbox or the round fails, nothing is deleted | `refusals_and_half_answers_to_any_question_delete_nothing_and_are_made_up_for`, `a_refused_or_broken_listing_deletes_nothing` |
 //! | listing cut short with OK | removals need two ways to ask that agree with EXISTS | `a_listing_cut_short_with_ok_deletes_nothing` |
+//! | a listing of far more messages than EXISTS says | the mailbox fails with its cause, the others are read | `a_listing_of_far_more_messages_than_there_are_costs_that_mailbox_and_is_told` |
 //! | LIST empty, without INBOX, without a mailbox | STATUS is asked about each that is missing | `a_list_without_inbox_or_without_anything_keeps_the_tree_and_its_mail` |
 //! | phantom; SELECT refused though STATUS counts | kept, with its cause; others are read | `a_mailbox_that_refuses_to_be_selected_is_kept_and_holds_up_no_other` |
 //! | delimiter NIL, `.`, `\`; broken UTF-7, 8-bit, quotes, literals in names | read and written back byte by byte | `names_in_every_spelling_and_delimiters_of_every_kind_are_read_and_written_back` |

@@ -180,14 +180,15 @@ async fn perform(link: &mut Link<'_>, open: &mut Open, read: ServerRead) -> Resu
             Ok(())
         }
         ServerRead::List(ListBy::Search) => {
-            open.server.seen.listing = Some(link.session.uid_search_all().await?);
+            let found = link.session.uid_search_all().await?;
+            open.server.seen.listing = Some(credible(link, open, found)?);
             Ok(())
         }
         ServerRead::List(ListBy::Fetch) => {
             let mut uids: Vec<Uid> = Vec::new();
             link.session.fetch_flags(Uids::All, None, |f| uids.push(f.uid)).await?;
             uids.sort_unstable();
-            open.server.seen.second_listing = Some(uids.into_iter().collect());
+            open.server.seen.second_listing = Some(credible(link, open, uids.into_iter().collect())?);
             Ok(())
         }
         ServerRead::Changes { since, vanished } => {
@@ -230,6 +231,20 @@ async fn perform(link: &mut Link<'_>, open: &mut Open, read: ServerRead) -> Resu
             Ok(())
         }
     }
+}
+
+/// Messages that a listing may name beyond those the mailbox has, and a fifth of these.
+const SURPLUS: u64 = 1_000;
+
+/// A listing, if the mailbox can hold so many: what it names and is not there would be asked for, all of it. A count that
+/// is too low, because the server takes away what it does not have, must not make the mailbox unreadable.
+fn credible(link: &mut Link<'_>, open: &mut Open, listing: UidSet) -> Result<UidSet, ImapError> {
+    note_news(link, open);
+    let count = u64::from(open.server.mailbox.exists).max(open.local.known.len());
+    if listing.len() > count + count / 5 + SURPLUS {
+        return Err(ImapError::protocol("a listing of far more messages than the mailbox has"));
+    }
+    Ok(listing)
 }
 
 /// The last word about each message that was asked about: a server may say a line as often as it likes, and name any UID.
