@@ -47,8 +47,10 @@ impl Meant {
     }
 
     fn write(&self, mut data: Value) -> Value {
-        data["uidvalidity"] = json!(self.uidvalidity.map(UidValidity::get));
-        data["mailboxid"] = json!(self.mailboxid);
+        if let Some(data) = data.as_object_mut() {
+            data.insert("uidvalidity".to_owned(), json!(self.uidvalidity.map(UidValidity::get)));
+            data.insert("mailboxid".to_owned(), json!(self.mailboxid));
+        }
         data
     }
 
