@@ -14,6 +14,7 @@ mod lies;
 mod line;
 mod listing;
 mod login;
+mod many_gone;
 mod odd;
 mod oracle;
 mod pausing;

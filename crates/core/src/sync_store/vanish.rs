@@ -20,6 +20,9 @@ use crate::lease;
 /// How long a message in no mailbox is kept: longer than any round needs to see where it was moved.
 pub const GONE_KEPT_FOR: Duration = Duration::from_secs(120);
 
+/// Placements that one statement removes. Each costs its triggers a few look-ups, and a statement has 15 seconds.
+pub const PORTION: usize = 10_000;
+
 /// Messages removed in one transaction of [`sweep_gone`].
 const SWEEP_BATCH: i64 = 500;
 
@@ -29,7 +32,8 @@ struct Removed {
     visible: bool,
 }
 
-/// Deletes the placements with these UIDs; UIDs we do not have are ignored. Returns how many there were.
+/// Deletes placements with these UIDs, [`PORTION`] at most; UIDs we do not have are ignored. Returns how many: as many as
+/// that means that there may be more, which want a transaction of their own.
 pub async fn vanish(tx: &mut TenantTx, target: &Target, uids: &UidSet) -> Result<usize, DbError> {
     let (first, last): (Vec<i64>, Vec<i64>) =
         uids.ranges().map(|(a, b)| (i64::from(a), i64::from(b))).unzip();
@@ -37,15 +41,20 @@ pub async fn vanish(tx: &mut TenantTx, target: &Target, uids: &UidSet) -> Result
         return Ok(0);
     }
     let rows = sqlx::query(
-        "DELETE FROM message_mailboxes p USING unnest($4::bigint[], $5::bigint[]) AS r(first, last)
-         WHERE p.tenant_id = $1 AND p.mailbox_id = $2 AND p.generation = $3 AND p.uid BETWEEN r.first AND r.last
-         RETURNING p.message_id, p.hidden_at IS NULL AS visible",
+        "DELETE FROM message_mailboxes WHERE tenant_id = $1 AND id IN (
+           SELECT p.id FROM unnest($4::bigint[], $5::bigint[]) AS r(first, last)
+           CROSS JOIN LATERAL (
+             SELECT id FROM message_mailboxes WHERE tenant_id = $1 AND mailbox_id = $2 AND generation = $3
+               AND uid BETWEEN r.first AND r.last OFFSET 0) p
+           LIMIT $6)
+         RETURNING message_id, hidden_at IS NULL AS visible",
     )
     .bind(tx.tenant())
     .bind(target.mailbox)
     .bind(target.generation)
     .bind(first)
     .bind(last)
+    .bind(PORTION as i64)
     .fetch_all(tx.conn())
     .await?;
     let mut removed = removed(&rows);
@@ -115,15 +124,19 @@ async fn reunite(tx: &mut TenantTx, target: &Target, left: &[Uuid]) -> Result<Ve
     Ok(new)
 }
 
-/// Deletes what is left of earlier generations of the mailbox, once all of the present one has been read.
+/// Deletes what is left of earlier generations of the mailbox, once all of the present one has been read; a portion, as
+/// [`vanish`].
 pub async fn drop_earlier_generations(tx: &mut TenantTx, target: &Target) -> Result<usize, DbError> {
     let rows = sqlx::query(
-        "DELETE FROM message_mailboxes WHERE tenant_id = $1 AND mailbox_id = $2 AND generation <> $3 AND uid IS NOT NULL
+        "DELETE FROM message_mailboxes WHERE tenant_id = $1 AND id IN (
+           SELECT id FROM message_mailboxes
+           WHERE tenant_id = $1 AND mailbox_id = $2 AND generation <> $3 AND uid IS NOT NULL LIMIT $4)
          RETURNING message_id, hidden_at IS NULL AS visible",
     )
     .bind(tx.tenant())
     .bind(target.mailbox)
     .bind(target.generation)
+    .bind(PORTION as i64)
     .fetch_all(tx.conn())
     .await?;
     announce(tx, target, removed(&rows)).await
@@ -134,14 +147,17 @@ pub async fn drop_earlier_generations(tx: &mut TenantTx, target: &Target) -> Res
 pub(super) const FORSAKEN: &str = "p.created_at < now() - interval '10 minutes'
     AND NOT EXISTS (SELECT 1 FROM pending_changes c WHERE c.tenant_id = p.tenant_id AND c.target_placement_id = p.id)";
 
-/// Deletes placements of our own moves and copies whose message never came.
+/// Deletes placements of our own moves and copies whose message never came; a portion, as [`vanish`].
 pub async fn drop_forsaken(tx: &mut TenantTx, target: &Target) -> Result<usize, DbError> {
     let rows = sqlx::query(AssertSqlSafe(format!(
-        "DELETE FROM message_mailboxes p WHERE p.tenant_id = $1 AND p.mailbox_id = $2 AND p.uid IS NULL AND {FORSAKEN}
-         RETURNING p.message_id, p.hidden_at IS NULL AS visible"
+        "DELETE FROM message_mailboxes WHERE tenant_id = $1 AND id IN (
+           SELECT p.id FROM message_mailboxes p
+           WHERE p.tenant_id = $1 AND p.mailbox_id = $2 AND p.uid IS NULL AND {FORSAKEN} LIMIT $3)
+         RETURNING message_id, hidden_at IS NULL AS visible"
     )))
     .bind(tx.tenant())
     .bind(target.mailbox)
+    .bind(PORTION as i64)
     .fetch_all(tx.conn())
     .await?;
     announce(tx, target, removed(&rows)).await
@@ -151,34 +167,77 @@ pub async fn drop_forsaken(tx: &mut TenantTx, target: &Target) -> Result<usize, 
 /// nobody deleted those. Of a message that was in several of them one thing is told, after it is gone from all.
 pub async fn empty(tx: &mut TenantTx, account: AccountId, mailboxes: &[MailboxId]) -> Result<(), DbError> {
     let ids: Vec<Uuid> = mailboxes.iter().map(|id| id.0).collect();
-    let back = sqlx::query(
-        "WITH back AS (
-           DELETE FROM pending_changes WHERE tenant_id = $1 AND target_mailbox_id = ANY ($2) AND kind IN ('move', 'copy')
-           RETURNING placement_id, kind, target_mailbox_id)
-         UPDATE message_mailboxes p SET hidden_at = NULL FROM back
-         WHERE p.tenant_id = $1 AND p.id = back.placement_id AND back.kind = 'move' AND p.hidden_at IS NOT NULL
-         RETURNING p.message_id, back.target_mailbox_id AS mailbox_id",
-    )
-    .bind(tx.tenant())
-    .bind(&ids)
-    .fetch_all(tx.conn())
-    .await?;
-    let gone = sqlx::query(
-        "DELETE FROM message_mailboxes WHERE tenant_id = $1 AND mailbox_id = ANY ($2)
-         RETURNING message_id, mailbox_id, hidden_at IS NULL AS visible",
-    )
-    .bind(tx.tenant())
-    .bind(&ids)
-    .fetch_all(tx.conn())
-    .await?;
-    let mut mailbox_of: BTreeMap<Uuid, Uuid> = BTreeMap::new();
-    for row in back.iter().chain(gone.iter().filter(|r| r.get("visible"))) {
-        mailbox_of.entry(row.get("message_id")).or_insert(row.get("mailbox_id"));
+    let mut back = turn_back(tx, &ids).await?;
+    loop {
+        // All places of a message go in one portion.
+        let rows = sqlx::query(
+            "DELETE FROM message_mailboxes WHERE tenant_id = $1 AND mailbox_id = ANY ($2) AND message_id IN (
+               SELECT message_id FROM message_mailboxes WHERE tenant_id = $1 AND mailbox_id = ANY ($2) LIMIT $3)
+             RETURNING message_id, mailbox_id, hidden_at IS NULL AS visible",
+        )
+        .bind(tx.tenant())
+        .bind(&ids)
+        .bind(PORTION as i64)
+        .fetch_all(tx.conn())
+        .await?;
+        let mut gone: BTreeMap<Uuid, Uuid> = BTreeMap::new();
+        for row in rows.iter().filter(|r| r.get("visible")) {
+            let message: Uuid = row.get("message_id");
+            gone.entry(message).or_insert_with(|| back.remove(&message).unwrap_or(row.get("mailbox_id")));
+        }
+        announce_left(tx, account, gone).await?;
+        if rows.len() < PORTION {
+            return announce_left(tx, account, back).await;
+        }
     }
-    for mailbox in mailboxes {
-        let shown: Vec<Uuid> =
-            mailbox_of.iter().filter(|(_, of)| **of == mailbox.0).map(|(message, _)| *message).collect();
-        announce_gone(tx, account, &shown, json!({ "mailbox_id": mailbox })).await?;
+}
+
+/// Forgets our users' moves and copies into mailboxes that are no more, and shows what they moved where it is. Returns the
+/// messages that are seen again, each with the mailbox it does not reach.
+async fn turn_back(tx: &mut TenantTx, mailboxes: &[Uuid]) -> Result<BTreeMap<Uuid, Uuid>, DbError> {
+    let mut back = BTreeMap::new();
+    loop {
+        let rows = sqlx::query(
+            "WITH dropped AS (
+               DELETE FROM pending_changes WHERE tenant_id = $1 AND id IN (
+                 SELECT id FROM pending_changes
+                 WHERE tenant_id = $1 AND target_mailbox_id = ANY ($2) AND kind IN ('move', 'copy') LIMIT $3)
+               RETURNING placement_id, kind, target_mailbox_id),
+             shown AS (
+               UPDATE message_mailboxes p SET hidden_at = NULL
+               WHERE p.tenant_id = $1 AND p.hidden_at IS NOT NULL AND p.id IN (
+                 SELECT placement_id FROM dropped WHERE kind = 'move')
+               RETURNING p.id, p.message_id)
+             SELECT s.message_id, d.target_mailbox_id FROM dropped d LEFT JOIN shown s ON s.id = d.placement_id",
+        )
+        .bind(tx.tenant())
+        .bind(mailboxes)
+        .bind(PORTION as i64)
+        .fetch_all(tx.conn())
+        .await?;
+        for row in &rows {
+            if let Some(message) = row.get::<Option<Uuid>, _>("message_id") {
+                back.entry(message).or_insert(row.get("target_mailbox_id"));
+            }
+        }
+        if rows.len() < PORTION {
+            return Ok(back);
+        }
+    }
+}
+
+/// Events for messages that left a mailbox, or did not reach it.
+async fn announce_left(
+    tx: &mut TenantTx,
+    account: AccountId,
+    mailbox_of: BTreeMap<Uuid, Uuid>,
+) -> Result<(), DbError> {
+    let mut by_mailbox: BTreeMap<Uuid, Vec<Uuid>> = BTreeMap::new();
+    for (message, mailbox) in mailbox_of {
+        by_mailbox.entry(mailbox).or_default().push(message);
+    }
+    for (mailbox, messages) in by_mailbox {
+        announce_gone(tx, account, &messages, json!({ "mailbox_id": mailbox })).await?;
     }
     Ok(())
 }
@@ -202,26 +261,24 @@ pub(super) async fn announce_gone(
     messages: &[Uuid],
     data: serde_json::Value,
 ) -> Result<(), DbError> {
-    if messages.is_empty() {
-        return Ok(());
+    for portion in messages.chunks(PORTION) {
+        let rows = sqlx::query(
+            "SELECT id, gone_at IS NOT NULL AS gone FROM messages WHERE tenant_id = $1 AND id = ANY ($2)",
+        )
+        .bind(tx.tenant())
+        .bind(portion)
+        .fetch_all(tx.conn())
+        .await?;
+        let mut events: Vec<NewEvent> = Vec::with_capacity(rows.len());
+        for row in rows {
+            let kind = if row.get("gone") { "message.deleted" } else { "message.updated" };
+            events.push(NewEvent { kind, object_id: row.get("id"), data: data.clone() });
+        }
+        // The newest message of a conversation may be the one that went.
+        crate::thread::refresh(tx, portion).await?;
+        event::record(tx, Some(account), &events).await?;
     }
-    let rows = sqlx::query(
-        "SELECT id, gone_at IS NOT NULL AS gone FROM messages WHERE tenant_id = $1 AND id = ANY ($2)",
-    )
-    .bind(tx.tenant())
-    .bind(messages)
-    .fetch_all(tx.conn())
-    .await?;
-    let events: Vec<NewEvent> = rows
-        .iter()
-        .map(|r| {
-            let kind = if r.get("gone") { "message.deleted" } else { "message.updated" };
-            NewEvent { kind, object_id: r.get("id"), data: data.clone() }
-        })
-        .collect();
-    // The newest message of a conversation may be the one that went.
-    crate::thread::refresh(tx, messages).await?;
-    event::record(tx, Some(account), &events).await
+    Ok(())
 }
 
 /// Removes messages that have been in no mailbox for [`GONE_KEPT_FOR`], the bytes and threads only they used.

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::round::Link;
 use super::{SyncError, fetch, push, trouble};
+use crate::db::TenantTx;
 use crate::id::MailboxId;
 use crate::imap::{ChangedSince, FetchedFlags, ImapError, Selected, Uids};
 use crate::sync_store::flags::{self, FlagState as ServerFlags};
@@ -322,11 +323,15 @@ async fn record(
                 (open.local.edits, open.rows) = view::edits(&mut tx, &open.target).await?;
             }
             Write::DropOldGeneration => {
-                link.report.removed += vanish::drop_earlier_generations(&mut tx, &open.target).await?;
+                while more(link, vanish::drop_earlier_generations(&mut tx, &open.target).await?) {
+                    tx = next(link, tx).await?;
+                }
                 open.local.old_generation = false;
             }
             Write::Remove(uids) => {
-                link.report.removed += vanish::vanish(&mut tx, &open.target, uids).await?;
+                while more(link, vanish::vanish(&mut tx, &open.target, uids).await?) {
+                    tx = next(link, tx).await?;
+                }
                 open.local.known = open.local.known.difference(uids);
             }
             Write::Forget(uids) => {
@@ -349,13 +354,20 @@ async fn record(
     Ok(())
 }
 
+/// Counts a portion that was removed. Whether there may be more of it.
+const fn more(link: &mut Link<'_>, removed: usize) -> bool {
+    link.report.removed += removed;
+    removed >= vanish::PORTION
+}
+
+/// A transaction for the next portion: the lease cannot be renewed, nor our user change a message, while one is open.
+async fn next(link: &Link<'_>, tx: TenantTx) -> Result<TenantTx, SyncError> {
+    tx.commit().await?;
+    Ok(link.lease.begin(&link.ctx.db).await?)
+}
+
 /// Takes back what the server cannot keep of an edit of flags. Whether nothing is left of the edit.
-async fn revert(
-    tx: &mut crate::db::TenantTx,
-    open: &mut Open,
-    at: usize,
-    keep: &FlagState,
-) -> Result<bool, SyncError> {
+async fn revert(tx: &mut TenantTx, open: &mut Open, at: usize, keep: &FlagState) -> Result<bool, SyncError> {
     let (Some(row), Some(edit)) = (open.rows.get(at), open.local.edits.get_mut(at)) else { return Ok(false) };
     let EditKind::Flags { base, local } = &mut edit.kind else { return Ok(false) };
     pending::take_back_flags(tx, open.target.account, &[*row], &diff(local, keep)).await?;
@@ -383,7 +395,9 @@ impl Open {
 pub(super) async fn finish(link: &mut Link<'_>, open: &Open, depth: Depth) -> Result<(), SyncError> {
     let mut tx = link.lease.begin(&link.ctx.db).await?;
     if depth != Depth::Head {
-        link.report.removed += vanish::drop_forsaken(&mut tx, &open.target).await?;
+        while more(link, vanish::drop_forsaken(&mut tx, &open.target).await?) {
+            tx = next(link, tx).await?;
+        }
     }
     let whole = depth != Depth::Head && open.server.seen.listing.is_some();
     checkpoint::visited(&mut tx, &open.target, whole).await?;
