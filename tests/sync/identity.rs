@@ -302,6 +302,30 @@ async fn our_moves_into_a_mailbox_that_another_client_deleted_are_undone_and_tol
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_whose_copy_was_not_made_yet_stays_when_the_mailbox_of_the_copy_goes() {
+    let case = Case::with(vec![numbered(1)]).await;
+    case.client().await.ok("CREATE Work").await;
+    case.sync().await;
+    let (before, work) = (case.ids().await, case.mailbox("Work").await);
+    let account = format!("/api/accounts/{}", case.account);
+    case.app.post(&case.tenant, &format!("{account}/pause"), &json!({})).await.expect(200);
+    let copy = json!({"ids": [before["M1"]], "action": "copy", "mailbox_id": work});
+    case.app.post(&case.tenant, "/api/messages/actions", &copy).await.expect(200);
+    // It is there already: all that is left of the move is to delete the original.
+    case.patch(&before["M1"], &json!({"move_to": work})).await;
+    assert_eq!(case.count("SELECT count(*) FROM pending_changes WHERE kind = 'expunge'").await, 1);
+    let events = case.events().await;
+    assert_eq!(case.app.delete(&case.tenant, &format!("/api/mailboxes/{work}")).await.status, 204);
+    assert_eq!(events.kinds(&case.app).await, ["mailbox.deleted", "message.updated"]);
+    case.app.post(&case.tenant, &format!("{account}/resume"), &json!({})).await.expect(200);
+    case.sync().await;
+    assert_eq!(case.ids().await, before);
+    assert_eq!(case.mailboxes().await["INBOX"]["total"], 1);
+    case.settled().await;
+    case.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_mailbox_that_our_user_emptied_is_not_deleted_before_the_server_has_moved_its_messages() {
     let case = Case::with(vec![]).await;
     let mut client = case.client().await;

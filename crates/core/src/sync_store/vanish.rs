@@ -192,8 +192,9 @@ pub async fn empty(tx: &mut TenantTx, account: AccountId, mailboxes: &[MailboxId
     }
 }
 
-/// Forgets our users' moves and copies into mailboxes that are no more, and shows what they moved where it is. Returns the
-/// messages that are seen again, each with the mailbox it does not reach.
+/// Forgets our users' moves and copies into mailboxes that are no more, and shows what they moved where it is. Of what they
+/// copied and then deleted, the deletion counted on the copy, unless that was deleted as well: it is forgotten too. Returns
+/// the messages that are seen again, each with the mailbox it does not reach.
 async fn turn_back(tx: &mut TenantTx, mailboxes: &[Uuid]) -> Result<BTreeMap<Uuid, Uuid>, DbError> {
     let mut back = BTreeMap::new();
     loop {
@@ -202,11 +203,16 @@ async fn turn_back(tx: &mut TenantTx, mailboxes: &[Uuid]) -> Result<BTreeMap<Uui
                DELETE FROM pending_changes WHERE tenant_id = $1 AND id IN (
                  SELECT id FROM pending_changes
                  WHERE tenant_id = $1 AND target_mailbox_id = ANY ($2) AND kind IN ('move', 'copy') LIMIT $3)
-               RETURNING placement_id, kind, target_mailbox_id),
+               RETURNING id, placement_id, kind, target_mailbox_id, target_placement_id),
+             relied AS (
+               DELETE FROM pending_changes e USING dropped d, message_mailboxes t
+               WHERE e.tenant_id = $1 AND e.placement_id = d.placement_id AND e.kind = 'expunge' AND e.id > d.id
+                 AND d.kind = 'copy' AND t.tenant_id = $1 AND t.id = d.target_placement_id AND t.hidden_at IS NULL
+               RETURNING e.placement_id),
              shown AS (
                UPDATE message_mailboxes p SET hidden_at = NULL
                WHERE p.tenant_id = $1 AND p.hidden_at IS NOT NULL AND p.id IN (
-                 SELECT placement_id FROM dropped WHERE kind = 'move')
+                 SELECT placement_id FROM dropped WHERE kind = 'move' UNION ALL SELECT placement_id FROM relied)
                RETURNING p.id, p.message_id)
              SELECT s.message_id, d.target_mailbox_id FROM dropped d LEFT JOIN shown s ON s.id = d.placement_id",
         )
