@@ -2,10 +2,15 @@
 
 use std::time::Duration;
 
+use emailclient_core::due;
+use emailclient_core::id::AccountId;
+use emailclient_core::sync_store::vanish;
 use serde_json::json;
-use sqlx::Connection as _;
+use sqlx::{Connection as _, Executor as _};
 use tests::eventually::eventually;
 use tests::mail;
+use tests::relay::Relay;
+use uuid::Uuid;
 
 use crate::case::{Case, large, numbered};
 
@@ -133,6 +138,73 @@ async fn a_message_moved_away_and_back_between_two_rounds_is_the_same() {
     case.sync().await;
     assert_eq!(case.ids().await, before);
     case.settled().await;
+    case.finish().await;
+}
+
+/// Two minutes without a look at any mailbox, and what the scheduler removes after them.
+async fn two_minutes_pass(case: &Case) -> u64 {
+    let pass = "UPDATE messages SET gone_at = gone_at - interval '121 seconds' WHERE gone_at IS NOT NULL;
+         UPDATE mailboxes SET last_synced_at = last_synced_at - interval '121 seconds'";
+    case.app.database.superuser().await.execute(pass).await.unwrap();
+    swept(case).await
+}
+
+/// What the scheduler removes now; it finds the account if there is anything.
+async fn swept(case: &Case) -> u64 {
+    let account = AccountId(Uuid::parse_str(&case.account).unwrap());
+    let found = due::accounts_with_gone(&mut case.app.db.system().await.unwrap()).await.unwrap();
+    let mut tx = case.app.db.tenant(case.tenant.id).await.unwrap();
+    let removed = vanish::sweep_gone(&mut tx, account).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(found.len(), usize::from(removed > 0));
+    removed
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_moved_keeps_its_id_however_long_it_takes_until_it_is_read() {
+    let app = Case::app().await;
+    let user = mail::new_mailbox(&app);
+    mail::fill(&app, &user, "INBOX", (1..=85).map(numbered).collect());
+    let relay = Relay::to(app.stack.imap_port).await;
+    let mut case = Case::of(app, user, "127.0.0.1", Some(relay.port)).await;
+    case.app.add_worker();
+    case.sync().await;
+    let before = case.ids().await;
+    let gone = "SELECT count(*) FROM messages WHERE gone_at IS NOT NULL";
+    let path = format!("/api/sync/imap/{}", case.account);
+    let mut client = case.client().await;
+    client.ok("CREATE 2023").await;
+    // Part of what is in the new mailbox is old mail; what comes into the other one, which has been read, is new.
+    for (uids, to, went, old) in [("1:80", "2023", 80, Some(30)), ("81:85", "Archive", 5, None)] {
+        client.select("INBOX").await;
+        client.ok(&format!("UID MOVE {uids} {to}")).await;
+        client.ok("UNSELECT").await;
+        let mut held = relay.hold("BODY.PEEK[]");
+        case.app.post(&case.tenant, &path, &json!({})).await.expect(202);
+        held.reached().await;
+        assert_eq!(case.count(gone).await, went, "{to}: INBOX is looked at first");
+        assert_eq!(two_minutes_pass(&case).await, 0);
+        if let Some(old) = old {
+            let first = std::mem::replace(&mut held, relay.hold("BODY.PEEK[]"));
+            first.release();
+            held.reached().await;
+            assert_eq!(case.count(gone).await, old, "the first page has been read");
+            assert_eq!(two_minutes_pass(&case).await, 0);
+        }
+        held.release();
+        case.sync().await;
+        assert_eq!(case.ids().await, before, "{to}");
+    }
+    case.settled().await;
+    // When all has been read since, nobody waits for it any more.
+    client.select("Archive").await;
+    client.ok("UID STORE 1:* +FLAGS.SILENT (\\Deleted)").await;
+    client.ok("EXPUNGE").await;
+    case.sync().await;
+    assert_eq!(swept(&case).await, 0);
+    assert_eq!(two_minutes_pass(&case).await, 0, "it may have been moved since the last look");
+    case.sync().await;
+    assert_eq!(swept(&case).await, 5);
     case.finish().await;
 }
 

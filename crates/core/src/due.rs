@@ -4,12 +4,13 @@
 
 use std::time::Duration;
 
-use sqlx::Row as _;
+use sqlx::{AssertSqlSafe, Row as _};
 use uuid::Uuid;
 
 use crate::db::{DbError, SystemTx, TenantTx};
 use crate::id::{AccountId, SubmissionId, TenantId};
 use crate::job::{Job, enqueue, priority};
+use crate::sync_store::vanish;
 
 fn accounts_of(rows: Vec<sqlx::postgres::PgRow>) -> Vec<(TenantId, AccountId)> {
     rows.into_iter().map(|r| (TenantId(r.get("tenant_id")), AccountId(r.get("account_id")))).collect()
@@ -163,11 +164,16 @@ pub async fn accounts_unindexed(tx: &mut SystemTx) -> Result<Vec<(TenantId, Acco
     Ok(accounts_of(rows))
 }
 
-/// Accounts with messages that have been in no mailbox for two minutes.
+/// Accounts with messages in no mailbox that nobody waits for any more.
 pub async fn accounts_with_gone(tx: &mut SystemTx) -> Result<Vec<(TenantId, AccountId)>, DbError> {
-    let rows = sqlx::query(
-        "SELECT DISTINCT tenant_id, account_id FROM messages WHERE gone_at < now() - interval '120 seconds' LIMIT 200",
-    )
+    let rows = sqlx::query(AssertSqlSafe(format!(
+        "SELECT a.tenant_id, a.account_id FROM (
+           SELECT tenant_id, account_id, min(gone_at) AS first FROM messages WHERE gone_at < now() - interval '{least} seconds'
+           GROUP BY tenant_id, account_id) a
+         WHERE a.first < {over} LIMIT 200",
+        least = vanish::GONE_KEPT_FOR.as_secs(),
+        over = vanish::over("a.tenant_id", "a.account_id")
+    )))
     .fetch_all(tx.conn())
     .await?;
     Ok(accounts_of(rows))

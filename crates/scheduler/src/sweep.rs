@@ -107,7 +107,7 @@ pub async fn unindexed(db: &Db) -> Result<(), DbError> {
     Ok(())
 }
 
-/// Removes messages that have been in no mailbox for two minutes.
+/// Removes messages in no mailbox that nobody waits for any more.
 ///
 /// # Errors
 /// When the database refuses.

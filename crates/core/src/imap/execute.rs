@@ -24,6 +24,7 @@
 //! | moved A→B, B or A looked at first | same id, one event for each place | `a_move_by_another_client_keeps_the_id_in_either_order_of_looking` |
 //! | COPY, then expunge, by a client without MOVE | same id | `copy_and_expunge_is_a_move_too` |
 //! | moved away and back between two rounds | what was taken for a copy gets the id of the one that left | `a_message_moved_away_and_back_between_two_rounds_is_the_same` |
+//! | moved A→B, and B is read minutes after A | same id: what went is kept until every mailbox was read since | `what_was_moved_keeps_its_id_however_long_it_takes_until_it_is_read` |
 //! | our copy and then move into a mailbox that goes before the server hears of either | the message stays where it was | `a_message_whose_copy_was_not_made_yet_stays_when_the_mailbox_of_the_copy_goes` |
 //! | tens of thousands of messages go: expunged, of an earlier generation, with their mailboxes | in portions, each told once | `tens_of_thousands_of_messages_go_in_portions_of_a_statement_each` |
 //! | Message-ID twice, missing, garbage | the bytes decide | `message_ids_that_are_twice_missing_or_garbage_confuse_nothing` |

@@ -9,12 +9,13 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use mail::uid::{Uid, UidSet};
 use serde_json::json;
-use sqlx::Row as _;
+use sqlx::{AssertSqlSafe, Row as _};
 use uuid::Uuid;
 
 use super::flags::{self, FlagState};
 use super::resolve::{Candidate, Decision, Resolver, Seat};
 use super::thread::{self, Joining};
+use super::vanish::over;
 use super::{Prepared, Target, bytes, sort_date};
 use crate::db::{DbError, TenantTx};
 use crate::event::{self, NewEvent};
@@ -138,18 +139,18 @@ async fn candidates(
         return Ok(HashMap::new());
     }
     let hashes: Vec<&[u8]> = fresh.iter().map(|p| p.hash.as_slice()).collect();
-    let rows = sqlx::query(
+    let rows = sqlx::query(AssertSqlSafe(format!(
         "SELECT m.blob_hash, m.id AS message_id, m.gone_at AS gone,
                 p.id AS placement_id, p.mailbox_id, p.generation, p.uid IS NOT NULL AS has_uid
          FROM messages m LEFT JOIN message_mailboxes p ON p.tenant_id = m.tenant_id AND p.message_id = m.id
          WHERE m.tenant_id = $1 AND m.account_id = $2 AND m.blob_hash = ANY ($3)
-           AND (m.gone_at IS NULL OR m.gone_at > clock_timestamp() - make_interval(secs => $4) OR p.id IS NOT NULL)
+           AND (m.gone_at IS NULL OR m.gone_at >= {over} OR p.id IS NOT NULL)
          ORDER BY m.id, p.id",
-    )
+        over = over("$1", "$2")
+    )))
     .bind(tx.tenant())
     .bind(target.account)
     .bind(hashes)
-    .bind(super::vanish::GONE_KEPT_FOR.as_secs_f64())
     .fetch_all(tx.conn())
     .await?;
     let mut found: HashMap<Vec<u8>, Vec<Candidate>> = HashMap::new();

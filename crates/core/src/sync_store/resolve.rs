@@ -3,8 +3,8 @@
 //! The cases, in order:
 //! 1. our own move or copy placed it in this mailbox and waits for its UID → that placement gets the UID;
 //! 2. the mailbox had it before its UIDVALIDITY changed → that placement is carried over;
-//! 3. the account has the message, but not in this mailbox (another one has it, or it went less than two minutes ago, as
-//!    in a move: of several the one that went last) → one more placement of it;
+//! 3. the account has the message, but not in this mailbox (another one has it, or it went a moment ago, as in a move: of
+//!    several the one that went last) → one more placement of it;
 //! 4. otherwise a new message; a second identical copy in one mailbox is one too, over the same bytes.
 
 use std::collections::{HashMap, HashSet};

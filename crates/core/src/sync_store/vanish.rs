@@ -1,6 +1,6 @@
 //! Placements that the server no longer has, and messages that are in no mailbox any more.
 //!
-//! A message whose last placement went stays for [`GONE_KEPT_FOR`], because in a move the old place may be seen before
+//! A message whose last placement went stays until it is `over`, because in a move the old place may be seen before
 //! the new one; then [`sweep_gone`] removes it with what only it used.
 
 use std::collections::BTreeMap;
@@ -17,14 +17,31 @@ use crate::event::{self, NewEvent};
 use crate::id::{AccountId, MailboxId};
 use crate::lease;
 
-/// How long a message in no mailbox is kept: longer than any round needs to see where it was moved.
+/// How long a message in no mailbox is kept at least: longer than a quick round needs to see where it was moved.
 pub const GONE_KEPT_FOR: Duration = Duration::from_secs(120);
+
+/// How long it is kept at most, whatever has not been read.
+const GONE_KEPT_AT_MOST: Duration = Duration::from_secs(24 * 3600);
 
 /// Placements that one statement removes. Each costs its triggers a few look-ups, and a statement has 15 seconds.
 pub const PORTION: usize = 10_000;
 
 /// Messages removed in one transaction of [`sweep_gone`].
 const SWEEP_BATCH: i64 = 500;
+
+/// SQL: messages of an account that went before this time are over, and nobody waits for them any more. `tenant` and
+/// `account` are what the statement calls the account.
+///
+/// Where they went may be told by mail that is not read yet: old mail of a new mailbox, or what has come into another one
+/// since it was last looked at.
+pub(crate) fn over(tenant: &str, account: &str) -> String {
+    let (least, most) = (GONE_KEPT_FOR.as_secs(), GONE_KEPT_AT_MOST.as_secs());
+    format!(
+        "(SELECT greatest(clock_timestamp() - interval '{most} seconds', least(clock_timestamp() - interval '{least} seconds',
+            min(CASE WHEN b.tail_uid = 1 THEN coalesce(b.last_synced_at, '-infinity') ELSE '-infinity' END)))
+          FROM mailboxes b WHERE b.tenant_id = {tenant} AND b.account_id = {account} AND b.selectable)"
+    )
+}
 
 /// A placement that was deleted.
 struct Removed {
@@ -118,7 +135,7 @@ async fn reunite(tx: &mut TenantTx, target: &Target, left: &[Uuid]) -> Result<Ve
     )
     .bind(tx.tenant())
     .bind(&new)
-    .bind(GONE_KEPT_FOR.as_secs_f64())
+    .bind(GONE_KEPT_AT_MOST.as_secs_f64())
     .execute(tx.conn())
     .await?;
     Ok(new)
@@ -287,7 +304,7 @@ pub(super) async fn announce_gone(
     Ok(())
 }
 
-/// Removes messages that have been in no mailbox for [`GONE_KEPT_FOR`], the bytes and threads only they used.
+/// Removes messages in no mailbox that are `over`, the bytes and threads only they used.
 ///
 /// Returns how many messages went; call again while it is not 0. Waits for a batch of the account that is being
 /// stored, since that may be about to use the same bytes.
@@ -295,17 +312,16 @@ pub async fn sweep_gone(tx: &mut TenantTx, account: AccountId) -> Result<u64, Db
     let tenant = tx.tenant();
     lease::lock(tx, &[account]).await?;
     // A placement that is hidden still waits for the server: its message stays until then.
-    let gone = sqlx::query(
+    let gone = sqlx::query(AssertSqlSafe(format!(
         "DELETE FROM messages WHERE tenant_id = $1 AND id IN (
-           SELECT m.id FROM messages m WHERE m.tenant_id = $1 AND m.account_id = $2
-             AND m.gone_at < clock_timestamp() - make_interval(secs => $3)
+           SELECT m.id FROM messages m WHERE m.tenant_id = $1 AND m.account_id = $2 AND m.gone_at < {over}
              AND NOT EXISTS (SELECT 1 FROM message_mailboxes p WHERE p.tenant_id = m.tenant_id AND p.message_id = m.id)
-           LIMIT $4)
+           LIMIT $3)
          RETURNING blob_hash, thread_id",
-    )
+        over = over("$1", "$2")
+    )))
     .bind(tenant)
     .bind(account)
-    .bind(GONE_KEPT_FOR.as_secs_f64())
     .bind(SWEEP_BATCH)
     .fetch_all(tx.conn())
     .await?;
