@@ -5,6 +5,7 @@
 //! service lives with. A new hot statement gets a line here.
 
 mod calls;
+mod equal;
 pub mod fill;
 mod judge;
 mod log;

@@ -129,7 +129,9 @@ async fn known_uids(tx: &mut TenantTx, target: &Target, batch: &[Prepared]) -> R
     Ok(known.into_iter().collect())
 }
 
-/// The account's messages with the same bytes and their placements, oldest first.
+/// What an arrival may turn out to be, of the account's messages with the same bytes, oldest first: with their placements in
+/// this mailbox that it may take over, or not in this mailbox. Of each such kind no more than arrivals, which may be a few
+/// among tens of thousands of equal messages.
 async fn candidates(
     tx: &mut TenantTx,
     target: &Target,
@@ -138,19 +140,34 @@ async fn candidates(
     if fresh.is_empty() {
         return Ok(HashMap::new());
     }
-    let hashes: Vec<&[u8]> = fresh.iter().map(|p| p.hash.as_slice()).collect();
+    let mut arrivals: HashMap<&[u8], i64> = HashMap::new();
+    for arrival in fresh {
+        *arrivals.entry(&arrival.hash).or_default() += 1;
+    }
+    let (hashes, counts): (Vec<&[u8]>, Vec<i64>) = arrivals.into_iter().unzip();
+    // The order in each kind is that in which `Resolver` takes them.
     let rows = sqlx::query(AssertSqlSafe(format!(
-        "SELECT m.blob_hash, m.id AS message_id, m.gone_at AS gone,
-                p.id AS placement_id, p.mailbox_id, p.generation, p.uid IS NOT NULL AS has_uid
-         FROM messages m LEFT JOIN message_mailboxes p ON p.tenant_id = m.tenant_id AND p.message_id = m.id
-         WHERE m.tenant_id = $1 AND m.account_id = $2 AND m.blob_hash = ANY ($3)
-           AND (m.gone_at IS NULL OR m.gone_at >= {over} OR p.id IS NOT NULL)
-         ORDER BY m.id, p.id",
+        "SELECT c.blob_hash, c.message_id, c.gone, c.placement_id, c.mailbox_id, c.generation, c.has_uid FROM (
+           SELECT m.blob_hash, m.id AS message_id, m.gone_at AS gone,
+                  p.id AS placement_id, p.mailbox_id, p.generation, p.uid IS NOT NULL AS has_uid, a.arrivals,
+                  row_number() OVER (
+                    PARTITION BY m.blob_hash, p.id IS NULL, p.uid IS NULL, p.id IS NULL AND m.gone_at IS NULL
+                    ORDER BY CASE WHEN p.id IS NULL THEN m.gone_at END DESC, m.id, p.id) AS number
+           FROM unnest($3::bytea[], $4::bigint[]) AS a(hash, arrivals)
+           JOIN messages m ON m.tenant_id = $1 AND m.account_id = $2 AND m.blob_hash = a.hash
+           LEFT JOIN message_mailboxes p ON p.tenant_id = m.tenant_id AND p.message_id = m.id AND p.mailbox_id = $5
+           WHERE (p.id IS NULL OR p.uid IS NULL OR p.generation <> $6)
+             AND (m.gone_at IS NULL OR m.gone_at >= {over} OR EXISTS (
+               SELECT 1 FROM message_mailboxes q WHERE q.tenant_id = m.tenant_id AND q.message_id = m.id))) c
+         WHERE c.number <= c.arrivals ORDER BY c.message_id, c.placement_id",
         over = over("$1", "$2")
     )))
     .bind(tx.tenant())
     .bind(target.account)
     .bind(hashes)
+    .bind(counts)
+    .bind(target.mailbox)
+    .bind(target.generation)
     .fetch_all(tx.conn())
     .await?;
     let mut found: HashMap<Vec<u8>, Vec<Candidate>> = HashMap::new();

@@ -3,9 +3,10 @@
 //! A message whose last placement went stays until it is `over`, because in a move the old place may be seen before
 //! the new one; then [`sweep_gone`] removes it with what only it used.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use mail::uid::UidSet;
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Row as _};
@@ -90,31 +91,38 @@ async fn reunite(tx: &mut TenantTx, target: &Target, left: &[Uuid]) -> Result<Ve
     if left.is_empty() {
         return Ok(Vec::new());
     }
-    let rows = sqlx::query(
-        "SELECT o.id AS old, n.id AS new FROM unnest($2::uuid[]) AS l(id)
-         JOIN messages o ON o.tenant_id = $1 AND o.id = l.id
-         JOIN messages n ON n.tenant_id = $1 AND n.account_id = o.account_id AND n.blob_hash = o.blob_hash
-           AND n.created_at > o.created_at AND n.created_at > clock_timestamp() - make_interval(secs => $5)
-         JOIN message_mailboxes p ON p.tenant_id = $1 AND p.message_id = n.id AND p.mailbox_id = $3 AND p.generation = $4
+    // Each side by itself: joined, ten thousand equal messages of either are a hundred million rows.
+    let copies: Vec<(Uuid, Vec<u8>, DateTime<Utc>)> = sqlx::query_as(
+        "SELECT n.id, n.blob_hash, n.created_at
+         FROM (SELECT DISTINCT blob_hash FROM messages WHERE tenant_id = $1 AND id = ANY ($2)) o
+         JOIN messages n ON n.tenant_id = $1 AND n.account_id = $3 AND n.blob_hash = o.blob_hash
+           AND n.created_at > clock_timestamp() - make_interval(secs => $6)
+         JOIN message_mailboxes p ON p.tenant_id = $1 AND p.message_id = n.id AND p.mailbox_id = $4 AND p.generation = $5
            AND p.hidden_at IS NULL
-         WHERE NOT EXISTS (SELECT 1 FROM message_mailboxes q WHERE q.tenant_id = $1 AND q.message_id = o.id AND q.mailbox_id = $3)
-         ORDER BY p.uid, o.id",
+         ORDER BY p.uid",
     )
     .bind(tx.tenant())
     .bind(left)
+    .bind(target.account)
     .bind(target.mailbox)
     .bind(target.generation)
     .bind(GONE_KEPT_FOR.as_secs_f64())
     .fetch_all(tx.conn())
     .await?;
-    let (mut old, mut new) = (Vec::new(), Vec::new());
-    for row in &rows {
-        let (one, other): (Uuid, Uuid) = (row.try_get("old")?, row.try_get("new")?);
-        if !old.contains(&one) && !new.contains(&other) {
-            old.push(one);
-            new.push(other);
-        }
+    if copies.is_empty() {
+        return Ok(Vec::new());
     }
+    let originals: Vec<(Uuid, Vec<u8>, DateTime<Utc>)> = sqlx::query_as(
+        "SELECT o.id, o.blob_hash, o.created_at FROM messages o WHERE o.tenant_id = $1 AND o.id = ANY ($2)
+           AND NOT EXISTS (SELECT 1 FROM message_mailboxes q WHERE q.tenant_id = $1 AND q.message_id = o.id AND q.mailbox_id = $3)
+         ORDER BY o.id",
+    )
+    .bind(tx.tenant())
+    .bind(left)
+    .bind(target.mailbox)
+    .fetch_all(tx.conn())
+    .await?;
+    let (old, new) = pair(originals, copies);
     if new.is_empty() {
         return Ok(new);
     }
@@ -139,6 +147,26 @@ async fn reunite(tx: &mut TenantTx, target: &Target, left: &[Uuid]) -> Result<Ve
     .execute(tx.conn())
     .await?;
     Ok(new)
+}
+
+/// Each copy with the oldest of the originals with its bytes that no copy before it has got.
+fn pair(
+    originals: Vec<(Uuid, Vec<u8>, DateTime<Utc>)>,
+    copies: Vec<(Uuid, Vec<u8>, DateTime<Utc>)>,
+) -> (Vec<Uuid>, Vec<Uuid>) {
+    let mut waiting: HashMap<Vec<u8>, VecDeque<(Uuid, DateTime<Utc>)>> = HashMap::new();
+    for (id, hash, stored) in originals {
+        waiting.entry(hash).or_default().push_back((id, stored));
+    }
+    let (mut old, mut new) = (Vec::new(), Vec::new());
+    for (id, hash, stored) in copies {
+        let Some(queue) = waiting.get_mut(&hash) else { continue };
+        if queue.front().is_some_and(|(_, before)| *before < stored) {
+            old.extend(queue.pop_front().map(|(original, _)| original));
+            new.push(id);
+        }
+    }
+    (old, new)
 }
 
 /// Deletes what is left of earlier generations of the mailbox, once all of the present one has been read; a portion, as
