@@ -53,7 +53,7 @@ pub use self::guard::{MAX_LITERAL_BYTES, MemoryBudget, Oversized, Transport};
 pub use self::idle::{IdleEnd, MAX_IDLE};
 pub use self::list::{ListedMailbox, MailboxStatus};
 pub use self::login::Credentials;
-pub use self::pace::Pace;
+pub use self::pace::{Haste, Pace};
 pub use self::select::{QresyncParam, Selected};
 pub use self::store::{StoreMode, StoreOutcome};
 pub use self::transfer::CopyUid;

@@ -23,6 +23,7 @@ use emailclient_core::db::{Db, DbError};
 use emailclient_core::failpoint;
 use emailclient_core::heartbeat::Heartbeat;
 use emailclient_core::id::JobId;
+use emailclient_core::imap::Haste;
 use emailclient_core::job::priority;
 use emailclient_core::job::queue::{self, Claimed, Outcome, Room};
 use futures::FutureExt as _;
@@ -99,7 +100,8 @@ fn handle(
     let span = tracing::info_span!("job", kind = job.job.kind(), job = %job.id, tenant = %job.tenant, attempt = job.attempt);
     let mut env = (*env).clone();
     env.shutdown = lease.signals.stop.clone();
-    env.urgent = job.priority >= priority::PUSH && job.priority != priority::HEAD;
+    let user_waits = job.priority >= priority::PUSH && job.priority != priority::HEAD;
+    env.haste = if user_waits { Haste::User } else { Haste::Round };
     async move {
         jobs::run(&env, job.tenant, job.job).await.map_err(|error| Box::new(JobFailure(error)) as BoxDynError)
     }

@@ -20,7 +20,7 @@ use emailclient_core::due;
 use emailclient_core::heartbeat::Heartbeat;
 use emailclient_core::id::{AccountId, TenantId};
 use emailclient_core::imap::execute::{self, Fresh, SyncError};
-use emailclient_core::imap::{Endpoint, IdleEnd, ImapError, Selected, Session, Unsolicited};
+use emailclient_core::imap::{Endpoint, Haste, IdleEnd, ImapError, Selected, Session, Unsolicited};
 use emailclient_core::job::{Job, enqueue, priority};
 use keepalive::Keepalive;
 use reconnect::Reconnect;
@@ -35,8 +35,10 @@ use crate::part;
 const LOOK: Duration = Duration::from_secs(2);
 /// Accounts one worker watches at most; the rest is left to others.
 const MOST: i64 = 10_000;
+
 /// Watches until the environment's shutdown fires.
 pub async fn watch(env: &Environment, heartbeat: &Heartbeat) {
+    let env = &Environment { haste: Haste::Watch, ..env.clone() };
     let mut watching: HashMap<AccountId, CancellationToken> = HashMap::new();
     let mut tasks = JoinSet::new();
     while !env.shutdown.is_cancelled() {

@@ -159,7 +159,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{ImapError, MemoryBudget, Pace, Session};
+use super::{Haste, ImapError, MemoryBudget, Pace, Session};
 use crate::clock::SharedClock;
 use crate::config::Config;
 use crate::db::{Db, DbError};
@@ -205,8 +205,8 @@ pub struct SyncContext {
     pub work: Arc<Semaphore>,
     /// How fast connections are made.
     pub pace: Pace,
-    /// A user waits for what is done in this context: its connections do not stand in line.
-    pub urgent: bool,
+    /// Who waits for what is done in this context: how its connections stand in line.
+    pub haste: Haste,
     /// Fires when the process is to stop: rounds end at the next wait, and what they stored stays.
     pub shutdown: CancellationToken,
 }

@@ -1,7 +1,9 @@
 //! How fast connections are made: a bucket for each host and one for the whole process.
 //!
 //! After a restart, or when a large provider comes back, thousands of accounts want to connect in the same second; servers
-//! take that for an attack. Whoever acts for a user who waits is not held up, but counts.
+//! take that for an attack. Whoever acts for a user who waits is not held up, but counts. Watchers, of whom there may be
+//! thousands, come to the buckets one at a time: a round, which keeps an account and a place of the worker from others
+//! while it waits, waits for other rounds and for one of them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,6 +13,17 @@ use tokio::time::{Instant, sleep_until};
 
 /// Buckets of hosts are looked through for full ones when there are so many.
 const MANY_HOSTS: usize = 1024;
+
+/// For whom a connection is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Haste {
+    /// A user who waits: only counts.
+    User,
+    /// A round that is due: stands in line.
+    Round,
+    /// A watcher, whom nothing waits for: joins the line when the watcher before it has left it.
+    Watch,
+}
 
 /// Shared by all that connects in a process; cheap to clone.
 #[derive(Clone, Debug)]
@@ -23,12 +36,31 @@ struct Inner {
     overall: u32,
     per_host: u32,
     buckets: Mutex<Buckets>,
+    watch: Gate,
 }
+
+/// Held by the one watcher that is in line. Fair: watchers pass it in the order in which they came.
+type Gate = Arc<tokio::sync::Mutex<()>>;
 
 #[derive(Debug, Default)]
 struct Buckets {
     overall: Bucket,
-    hosts: HashMap<String, Bucket>,
+    hosts: HashMap<String, Host>,
+}
+
+#[derive(Debug, Default)]
+struct Host {
+    bucket: Bucket,
+    watch: Gate,
+}
+
+impl Buckets {
+    fn host(&mut self, name: &str, now: Instant) -> &mut Host {
+        if self.hosts.len() >= MANY_HOSTS {
+            self.hosts.retain(|_, h| !h.bucket.is_full(now) || Arc::strong_count(&h.watch) > 1);
+        }
+        self.hosts.entry(name.to_ascii_lowercase()).or_default()
+    }
 }
 
 /// Generic cell rate: one second's worth may go at once. Until when the bucket is used up.
@@ -55,29 +87,37 @@ impl Pace {
     /// At most so many connections a second, at least one.
     #[must_use]
     pub fn new(overall: u32, per_host: u32) -> Self {
-        let inner = Inner { overall: overall.max(1), per_host: per_host.max(1), buckets: Mutex::default() };
+        let inner = Inner {
+            overall: overall.max(1),
+            per_host: per_host.max(1),
+            buckets: Mutex::default(),
+            watch: Gate::default(),
+        };
         Self { inner: Arc::new(inner) }
     }
 
-    /// Waits for a place to connect to `host`; an `urgent` caller only counts.
-    pub async fn wait(&self, host: &str, urgent: bool) {
-        let at = self.take(|b, inner, now| {
-            if b.hosts.len() >= MANY_HOSTS {
-                b.hosts.retain(|_, bucket| !bucket.is_full(now));
-            }
-            b.hosts.entry(host.to_ascii_lowercase()).or_default().take(now, inner.per_host)
-        });
-        if !urgent {
+    /// Waits for a place to connect to `host`, as long as such a one has to.
+    pub async fn wait(&self, host: &str, haste: Haste) {
+        let _first_of_host = match haste {
+            Haste::Watch => Some(self.with(|b, _, now| b.host(host, now).watch.clone()).lock_owned().await),
+            Haste::User | Haste::Round => None,
+        };
+        let at = self.with(|b, inner, now| b.host(host, now).bucket.take(now, inner.per_host));
+        if haste != Haste::User {
             sleep_until(at).await;
         }
         // Only now: those who wait for one slow host must not use up the places of all others.
-        let at = self.take(|b, inner, now| b.overall.take(now, inner.overall));
-        if !urgent {
+        let _first_of_all = match haste {
+            Haste::Watch => Some(self.inner.watch.lock().await),
+            Haste::User | Haste::Round => None,
+        };
+        let at = self.with(|b, inner, now| b.overall.take(now, inner.overall));
+        if haste != Haste::User {
             sleep_until(at).await;
         }
     }
 
-    fn take(&self, place: impl FnOnce(&mut Buckets, &Inner, Instant) -> Instant) -> Instant {
+    fn with<T>(&self, place: impl FnOnce(&mut Buckets, &Inner, Instant) -> T) -> T {
         let mut buckets = self.inner.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         place(&mut buckets, &self.inner, Instant::now())
     }
@@ -87,9 +127,10 @@ impl Pace {
 mod tests {
     use std::time::Duration;
 
+    use tokio::task::JoinHandle;
     use tokio::time::Instant;
 
-    use super::{Bucket, Pace};
+    use super::{Bucket, Haste, Pace};
 
     #[test]
     fn a_seconds_worth_goes_at_once_and_the_rest_in_step() {
@@ -100,21 +141,62 @@ mod tests {
         assert!(bucket.is_full(later) && bucket.take(later, 5) == later);
     }
 
+    fn crowd(pace: &Pace, haste: Haste, hosts: impl Iterator<Item = String>) -> Vec<JoinHandle<()>> {
+        hosts
+            .map(|host| {
+                let pace = pace.clone();
+                tokio::spawn(async move { pace.wait(&host, haste).await })
+            })
+            .collect()
+    }
+
+    fn waiting(crowd: &[JoinHandle<()>]) -> usize {
+        crowd.iter().filter(|task| !task.is_finished()).count()
+    }
+
     #[tokio::test]
     async fn one_hosts_queue_holds_up_neither_another_host_nor_a_user() {
         let pace = Pace::new(1000, 2);
-        let crowd: Vec<_> = (0..50)
-            .map(|_| {
-                let pace = pace.clone();
-                tokio::spawn(async move { pace.wait("slow.example", false).await })
-            })
-            .collect();
+        let crowd = crowd(&pace, Haste::Round, (0..50).map(|_| "slow.example".into()));
         tokio::task::yield_now().await;
         let started = Instant::now();
-        pace.wait("other.example", false).await;
-        pace.wait("Slow.example", true).await;
+        pace.wait("other.example", Haste::Round).await;
+        pace.wait("Slow.example", Haste::User).await;
         assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
-        assert!(crowd.iter().filter(|task| !task.is_finished()).count() >= 40);
-        crowd.iter().for_each(tokio::task::JoinHandle::abort);
+        assert!(waiting(&crowd) >= 40);
+        crowd.iter().for_each(JoinHandle::abort);
+    }
+
+    /// After a restart all accounts are to be watched at once; the rounds of the same accounts are due, too.
+    #[tokio::test]
+    async fn a_round_does_not_stand_behind_a_thousand_watchers_of_one_host_or_of_a_thousand() {
+        let one = |_| "host.example".to_owned();
+        let many = |n| format!("host{n}.example");
+        let hosts: [(Pace, Box<dyn Fn(u32) -> String>); 2] =
+            [(Pace::new(1000, 5), Box::new(one)), (Pace::new(5, 1000), Box::new(many))];
+        for (pace, host) in hosts {
+            let watchers = crowd(&pace, Haste::Watch, (0..1000).map(&host));
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            let started = Instant::now();
+            pace.wait(&host(999), Haste::Round).await;
+            assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+            // Nor are they forgotten over it: as many as there are places for.
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let through = 1000 - waiting(&watchers);
+            assert!((8..=13).contains(&through), "{through} watchers in {:?}", started.elapsed());
+            watchers.iter().for_each(JoinHandle::abort);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_watcher_that_is_stopped_in_line_lets_the_next_one_go() {
+        let pace = Pace::new(1000, 1);
+        pace.wait("host.example", Haste::Watch).await;
+        let stopped = crowd(&pace, Haste::Watch, (0..20).map(|_| "host.example".into()));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        stopped.iter().for_each(JoinHandle::abort);
+        let started = Instant::now();
+        pace.wait("host.example", Haste::Watch).await;
+        assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
     }
 }

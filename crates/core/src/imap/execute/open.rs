@@ -14,7 +14,7 @@ use crate::sync_store::view;
 const PASSWORD_FIELD: &str = "imap_password";
 
 /// Connects and logs in with the stored credentials; QRESYNC is enabled where offered, and what the server is known to
-/// fail at is left alone. Stands in line with the other connections of the process, unless a user waits.
+/// fail at is left alone. Stands in line with the other connections of the process, as its haste allows.
 ///
 /// # Errors
 /// [`SyncError::NoSuchAccount`], [`SyncError::Credentials`], [`SyncError::Imap`] or [`SyncError::Db`].
@@ -39,7 +39,7 @@ pub async fn enter(
     let place = Place { tenant, account, field: PASSWORD_FIELD };
     let password = ctx.keyring.open(place, &sealed).map_err(|e| SyncError::Credentials(Some(e)))?;
     let deadlines = Deadlines { reply: ctx.config.imap_command_timeout, ..Deadlines::default() };
-    ctx.pace.wait(&stored.endpoint.host, ctx.urgent).await;
+    ctx.pace.wait(&stored.endpoint.host, ctx.haste).await;
     let connection = connect(&ctx.outbound, &ctx.tls, &stored.endpoint, &deadlines).await?;
     let mut session = connection.login(&Credentials::Password { user: stored.username, password }).await?;
     session.restrict(|c| {
