@@ -7,6 +7,7 @@ mod credentials;
 mod fairness;
 mod hostile;
 mod hostile_listing;
+mod large;
 mod leases;
 mod places;
 mod queue;

@@ -179,6 +179,8 @@ pub(super) use trouble::cause_of;
 pub const MEMORY_BYTES: usize = 64 << 20;
 /// The same for new mail, which must not wait until a backfill lets go of memory.
 pub const FRESH_MEMORY_BYTES: usize = 16 << 20;
+/// Besides, for large messages, which may be on their way for minutes: once for old mail, once for new.
+pub const LARGE_MEMORY_BYTES: usize = 32 << 20;
 
 /// What a round needs of its process.
 #[derive(Clone, Debug)]
@@ -197,9 +199,9 @@ pub struct SyncContext {
     pub tls: TlsConfig,
     /// This process, in leases.
     pub worker_id: Uuid,
-    /// Shared by all rounds of the process, usually [`MEMORY_BYTES`].
+    /// Shared by all rounds of the process, usually [`MEMORY_BYTES`] and [`LARGE_MEMORY_BYTES`].
     pub memory: MemoryBudget,
-    /// The same for new mail, usually [`FRESH_MEMORY_BYTES`].
+    /// The same for new mail, usually [`FRESH_MEMORY_BYTES`] and [`LARGE_MEMORY_BYTES`].
     pub fresh_memory: MemoryBudget,
     /// Places for parsing and storing in bulk. Never held while a server is waited for.
     pub work: Arc<Semaphore>,

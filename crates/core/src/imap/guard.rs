@@ -36,6 +36,8 @@ const READ_BYTES: usize = 32 << 10;
 const PROGRESS_BYTES: u64 = 64 << 10;
 /// All of a literal may take this many times the deadline of one answer: half an hour.
 const LITERAL_PATIENCE: u32 = 30;
+/// Bodies beyond it are large. Nearly all mail is below, and over a slow line such a body takes seconds.
+const LARGE_BYTES: usize = 1 << 20;
 /// While nothing but a word now and then is expected. Ten thousand connections wait like this.
 const RESTING_READ_BYTES: usize = 512;
 
@@ -44,23 +46,45 @@ pub trait Transport: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Transport for T {}
 
 /// A bound on the message bytes in memory, shared by all who load bodies: a permit travels with each body.
+///
+/// It is taken when the server announces the body, which may be long before its last byte is here: a large one over a slow
+/// line takes minutes. So large bodies have a share of their own ([`Self::and_large`]), and wait for each other only.
 #[derive(Clone, Debug)]
 pub struct MemoryBudget {
+    ordinary: Share,
+    large: Option<Share>,
+}
+
+#[derive(Clone, Debug)]
+struct Share {
     semaphore: Arc<Semaphore>,
     total: u32,
+}
+
+impl Share {
+    fn new(bytes: usize) -> Self {
+        let total = u32::try_from(bytes.clamp(1, Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX);
+        Self { semaphore: Arc::new(Semaphore::new(usize::try_from(total).unwrap_or(usize::MAX))), total }
+    }
 }
 
 impl MemoryBudget {
     /// A budget of `bytes` (at most 2³²−1). A body larger than the whole budget takes all of it.
     #[must_use]
     pub fn new(bytes: usize) -> Self {
-        let total = u32::try_from(bytes.clamp(1, Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX);
-        Self { semaphore: Arc::new(Semaphore::new(usize::try_from(total).unwrap_or(usize::MAX))), total }
+        Self { ordinary: Share::new(bytes), large: None }
+    }
+
+    /// With `bytes` more for bodies above 1 MiB, which then take nothing of the other.
+    #[must_use]
+    pub fn and_large(self, bytes: usize) -> Self {
+        Self { large: Some(Share::new(bytes)), ..self }
     }
 
     async fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        let wanted = u32::try_from(bytes).unwrap_or(u32::MAX).min(self.total);
-        Arc::clone(&self.semaphore).acquire_many_owned(wanted).await.ok()
+        let share = self.large.as_ref().filter(|_| bytes > LARGE_BYTES).unwrap_or(&self.ordinary);
+        let wanted = u32::try_from(bytes).unwrap_or(u32::MAX).min(share.total);
+        Arc::clone(&share.semaphore).acquire_many_owned(wanted).await.ok()
     }
 }
 
