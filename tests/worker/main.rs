@@ -9,6 +9,7 @@ mod hostile;
 mod hostile_listing;
 mod large;
 mod leases;
+mod locked;
 mod places;
 mod queue;
 mod sending;

@@ -60,11 +60,13 @@ pub async fn accounts(tx: &mut SystemTx, limit: i64) -> Result<Vec<(TenantId, Ac
     Ok(accounts_of(rows))
 }
 
-/// Enqueues the round of a due account and moves its next turn `interval` on. `false`: it was not due any more.
+/// Enqueues the round of a due account and moves its next turn `interval` on. `false`: it was not due any more, or somebody
+/// holds its row, such as its deletion does for minutes: then it is due at the next look, and nobody behind it waits.
 pub async fn start_round(tx: &mut TenantTx, account: AccountId, interval: Duration) -> Result<bool, DbError> {
     let moved = sqlx::query(
         "UPDATE account_leases SET next_due_at = now() + make_interval(secs => $3)
-         WHERE tenant_id = $1 AND account_id = $2 AND next_due_at <= now()",
+         WHERE (tenant_id, account_id) IN (SELECT tenant_id, account_id FROM account_leases
+           WHERE tenant_id = $1 AND account_id = $2 AND next_due_at <= now() FOR UPDATE SKIP LOCKED)",
     )
     .bind(tx.tenant())
     .bind(account)
@@ -93,12 +95,13 @@ pub async fn accounts_to_audit(tx: &mut SystemTx, limit: i64) -> Result<Vec<(Ten
     Ok(accounts_of(rows))
 }
 
-/// Enqueues the audit of an account that is due, and moves its next one to the same time tomorrow. `false`: it was not due
-/// any more.
+/// Enqueues the audit of an account that is due, and moves its next one to the same time tomorrow. `false`: as for
+/// [`start_round`].
 pub async fn start_audit(tx: &mut TenantTx, account: AccountId) -> Result<bool, DbError> {
     let moved = sqlx::query(
         "UPDATE account_leases SET next_audit_at = now() + interval '1 day'
-         WHERE tenant_id = $1 AND account_id = $2 AND next_audit_at <= now()",
+         WHERE (tenant_id, account_id) IN (SELECT tenant_id, account_id FROM account_leases
+           WHERE tenant_id = $1 AND account_id = $2 AND next_audit_at <= now() FOR UPDATE SKIP LOCKED)",
     )
     .bind(tx.tenant())
     .bind(account)

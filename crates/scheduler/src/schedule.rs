@@ -102,9 +102,12 @@ async fn start_audits(db: &Db, config: &Config) -> Result<(), DbError> {
     let due = due::accounts_to_audit(&mut tx, AUDITS_PER_TURN).await?;
     drop(tx);
     for (tenant, account) in due {
-        let mut tx = db.tenant(tenant).await?;
-        due::start_audit(&mut tx, account).await?;
-        tx.commit().await?;
+        let started = async {
+            let mut tx = db.tenant(tenant).await?;
+            due::start_audit(&mut tx, account).await?;
+            tx.commit().await
+        };
+        sweep::past(db, account, started.await).await?;
     }
     Ok(())
 }
@@ -117,9 +120,12 @@ async fn start_rounds(db: &Db, config: &Config) -> Result<(), DbError> {
     let due = due::accounts(&mut tx, ROUNDS_PER_TICK).await?;
     drop(tx);
     for (tenant, account) in due {
-        let mut tx = db.tenant(tenant).await?;
-        due::start_round(&mut tx, account, config.sync_interval).await?;
-        tx.commit().await?;
+        let started = async {
+            let mut tx = db.tenant(tenant).await?;
+            due::start_round(&mut tx, account, config.sync_interval).await?;
+            tx.commit().await
+        };
+        sweep::past(db, account, started.await).await?;
     }
     Ok(())
 }

@@ -4,12 +4,25 @@
 use std::time::Duration;
 
 use emailclient_core::db::{Db, DbError};
+use emailclient_core::id::AccountId;
 use emailclient_core::job::{Job, enqueue, priority, queue};
 use emailclient_core::search::index;
 use emailclient_core::{due, operation, statistics, submission, sync_store};
 
 /// Finished jobs are kept this long, for whoever asks what became of them.
 const KEEP_JOBS: Duration = Duration::from_secs(24 * 3600);
+
+/// On to the next account, when something could not be done for this one: somebody may hold its rows for minutes, and it is
+/// asked first again in the next turn. What was not done is done then. A database that is away is the end of the turn.
+///
+/// # Errors
+/// Then.
+pub(crate) async fn past(db: &Db, account: AccountId, done: Result<(), DbError>) -> Result<(), DbError> {
+    let Err(error) = done else { return Ok(()) };
+    db.ping().await?;
+    tracing::warn!(%account, ?error, "an account was passed over; it is tried again at the next turn");
+    Ok(())
+}
 
 /// Makes jobs of dead workers ready again.
 ///
@@ -100,9 +113,12 @@ pub async fn unindexed(db: &Db) -> Result<(), DbError> {
     let accounts = due::accounts_unindexed(&mut tx).await?;
     drop(tx);
     for (tenant, account_id) in accounts {
-        let mut tx = db.tenant(tenant).await?;
-        enqueue(&mut tx, &Job::IndexText { account_id }, Duration::ZERO, priority::BACKGROUND).await?;
-        tx.commit().await?;
+        let enqueued = async {
+            let mut tx = db.tenant(tenant).await?;
+            enqueue(&mut tx, &Job::IndexText { account_id }, Duration::ZERO, priority::BACKGROUND).await?;
+            tx.commit().await
+        };
+        past(db, account_id, enqueued.await).await?;
     }
     Ok(())
 }
@@ -116,9 +132,12 @@ pub async fn gone(db: &Db) -> Result<(), DbError> {
     let accounts = due::accounts_with_gone(&mut tx).await?;
     drop(tx);
     for (tenant, account) in accounts {
-        let mut tx = db.tenant(tenant).await?;
-        sync_store::vanish::sweep_gone(&mut tx, account).await?;
-        tx.commit().await?;
+        let swept = async {
+            let mut tx = db.tenant(tenant).await?;
+            sync_store::vanish::sweep_gone(&mut tx, account).await?;
+            tx.commit().await
+        };
+        past(db, account, swept.await).await?;
     }
     Ok(())
 }
