@@ -7,10 +7,13 @@ use std::time::Duration;
 use sqlx::{AssertSqlSafe, Row as _};
 use uuid::Uuid;
 
-use crate::db::{DbError, SystemTx, TenantTx};
+use crate::db::{Db, DbError, SystemTx, TenantTx};
 use crate::id::{AccountId, SubmissionId, TenantId};
 use crate::job::{Job, enqueue, priority};
 use crate::sync_store::vanish;
+
+/// Busy accounts whose watches are renewed in one look; each may have to be waited for.
+const BUSY_WATCHES: i64 = 10;
 
 fn accounts_of(rows: Vec<sqlx::postgres::PgRow>) -> Vec<(TenantId, AccountId)> {
     rows.into_iter().map(|r| (TenantId(r.get("tenant_id")), AccountId(r.get("account_id")))).collect()
@@ -192,11 +195,12 @@ pub async fn prune_idempotency(tx: &mut SystemTx) -> Result<u64, DbError> {
 
 /// Accounts this worker shall watch: keeps those it watches, adds unwatched ones up to `limit`.
 pub async fn claim_watches(
-    tx: &mut SystemTx,
+    db: &Db,
     owner: Uuid,
     lease: Duration,
     limit: i64,
 ) -> Result<Vec<(TenantId, AccountId)>, DbError> {
+    let mut tx = db.system().await?;
     // Only what is free or a third gone is written: this is asked every two seconds, for thousands of rows.
     sqlx::query(
         "UPDATE account_leases l SET watch_owner = $1, watch_expires_at = now() + make_interval(secs => $2)
@@ -217,6 +221,9 @@ pub async fn claim_watches(
     .bind(limit)
     .execute(tx.conn())
     .await?;
+    tx.commit().await?;
+    keep_busy_watches(db, owner, lease).await?;
+    let mut tx = db.system().await?;
     let rows = sqlx::query(
         "SELECT l.tenant_id, l.account_id FROM account_leases l
          JOIN accounts a ON a.tenant_id = l.tenant_id AND a.id = l.account_id
@@ -227,7 +234,57 @@ pub async fn claim_watches(
     .bind(owner)
     .fetch_all(tx.conn())
     .await?;
+    tx.release();
     Ok(accounts_of(rows))
+}
+
+/// Renews what `owner` watches and [`claim_watches`] had to pass over. A round that writes without pause locks its account's
+/// row at nearly every moment; between two of its transactions only who waits comes to it. Each row on its own: one that is
+/// held for long, such as by the deletion of its account, costs the others nothing but that time.
+async fn keep_busy_watches(db: &Db, owner: Uuid, lease: Duration) -> Result<(), DbError> {
+    let mut tx = db.system().await?;
+    let rows = sqlx::query(
+        "SELECT l.tenant_id, l.account_id FROM account_leases l
+         JOIN accounts a ON a.tenant_id = l.tenant_id AND a.id = l.account_id
+         JOIN tenants t ON t.id = l.tenant_id
+         WHERE l.watch_owner = $1 AND l.watch_expires_at BETWEEN now() AND now() + make_interval(secs => $2 * 2 / 3)
+           AND a.state IN ('connected', 'syncing') AND t.suspended_at IS NULL
+         ORDER BY l.watch_expires_at LIMIT $3",
+    )
+    .bind(owner)
+    .bind(lease.as_secs_f64())
+    .bind(BUSY_WATCHES)
+    .fetch_all(tx.conn())
+    .await?;
+    tx.release();
+    for of in accounts_of(rows) {
+        if let Err(error) = keep_watch(db, owner, lease, of).await {
+            tracing::debug!(account = %of.1, %error, "the watch of a busy account could not be renewed yet");
+        }
+    }
+    Ok(())
+}
+
+async fn keep_watch(
+    db: &Db,
+    owner: Uuid,
+    lease: Duration,
+    (tenant, account): (TenantId, AccountId),
+) -> Result<(), DbError> {
+    let mut tx = db.system().await?;
+    // Of the whole statement: to the limit on locks each writer that comes in between is a wait of its own.
+    sqlx::query("SET LOCAL statement_timeout = '500ms'").execute(tx.conn()).await?;
+    sqlx::query(
+        "UPDATE account_leases SET watch_expires_at = now() + make_interval(secs => $4)
+         WHERE tenant_id = $1 AND account_id = $2 AND watch_owner = $3",
+    )
+    .bind(tenant)
+    .bind(account)
+    .bind(owner)
+    .bind(lease.as_secs_f64())
+    .execute(tx.conn())
+    .await?;
+    tx.commit().await
 }
 
 /// Lets other workers take over at once what this one watched.

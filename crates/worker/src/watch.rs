@@ -42,7 +42,7 @@ pub async fn watch(env: &Environment, heartbeat: &Heartbeat) {
     let mut watching: HashMap<AccountId, CancellationToken> = HashMap::new();
     let mut tasks = JoinSet::new();
     while !env.shutdown.is_cancelled() {
-        match claim(env).await {
+        match due::claim_watches(&env.db, env.worker_id, env.config.worker_lease, MOST).await {
             Ok(claimed) => {
                 heartbeat.beat(part::WATCH);
                 watching.retain(|id, stop| {
@@ -72,13 +72,6 @@ pub async fn watch(env: &Environment, heartbeat: &Heartbeat) {
     if let Err(error) = release(env).await {
         tracing::warn!(%error, "watches could not be released; they run out instead");
     }
-}
-
-async fn claim(env: &Environment) -> Result<Vec<(TenantId, AccountId)>, DbError> {
-    let mut tx = env.db.system().await?;
-    let claimed = due::claim_watches(&mut tx, env.worker_id, env.config.worker_lease, MOST).await?;
-    tx.commit().await?;
-    Ok(claimed)
 }
 
 async fn release(env: &Environment) -> Result<(), DbError> {
