@@ -10,6 +10,7 @@ mod hostile_listing;
 mod large;
 mod leases;
 mod locked;
+mod lost;
 mod places;
 mod queue;
 mod sending;

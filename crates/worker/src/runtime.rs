@@ -56,7 +56,7 @@ struct Lease {
     claimed: Claimed,
     _slot: Arc<OwnedSemaphorePermit>,
     _entry: Arc<Entry>,
-    signals: Signals,
+    signals: Arc<Signals>,
 }
 
 /// Works until the environment's shutdown fires; running jobs get 25 s to end.
@@ -245,7 +245,7 @@ impl Claimer {
 
     async fn hand_over(&self, claimed: Claimed, permit: OwnedSemaphorePermit) {
         let (id, attempt, max) = (claimed.id, claimed.attempt, claimed.max_attempts);
-        let signals = Signals { lost: CancellationToken::new(), stop: self.shutdown.child_token() };
+        let signals = Arc::new(Signals { lost: CancellationToken::new(), stop: self.shutdown.child_token() });
         let entry = Arc::new(Entry::new(id, &self.held, signals.clone()));
         let lease = Lease { claimed: claimed.clone(), _slot: Arc::new(permit), _entry: entry, signals };
         let task = TaskBuilder::new(claimed)
@@ -346,7 +346,7 @@ impl BackendConfig for LeaseQueue {
     }
 }
 
-/// Wraps each job: stops it when its lease is lost, and records how it ended.
+/// Wraps each job: lets go of it when its lease is lost, and records how it ended.
 #[derive(Clone)]
 struct AckLayer {
     db: Db,
@@ -389,6 +389,7 @@ where
             let Some(lease) = lease else { return work.await.map(drop).map_err(Into::into) };
             let result = tokio::select! {
                 result = work => result.map(drop).map_err(Into::into),
+                // Its task goes on: a round ends at the signal that came with this one, a submission has a lease of its own.
                 () = lease.signals.lost.cancelled() => return Err("the lease was lost".into()),
             };
             ack.record(&lease.claimed, &outcome(&lease.claimed, &result)).await;

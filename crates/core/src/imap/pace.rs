@@ -170,12 +170,10 @@ mod tests {
     /// After a restart all accounts are to be watched at once; the rounds of the same accounts are due, too.
     #[tokio::test]
     async fn a_round_does_not_stand_behind_a_thousand_watchers_of_one_host_or_of_a_thousand() {
-        let one = |_| "host.example".to_owned();
-        let many = |n| format!("host{n}.example");
-        let hosts: [(Pace, Box<dyn Fn(u32) -> String>); 2] =
-            [(Pace::new(1000, 5), Box::new(one)), (Pace::new(5, 1000), Box::new(many))];
-        for (pace, host) in hosts {
-            let watchers = crowd(&pace, Haste::Watch, (0..1000).map(&host));
+        let one: fn(u32) -> String = |_| "host.example".to_owned();
+        let many: fn(u32) -> String = |n| format!("host{n}.example");
+        for (pace, host) in [(Pace::new(1000, 5), one), (Pace::new(5, 1000), many)] {
+            let watchers = crowd(&pace, Haste::Watch, (0..1000).map(host));
             tokio::time::sleep(Duration::from_millis(50)).await;
             let started = Instant::now();
             pace.wait(&host(999), Haste::Round).await;

@@ -16,33 +16,49 @@ use crate::part;
 /// Between two looks for rounds that hold too many places: a user's refresh may be waiting for one.
 const LOOK: Duration = Duration::from_secs(1);
 
-pub(super) type Held = Arc<Mutex<HashMap<JobId, Signals>>>;
+pub(super) type Held = Arc<Mutex<HashMap<JobId, Arc<Signals>>>>;
 
 /// What a running job is told.
-#[derive(Clone)]
 pub(super) struct Signals {
-    /// Its lease is gone: it is dropped.
+    /// Its lease is gone: nobody waits for its end, and nothing of it is recorded.
     pub lost: CancellationToken,
-    /// It is to end soon and will be run again: the process stops, or others need its place.
+    /// It is to end soon and will be run again: the process stops, others need its place, or its lease is gone.
     pub stop: CancellationToken,
+}
+
+impl Signals {
+    /// The job goes on in a task of its own, whoever looks away: only a round that is told to stop gives its account up.
+    fn lose(&self) {
+        self.lost.cancel();
+        self.stop.cancel();
+    }
 }
 
 /// A job's place among those in hand.
 pub(super) struct Entry {
     id: JobId,
     held: Held,
+    signals: Arc<Signals>,
 }
 
 impl Entry {
-    pub fn new(id: JobId, held: &Held, signals: Signals) -> Self {
-        held.lock().unwrap_or_else(PoisonError::into_inner).insert(id, signals);
-        Self { id, held: held.clone() }
+    pub fn new(id: JobId, held: &Held, signals: Arc<Signals>) -> Self {
+        let before = held.lock().unwrap_or_else(PoisonError::into_inner).insert(id, signals.clone());
+        // Its end was written a moment ago and it is merely still here; or its lease had gone and it was claimed again by us
+        // before we noticed, which no renewal would tell: the owner is the same.
+        if let Some(before) = before {
+            before.lose();
+        }
+        Self { id, held: held.clone(), signals }
     }
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.get(&self.id).is_some_and(|signals| Arc::ptr_eq(signals, &self.signals)) {
+            held.remove(&self.id);
+        }
     }
 }
 
@@ -70,9 +86,9 @@ pub(super) async fn renew_leases(
                 heartbeat.beat(part::JOBS);
                 let held = held.lock().unwrap_or_else(PoisonError::into_inner);
                 for lost in ids.iter().filter(|id| !still.contains(id)) {
-                    if let Some(signals) = held.get(lost) {
+                    if let Some(signals) = held.get(lost).filter(|signals| !signals.lost.is_cancelled()) {
                         tracing::warn!(job = %lost, "lease lost, the job is stopped");
-                        signals.lost.cancel();
+                        signals.lose();
                     }
                 }
             }
