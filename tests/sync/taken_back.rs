@@ -59,7 +59,7 @@ async fn a_message_is_not_deleted_before_it_is_known_that_its_copy_was_made() {
     pause(&odd, "pause").await;
     copy(&odd, 2, &work).await;
     change(&odd, 2, json!({"move_to": work})).await;
-    odd.server.spoil("UID COPY", Times::First(1), |_| Reply::close(""));
+    odd.server.instead("UID COPY", Times::First(1), Reply::close(""));
     odd.server.instead("SELECT \"Work\"", Times::First(3), "{tag} NO [CANNOT] not now\r\n");
     pause(&odd, "resume").await;
     for _ in 0..3 {
@@ -91,6 +91,7 @@ async fn what_another_client_flags_while_our_move_waits_stays_flagged() {
             server.mailbox("INBOX").flag(2, "\\Seen", true);
             server.mailbox("INBOX").flag(2, "Theirs", true);
         }
+        odd.round().await;
         assert!(odd.server.sane() > 0);
         odd.healthy().await;
         pushed(&odd).await;

@@ -1,7 +1,6 @@
 //! Messages of the same bytes by the thousand, as an empty template or a monitor's mail is: what is asked about them must
 //! not grow with their square, and what is fetched not with their number.
 
-use chrono::Utc;
 use emailclient_core::id::{AccountId, MailboxId, TenantId};
 use emailclient_core::sync_store::{Content, Prepared, Target, bytes, ingest, vanish};
 use mail::flags::{Flags, Keywords};
@@ -44,7 +43,7 @@ fn empty(uid: u32) -> Prepared {
         flags: Flags::default(),
         keywords: Keywords::new(),
         modseq: 0,
-        internal_date: Utc::now(),
+        internal_date: fill::at(1),
         email_id: None,
         size_bytes: 0,
         raw: Vec::new().into(),

@@ -94,6 +94,48 @@ fn count(places: usize) -> i64 {
     i64::try_from(places).unwrap_or(i64::MAX).max(1)
 }
 
+/// Tenants are found by leaps over the index. More candidates than places: others may be taking the same ones.
+const CLAIM: &str =
+    "WITH RECURSIVE t AS (
+       (SELECT tenant_id FROM jobs WHERE state = 'ready' AND run_at <= now() ORDER BY tenant_id LIMIT 1)
+       UNION ALL
+       SELECT (SELECT j.tenant_id FROM jobs j WHERE j.state = 'ready' AND j.run_at <= now() AND j.tenant_id > t.tenant_id
+               ORDER BY j.tenant_id LIMIT 1) FROM t WHERE t.tenant_id IS NOT NULL
+     ), busy AS (
+       SELECT tenant_id, count(*) AS running, count(*) FILTER (WHERE lease_owner = $2) AS own,
+              count(*) FILTER (WHERE lease_owner = $2 AND priority < $4) AS own_slow,
+              count(*) FILTER (WHERE lease_owner = $2 AND priority < $8) AS own_long
+       FROM jobs WHERE state = 'running' GROUP BY tenant_id
+     ), waiting AS (
+       SELECT j.*, j.priority < $4 AS slow, j.priority < $8 AS long,
+              coalesce(b.own, 0) AS own, coalesce(b.own_slow, 0) AS own_slow, coalesce(b.own_long, 0) AS own_long,
+              coalesce(b.running, 0) + row_number() OVER (PARTITION BY j.tenant_id ORDER BY j.priority DESC, j.run_at, j.id) AS turn,
+              row_number() OVER (PARTITION BY j.tenant_id ORDER BY j.priority DESC, j.run_at, j.id) AS nth,
+              row_number() OVER (PARTITION BY j.tenant_id, j.priority < $4 ORDER BY j.priority DESC, j.run_at, j.id) AS nth_slow,
+              row_number() OVER (PARTITION BY j.tenant_id, j.priority < $8 ORDER BY j.priority DESC, j.run_at, j.id) AS nth_long
+       FROM t CROSS JOIN LATERAL (
+         (SELECT w.tenant_id, w.id, w.priority, w.run_at FROM jobs w
+          WHERE w.tenant_id = t.tenant_id AND w.state = 'ready' AND w.run_at <= now()
+          ORDER BY w.priority DESC, w.run_at LIMIT $1 * 2)) j
+       LEFT JOIN busy b ON b.tenant_id = t.tenant_id
+       WHERE t.tenant_id IS NOT NULL
+     ), fit AS (
+       SELECT tenant_id, id, slow, long, priority, turn, run_at FROM waiting
+       WHERE nth + own <= $7 AND (NOT slow OR nth_slow + own_slow <= $6) AND (NOT long OR nth_long + own_long <= $10)
+     ), placed AS (
+       SELECT *, row_number() OVER (PARTITION BY slow ORDER BY priority DESC, turn, run_at, id) AS place_slow,
+              row_number() OVER (PARTITION BY long ORDER BY priority DESC, turn, run_at, id) AS place_long FROM fit
+     ), c AS (
+       SELECT j.tenant_id, j.id FROM placed p JOIN jobs j ON j.tenant_id = p.tenant_id AND j.id = p.id
+       WHERE j.state = 'ready' AND (NOT p.slow OR p.place_slow + (SELECT coalesce(sum(own_slow), 0) FROM busy) <= $5)
+         AND (NOT p.long OR p.place_long + (SELECT coalesce(sum(own_long), 0) FROM busy) <= $9)
+       ORDER BY p.priority DESC, p.turn, p.run_at, p.id LIMIT $1 FOR UPDATE OF j SKIP LOCKED
+     )
+     UPDATE jobs j SET state = 'running', attempt = attempt + 1, rerun = false, lease_owner = $2,
+                       lease_until = now() + make_interval(secs => $3)
+     FROM c WHERE j.tenant_id = c.tenant_id AND j.id = c.id
+     RETURNING j.tenant_id, j.id, j.payload, j.attempt, j.max_attempts, j.priority, j.run_at";
+
 /// Leases due jobs to `owner` as far as it has room, most urgent first. Among equally urgent ones tenants take turns: a
 /// job's turn is how many its tenant has running, with those before it counted in, so that over time each tenant has the
 /// same share of all places, however long its jobs take. A row whose payload cannot be read is marked dead.
@@ -103,60 +145,19 @@ pub async fn claim(
     room: Room,
     lease: Duration,
 ) -> Result<Vec<Claimed>, DbError> {
-    // Tenants are found by leaps over the index. More candidates than places: others may be taking the same ones.
-    let rows = sqlx::query(
-        "WITH RECURSIVE t AS (
-           (SELECT tenant_id FROM jobs WHERE state = 'ready' AND run_at <= now() ORDER BY tenant_id LIMIT 1)
-           UNION ALL
-           SELECT (SELECT j.tenant_id FROM jobs j WHERE j.state = 'ready' AND j.run_at <= now() AND j.tenant_id > t.tenant_id
-                   ORDER BY j.tenant_id LIMIT 1) FROM t WHERE t.tenant_id IS NOT NULL
-         ), busy AS (
-           SELECT tenant_id, count(*) AS running, count(*) FILTER (WHERE lease_owner = $2) AS own,
-                  count(*) FILTER (WHERE lease_owner = $2 AND priority < $4) AS own_slow,
-                  count(*) FILTER (WHERE lease_owner = $2 AND priority < $8) AS own_long
-           FROM jobs WHERE state = 'running' GROUP BY tenant_id
-         ), waiting AS (
-           SELECT j.*, j.priority < $4 AS slow, j.priority < $8 AS long,
-                  coalesce(b.own, 0) AS own, coalesce(b.own_slow, 0) AS own_slow, coalesce(b.own_long, 0) AS own_long,
-                  coalesce(b.running, 0) + row_number() OVER (PARTITION BY j.tenant_id ORDER BY j.priority DESC, j.run_at, j.id) AS turn,
-                  row_number() OVER (PARTITION BY j.tenant_id ORDER BY j.priority DESC, j.run_at, j.id) AS nth,
-                  row_number() OVER (PARTITION BY j.tenant_id, j.priority < $4 ORDER BY j.priority DESC, j.run_at, j.id) AS nth_slow,
-                  row_number() OVER (PARTITION BY j.tenant_id, j.priority < $8 ORDER BY j.priority DESC, j.run_at, j.id) AS nth_long
-           FROM t CROSS JOIN LATERAL (
-             (SELECT w.tenant_id, w.id, w.priority, w.run_at FROM jobs w
-              WHERE w.tenant_id = t.tenant_id AND w.state = 'ready' AND w.run_at <= now()
-              ORDER BY w.priority DESC, w.run_at LIMIT $1 * 2)) j
-           LEFT JOIN busy b ON b.tenant_id = t.tenant_id
-           WHERE t.tenant_id IS NOT NULL
-         ), fit AS (
-           SELECT tenant_id, id, slow, long, priority, turn, run_at FROM waiting
-           WHERE nth + own <= $7 AND (NOT slow OR nth_slow + own_slow <= $6) AND (NOT long OR nth_long + own_long <= $10)
-         ), placed AS (
-           SELECT *, row_number() OVER (PARTITION BY slow ORDER BY priority DESC, turn, run_at, id) AS place_slow,
-                  row_number() OVER (PARTITION BY long ORDER BY priority DESC, turn, run_at, id) AS place_long FROM fit
-         ), c AS (
-           SELECT j.tenant_id, j.id FROM placed p JOIN jobs j ON j.tenant_id = p.tenant_id AND j.id = p.id
-           WHERE j.state = 'ready' AND (NOT p.slow OR p.place_slow + (SELECT coalesce(sum(own_slow), 0) FROM busy) <= $5)
-             AND (NOT p.long OR p.place_long + (SELECT coalesce(sum(own_long), 0) FROM busy) <= $9)
-           ORDER BY p.priority DESC, p.turn, p.run_at, p.id LIMIT $1 FOR UPDATE OF j SKIP LOCKED
-         )
-         UPDATE jobs j SET state = 'running', attempt = attempt + 1, rerun = false, lease_owner = $2,
-                           lease_until = now() + make_interval(secs => $3)
-         FROM c WHERE j.tenant_id = c.tenant_id AND j.id = c.id
-         RETURNING j.tenant_id, j.id, j.payload, j.attempt, j.max_attempts, j.priority, j.run_at",
-    )
-    .bind(count(room.free))
-    .bind(owner)
-    .bind(lease.as_secs_f64())
-    .bind(super::priority::PUSH)
-    .bind(room.slow())
-    .bind(room.slow_of_a_tenant())
-    .bind(room.of_a_tenant())
-    .bind(super::priority::BACKGROUND)
-    .bind(room.long())
-    .bind(room.long_of_a_tenant())
-    .fetch_all(tx.conn())
-    .await?;
+    let rows = sqlx::query(CLAIM)
+        .bind(count(room.free))
+        .bind(owner)
+        .bind(lease.as_secs_f64())
+        .bind(super::priority::PUSH)
+        .bind(room.slow())
+        .bind(room.slow_of_a_tenant())
+        .bind(room.of_a_tenant())
+        .bind(super::priority::BACKGROUND)
+        .bind(room.long())
+        .bind(room.long_of_a_tenant())
+        .fetch_all(tx.conn())
+        .await?;
     let mut claimed = Vec::with_capacity(rows.len());
     for row in rows {
         let (tenant, id) = (TenantId(row.get("tenant_id")), JobId(row.get("id")));
