@@ -21,6 +21,8 @@ use super::ImapError;
 
 /// Largest message taken whole: the cap on stored messages (50 MB), with room for servers that count otherwise.
 pub const MAX_LITERAL_BYTES: usize = 51 << 20;
+/// What is no body: names, words of the server.
+const MAX_OTHER_LITERAL_BYTES: usize = 1 << 20;
 /// A larger literal is read and thrown away where the caller can live without it, up to this size.
 const MAX_SKIPPED_BYTES: u64 = 2 << 30;
 /// Ordinary lines; the longest seen from real servers are FETCH lines of some 4 KiB without literals.
@@ -300,9 +302,12 @@ impl Framer {
         }
         (self.partial.latest, self.partial.progress) =
             (Instant::now().checked_add(self.step * LITERAL_PATIENCE), 0);
+        // Only the first literal of an answer to a request for bodies is a body, for which there is memory.
+        let is_body = self.memory.is_some() && self.partial.permit.is_none();
+        let most = if is_body { MAX_LITERAL_BYTES } else { MAX_OTHER_LITERAL_BYTES };
         let fits = usize::try_from(size)
             .ok()
-            .filter(|n| n.saturating_add(self.partial.literal_bytes) <= MAX_LITERAL_BYTES);
+            .filter(|n| *n <= most && n.saturating_add(self.partial.literal_bytes) <= MAX_LITERAL_BYTES);
         if let Some(bytes) = fits {
             self.partial.literal_bytes += bytes;
             self.partial.literal = Some(bytes);

@@ -27,7 +27,7 @@ async fn ok_to_another_tag_ends_nothing() {
 
 #[tokio::test]
 async fn a_literal_that_is_announced_and_never_sent_is_a_timeout() {
-    for announced in ["{5}", "{50000000}"] {
+    for announced in ["{5}", "{1000000}"] {
         let (mut s, _) = session("", &[&format!("* LIST () \"/\" {announced}\r\nab"), ""]).await;
         s.reply = Duration::from_millis(50);
         assert_eq!(s.noop().await, Err(ImapError::Timeout), "{announced}");
@@ -36,7 +36,15 @@ async fn a_literal_that_is_announced_and_never_sent_is_a_timeout() {
 
 #[tokio::test]
 async fn a_literal_beyond_the_cap_or_beyond_all_numbers_is_refused_before_it_is_read() {
-    for size in ["53477377", "4294967296", "18446744073709551615", "18446744073709551616", &"9".repeat(400)] {
+    // Of what is no body already a megabyte is too much: no memory is kept for it.
+    for size in [
+        "1048577",
+        "53477377",
+        "4294967296",
+        "18446744073709551615",
+        "18446744073709551616",
+        &"9".repeat(400),
+    ] {
         let (mut s, _) = session("", &[&format!("* LIST () \"/\" {{{size}}}\r\n"), ""]).await;
         assert!(is_protocol(&s.noop().await), "{size}");
         assert!(!s.is_usable());
