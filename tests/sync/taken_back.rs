@@ -1,6 +1,9 @@
 //! What our user did after something the server then refuses.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
+use tests::eventually::eventually;
 use tests::imapd::{Reply, Times};
 
 use crate::edits::{ROUNDS, change, filled, mailbox_id, message, pushed};
@@ -85,7 +88,8 @@ async fn what_another_client_flags_while_our_move_waits_stays_flagged() {
         let command = if capabilities == FULL { "UID MOVE" } else { "UID COPY" };
         odd.server.instead(command, Times::Each, REFUSED);
         change(&odd, 2, json!({"move_to": work, "starred": true, "keywords_add": ["Mine"]})).await;
-        odd.round().await;
+        eventually("it is refused", Duration::from_secs(60), async || (odd.server.used() > 0).then_some(()))
+            .await;
         {
             let mut server = odd.server.lock();
             server.mailbox("INBOX").flag(2, "\\Seen", true);
@@ -137,6 +141,50 @@ async fn a_message_that_cannot_be_moved_keeps_the_flags_it_got_on_the_way_and_go
         rig.app.get(&rig.tenant, &format!("/api/accounts/{}/mailboxes", odd.account)).await.expect(200);
     let totals: Vec<&Value> = mailboxes["data"].as_array().unwrap().iter().map(|m| &m["total"]).collect();
     assert_eq!(totals.iter().filter_map(|t| t.as_u64()).sum::<u64>(), 3, "{totals:?}");
+    odd.settled().await;
+    rig.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_our_user_deleted_where_it_never_came_is_told_as_it_ends() {
+    let rig = Rig::start().await;
+    let mut odd = filled(&rig, FULL).await;
+    let work = mailbox_id(&odd, "Work").await;
+    let delete = async |path: String| assert_eq!(rig.app.delete(&rig.tenant, &path).await.status, 204);
+    let mut ids = vec![];
+    for n in 1..=3 {
+        ids.push(message(&odd, n).await["id"].as_str().unwrap().to_owned());
+    }
+    // Moved, then deleted there, and the move is refused: it is still where it was.
+    odd.server.instead("UID MOVE", Times::Each, REFUSED);
+    odd.server.instead("UID COPY", Times::Each, REFUSED);
+    change(&odd, 1, json!({"move_to": work})).await;
+    delete(format!("/api/messages/{}?permanent=true", ids[0])).await;
+    // Deleted with its copy, which is never made: it stays deleted.
+    copy(&odd, 3, &work).await;
+    delete(format!("/api/messages/{}?permanent=true", ids[2])).await;
+    odd.told().await;
+    for _ in 0..ROUNDS {
+        odd.round().await;
+    }
+    assert!(odd.server.sane() > 0);
+    odd.healthy().await;
+    pushed(&odd).await;
+    assert_eq!(odd.told().await, ["message.created"]);
+    assert_eq!(places(&odd, 1).await, ["INBOX"]);
+    assert_eq!(on_server(&odd, "INBOX"), 2);
+    // Moved, then deleted there, and the mailbox goes.
+    pause(&odd, "pause").await;
+    change(&odd, 2, json!({"move_to": work})).await;
+    delete(format!("/api/messages/{}?permanent=true", ids[1])).await;
+    odd.told().await;
+    delete(format!("/api/mailboxes/{work}")).await;
+    assert_eq!(odd.told().await, ["mailbox.deleted", "message.created"]);
+    assert_eq!(places(&odd, 2).await, ["INBOX"]);
+    pause(&odd, "resume").await;
+    odd.healthy().await;
+    pushed(&odd).await;
+    odd.healthy().await;
     odd.settled().await;
     rig.finish().await;
 }

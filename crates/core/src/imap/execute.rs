@@ -26,7 +26,7 @@
 //! | moved away and back between two rounds | what was taken for a copy gets the id of the one that left | `a_message_moved_away_and_back_between_two_rounds_is_the_same` |
 //! | moved A→B, and B is read minutes after A | same id: what went is kept until every mailbox was read since | `what_was_moved_keeps_its_id_however_long_it_takes_until_it_is_read` |
 //! | our copy and then move into a mailbox that goes before the server hears of either | the message stays where it was | `a_message_whose_copy_was_not_made_yet_stays_when_the_mailbox_of_the_copy_goes` |
-//! | tens of thousands of messages go: expunged, of an earlier generation, with their mailboxes | in portions, each told once | `tens_of_thousands_of_messages_go_in_portions_of_a_statement_each` |
+//! | tens of thousands of messages go: expunged, of an earlier generation, with their mailboxes | in portions, each told once | `tens_of_thousands_of_messages_go_in_portions_of_a_transaction_each` |
 //! | Message-ID twice, missing, garbage | the bytes decide | `message_ids_that_are_twice_missing_or_garbage_confuse_nothing` |
 //! | absurd Date and INTERNALDATE | kept and sorted at the edges; nothing is written twice | `absurd_dates_are_kept_and_write_nothing_twice` |
 //! | identical copy in the same mailbox, and elsewhere | a message of its own; one more place | `an_identical_copy_in_one_mailbox_is_a_message_of_its_own_and_elsewhere_it_is_not` |
@@ -75,6 +75,7 @@
 //! | our user copies a message and deletes its original, and the copy is refused, or nobody knows of it | the original stays until the copy is known to be there | `a_message_is_not_deleted_for_the_sake_of_a_copy_that_is_not_made`, `a_message_is_not_deleted_before_it_is_known_that_its_copy_was_made` |
 //! | another client flags what our user's move waits with | its flag goes along | `what_another_client_flags_while_our_move_waits_stays_flagged` |
 //! | our user flags, or moves on, what then cannot be moved | the flags stay with the message, which is where it was | `a_message_that_cannot_be_moved_keeps_the_flags_it_got_on_the_way_and_goes_nowhere_from_there` |
+//! | our user deletes a message where a move brought it that is then refused, or whose target goes | it is where it was, told as created | `what_our_user_deleted_where_it_never_came_is_told_as_it_ends` |
 //! | our user edits flags while a worker writes | one after the other: in another order the database would end one of them | `our_users_edit_of_flags_and_what_a_worker_writes_come_one_after_the_other` |
 //! | somebody unmarks what our user deleted on a server without UIDPLUS | it is back | `what_our_user_deleted_where_it_can_only_be_marked_is_back_once_somebody_unmarks_it` |
 //! | the answer to a COPY is lost, and its target cannot be read | it waits until the target was read as a whole | `a_copy_in_doubt_is_not_made_again_while_its_target_cannot_be_read` |

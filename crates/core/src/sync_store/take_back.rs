@@ -92,6 +92,14 @@ async fn take_back_transfer(
     source: Option<Uuid>,
     target: Option<Uuid>,
 ) -> Result<(), DbError> {
+    let unseen: Vec<Uuid> = sqlx::query_scalar(
+        "SELECT m.id FROM message_mailboxes p JOIN messages m ON m.tenant_id = $1 AND m.id = p.message_id
+         WHERE p.tenant_id = $1 AND p.id = ANY ($2) AND m.gone_at IS NOT NULL",
+    )
+    .bind(tx.tenant())
+    .bind([source, target])
+    .fetch_all(tx.conn())
+    .await?;
     let dropped = sqlx::query(
         "WITH RECURSIVE way AS (
            SELECT id FROM message_mailboxes WHERE tenant_id = $1 AND id = $2 AND uid IS NULL
@@ -131,7 +139,8 @@ async fn take_back_transfer(
     let mut messages: Vec<Uuid> = dropped.iter().map(|row| row.get("message_id")).chain(shown).collect();
     messages.sort_unstable();
     messages.dedup();
-    vanish::announce_gone(tx, account, &messages, json!({ "changed": "mailboxes" })).await
+    let unseen = unseen.into_iter().collect();
+    vanish::announce_places(tx, account, &messages, &unseen, json!({ "changed": "mailboxes" })).await
 }
 
 /// Edits of flags made at the placement `seen` are edits of `source` from now on.

@@ -53,13 +53,16 @@ pub async fn ignored(tx: &mut TenantTx, account: AccountId) -> Result<Ignored, D
 
 /// Performs `writes`; their numbers are indexes into `listed` and `entries`. Each kind is one statement, however many there
 /// are: a parent that is renamed takes thousands with it.
+///
+/// `false`: more messages go with mailboxes than one transaction takes. A portion of them is gone and nothing else is done;
+/// commit, and plan again.
 pub async fn apply(
     tx: &mut TenantTx,
     account: AccountId,
     writes: &[TreeWrite],
     listed: &[ListedMailbox],
     entries: &[Entry],
-) -> Result<(), DbError> {
+) -> Result<bool, DbError> {
     let wanted: Vec<&[u8]> = writes.iter().filter_map(|write| new_name(*write, listed)).collect();
     let held = make_way(tx, account, &wanted, entries).await?;
     let mut tree = Tree::default();
@@ -68,14 +71,17 @@ pub async fn apply(
             tree.add(*write, listed, entries);
         }
     }
-    empty(tx, account, tree.removed.iter().chain(&tree.emptied).copied()).await?;
+    if empty_some(tx, account, tree.removed.iter().chain(&tree.emptied).copied()).await? {
+        return Ok(false);
+    }
     remove(tx, &tree.removed).await?;
     rename(tx, &tree.renamed).await?;
     update(tx, &tree.updated).await?;
     forget_numbers(tx, &tree.forgotten).await?;
     let made = create(tx, account, &tree.created).await?;
     tree.events.extend(made.into_iter().map(|id| status::mailbox_event("mailbox.created", id, json!({}))));
-    event::record(tx, Some(account), &tree.events).await
+    event::record(tx, Some(account), &tree.events).await?;
+    Ok(true)
 }
 
 fn new_name(write: TreeWrite, listed: &[ListedMailbox]) -> Option<&[u8]> {
@@ -158,15 +164,15 @@ impl<'a> Tree<'a> {
     }
 }
 
-/// What the mailboxes hold, or shall hold, goes: see [`vanish::empty`].
-async fn empty<'a>(
+/// What the mailboxes hold, or shall hold, goes: see [`vanish::empty_some`].
+async fn empty_some<'a>(
     tx: &mut TenantTx,
     account: AccountId,
     entries: impl Iterator<Item = &'a Entry>,
-) -> Result<(), DbError> {
+) -> Result<bool, DbError> {
     let ids: Vec<Uuid> = entries.map(|entry| entry.id.0).collect();
     if ids.is_empty() {
-        return Ok(());
+        return Ok(false);
     }
     let filled: Vec<MailboxId> = sqlx::query_scalar(
         "SELECT b.id FROM unnest($2::uuid[]) AS b(id)
@@ -177,7 +183,7 @@ async fn empty<'a>(
     .bind(ids)
     .fetch_all(tx.conn())
     .await?;
-    vanish::empty(tx, account, &filled).await
+    vanish::empty_some(tx, account, &filled).await
 }
 
 async fn remove(tx: &mut TenantTx, entries: &[&Entry]) -> Result<(), DbError> {

@@ -3,7 +3,7 @@
 //! A message whose last placement went stays until it is `over`, because in a move the old place may be seen before
 //! the new one; then [`sweep_gone`] removes it with what only it used.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -211,37 +211,59 @@ pub async fn drop_forsaken(tx: &mut TenantTx, target: &Target) -> Result<usize, 
 /// Deletes every placement of mailboxes that are no more. Messages that were on their way into one are where they came from:
 /// nobody deleted those. Of a message that was in several of them one thing is told, after it is gone from all.
 pub async fn empty(tx: &mut TenantTx, account: AccountId, mailboxes: &[MailboxId]) -> Result<(), DbError> {
+    while empty_some(tx, account, mailboxes).await? {}
+    Ok(())
+}
+
+/// A portion of [`empty`], as [`vanish`]. Whether there may be more.
+pub async fn empty_some(
+    tx: &mut TenantTx,
+    account: AccountId,
+    mailboxes: &[MailboxId],
+) -> Result<bool, DbError> {
     let ids: Vec<Uuid> = mailboxes.iter().map(|id| id.0).collect();
-    let mut back = turn_back(tx, &ids).await?;
-    loop {
-        // All places of a message go in one portion.
-        let rows = sqlx::query(
-            "DELETE FROM message_mailboxes WHERE tenant_id = $1 AND mailbox_id = ANY ($2) AND message_id IN (
-               SELECT message_id FROM message_mailboxes WHERE tenant_id = $1 AND mailbox_id = ANY ($2) LIMIT $3)
-             RETURNING message_id, mailbox_id, hidden_at IS NULL AS visible",
-        )
-        .bind(tx.tenant())
-        .bind(&ids)
-        .bind(PORTION as i64)
-        .fetch_all(tx.conn())
-        .await?;
-        let mut gone: BTreeMap<Uuid, Uuid> = BTreeMap::new();
-        for row in rows.iter().filter(|r| r.get("visible")) {
-            let message: Uuid = row.get("message_id");
-            gone.entry(message).or_insert_with(|| back.remove(&message).unwrap_or(row.get("mailbox_id")));
-        }
-        announce_left(tx, account, gone).await?;
-        if rows.len() < PORTION {
-            return announce_left(tx, account, back).await;
-        }
+    let (mut left, unseen) = turn_back(tx, &ids).await?;
+    // What is seen again is told once, so its place here goes at the same time.
+    let back: Vec<Uuid> = left.keys().copied().collect();
+    for portion in back.chunks(PORTION) {
+        leave(tx, &ids, Some(portion)).await?;
     }
+    let rows = leave(tx, &ids, None).await?;
+    for row in rows.iter().filter(|r| r.get("visible")) {
+        left.entry(row.get("message_id")).or_insert(row.get("mailbox_id"));
+    }
+    announce_left(tx, account, left, &unseen).await?;
+    Ok(rows.len() >= PORTION)
+}
+
+/// Deletes the placements of a portion of messages, or of these, in the mailboxes: all that a message has there.
+async fn leave(
+    tx: &mut TenantTx,
+    mailboxes: &[Uuid],
+    messages: Option<&[Uuid]>,
+) -> Result<Vec<sqlx::postgres::PgRow>, DbError> {
+    Ok(sqlx::query(
+        "DELETE FROM message_mailboxes WHERE tenant_id = $1 AND mailbox_id = ANY ($2) AND message_id IN (
+           SELECT message_id FROM message_mailboxes
+           WHERE tenant_id = $1 AND mailbox_id = ANY ($2) AND ($4::uuid[] IS NULL OR message_id = ANY ($4)) LIMIT $3)
+         RETURNING message_id, mailbox_id, hidden_at IS NULL AS visible",
+    )
+    .bind(tx.tenant())
+    .bind(mailboxes)
+    .bind(PORTION as i64)
+    .bind(messages)
+    .fetch_all(tx.conn())
+    .await?)
 }
 
 /// Forgets our users' moves and copies into mailboxes that are no more, and shows what they moved where it is. Of what they
 /// copied and then deleted, the deletion counted on the copy, unless that was deleted as well: it is forgotten too. Returns
-/// the messages that are seen again, each with the mailbox it does not reach.
-async fn turn_back(tx: &mut TenantTx, mailboxes: &[Uuid]) -> Result<BTreeMap<Uuid, Uuid>, DbError> {
-    let mut back = BTreeMap::new();
+/// the messages that are seen again, each with the mailbox it does not reach, and which of them our user had deleted there.
+async fn turn_back(
+    tx: &mut TenantTx,
+    mailboxes: &[Uuid],
+) -> Result<(BTreeMap<Uuid, Uuid>, BTreeSet<Uuid>), DbError> {
+    let (mut back, mut unseen) = (BTreeMap::new(), BTreeSet::new());
     loop {
         let rows = sqlx::query(
             "WITH dropped AS (
@@ -259,7 +281,9 @@ async fn turn_back(tx: &mut TenantTx, mailboxes: &[Uuid]) -> Result<BTreeMap<Uui
                WHERE p.tenant_id = $1 AND p.hidden_at IS NOT NULL AND p.id IN (
                  SELECT placement_id FROM dropped WHERE kind = 'move' UNION ALL SELECT placement_id FROM relied)
                RETURNING p.id, p.message_id)
-             SELECT s.message_id, d.target_mailbox_id FROM dropped d LEFT JOIN shown s ON s.id = d.placement_id",
+             SELECT s.message_id, d.target_mailbox_id, m.gone_at IS NOT NULL AS unseen
+             FROM dropped d LEFT JOIN shown s ON s.id = d.placement_id
+             LEFT JOIN messages m ON m.tenant_id = $1 AND m.id = s.message_id",
         )
         .bind(tx.tenant())
         .bind(mailboxes)
@@ -269,10 +293,13 @@ async fn turn_back(tx: &mut TenantTx, mailboxes: &[Uuid]) -> Result<BTreeMap<Uui
         for row in &rows {
             if let Some(message) = row.get::<Option<Uuid>, _>("message_id") {
                 back.entry(message).or_insert(row.get("target_mailbox_id"));
+                if row.get("unseen") {
+                    unseen.insert(message);
+                }
             }
         }
         if rows.len() < PORTION {
-            return Ok(back);
+            return Ok((back, unseen));
         }
     }
 }
@@ -282,13 +309,14 @@ async fn announce_left(
     tx: &mut TenantTx,
     account: AccountId,
     mailbox_of: BTreeMap<Uuid, Uuid>,
+    unseen: &BTreeSet<Uuid>,
 ) -> Result<(), DbError> {
     let mut by_mailbox: BTreeMap<Uuid, Vec<Uuid>> = BTreeMap::new();
     for (message, mailbox) in mailbox_of {
         by_mailbox.entry(mailbox).or_default().push(message);
     }
     for (mailbox, messages) in by_mailbox {
-        announce_gone(tx, account, &messages, json!({ "mailbox_id": mailbox })).await?;
+        announce_places(tx, account, &messages, unseen, json!({ "mailbox_id": mailbox })).await?;
     }
     Ok(())
 }
@@ -312,18 +340,43 @@ pub(super) async fn announce_gone(
     messages: &[Uuid],
     data: serde_json::Value,
 ) -> Result<(), DbError> {
+    announce_places(tx, account, messages, &BTreeSet::new(), data).await
+}
+
+/// Events for messages whose places changed: deleted without one that clients can see, updated with one. Of those that had
+/// none before (`unseen`) only that they are back, if they are.
+pub(super) async fn announce_places(
+    tx: &mut TenantTx,
+    account: AccountId,
+    messages: &[Uuid],
+    unseen: &BTreeSet<Uuid>,
+    data: serde_json::Value,
+) -> Result<(), DbError> {
+    let back: Vec<Uuid> = unseen.iter().copied().collect();
     for portion in messages.chunks(PORTION) {
         let rows = sqlx::query(
-            "SELECT id, gone_at IS NOT NULL AS gone FROM messages WHERE tenant_id = $1 AND id = ANY ($2)",
+            "SELECT m.id, m.gone_at IS NOT NULL AS gone, CASE WHEN m.id = ANY ($3) THEN (
+               SELECT p.mailbox_id FROM message_mailboxes p
+               WHERE p.tenant_id = $1 AND p.message_id = m.id AND p.hidden_at IS NULL LIMIT 1) END AS back_in
+             FROM messages m WHERE m.tenant_id = $1 AND m.id = ANY ($2)",
         )
         .bind(tx.tenant())
         .bind(portion)
+        .bind(&back)
         .fetch_all(tx.conn())
         .await?;
         let mut events: Vec<NewEvent> = Vec::with_capacity(rows.len());
         for row in rows {
-            let kind = if row.get("gone") { "message.deleted" } else { "message.updated" };
-            events.push(NewEvent { kind, object_id: row.get("id"), data: data.clone() });
+            let object_id: Uuid = row.get("id");
+            let (kind, data) = match (unseen.contains(&object_id), row.get("gone")) {
+                (true, true) => continue,
+                (true, false) => {
+                    ("message.created", json!({ "mailbox_id": row.get::<Option<Uuid>, _>("back_in") }))
+                }
+                (false, true) => ("message.deleted", data.clone()),
+                (false, false) => ("message.updated", data.clone()),
+            };
+            events.push(NewEvent { kind, object_id, data });
         }
         // The newest message of a conversation may be the one that went.
         crate::thread::refresh(tx, portion).await?;

@@ -164,7 +164,10 @@ pub(super) async fn refresh(link: &mut Link<'_>, depth: Depth) -> Result<Vec<Mai
             confirmed = true;
             continue;
         }
-        tree::apply(&mut tx, account, &plan.writes, &listed, &entries).await?;
+        if !tree::apply(&mut tx, account, &plan.writes, &listed, &entries).await? {
+            tx.commit().await?;
+            continue;
+        }
         let now = if plan.writes.is_empty() { entries } else { view::tree(&mut tx, account).await? };
         let ids: HashMap<Vec<u8>, MailboxId> = now.iter().map(|e| (key(&e.local.wire_name), e.id)).collect();
         let visits: Vec<MailboxId> =
