@@ -52,6 +52,31 @@ pub async fn inbox(app: &App, tenant: &Tenant, account: &str) -> (String, u64) {
     })
 }
 
+/// An account whose old mail comes over a slow line and is being read.
+pub struct Slow {
+    pub app: App,
+    pub tenant: Tenant,
+    pub user: String,
+    pub account: String,
+    pub proxy: Proxy,
+}
+
+/// With one worker and no scheduler; messages of four kilobytes, `bandwidth` in bytes a second.
+pub async fn reading_old_mail(settings: &[(&str, &str)], messages: i64, bandwidth: usize) -> Slow {
+    let mut all = vec![("IMAP_IDLE_ENABLED", "false")];
+    all.extend(settings);
+    let mut app = App::start_with(&all).await;
+    let tenant = app.tenant().await;
+    let user = mail::new_mailbox(&app);
+    fill_large(&app, &user, messages);
+    let proxy = Proxy::before(app.stack.imaps_port).await;
+    proxy.line(Toward::Client, |line| line.bandwidth = Some(bandwidth));
+    app.add_worker();
+    let account = connect_through(&app, &tenant, &user, &proxy).await;
+    backfill_begun(&app, &tenant, &account).await;
+    Slow { app, tenant, user, account, proxy }
+}
+
 async fn backfill_begun(app: &App, tenant: &Tenant, account: &str) {
     eventually("the backfill has begun", Duration::from_secs(60), async || {
         let (state, synced) = inbox(app, tenant, account).await;
@@ -60,17 +85,22 @@ async fn backfill_begun(app: &App, tenant: &Tenant, account: &str) {
     .await;
 }
 
-async fn listed(app: &App, tenant: &Tenant, account: &str, subject: &str) {
+/// Whether one of the newest messages in INBOX has this subject.
+pub async fn lists(app: &App, tenant: &Tenant, account: &str, subject: &str) -> bool {
+    let path = format!("/api/accounts/{account}/messages?role=inbox&limit=20");
+    let page = app.get(tenant, &path).await.expect(200);
+    page["data"].as_array().unwrap().iter().any(|m| m["subject"] == subject)
+}
+
+pub async fn listed(app: &App, tenant: &Tenant, account: &str, subject: &str) {
     eventually(&format!("{subject} is listed"), SOON, async || {
-        let path = format!("/api/accounts/{account}/messages?role=inbox&limit=20");
-        let page = app.get(tenant, &path).await.expect(200);
-        page["data"].as_array().unwrap().iter().any(|m| m["subject"] == subject).then_some(())
+        lists(app, tenant, account, subject).await.then_some(())
     })
     .await;
 }
 
 /// How long a message takes from its delivery into `mailbox` until it is listed, with a refresh asked for.
-async fn refreshed(app: &App, tenant: &Tenant, (user, account): (&str, &str), subject: &str) -> Duration {
+pub async fn refreshed(app: &App, tenant: &Tenant, (user, account): (&str, &str), subject: &str) -> Duration {
     let started = Instant::now();
     mail::deliver(app, user, &mail::message(subject, &format!("{subject}@example.test"), "fresh"));
     let run = app.post(tenant, &format!("/api/sync/imap/{account}"), &json!({})).await.expect(202);
@@ -155,20 +185,8 @@ async fn a_user_who_never_rests_does_not_keep_the_old_mail_away() {
 /// What one command asks a fast server for takes this line twenty seconds.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refresh_goes_before_the_first_old_mail_of_a_slow_server_too() {
-    let mut app = App::start_with(&[("IMAP_IDLE_ENABLED", "false")]).await;
-    let tenant = app.tenant().await;
-    let user = mail::new_mailbox(&app);
-    fill_large(&app, &user, 2_000);
-    let proxy = Proxy::before(app.stack.imaps_port).await;
-    proxy.line(Toward::Client, |line| line.bandwidth = Some(100_000));
-    app.add_worker();
+    let Slow { mut app, tenant, user, account, proxy: _proxy } = reading_old_mail(&[], 2_000, 100_000).await;
     app.add_scheduler();
-    let account = connect_through(&app, &tenant, &user, &proxy).await;
-    eventually("old mail is being read", Duration::from_secs(60), async || {
-        let (state, synced) = inbox(&app, &tenant, &account).await;
-        (state == "backfill" && synced > 50).then_some(())
-    })
-    .await;
     refreshed(&app, &tenant, (&user, &account), "fresh").await;
     app.delete(&tenant, &format!("/api/accounts/{account}")).await;
     app.finish().await;

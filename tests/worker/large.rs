@@ -9,15 +9,10 @@ use tests::fault::{Proxy, Toward};
 use tests::mail;
 use tokio::time::sleep;
 
-use crate::fairness::{SOON, connect_through};
+use crate::fairness::{SOON, connect_through, lists};
 
 async fn ask(app: &App, tenant: &Tenant, account: &str) {
     app.post(tenant, &format!("/api/sync/imap/{account}"), &json!({})).await.expect(202);
-}
-
-async fn lists(app: &App, tenant: &Tenant, account: &str, subject: &str) -> bool {
-    let page = app.get(tenant, &format!("/api/accounts/{account}/messages?limit=20")).await.expect(200);
-    page["data"].as_array().unwrap().iter().any(|m| m["subject"] == subject)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,14 +2,11 @@
 
 use std::time::Duration;
 
-use serde_json::json;
 use sqlx::Row as _;
-use tests::app::{App, Tenant};
+use tests::app::App;
 use tests::eventually::eventually;
-use tests::fault::{Proxy, Toward};
-use tests::mail;
 
-use crate::fairness::{SOON, connect_through, fill_large, inbox};
+use crate::fairness::{SOON, Slow, reading_old_mail, refreshed};
 
 /// Owner and epoch of the account's lease.
 async fn lease(app: &App, account: &str) -> (Option<uuid::Uuid>, i64) {
@@ -34,32 +31,10 @@ async fn take_away(app: &App, wait: &str) {
     assert_eq!(taken.rows_affected(), 1, "the test needs more old mail");
 }
 
-async fn refreshed(app: &App, tenant: &Tenant, (user, account): (&str, &str), subject: &str) {
-    mail::deliver(app, user, &mail::message(subject, &format!("{subject}@example.test"), "fresh"));
-    app.post(tenant, &format!("/api/sync/imap/{account}"), &json!({})).await.expect(202);
-    eventually(&format!("{subject} is listed"), SOON, async || {
-        let page = app.get(tenant, &format!("/api/accounts/{account}/messages?limit=5")).await.expect(200);
-        page["data"].as_array().unwrap().iter().any(|m| m["subject"] == subject).then_some(())
-    })
-    .await;
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_round_whose_job_was_taken_away_gives_its_account_up() {
-    let settings = [("IMAP_IDLE_ENABLED", "false"), ("WORKER_LEASE_SECONDS", "6")];
-    let mut app = App::start_with(&settings).await;
-    let tenant = app.tenant().await;
-    let user = mail::new_mailbox(&app);
-    fill_large(&app, &user, 4_000);
-    let proxy = Proxy::before(app.stack.imaps_port).await;
-    proxy.line(Toward::Client, |line| line.bandwidth = Some(100_000));
-    app.add_worker();
-    let account = connect_through(&app, &tenant, &user, &proxy).await;
-    eventually("old mail is being read", Duration::from_secs(60), async || {
-        let (state, synced) = inbox(&app, &tenant, &account).await;
-        (state == "backfill" && synced > 50).then_some(())
-    })
-    .await;
+    let slow = reading_old_mail(&[("WORKER_LEASE_SECONDS", "6")], 4_000, 100_000).await;
+    let Slow { app, tenant, user, account, proxy: _proxy } = slow;
     assert!(lease(&app, &account).await.0.is_some());
 
     take_away(&app, "1 hour").await;

@@ -1,7 +1,5 @@
 //! What an account is asked while its round reads old mail, when that round then fails.
 
-use std::time::Duration;
-
 use emailclient_core::id::{AccountId, new_uuid};
 use emailclient_core::job::queue::{self, Claimed, Outcome, Room};
 use emailclient_core::sync_run;
@@ -10,10 +8,9 @@ use serde_json::json;
 use sqlx::Row as _;
 use tests::app::App;
 use tests::eventually::eventually;
-use tests::fault::{Proxy, Toward};
 use tests::mail;
 
-use crate::fairness::{SOON, connect_through, fill_large, inbox};
+use crate::fairness::{SOON, Slow, reading_old_mail};
 
 /// The state of a run, and what went wrong with it.
 async fn run(app: &App, id: &str) -> (String, Option<String>) {
@@ -32,19 +29,7 @@ async fn count(app: &App, sql: &'static str) -> i64 {
 /// Without a scheduler: nothing but the round itself can tell what became of the request.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refresh_that_a_round_took_over_is_told_as_failed_when_the_round_then_loses_its_server() {
-    let mut app = App::start_with(&[("IMAP_IDLE_ENABLED", "false")]).await;
-    let tenant = app.tenant().await;
-    let user = mail::new_mailbox(&app);
-    fill_large(&app, &user, 2_000);
-    let proxy = Proxy::before(app.stack.imaps_port).await;
-    proxy.line(Toward::Client, |line| line.bandwidth = Some(50_000));
-    app.add_worker();
-    let account = connect_through(&app, &tenant, &user, &proxy).await;
-    eventually("old mail is being read", Duration::from_secs(60), async || {
-        let (state, synced) = inbox(&app, &tenant, &account).await;
-        (state == "backfill" && synced > 50).then_some(())
-    })
-    .await;
+    let Slow { app, tenant, account, proxy, .. } = reading_old_mail(&[], 2_000, 50_000).await;
     let asked = app.post(&tenant, &format!("/api/sync/imap/{account}"), &json!({})).await.expect(202);
     let asked = asked["id"].as_str().unwrap();
     eventually("the round takes it over", SOON, async || {
