@@ -3,6 +3,7 @@
 mod begin;
 mod catalogue;
 mod compose;
+mod edits_migrated;
 mod kubernetes;
 mod matrix;
 mod moment;

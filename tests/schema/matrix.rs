@@ -31,7 +31,8 @@ async fn plant(conn: &mut PgConnection, t: &str) {
                  VALUES ({tenant},{placement},{account},{mailbox},0,1,{message},now(),now())"),
         format!("INSERT INTO message_search (tenant_id,message_id,account_id,sort_at,tsv) VALUES ({tenant},{message},{account},now(),'word')"),
         format!("INSERT INTO unindexed_batches (tenant_id,id,account_id,sort_at,message_ids) VALUES ({tenant},{},{account},now(),ARRAY[{message}]::uuid[])", id(17)),
-        format!("INSERT INTO pending_changes (tenant_id,id,account_id,kind,placement_id) VALUES ({tenant},{},{account},'move',{placement})", id(12)),
+        format!("INSERT INTO edits (tenant_id,account_id,message_id,kind,mailbox_id,target_mailbox_id) VALUES ({tenant},{account},{message},'move',{mailbox},{mailbox})"),
+        format!("INSERT INTO pending_changes (tenant_id,id,account_id,kind,mailbox_id) VALUES ({tenant},{},{account},'subscribe',{mailbox})", id(12)),
         format!("INSERT INTO drafts (tenant_id,id,account_id,content) VALUES ({tenant},{draft},{account},'{{}}')"),
         format!("INSERT INTO draft_attachments (tenant_id,id,draft_id,position,filename,content_type,size_bytes,content) VALUES ({tenant},{},{draft},0,'f','t/t',1,'x')", id(13)),
         format!("INSERT INTO submissions (tenant_id,id,account_id,state,message_id_header,envelope_from,mime,send_after,give_up_at)

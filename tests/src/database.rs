@@ -46,6 +46,16 @@ impl Database {
         Self { name, server }
     }
 
+    /// One without a schema, for tests of how it comes about.
+    pub async fn empty() -> Self {
+        let server = server_url(Shared::get());
+        let name = format!("test_{}", new_uuid().simple());
+        let mut conn = connect(&format!("{server}/postgres")).await;
+        conn.execute(AssertSqlSafe(format!("CREATE DATABASE {name}"))).await.unwrap();
+        conn.close().await.unwrap();
+        Self { name, server }
+    }
+
     /// Address for `user` in this database.
     #[must_use]
     pub fn url(&self, user: &str) -> String {

@@ -237,8 +237,8 @@ fn mail_name(mailbox: &Value) -> String {
 /// Placements that the server keeps, marked `\Deleted`, and our user deleted or moved away.
 async fn hidden(app: &App, account: &str) -> BTreeSet<(String, u32)> {
     let rows = sqlx::query(
-        "SELECT convert_from(b.wire_name, 'UTF8') AS name, p.uid, p.flags & 8 <> 0 OR EXISTS (
-           SELECT 1 FROM pending_changes c WHERE c.placement_id = p.id) AS goes
+        "SELECT convert_from(b.wire_name, 'UTF8') AS name, p.uid, p.marked OR EXISTS (
+           SELECT 1 FROM edits e WHERE e.message_id = p.message_id) AS goes
          FROM message_mailboxes p JOIN mailboxes b ON b.id = p.mailbox_id
          WHERE p.account_id = $1 AND p.hidden_at IS NOT NULL AND p.uid IS NOT NULL",
     )
@@ -285,7 +285,7 @@ pub async fn at_rest(app: &App, account: &str) {
 }
 
 /// Everything a round may write but the times it looked: the rows of each table.
-const ROWS: [(&str, &str); 5] = [
+const ROWS: [(&str, &str); 6] = [
     ("placements", "SELECT concat_ws(' ', id, xmin) FROM message_mailboxes ORDER BY id"),
     (
         "mailboxes",
@@ -295,6 +295,7 @@ const ROWS: [(&str, &str); 5] = [
     ),
     ("messages", "SELECT concat_ws(' ', id, thread_id, blob_hash, gone_at) FROM messages WHERE gone_at IS NULL ORDER BY id"),
     ("pending changes", "SELECT concat_ws(' ', id, kind) FROM pending_changes ORDER BY id"),
+    ("edits", "SELECT concat_ws(' ', id, kind, state) FROM edits ORDER BY id"),
     ("events", "SELECT concat_ws(' ', kind, object_id, data) FROM events ORDER BY seq"),
 ];
 

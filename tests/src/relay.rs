@@ -1,5 +1,5 @@
-//! A real server seen through a wire that we hold: a command can be stopped until something else has happened, and words
-//! of the server's can be replaced by others of the same length.
+//! A real server seen through a wire that we hold: a command can be stopped until something else has happened, words of the
+//! server's can be replaced by others of the same length, and what was said about messages can be read afterwards.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -14,8 +14,15 @@ pub struct Relay {
     /// Where it listens on 127.0.0.1.
     pub port: u16,
     gate: Arc<Mutex<Option<Gate>>>,
+    log: Log,
     task: JoinHandle<()>,
 }
+
+/// Commands that change messages or open mailboxes, and what they were answered.
+type Log = Arc<Mutex<Vec<String>>>;
+
+/// What stands for what in what the server says.
+type Words = Arc<Vec<(Vec<u8>, Vec<u8>)>>;
 
 struct Gate {
     pattern: String,
@@ -62,23 +69,32 @@ impl Relay {
     /// # Panics
     /// When the lengths differ.
     pub async fn replacing(port: u16, words: &[(&str, &str)]) -> Self {
+        Self::before("127.0.0.1", port, words).await
+    }
+
+    /// The same for `port` on another address of the machine.
+    ///
+    /// # Panics
+    /// When the lengths differ.
+    pub async fn before(host: &'static str, port: u16, words: &[(&str, &str)]) -> Self {
         assert!(words.iter().all(|(from, to)| from.len() == to.len()));
         let words: Vec<(Vec<u8>, Vec<u8>)> = words.iter().map(|(a, b)| ((*a).into(), (*b).into())).collect();
         let words = Arc::new(words);
         let gate: Arc<Mutex<Option<Gate>>> = Arc::default();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let own = listener.local_addr().unwrap().port();
-        let shared = gate.clone();
+        let log = Log::default();
+        let (shared, heard) = (gate.clone(), log.clone());
         let task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await else { continue };
+                let Ok(server) = TcpStream::connect((host, port)).await else { continue };
                 let (from_client, to_client) = client.into_split();
                 let (from_server, to_server) = server.into_split();
-                tokio::spawn(upstream(from_client, to_server, shared.clone()));
-                tokio::spawn(downstream(from_server, to_client, words.clone()));
+                tokio::spawn(upstream(from_client, to_server, (shared.clone(), heard.clone())));
+                tokio::spawn(downstream(from_server, to_client, (words.clone(), heard.clone())));
             }
         });
-        Self { port: own, gate, task }
+        Self { port: own, gate, log, task }
     }
 
     /// The next command that contains `pattern` stops here until it is released; what comes after it waits too. A
@@ -89,12 +105,36 @@ impl Relay {
         *self.gate.lock().unwrap() = Some(Gate { pattern: pattern.to_owned(), held: held.clone() });
         held
     }
+
+    /// What was said about messages since the last time, both ways.
+    ///
+    /// # Panics
+    /// When a connection did.
+    #[must_use]
+    pub fn heard(&self) -> Vec<String> {
+        std::mem::take(&mut self.log.lock().unwrap())
+    }
+}
+
+/// Beyond this nobody reads it.
+const LOGGED: usize = 5_000;
+const COMMANDS: [&str; 6] =
+    [" SELECT ", " EXAMINE ", " UID STORE ", " UID COPY ", " UID MOVE ", " UID EXPUNGE "];
+const ANSWERS: [&str; 3] = [" NO ", " BAD ", "OPYUID"];
+
+fn note(log: &Log, bytes: &[u8], words: &[&str], side: &str) {
+    let mut log = log.lock().unwrap();
+    for line in String::from_utf8_lossy(bytes).lines() {
+        if log.len() < LOGGED && words.iter().any(|w| line.contains(w)) {
+            log.push(format!("{side} {}", line.chars().take(120).collect::<String>()));
+        }
+    }
 }
 
 async fn upstream(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
-    gate: Arc<Mutex<Option<Gate>>>,
+    (gate, log): (Arc<Mutex<Option<Gate>>>, Log),
 ) {
     let mut buffer = vec![0; 64 << 10];
     while let Ok(size @ 1..) = from.read(&mut buffer).await {
@@ -104,6 +144,7 @@ async fn upstream(
             held.reached.cancel();
             held.released.cancelled().await;
         }
+        note(&log, &buffer[..size], &COMMANDS, "C:");
         if to.write_all(&buffer[..size]).await.is_err() {
             return;
         }
@@ -114,7 +155,7 @@ async fn upstream(
 async fn downstream(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
-    words: Arc<Vec<(Vec<u8>, Vec<u8>)>>,
+    (words, log): (Words, Log),
 ) {
     let mut buffer = vec![0; 64 << 10];
     let mut line: Vec<u8> = Vec::new();
@@ -133,6 +174,7 @@ async fn downstream(
                 }
             }
         }
+        note(&log, &now, &ANSWERS, "S:");
         if to.write_all(&now).await.is_err() {
             return;
         }

@@ -231,7 +231,7 @@ async fn a_copy_that_the_provider_files_while_ours_is_on_its_way_stands_beside_i
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_move_under_way_into_a_mailbox_our_user_deletes_is_told_as_it_ends() {
+async fn a_move_under_way_into_a_mailbox_our_user_deletes_ends_in_trash_with_its_mail() {
     let app = Case::app().await;
     let user = mail::new_mailbox(&app);
     mail::fill(&app, &user, "INBOX", (1..=2).map(numbered).collect());
@@ -245,15 +245,17 @@ async fn a_move_under_way_into_a_mailbox_our_user_deletes_is_told_as_it_ends() {
     let held = relay.hold("UID MOVE");
     case.patch(&ids["M1"], &json!({"move_to": doomed})).await;
     held.reached().await;
-    // It is back in INBOX for our user, and then the server moves it all the same.
+    // It is back in INBOX for our user, and then the server moves it all the same, and the mailbox is emptied into Trash.
     assert_eq!(case.app.delete(&case.tenant, &format!("/api/mailboxes/{doomed}")).await.status, 204);
     held.release();
     case.sync().await;
     case.settled().await;
-    assert_eq!(case.ids().await.into_keys().collect::<Vec<_>>(), ["M2"]);
+    assert_eq!(case.ids().await, ids);
+    let path = format!("/api/messages/{}", ids["M1"]);
+    assert_eq!(case.app.get(&case.tenant, &path).await.expect(200)["mailboxes"][0]["role"], "trash");
     assert_eq!(
         events.kinds(&case.app).await,
-        ["mailbox.deleted", "message.deleted", "message.updated", "message.updated"]
+        ["mailbox.deleted", "message.created", "message.deleted", "message.updated", "message.updated"]
     );
     case.finish().await;
 }

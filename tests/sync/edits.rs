@@ -49,7 +49,7 @@ pub async fn change(odd: &Odd<'_>, n: u32, change: Value) {
 /// Waits until no edit waits for the server any more.
 pub async fn pushed(odd: &Odd<'_>) {
     let waiting = "SELECT (SELECT count(*) FROM pending_changes WHERE account_id = $1::uuid)
-        + (SELECT count(*) FROM message_mailboxes WHERE account_id = $1::uuid AND (flags <> base_flags OR keywords <> base_keywords))
+        + (SELECT count(*) FROM edits WHERE account_id = $1::uuid)
         + (SELECT count(*) FROM jobs WHERE kind = 'push_changes' AND dedupe_key = $1 AND state IN ('ready', 'running'))";
     eventually("the edits reached the server", Duration::from_secs(120), async || {
         (odd.rig.count(waiting, &odd.account).await == 0).then_some(())
@@ -74,6 +74,7 @@ async fn a_move_that_the_server_has_no_room_or_no_place_for_is_taken_back_and_th
             assert_eq!(message(&odd, 2).await["mailboxes"][0]["id"], work.as_str(), "{refusal}");
             for _ in 0..ROUNDS {
                 odd.round().await;
+                rig.minutes_later().await;
             }
             assert!(odd.server.sane() > 0);
             let back = message(&odd, 2).await;
@@ -158,7 +159,7 @@ async fn what_our_user_changes_while_another_change_is_refused_is_kept() {
     let relay = Relay::to(server.port).await;
     let mut odd = rig.odd_behind(server, relay.port).await;
     odd.settled().await;
-    odd.server.instead("UID STORE", Times::First(1), "{tag} NO [CANNOT] never\r\n");
+    odd.server.instead("UID STORE", Times::Each, "{tag} NO [CANNOT] never\r\n");
     let held = relay.hold("UID STORE");
     change(&odd, 2, json!({"starred": true, "keywords_add": ["Work"]})).await;
     held.reached().await;
@@ -166,6 +167,17 @@ async fn what_our_user_changes_while_another_change_is_refused_is_kept() {
     held.release();
     eventually("it is refused", Duration::from_secs(60), async || (odd.server.used() > 0).then_some(()))
         .await;
+    let starred = "SELECT count(*) FROM edits WHERE account_id = $1::uuid AND flags_add & 4 = 4";
+    for _ in 0..ROUNDS {
+        if rig.count(starred, &odd.account).await == 0 {
+            break;
+        }
+        rig.minutes_later().await;
+        odd.round().await;
+    }
+    assert_eq!(rig.count(starred, &odd.account).await, 0, "the star is not given up");
+    odd.server.sane();
+    odd.round().await;
     pushed(&odd).await;
     assert_eq!(odd.server.lock().mailbox("INBOX").message(2).flags, ["Mine", "\\Seen"]);
     let row = message(&odd, 2).await;
@@ -207,10 +219,13 @@ async fn thousands_of_edits_of_one_mailbox_reach_the_server_without_another_roun
     let mut odd = rig.odd(FULL, |s| s.mailbox("INBOX").fill(1, all)).await;
     odd.settled().await;
     // As an action does that nobody pushes meanwhile; then one more edit has them pushed.
-    sqlx::query("UPDATE message_mailboxes SET flags = flags | 4")
-        .execute(&mut rig.app.database.superuser().await)
-        .await
-        .unwrap();
+    for change in [
+        "INSERT INTO edits (tenant_id, account_id, message_id, kind, flags_add)
+           SELECT tenant_id, account_id, id, 'flags', 4 FROM messages ORDER BY id",
+        "UPDATE message_mailboxes SET flags = flags | 4",
+    ] {
+        sqlx::query(change).execute(&mut rig.app.database.superuser().await).await.unwrap();
+    }
     let list = format!("/api/accounts/{}/messages?limit=1", odd.account);
     let page = rig.app.get(&rig.tenant, &list).await.expect(200);
     let path = format!("/api/messages/{}", page["data"][0]["id"].as_str().unwrap());

@@ -38,21 +38,26 @@ const SETTLED: Duration = Duration::from_secs(120);
 /// Our user has so many mailboxes of their own, at most.
 const MOST_OWN: usize = 5;
 
-/// What waits for the server, or for another try.
+/// What waits for the server, or for another try. What was asked of a message that is nowhere sleeps, and is over with it.
 const WAITING: &str = "
-    SELECT concat_ws(' ', c.kind, b.path, 'to', t.path, p.uid, c.data, c.attempts, c.last_error, c.created_at::time) FROM pending_changes c
-      LEFT JOIN mailboxes b ON b.id = c.mailbox_id LEFT JOIN mailboxes t ON t.id = c.target_mailbox_id
-      LEFT JOIN message_mailboxes p ON p.id = c.placement_id
+    SELECT concat_ws(' ', c.kind, b.path, c.data, c.attempts, c.last_error, c.created_at::time) FROM pending_changes c
+      LEFT JOIN mailboxes b ON b.id = c.mailbox_id
+    UNION ALL SELECT concat_ws(' ', e.id, e.kind, e.state, 'of', m.subject, 'from', b.path, 'to', t.path, '+', e.flags_add, '-', e.flags_remove,
+                                e.refusals, e.last_error, e.sent_at::time, e.created_at::time)
+      FROM edits e JOIN messages m ON m.id = e.message_id
+      LEFT JOIN mailboxes b ON b.id = e.mailbox_id LEFT JOIN mailboxes t ON t.id = e.target_mailbox_id
+      WHERE m.gone_at IS NULL OR EXISTS (
+        SELECT 1 FROM message_mailboxes p WHERE p.message_id = m.id AND p.uid IS NOT NULL AND NOT p.marked)
     UNION ALL SELECT concat_ws(' ', 'unread', b.path, a.uid, a.reason) FROM ingest_attempts a JOIN mailboxes b ON b.id = a.mailbox_id
     UNION ALL SELECT concat_ws(' ', 'place', b.path, coalesce(p.uid::text, 'none'), p.flags, p.base_flags, p.keywords, p.base_keywords, p.hidden_at,
                                 p.generation = b.generation, p.created_at::time)
       FROM message_mailboxes p JOIN mailboxes b ON b.id = p.mailbox_id
       WHERE p.uid IS NULL OR p.flags <> p.base_flags OR p.keywords <> p.base_keywords";
-/// As if the quarter of an hour had passed after which a message that could not be read is asked for again, and what a
-/// server does not show of our moves is given up.
+/// As if the quarter of an hour had passed after which a message that could not be read is asked for again, and an edit that
+/// the server refused.
 const LATER: [&str; 2] = [
     "UPDATE ingest_attempts SET next_try_at = now() WHERE next_try_at > now()",
-    "UPDATE message_mailboxes SET created_at = created_at - interval '15 minutes' WHERE uid IS NULL",
+    "UPDATE edits SET refused_at = refused_at - interval '15 minutes'",
 ];
 
 struct Run {
@@ -108,32 +113,11 @@ impl Run {
     async fn pause(&mut self) {
         self.case.stay_logged_in().await;
         self.weather.clear(&self.proxy);
-        self.settle().await;
+        settle(&self.case).await;
         self.case.settled().await;
         self.ledger.balances(&self.case.app).await;
         self.traffic.learn().await;
         self.traffic.steps.clear();
-    }
-
-    async fn settle(&self) {
-        let start = Instant::now();
-        let mut rested = false;
-        loop {
-            let status = self.case.round().await;
-            let mut conn = self.case.app.database.superuser().await;
-            for sql in LATER {
-                sqlx::query(sql).execute(&mut conn).await.unwrap();
-            }
-            oracle::at_rest(&self.case.app, &self.case.account).await;
-            let waiting: Vec<String> = sqlx::query_scalar(WAITING).fetch_all(&mut conn).await.unwrap();
-            // What was pushed after a round, by its own job, raises the server's mod-sequence, which the next round takes over.
-            let rests = status["run"]["state"] == "done" && waiting.is_empty();
-            if rests && rested {
-                return;
-            }
-            rested = rests;
-            assert!(start.elapsed() < SETTLED, "{status:#} {waiting:#?}");
-        }
     }
 
     async fn deliver(&mut self) {
@@ -250,6 +234,28 @@ impl Run {
             self.proxy.accepted(),
             self.ledger.events,
         );
+    }
+}
+
+/// Waits, round by round, until nothing waits for the server or for another try.
+pub async fn settle(case: &Case) {
+    let start = Instant::now();
+    let mut rested = false;
+    loop {
+        let status = case.round().await;
+        let mut conn = case.app.database.superuser().await;
+        for sql in LATER {
+            sqlx::query(sql).execute(&mut conn).await.unwrap();
+        }
+        oracle::at_rest(&case.app, &case.account).await;
+        let waiting: Vec<String> = sqlx::query_scalar(WAITING).fetch_all(&mut conn).await.unwrap();
+        // What was pushed after a round, by its own job, raises the server's mod-sequence, which the next round takes over.
+        let rests = status["run"]["state"] == "done" && waiting.is_empty();
+        if rests && rested {
+            return;
+        }
+        rested = rests;
+        assert!(start.elapsed() < SETTLED, "{status:#} {waiting:#?}");
     }
 }
 

@@ -410,7 +410,7 @@ async fn messages_too_large_to_be_kept_are_known_again_wherever_they_are_moved()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_literal_that_is_shorter_than_it_says_is_left_out_and_the_others_are_read() {
+async fn a_literal_that_is_shorter_than_it_says_keeps_its_message_away_and_no_other() {
     let rig = Rig::with(&[("IMAP_COMMAND_TIMEOUT_SECONDS", "3")]).await;
     let server = Imapd::start(CONDSTORE).await;
     server.lock().mailbox("INBOX").fill(1, 6);
@@ -421,12 +421,11 @@ async fn a_literal_that_is_shorter_than_it_says_is_left_out_and_the_others_are_r
     });
     let odd = rig.odd_on(server).await;
     assert_eq!(odd.uids("INBOX").await, [1, 2, 3, 5, 6]);
+    // Nobody can tell it from a line that is dead: with each round it is asked for once more.
     let status = odd.round().await;
-    assert_eq!(status["mailboxes"][0]["cause"]["code"], "unreadable-messages", "{status}");
+    assert_eq!(status["state"], "connected", "{status}");
+    assert!(status["mailboxes"][0]["cause"].is_null(), "{status}");
     odd.server.sane();
-    let due = "WITH d AS (UPDATE ingest_attempts SET next_try_at = now() - interval '1 second' RETURNING 1)
-               SELECT count(*) FROM d WHERE $1::uuid IS NOT NULL";
-    assert_eq!(rig.count(due, &odd.account).await, 1);
     let mut odd = odd;
     odd.told().await;
     odd.healthy().await;

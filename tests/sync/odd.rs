@@ -105,7 +105,8 @@ impl Rig {
         let extra: Vec<_> = ours.difference(&theirs).take(5).map(brief).collect();
         assert!(missing.is_empty() && extra.is_empty(), "missing {missing:?}, extra {extra:?}");
         let pending = "SELECT count(*) FROM message_mailboxes WHERE account_id = $1::uuid
-                         AND (flags <> base_flags OR keywords <> base_keywords OR hidden_at IS NOT NULL OR uid IS NULL)";
+                         AND (flags <> base_flags OR keywords <> base_keywords OR hidden_at IS NOT NULL OR uid IS NULL
+                              OR EXISTS (SELECT 1 FROM edits e WHERE e.account_id = $1::uuid))";
         assert_eq!(self.count(pending, account).await, 0, "edits wait");
     }
 
@@ -157,6 +158,7 @@ impl Rig {
                 "mailboxes",
             ),
             ("*", "pending_changes"),
+            ("*", "edits"),
         ] {
             let sql = format!(
                 "SELECT '{table} ' || t::text FROM (SELECT {columns} FROM {table} WHERE account_id = $1::uuid) t ORDER BY 1"
@@ -166,6 +168,14 @@ impl Rig {
             all.extend(rows);
         }
         all
+    }
+
+    /// As if minutes had passed since the server refused an edit: refusals that come together count as one.
+    pub async fn minutes_later(&self) {
+        sqlx::query("UPDATE edits SET refused_at = refused_at - interval '2 minutes'")
+            .execute(&mut self.app.database.superuser().await)
+            .await
+            .unwrap();
     }
 
     /// Asserts that one more round succeeds and changes no row.

@@ -1,5 +1,6 @@
 //! One message must not hold up its mailbox: neither one that ends the worker nor one the server cannot deliver.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -143,23 +144,34 @@ enum Broken {
     No,
     /// The line is cut in the middle of its bytes.
     Cuts,
+    /// The same, with a word about it, as Dovecot does.
+    SaysGoodbye,
     /// Any FETCH that names it is refused.
     Refuses,
 }
 
 struct Script {
     messages: u32,
-    odd: u32,
+    odd: Vec<u32>,
     broken: Broken,
-    /// How often the contents of the odd message were asked for.
+    /// How often the contents of an odd message were asked for.
     asked: usize,
+    /// The odd messages that were asked for alone.
+    asked_alone: Vec<u32>,
     selects: usize,
 }
 
 type Shared = Arc<Mutex<Script>>;
 
 fn script(broken: Broken) -> Shared {
-    Arc::new(Mutex::new(Script { messages: 12, odd: 5, broken, asked: 0, selects: 0 }))
+    Arc::new(Mutex::new(Script {
+        messages: 12,
+        odd: vec![5],
+        broken,
+        asked: 0,
+        asked_alone: vec![],
+        selects: 0,
+    }))
 }
 
 async fn serve(script: Shared) -> Scripted {
@@ -211,8 +223,11 @@ fn reply(script: &mut Script, tag: &str, command: &str) -> (Vec<u8>, bool) {
 
 fn bodies(script: &mut Script, tag: &str, command: &str) -> (Vec<u8>, bool) {
     let uids = UidSet::parse(command.split(' ').nth(2).unwrap()).unwrap();
-    let odd = uids.iter().any(|uid| uid.get() == script.odd);
+    let odd = uids.iter().any(|uid| script.odd.contains(&uid.get()));
     script.asked += usize::from(odd);
+    if let (true, 1, Some(uid)) = (odd, uids.len(), uids.first()) {
+        script.asked_alone.push(uid.get());
+    }
     if odd && script.broken == Broken::Refuses {
         return (format!("{tag} NO that message is damaged\r\n").into_bytes(), true);
     }
@@ -225,8 +240,14 @@ fn bodies(script: &mut Script, tag: &str, command: &str) -> (Vec<u8>, bool) {
             bytes.len()
         );
         out.extend_from_slice(head.as_bytes());
-        if uid == script.odd && script.broken == Broken::Cuts {
+        let is_odd = script.odd.contains(&uid);
+        if is_odd && script.broken == Broken::Cuts {
             out.extend_from_slice(&bytes[..bytes.len() / 2]);
+            return (out, false);
+        }
+        if is_odd && script.broken == Broken::SaysGoodbye {
+            out.truncate(out.len() - head.len());
+            out.extend_from_slice(b"* BYE FETCH failed: Internal error occurred.\r\n");
             return (out, false);
         }
         out.extend_from_slice(&bytes);
@@ -243,7 +264,7 @@ async fn app_without_watching() -> App {
     app
 }
 
-async fn connect(app: &App, tenant: &Tenant, port: u16) -> String {
+async fn connect(app: &App, tenant: &Tenant, port: u16, expected: &str) -> String {
     let body = json!({
         "email": "odd@lab.test",
         "imap": {"host": "127.0.0.1", "port": port, "security": "none", "username": "u", "password": "p"},
@@ -251,12 +272,24 @@ async fn connect(app: &App, tenant: &Tenant, port: u16) -> String {
     });
     let account = app.post(tenant, "/api/accounts?verify=false", &body).await.expect(201);
     let id = account["id"].as_str().unwrap().to_owned();
-    eventually("the first round is over", Duration::from_secs(30), async || {
-        let status = app.get(tenant, &format!("/api/sync/status/{id}")).await.expect(200);
-        (status["run"]["state"] == "done").then_some(())
-    })
-    .await;
+    assert_eq!(is_over(app, tenant, &id, "").await, expected);
     id
+}
+
+/// Waits for the end of the round `run`, or of a later one. How it ended.
+async fn is_over(app: &App, tenant: &Tenant, account: &str, run: &str) -> String {
+    eventually("the round is over", Duration::from_secs(30), async || {
+        let status = app.get(tenant, &format!("/api/sync/status/{account}")).await.expect(200);
+        let (id, state) = (status["run"]["id"].as_str()?, status["run"]["state"].as_str()?);
+        (id >= run && ["done", "failed"].contains(&state)).then(|| state.to_owned())
+    })
+    .await
+}
+
+/// A round that may fail.
+async fn round(app: &App, tenant: &Tenant, account: &str) {
+    let run = app.post(tenant, &format!("/api/sync/imap/{account}"), &json!({})).await.expect(202);
+    is_over(app, tenant, account, run["id"].as_str().unwrap()).await;
 }
 
 /// As if the time until the next try had passed.
@@ -266,12 +299,72 @@ async fn let_the_retry_be_due(app: &App) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_message_that_cuts_the_line_is_left_out_named_and_read_once_the_server_has_mended_itself() {
+async fn a_message_that_cuts_the_line_holds_up_no_other_and_is_asked_for_in_each_round() {
     let app = app_without_watching().await;
     let tenant = app.tenant().await;
     let script = script(Broken::Cuts);
     let server = serve(script.clone()).await;
-    let account = connect(&app, &tenant, server.port).await;
+    let account = connect(&app, &tenant, server.port, "done").await;
+    assert_eq!(script.lock().unwrap().asked, 2, "with others, then alone");
+    for asked in 3..=5 {
+        let status = rig::synchronise(&app, &tenant, &account).await;
+        assert_eq!(script.lock().unwrap().asked, asked, "once in a round");
+        assert_eq!(listed(&app, &tenant, &account).await.len(), 11, "all others are here");
+        let inbox = &status["mailboxes"][0];
+        assert_eq!((&status["state"], &inbox["state"]), (&json!("connected"), &json!("synced")));
+        assert!(inbox["cause"].is_null(), "a line that breaks is no fault of the message: {status}");
+        assert_eq!((&inbox["messages_synced"], &inbox["messages_total"]), (&json!(11), &json!(12)));
+    }
+    let waits = "SELECT count(*) FROM ingest_attempts WHERE uid = 5 AND refusals = 0 AND deaths = 0 AND next_try_at IS NULL";
+    assert_eq!(count(&app, waits).await, 1);
+
+    script.lock().unwrap().broken = Broken::No;
+    let status = rig::synchronise(&app, &tenant, &account).await;
+    assert_eq!(listed(&app, &tenant, &account).await.len(), 12);
+    assert_eq!(script.lock().unwrap().asked, 6);
+    assert_eq!(status["progress"]["messages_total"], 12);
+    assert_eq!(count(&app, "SELECT count(*) FROM messages WHERE degraded").await, 0);
+    assert_eq!(counted(&app).await, (vec![], vec![]));
+    let selects = script.lock().unwrap().selects;
+    rig::synchronise(&app, &tenant, &account).await;
+    assert_eq!(script.lock().unwrap().selects, selects, "nothing is left to do");
+    app.finish().await;
+}
+
+/// Each costs a connection, and a round has six.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_messages_that_cut_the_line_use_up_no_round_and_each_has_its_turn() {
+    let app = app_without_watching().await;
+    let tenant = app.tenant().await;
+    let script = script(Broken::Cuts);
+    let odd: Vec<u32> = (2..=11).collect();
+    script.lock().unwrap().odd = odd.clone();
+    let server = serve(script.clone()).await;
+    let account = connect(&app, &tenant, server.port, "failed").await;
+    for _ in 0..10 {
+        round(&app, &tenant, &account).await;
+    }
+    script.lock().unwrap().asked_alone.clear();
+    for _ in 0..10 {
+        let status = rig::synchronise(&app, &tenant, &account).await;
+        assert_eq!(status["state"], "connected", "{status}");
+    }
+    assert_eq!(listed(&app, &tenant, &account).await.len(), 2, "the others are here");
+    let asked: BTreeSet<u32> = script.lock().unwrap().asked_alone.iter().copied().collect();
+    assert_eq!(asked.into_iter().collect::<Vec<_>>(), odd, "each had its turn");
+    script.lock().unwrap().broken = Broken::No;
+    rig::synchronise(&app, &tenant, &account).await;
+    assert_eq!(listed(&app, &tenant, &account).await.len(), 12);
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_over_which_the_server_says_goodbye_is_left_out_named_and_read_once_it_has_mended_itself() {
+    let app = app_without_watching().await;
+    let tenant = app.tenant().await;
+    let script = script(Broken::SaysGoodbye);
+    let server = serve(script.clone()).await;
+    let account = connect(&app, &tenant, server.port, "done").await;
 
     let status = rig::synchronise(&app, &tenant, &account).await;
     assert_eq!(listed(&app, &tenant, &account).await.len(), 11, "all others are here");
@@ -307,7 +400,7 @@ async fn a_message_that_is_refused_is_tried_again_at_growing_distances_and_forgo
     let tenant = app.tenant().await;
     let script = script(Broken::Refuses);
     let server = serve(script.clone()).await;
-    let account = connect(&app, &tenant, server.port).await;
+    let account = connect(&app, &tenant, server.port, "done").await;
     assert_eq!(listed(&app, &tenant, &account).await.len(), 11);
     let seconds = "SELECT extract(epoch FROM next_try_at - last_at)::bigint FROM ingest_attempts";
     for distance in [900, 7_200, 86_400, 86_400] {
@@ -318,7 +411,7 @@ async fn a_message_that_is_refused_is_tried_again_at_growing_distances_and_forgo
     // Most of the mailbox is expunged, the damaged one with it.
     {
         let mut script = script.lock().unwrap();
-        (script.messages, script.odd, script.broken) = (4, 0, Broken::No);
+        (script.messages, script.odd, script.broken) = (4, vec![], Broken::No);
     }
     rig::synchronise(&app, &tenant, &account).await;
     assert_eq!(listed(&app, &tenant, &account).await.len(), 4);

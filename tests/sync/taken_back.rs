@@ -41,9 +41,12 @@ async fn a_message_is_not_deleted_for_the_sake_of_a_copy_that_is_not_made() {
         // It is there, so that only its original has to go.
         change(&odd, 2, json!({"move_to": work})).await;
         odd.server.instead("UID COPY", Times::Each, REFUSED);
+        odd.server.instead("UID MOVE", Times::Each, REFUSED);
         pause(&odd, "resume").await;
-        for _ in 0..ROUNDS {
+        // First the copy is given up, then the move.
+        for _ in 0..2 * ROUNDS {
             odd.round().await;
+            rig.minutes_later().await;
             assert_eq!(on_server(&odd, "INBOX"), 3, "{capabilities}");
         }
         assert!(odd.server.sane() > 0);
@@ -67,7 +70,8 @@ async fn a_message_is_not_deleted_before_it_is_known_that_its_copy_was_made() {
     pause(&odd, "resume").await;
     for _ in 0..3 {
         odd.round().await;
-        assert!(on_server(&odd, "INBOX") == 3 || on_server(&odd, "Work") == 1);
+        let there = (on_server(&odd, "INBOX"), on_server(&odd, "Work"));
+        assert!(there == (3, 0) || there == (3, 1) || there == (2, 1), "{there:?}");
     }
     assert!(odd.server.sane() > 1);
     odd.healthy().await;
@@ -113,7 +117,7 @@ async fn what_another_client_flags_while_our_move_waits_stays_flagged() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_message_that_cannot_be_moved_keeps_the_flags_it_got_on_the_way_and_goes_nowhere_from_there() {
+async fn a_message_that_cannot_be_moved_keeps_the_flags_it_got_on_the_way_and_goes_on_from_where_it_is() {
     let rig = Rig::start().await;
     let mut odd = filled(&rig, FULL).await;
     odd.server.lock().add("Later");
@@ -129,12 +133,14 @@ async fn a_message_that_cannot_be_moved_keeps_the_flags_it_got_on_the_way_and_go
     }
     for _ in 0..ROUNDS {
         odd.round().await;
+        rig.minutes_later().await;
     }
     assert!(odd.server.sane() > 0);
     odd.healthy().await;
     pushed(&odd).await;
-    for n in 1..=3 {
-        assert_eq!(places(&odd, n).await, ["INBOX"], "{n}");
+    // What was asked for afterwards is done all the same: one was to go on to another mailbox.
+    for (n, place) in [(1, "INBOX"), (2, "Later"), (3, "INBOX")] {
+        assert_eq!(places(&odd, n).await, [place], "{n}");
     }
     assert_eq!(odd.server.lock().mailbox("INBOX").message(1).flags, ["Mine", "\\Flagged"]);
     let mailboxes =
@@ -146,7 +152,7 @@ async fn a_message_that_cannot_be_moved_keeps_the_flags_it_got_on_the_way_and_go
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_our_user_deleted_where_it_never_came_is_told_as_it_ends() {
+async fn what_our_user_deleted_for_good_stays_deleted_though_it_could_not_be_moved_before() {
     let rig = Rig::start().await;
     let mut odd = filled(&rig, FULL).await;
     let work = mailbox_id(&odd, "Work").await;
@@ -155,7 +161,7 @@ async fn what_our_user_deleted_where_it_never_came_is_told_as_it_ends() {
     for n in 1..=3 {
         ids.push(message(&odd, n).await["id"].as_str().unwrap().to_owned());
     }
-    // Moved, then deleted there, and the move is refused: it is still where it was.
+    // Moved, then deleted there, and the move is refused: it is deleted where it was.
     odd.server.instead("UID MOVE", Times::Each, REFUSED);
     odd.server.instead("UID COPY", Times::Each, REFUSED);
     change(&odd, 1, json!({"move_to": work})).await;
@@ -166,25 +172,25 @@ async fn what_our_user_deleted_where_it_never_came_is_told_as_it_ends() {
     odd.told().await;
     for _ in 0..ROUNDS {
         odd.round().await;
+        rig.minutes_later().await;
     }
     assert!(odd.server.sane() > 0);
     odd.healthy().await;
     pushed(&odd).await;
-    assert_eq!(odd.told().await, ["message.created"]);
-    assert_eq!(places(&odd, 1).await, ["INBOX"]);
-    assert_eq!(on_server(&odd, "INBOX"), 2);
+    assert!(odd.told().await.iter().all(|kind| !kind.starts_with("message.")));
+    assert_eq!(on_server(&odd, "INBOX"), 1);
     // Moved, then deleted there, and the mailbox goes.
     pause(&odd, "pause").await;
     change(&odd, 2, json!({"move_to": work})).await;
     delete(format!("/api/messages/{}?permanent=true", ids[1])).await;
     odd.told().await;
     delete(format!("/api/mailboxes/{work}")).await;
-    assert_eq!(odd.told().await, ["mailbox.deleted", "message.created"]);
-    assert_eq!(places(&odd, 2).await, ["INBOX"]);
+    assert_eq!(odd.told().await, ["mailbox.deleted"]);
     pause(&odd, "resume").await;
     odd.healthy().await;
     pushed(&odd).await;
     odd.healthy().await;
+    assert_eq!(on_server(&odd, "INBOX"), 0);
     odd.settled().await;
     rig.finish().await;
 }

@@ -5,9 +5,11 @@ use std::time::Instant;
 
 use serde_json::json;
 use tests::app::send;
+use tests::imapd::{Reply, Times};
 use tests::mail;
 
 use crate::case::{Case, numbered};
+use crate::edits::mailbox_id;
 use crate::odd::{FULL, Odd, PLAIN, Rig};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -323,12 +325,64 @@ async fn of_five_thousand_mailboxes_only_those_that_hold_mail_are_opened() {
         assert_eq!((count("mailbox.deleted"), count("mailbox.updated")), (of(1).count(), of(2).count()));
         assert_eq!((count("mailbox.created"), count("mailbox.reset")), (0, 0));
         assert_eq!((count("message.created"), count("message.deleted")), (1, 2 * filled(1)));
-        // Those that are renamed are known by their numbers; only what they hold has to be compared.
+        // Those that are renamed are known by their numbers, and by what they hold if they hold anything.
         let opened = match capabilities {
-            FULL => 1 + filled(2),
+            FULL => 1,
             _ => 1 + CROWD / FILLED - filled(1),
         };
-        assert_eq!(odd.server.lock().count("SELECT"), opened, "{capabilities}");
+        let looks = ["SELECT", "EXAMINE"].map(|command| odd.server.lock().count(command));
+        assert_eq!(looks, [opened, filled(2)], "{capabilities}");
+        odd.settled().await;
+    }
+    rig.finish().await;
+}
+
+/// What a server says when it is asked who a mailbox is by what it holds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_a_mailbox_is_is_found_out_though_the_server_lies_on_sizes_or_breaks_the_line() {
+    let rig = Rig::start().await;
+    let fetch = "*(UID RFC822.SIZE INTERNALDATE)";
+    for capabilities in [FULL, PLAIN] {
+        let mut odd = rig
+            .odd(capabilities, |s| {
+                for name in ["A", "B"] {
+                    s.add(name).fill(1, 30);
+                }
+            })
+            .await;
+        odd.settled().await;
+        let swapped = || {
+            for mailbox in &mut odd.server.lock().mailboxes {
+                let other =
+                    [(&b"A"[..], &b"B"[..]), (b"B", b"A")].into_iter().find(|(old, _)| *old == mailbox.name);
+                mailbox.name = other.map_or(mailbox.name.clone(), |(_, new)| new.to_vec());
+            }
+        };
+        let ids = async || (mailbox_id(&odd, "A").await, mailbox_id(&odd, "B").await);
+        let (a, b) = ids().await;
+        odd.server.spoil(fetch, Times::Each, |sane| sane.replace("RFC822.SIZE ", "RFC822.SIZE 1"));
+        swapped();
+        odd.healthy().await;
+        assert_eq!(ids().await, (b.clone(), a.clone()), "it lies");
+        assert_eq!(odd.server.sane(), 2);
+        // Once is an accident.
+        odd.server.instead(fetch, Times::Nth(1), Reply::close(""));
+        swapped();
+        odd.healthy().await;
+        assert_eq!(ids().await, (a.clone(), b.clone()), "the line breaks once");
+        assert_eq!(odd.server.sane(), 1);
+        // A server that cannot be asked keeps nothing else from being done: the names decide.
+        for reply in [Reply::close(""), "{tag} NO never\r\n".into(), "{tag} BAD what\r\n".into()] {
+            odd.server.instead(fetch, Times::Each, reply);
+            swapped();
+            odd.server.lock().mailbox("INBOX").fill(1, 1);
+            let messages = odd.ids().await;
+            odd.healthy().await;
+            assert_eq!(ids().await, (a.clone(), b.clone()), "nobody knows");
+            assert!(odd.server.sane() >= 2);
+            let now = odd.ids().await;
+            assert!(messages.iter().all(|m| now.contains(m)) && now.len() == messages.len() + 1);
+        }
         odd.settled().await;
     }
     rig.finish().await;

@@ -131,8 +131,8 @@ async fn work_that_was_killed_goes_on_behind_the_last_batch_that_was_committed()
     assert_eq!(stage.reached(id).await, reached("running", 500, 500));
     stage.work(id).await;
     assert_eq!(stage.reached(id).await, reached("done", 1_100, 1_100));
-    assert_eq!(stage.count("SELECT count(*) FROM pending_changes WHERE kind = 'move'").await, 1_100);
-    assert_eq!(stage.count("SELECT count(*) FROM pending_changes WHERE kind <> 'move'").await, 0);
+    assert_eq!(stage.count("SELECT count(*) FROM edits WHERE kind = 'move'").await, 1_100);
+    assert_eq!(stage.count("SELECT count(*) FROM edits WHERE kind <> 'move'").await, 0);
     assert_eq!(stage.count("SELECT count(*) FROM messages WHERE gone_at IS NOT NULL").await, 0);
     assert_eq!(
         stage.count("SELECT coalesce(sum(cardinality(selection)), 0)::bigint FROM operations").await,
@@ -191,6 +191,7 @@ async fn messages_and_mailboxes_that_went_meanwhile_are_skipped_or_told() {
     assert_eq!(stage.reached(starred).await, reached("done", 501, 498));
 
     // Three more, so that there is a job again.
+    stage.write("DELETE FROM edits").await;
     stage.write("UPDATE message_mailboxes SET hidden_at = NULL").await;
     let mailboxes = format!("/api/accounts/{}/mailboxes", stage.account);
     let target = app.post(&stage.tenant, &mailboxes, &json!({"name": "Target"})).await.expect(201);
@@ -200,7 +201,7 @@ async fn messages_and_mailboxes_that_went_meanwhile_are_skipped_or_told() {
     stage.work(moved).await;
     assert_eq!(stage.reached(moved).await, reached("failed", 0, 0));
     assert_eq!(stage.told(moved).await["error"], "there is no such mailbox");
-    assert_eq!(stage.count("SELECT count(*) FROM pending_changes WHERE kind = 'move'").await, 0);
+    assert_eq!(stage.count("SELECT count(*) FROM edits WHERE kind = 'move'").await, 0);
     stage.finish().await;
 }
 

@@ -93,7 +93,7 @@ pub async fn close(tx: &mut TenantTx, account: AccountId) -> Result<(), DbError>
 /// Lets the lease be taken again, and a round be due at once.
 pub async fn reopen(tx: &mut TenantTx, account: AccountId) -> Result<(), DbError> {
     sqlx::query(
-        "UPDATE account_leases SET paused_at = NULL, next_due_at = now(), failures = 0
+        "UPDATE account_leases SET paused_at = NULL, next_due_at = now(), failing_since = NULL
          WHERE tenant_id = $1 AND account_id = $2",
     )
     .bind(tx.tenant())

@@ -21,6 +21,7 @@ pub mod discover;
 pub mod dns;
 pub mod draft;
 pub mod due;
+pub mod edits;
 pub mod event;
 pub mod failpoint;
 pub mod heartbeat;

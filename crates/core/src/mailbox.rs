@@ -188,7 +188,7 @@ async fn remember(
     .bind(data)
     .execute(tx.conn())
     .await?;
-    crate::message::edit::push(tx, account).await
+    crate::edits::ask::push(tx, account).await
 }
 
 async fn record(

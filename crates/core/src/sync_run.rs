@@ -159,7 +159,7 @@ pub async fn progress(tx: &mut TenantTx, account: AccountId) -> Result<Vec<Mailb
                     AND l.paused_at IS NULL)
                 END AS cause_next_try_at,
                 CASE WHEN state = 'synced' THEN total + (SELECT count(*) FROM ingest_attempts a WHERE a.tenant_id = $1
-                  AND a.mailbox_id = mailboxes.id AND a.generation = mailboxes.generation AND a.next_try_at IS NOT NULL)
+                  AND a.mailbox_id = mailboxes.id AND a.generation = mailboxes.generation)
                 ELSE greatest(total::bigint, exists_seen) END AS total
          FROM mailboxes WHERE tenant_id = $1 AND account_id = $2 AND (selectable OR cause_code = 'refused') ORDER BY path, id",
     )

@@ -1,12 +1,14 @@
 //! What a round of synchronisation writes: bulk statements over arrays, each transaction under the account's lease.
 //!
 //! - `tree`: mailboxes made, renamed, gone, reset
+//! - `contents`: what proves that a mailbox is the one we know
 //! - `bytes`: the sources of messages, ahead of their rows
 //! - `ingest`: messages that arrived (`resolve` decides which row an arrival belongs to, `thread` which conversation)
 //! - `attempts`: messages that end a process or that the server cannot deliver, counted before they are looked into
 //! - `flags`, `vanish`: what changed and what went
 //! - `relink`: placements carried over a new UIDVALIDITY
-//! - `pending`: our users' edits on their way to the server; `refusal`: what it said to those of mailboxes it refused
+//! - `edits`: our users' edits of messages on their way to the server
+//! - `pending`: their changes of the tree; `refusal`: what the server said to those of mailboxes it refused
 //! - `checkpoint`: how far a mailbox is vouched for; `status`: states and causes clients see
 //! - `audit`: the daily comparison with the server
 //! - `view`: what the planner is told about our copy
@@ -20,6 +22,8 @@ pub mod attempts;
 pub mod audit;
 pub mod bytes;
 pub mod checkpoint;
+pub mod contents;
+pub mod edits;
 pub mod flags;
 pub mod ingest;
 pub mod pending;

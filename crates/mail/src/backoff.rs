@@ -1,4 +1,4 @@
-//! When to try again: delays as pure functions of the attempt and a random number.
+//! When to try again: delays as pure functions of the time since the first failure, or of the attempt, and a random number.
 //!
 //! Nobody sleeps here. `unit` is a random number from 0 to 1 (values outside, NaN included, are pulled in);
 //! it spreads clients that failed together. A new kind of trouble gets a new function here.
@@ -8,32 +8,35 @@ use std::time::Duration;
 /// Give up sending after this long in the queue.
 pub const SEND_GIVE_UP_AFTER: Duration = Duration::from_secs(24 * 3600);
 
-/// After a refused or broken connection: 2 s growing by half to a minute. Half of it is jitter.
-/// `attempt` counts failures so far, from 1.
+/// After a refused or broken connection: 2 s growing by half to a minute, which is 2 s and half of what has passed. Half of it
+/// is jitter. `since` is the time since the first failure in a row: six that come within a second, because a user edits six
+/// messages, say no more about the server than one.
 #[must_use]
-pub fn network(attempt: u32, unit: f64) -> Duration {
-    jitter(2.0 * 1.5f64.powi(exponent(attempt)), 60.0, unit)
+pub fn network(since: Duration, unit: f64) -> Duration {
+    jitter(2.0 + since.as_secs_f64() / 2.0, 60.0, unit)
 }
 
-/// After a throttle: the server's own hint (held between 1 s and a day) plus up to 10 %, else a minute
-/// doubling to half an hour.
+/// After a throttle: the server's own hint (held between 1 s and a day) plus up to 10 %, else a minute doubling to half an
+/// hour, which is a minute and what has passed since the first failure in a row.
 #[must_use]
-pub fn throttle(attempt: u32, hint: Option<Duration>, unit: f64) -> Duration {
+pub fn throttle(since: Duration, hint: Option<Duration>, unit: f64) -> Duration {
     match hint {
         Some(h) => {
             let h = h.clamp(Duration::from_secs(1), Duration::from_secs(86_400));
             h.mul_f64(1.0 + 0.1 * clamp(unit))
         }
-        None => jitter(60.0 * 2f64.powi(exponent(attempt)), 1800.0, unit),
+        None => jitter(60.0 + since.as_secs_f64(), 1800.0, unit),
     }
 }
 
-/// After refused credentials: 10 minutes, an hour, then `None`: the user has to act.
+/// After refused credentials: 10 minutes, an hour, and `None` once they were refused for more than an hour: the user has to
+/// act. `since` is the time since the first refusal in a row.
 #[must_use]
-pub fn auth(attempt: u32, unit: f64) -> Option<Duration> {
-    match attempt {
-        0 | 1 => Some(jitter(600.0, 600.0, unit)),
-        2 => Some(jitter(3600.0, 3600.0, unit)),
+pub fn auth(since: Duration, unit: f64) -> Option<Duration> {
+    // The second try comes after five minutes at the soonest.
+    match since.as_secs() {
+        0..300 => Some(jitter(600.0, 600.0, unit)),
+        300..3600 => Some(jitter(3600.0, 3600.0, unit)),
         _ => None,
     }
 }
@@ -65,10 +68,6 @@ pub fn unknown_search(search: u32) -> Option<Duration> {
     }
 }
 
-fn exponent(attempt: u32) -> i32 {
-    i32::try_from(attempt.saturating_sub(1).min(40)).unwrap_or(40)
-}
-
 fn clamp(unit: f64) -> f64 {
     if unit.is_nan() { 0.5 } else { unit.clamp(0.0, 1.0) }
 }
@@ -83,27 +82,62 @@ mod tests {
 
     use super::{auth, network, send, throttle, unknown_search};
 
+    const NOW: Duration = Duration::ZERO;
+
+    fn secs(n: u64) -> Duration {
+        Duration::from_secs(n)
+    }
+
+    /// The waits of one that tries again whenever it may, in seconds.
+    fn waits(tries: usize, wait: impl Fn(Duration) -> Duration) -> Vec<f64> {
+        let next = |since: &mut Duration| {
+            let wait = wait(*since);
+            *since += wait;
+            Some(wait.as_secs_f64())
+        };
+        std::iter::repeat_n((), tries).scan(NOW, |since, ()| next(since)).collect()
+    }
+
     #[test]
-    fn network_trouble_grows_to_a_minute() {
-        assert_eq!(network(1, 1.0), Duration::from_secs(2));
-        assert_eq!(network(2, 1.0), Duration::from_secs(3));
-        assert_eq!(network(u32::MAX, 1.0), Duration::from_secs(60));
-        assert_eq!(network(1, 0.0), Duration::from_secs(1));
+    fn network_trouble_grows_by_half_to_a_minute() {
+        assert_eq!(waits(5, |t| network(t, 1.0)), [2.0, 3.0, 4.5, 6.75, 10.125]);
+        assert_eq!(network(secs(3600), 1.0), secs(60));
+        assert_eq!(network(Duration::MAX, 1.0), secs(60));
+        assert_eq!(network(NOW, 0.0), secs(1));
+    }
+
+    #[test]
+    fn a_throttle_without_a_hint_doubles_to_half_an_hour() {
+        assert_eq!(waits(6, |t| throttle(t, None, 1.0)), [60.0, 120.0, 240.0, 480.0, 960.0, 1800.0]);
+        assert_eq!(throttle(Duration::MAX, None, 1.0), secs(1800));
     }
 
     #[test]
     fn a_hint_of_the_server_is_respected_within_reason() {
-        assert!(throttle(9, Some(Duration::from_secs(90)), 0.0) >= Duration::from_secs(90));
-        assert!(throttle(1, Some(Duration::MAX), 1.0) <= Duration::from_secs(86_400 * 2));
-        assert_eq!(throttle(1, None, 1.0), Duration::from_secs(60));
-        assert_eq!(throttle(20, None, 1.0), Duration::from_secs(1800));
+        assert!(throttle(secs(9), Some(secs(90)), 0.0) >= secs(90));
+        assert!(throttle(NOW, Some(Duration::MAX), 1.0) <= secs(86_400 * 2));
     }
 
     #[test]
-    fn refused_credentials_end_with_the_user() {
-        assert_eq!(auth(1, 1.0), Some(Duration::from_secs(600)));
-        assert_eq!(auth(2, 1.0), Some(Duration::from_secs(3600)));
-        assert_eq!(auth(3, 1.0), None);
+    fn refused_credentials_end_with_the_user_after_an_hour_and_not_before() {
+        for unit in [0.0, 0.5, 1.0] {
+            let first = auth(NOW, unit).unwrap();
+            let second = auth(first, unit).unwrap();
+            assert!(first <= secs(600) && second >= secs(1800), "{first:?} {second:?}");
+        }
+        assert_eq!((auth(NOW, 1.0), auth(secs(600), 1.0)), (Some(secs(600)), Some(secs(3600))));
+        assert_eq!(auth(secs(4200), 1.0), None);
+        assert_eq!(auth(Duration::MAX, 1.0), None);
+    }
+
+    #[test]
+    fn however_often_somebody_tries_within_moments_nothing_escalates() {
+        for ms in [0, 500, 1_000, 2_600] {
+            let since = Duration::from_millis(ms);
+            assert!(network(since, 1.0) < secs(4));
+            assert!(throttle(since, None, 1.0) < secs(63));
+            assert_eq!(auth(since, 1.0), Some(secs(600)));
+        }
     }
 
     #[test]

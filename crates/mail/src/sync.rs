@@ -1,13 +1,13 @@
 //! The sync planner: what to do next, decided from what the server said and what is stored.
 //!
 //! Here: [`plan_tree`] for the mailboxes of an account, [`plan`] for one selected mailbox, and the small
-//! decisions beside them (merging flags, grouping local edits). Not here:
+//! decisions beside them; [`edits`] for what our users want of a message. Not here:
 //! commands, sockets, SQL, clocks, retries. All of it is total: no `Result`, no `async`, any input is answered.
 //!
 //! # How a driver uses it
 //!
-//! 1. LIST with STATUS, load the local mailboxes, [`plan_tree`]; write its [`TreeWrite`]s in one transaction;
-//!    visit what it lists, in its order.
+//! 1. LIST with STATUS, load the local mailboxes, [`plan_tree`]; look where it wants to know who is who
+//!    ([`TreePlan::compare`]) and plan again; write its [`TreeWrite`]s in one transaction; visit what it lists, in its order.
 //! 2. Per visit: SELECT (`CONDSTORE` where offered), fill [`ServerView`] from the answer, load [`LocalView`],
 //!    and repeat [`plan`] until [`Plan::Done`]:
 //!    - [`Plan::Read`]: perform it; only after its tagged OK note the result in [`Seen`]. On NO, BAD or a lost
@@ -15,7 +15,7 @@
 //!    - [`ServerRead::Messages`] is noted in the rows before any byte is looked into, and the note taken back with the
 //!      last row: what a dead process left noted comes back in [`LocalView::alone`] and [`LocalView::raw`].
 //!    - [`Plan::Record`]: one transaction with the writes and the checkpoint, then the same in [`LocalView`].
-//!    - [`Plan::Send`]: perform it, record the confirmation, and take its edits out of [`LocalView::edits`]
+//!    - [`Plan::Send`]: perform it, record the confirmation, and take what it sent out of [`LocalView::ready`]
 //!      whether or not the server agreed (a refusal is counted in the rows, and tried again next round).
 //! 3. Untagged EXISTS go to [`ServerView::note_exists`], EXPUNGE and VANISHED to [`ServerView::note_removed`]
 //!    as soon as they are read. Untagged FETCH rows may be merged like any others.
@@ -58,17 +58,24 @@
 //! | two listings that contradict EXISTS | nothing is removed, the mailbox stays unsettled | `listings_that_contradict_exists_remove_nothing` |
 //! | read-only mailbox | edits wait | `a_read_only_mailbox_is_sent_nothing` |
 //! | keyword not permitted | the edit is taken back | `a_keyword_the_server_cannot_keep_is_reverted` |
-//! | our flag against the server's | three-way merge, our edit wins until confirmed | `a_local_edit_survives_the_servers_old_value` |
 //! | no MOVE, no UIDPLUS | COPY; `\Deleted` stays standing, never a bare EXPUNGE | `without_uidplus_a_move_leaves_deleted_standing` |
 //! | LIST empty or without INBOX | the tree is kept | `a_listing_without_inbox_keeps_the_tree` |
 //! | LIST lacks many mailboxes | a second listing first, nothing is written | `many_missing_mailboxes_need_a_second_listing`, `a_rename_onto_one_of_many_missing_mailboxes_waits_for_the_second_listing` |
-//! | renamed | by MAILBOXID; else by UIDVALIDITY, and the contents, if there are any, are relinked | `a_rename_is_found_by_mailboxid`, `a_rename_without_mailboxid_is_relinked`, `a_renamed_mailbox_that_holds_nothing_keeps_its_numbers` |
+//! | renamed, names swapped | by MAILBOXID; else by UIDVALIDITY and by what twenty messages look like: all that is held stays true | `a_rename_is_found_by_mailboxid`, `a_rename_without_mailboxid_is_proven_by_its_contents_and_keeps_its_numbers`, `mailboxes_that_swap_their_names_keep_what_they_are` |
+//! | renamed, and a new one made under its name | the id goes along; INBOX is always INBOX | `a_new_mailbox_under_the_name_of_a_renamed_one_is_another` |
+//! | renamed and not proven | by UIDVALIDITY, if the old name is gone; its messages are found again by their bytes | `a_rename_that_contents_do_not_prove_is_relinked`, `where_all_mailboxes_share_a_uidvalidity_counts_or_names_tell_a_rename` |
+//! | renamed, nothing in it, or nothing read of it yet | by a UIDVALIDITY that no other has | `a_renamed_mailbox_that_holds_nothing_keeps_its_numbers`, `a_mailbox_renamed_once_more_before_it_was_read_is_known_by_its_number` |
+//! | all mailboxes share a UIDVALIDITY | three looks for each of ours at most; sizes and dates must be equal | `where_all_mailboxes_share_a_uidvalidity_few_are_compared_and_the_likeliest_first` |
+//! | RFC822.SIZE or INTERNALDATE that lies, dates that no server keeps | 18 of 20 dates prove where UIDVALIDITY is its own; dates before 1970 and after 2037 are left out | `eighteen_of_twenty_messages_prove_a_mailbox_whatever_became_of_the_others`, `dates_that_no_server_keeps_are_not_compared` |
+//! | `\Noselect` parents of a renamed tree | where those below them went | `parents_that_cannot_be_selected_go_where_those_below_them_went` |
+//! | a rename to a name that is kept, or waits for our user | not taken over, nor what wants the name it leaves | `a_mailbox_that_keeps_its_name_keeps_others_from_it_while_the_tree_is_kept` |
 //! | deleted and created again | same row, new generation | `a_recreated_mailbox_starts_a_generation` |
 //! | `\Noselect`, phantom that refuses STATUS | kept, not visited; emptied only when said to be no mailbox | `a_phantom_is_kept_but_not_visited` |
 //! | spelling of INBOX | one mailbox | `inbox_is_one_mailbox_in_any_case` |
 //! | unchanged numbers | not selected | `a_mailbox_with_unchanged_numbers_is_not_visited` |
 //! | new and empty | settled by its numbers, not selected, unless UIDVALIDITY or UIDNEXT is missing or 0, or STATUS refused | `an_empty_mailbox_is_settled_by_its_numbers` |
 
+pub mod edits;
 mod flags;
 mod mailboxes;
 mod merge;
@@ -82,8 +89,11 @@ mod tests;
 mod uidvalidity;
 mod view;
 
-pub use mailboxes::{ListedMailbox, LocalEntry, StatusAnswer, StatusNumbers, TreePlan, TreeWrite, plan_tree};
-pub use merge::{FlagState, StoreChange, diff, merge};
-pub use pending::{Edit, EditKind, ExpungeBy, Push, ServerWrite, TransferBy, next_push};
+pub use mailboxes::{
+    Candidate, Facts, Findings, ListedMailbox, LocalEntry, StatusAnswer, StatusNumbers, TreePlan, TreeWrite,
+    Verdict, judge, plan_tree, sample,
+};
+pub use merge::{FlagState, StoreChange};
+pub use pending::{ExpungeBy, Push, Ready, ReadyKind, ServerWrite, next_push};
 pub use plan::{Batch, ListBy, Plan, ServerRead, Write, is_settled, plan};
 pub use view::{Checkpoint, Depth, LocalView, PermanentFlags, Policy, Seen, ServerMailbox, ServerView};

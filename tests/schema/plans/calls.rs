@@ -7,7 +7,7 @@ use emailclient_core::id::{AccountId, MailboxId, MessageId, SessionId, Submissio
 use emailclient_core::job::{self, Job};
 use emailclient_core::message::list::{self, Filter, Sort};
 use emailclient_core::search::{self, Search};
-use emailclient_core::sync_store::{Target, view};
+use emailclient_core::sync_store::{Target, edits, view};
 use emailclient_core::{
     blob, draft, due, idempotency, mailbox, message, session, submission, tenant, thread, user,
 };
@@ -188,10 +188,8 @@ pub async fn sync(bench: &mut Bench) {
     let (at, many) = (mailbox(1), Budget::ANY);
     bench.tenant("a visit", many, async |tx| view::visit(tx, account(1), at).await).await.unwrap();
     bench.tenant("the uids", many, async |tx| view::known(tx, &target).await).await;
-    bench.tenant("the edits", many, async |tx| view::edits(tx, &target).await).await;
-    bench
-        .tenant("mailboxes with edits", many, async |tx| view::mailboxes_with_edits(tx, account(1)).await)
-        .await;
+    bench.tenant("the edits", many, async |tx| edits::ready(tx, &target, 0).await).await;
+    bench.tenant("mailboxes with edits", many, async |tx| edits::mailboxes(tx, account(1)).await).await;
 }
 
 /// What workers and scheduler ask across tenants.

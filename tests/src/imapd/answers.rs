@@ -1,4 +1,4 @@
-//! What a correct server says (RFC 3501, 4315, 4731, 5161, 5258, 5819, 6851, 7162), as far as the product asks.
+//! What a correct server says (RFC 3501, 4315, 4731, 5161, 5258, 5819, 6851, 7162, 8474), as far as the product asks.
 
 use mail::uid::{Uid, UidSet};
 
@@ -114,6 +114,7 @@ impl Session {
     fn select(&mut self, state: &mut State, name: &[u8], read_only: bool, out: &mut Vec<u8>) -> Outcome {
         self.selected = None;
         let condstore = state.offers("CONDSTORE") || state.offers("QRESYNC");
+        let objectid = state.offers("OBJECTID");
         let mailbox = open_to_us(state, name)?;
         let mut text = format!(
             "* {} EXISTS\r\n* 0 RECENT\r\n* FLAGS (\\Answered \\Flagged \\Deleted \\Seen \\Draft)\r\n\
@@ -125,6 +126,9 @@ impl Session {
         );
         if condstore {
             text.push_str(&format!("* OK [HIGHESTMODSEQ {}] highest\r\n", mailbox.modseq));
+        }
+        if objectid {
+            text.push_str(&format!("* OK [MAILBOXID ({})] id\r\n", mailbox.objectid));
         }
         out.extend(text.into_bytes());
         self.selected = Some(mailbox.name.clone());
@@ -364,6 +368,7 @@ fn status(mailbox: &Mailbox, items: &str, out: &mut Vec<u8>) {
             "UIDVALIDITY" => mailbox.uidvalidity.to_string(),
             "HIGHESTMODSEQ" => mailbox.modseq.to_string(),
             "UNSEEN" => unseen.to_string(),
+            "MAILBOXID" => format!("({})", mailbox.objectid),
             _ => return None,
         })
     };
@@ -424,6 +429,14 @@ fn fetched(message: &Message, item: &str) -> Vec<u8> {
         "RFC822.SIZE" => format!("RFC822.SIZE {}", message.bytes.len()).into_bytes(),
         "MODSEQ" => format!("MODSEQ ({})", message.modseq).into_bytes(),
         "BODY.PEEK[]" | "BODY[]" => literal("BODY[]", &message.bytes),
+        "BODY.PEEK[HEADER]" => {
+            let head = message
+                .bytes
+                .windows(4)
+                .position(|w| w == b"\r\n\r\n")
+                .map_or(message.bytes.len(), |at| at + 4);
+            literal("BODY[HEADER]", &message.bytes[..head])
+        }
         _ => match item.strip_prefix("BODY.PEEK[HEADER.FIELDS (").and_then(|i| i.strip_suffix(")]")) {
             Some(fields) => literal(&item.replace(".PEEK", ""), &header(&message.bytes, fields)),
             None => format!("{item} NIL").into_bytes(),

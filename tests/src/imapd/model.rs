@@ -24,6 +24,8 @@ pub struct Mailbox {
     pub attributes: String,
     /// Among those LSUB tells.
     pub subscribed: bool,
+    /// MAILBOXID (RFC 8474), told where OBJECTID is offered; it stays when the name changes.
+    pub objectid: String,
     /// LIST shows it; SELECT and STATUS refuse.
     pub phantom: bool,
     /// Generation of the UIDs.
@@ -44,6 +46,7 @@ impl Mailbox {
             name: name.to_vec(),
             attributes: String::new(),
             subscribed: true,
+            objectid: format!("F{uidvalidity}"),
             phantom: false,
             uidvalidity,
             uidnext: 1,

@@ -156,7 +156,7 @@ pub async fn replace(
 }
 
 async fn try_again(tx: &mut TenantTx, id: AccountId) -> Result<(), DbError> {
-    sqlx::query("UPDATE account_leases SET next_due_at = now(), failures = 0 WHERE tenant_id = $1 AND account_id = $2")
+    sqlx::query("UPDATE account_leases SET next_due_at = now(), failing_since = NULL WHERE tenant_id = $1 AND account_id = $2")
         .bind(tx.tenant())
         .bind(id)
         .execute(tx.conn())

@@ -1,9 +1,11 @@
 //! The driver of synchronisation: performs what the planner (`mail::sync`) decides, against a server and our rows.
 //!
 //! - `open`: from an account to a session
-//! - `round`: a whole round, or only the pushing of local edits; `tree`, `visit`: its parts
+//! - `round`: a whole round; `edits`: our users' edits alone; `tree`, `visit`: parts of both
+//! - `identity`: which mailbox is which, by what they hold
+//! - `believed`: what of an answer is believed
 //! - `fetch`: messages from the server to rows, as a pipeline
-//! - `push`: local edits to the server
+//! - `push`: what edits want, sent to one mailbox; `empty`: a mailbox that our user deletes
 //! - `head`: new mail of the mailbox a watcher has open
 //! - `audit`: everything compared once a day
 //! - `trouble`: what a failure means for the account
@@ -63,7 +65,7 @@
 //! | kill -9 after the server did our edit, before we noted it | done once, COPY too: its target is read before it is repeated | `killed_after_an_edit_reached_the_server_it_is_done_once` |
 //! | our move of what another client took first | its place in the target is given up after a while | `our_move_of_what_another_client_took_first_leaves_nothing_behind` |
 //! | the target of our move or copy is deleted by another client | the message is where it was, told once | `our_moves_into_a_mailbox_that_another_client_deleted_are_undone_and_told` |
-//! | our user deletes the target while the server moves | the message shares its end, which is told | `a_move_under_way_into_a_mailbox_our_user_deletes_is_told_as_it_ends` |
+//! | our user deletes the target while the server moves | the message ends in Trash with what was there | `a_move_under_way_into_a_mailbox_our_user_deletes_ends_in_trash_with_its_mail` |
 //! | our user deletes a mailbox whose messages wait to be moved out of it | refused until the server has moved them | `a_mailbox_that_our_user_emptied_is_not_deleted_before_the_server_has_moved_its_messages` |
 //! | our user deletes a message in the moment in which a worker adds a place to it | one after the other, and so told | `our_deletion_and_a_place_that_a_worker_adds_in_that_moment_are_told_one_after_the_other` |
 //! | the target goes while our user moves something there | refused | `our_move_into_a_mailbox_that_goes_in_that_moment_is_refused` |
@@ -74,13 +76,36 @@
 //! | our user changes a message while another change of it is refused | the refused one alone is taken back | `what_our_user_changes_while_another_change_is_refused_is_kept` |
 //! | our user copies a message and deletes its original, and the copy is refused, or nobody knows of it | the original stays until the copy is known to be there | `a_message_is_not_deleted_for_the_sake_of_a_copy_that_is_not_made`, `a_message_is_not_deleted_before_it_is_known_that_its_copy_was_made` |
 //! | another client flags what our user's move waits with | its flag goes along | `what_another_client_flags_while_our_move_waits_stays_flagged` |
-//! | our user flags, or moves on, what then cannot be moved | the flags stay with the message, which is where it was | `a_message_that_cannot_be_moved_keeps_the_flags_it_got_on_the_way_and_goes_nowhere_from_there` |
-//! | our user deletes a message where a move brought it that is then refused, or whose target goes | it is where it was, told as created | `what_our_user_deleted_where_it_never_came_is_told_as_it_ends` |
+//! | our user flags, or moves on, what then cannot be moved | the flags stay with the message, which goes on from where it is | `a_message_that_cannot_be_moved_keeps_the_flags_it_got_on_the_way_and_goes_on_from_where_it_is` |
+//! | our user deletes a message for good where a move brought it that is then refused, or whose target goes | it is deleted where it was | `what_our_user_deleted_for_good_stays_deleted_though_it_could_not_be_moved_before` |
 //! | our user edits flags while a worker writes | one after the other: in another order the database would end one of them | `our_users_edit_of_flags_and_what_a_worker_writes_come_one_after_the_other` |
 //! | somebody unmarks what our user deleted on a server without UIDPLUS | it is back | `what_our_user_deleted_where_it_can_only_be_marked_is_back_once_somebody_unmarks_it` |
 //! | the answer to a COPY is lost, and its target cannot be read | it waits until the target was read as a whole | `a_copy_in_doubt_is_not_made_again_while_its_target_cannot_be_read` |
+//! | our user sets a flag, moves, clears it, at once or while paused | cleared there and here | `a_flag_that_is_set_before_a_move_and_cleared_after_it_is_set_nowhere` |
+//! | our user copies, then stars the original alone | the copy is as it was copied | `a_star_in_one_mailbox_does_not_reach_the_copy_that_was_made_before_it` |
+//! | the answer to our MOVE or COPY is lost, and our user clears a flag meanwhile | it stays cleared, nothing is copied twice | `what_is_cleared_while_the_answer_to_a_move_is_lost_stays_cleared`, `what_is_cleared_while_the_answer_to_a_copy_is_lost_stays_cleared_and_it_is_copied_once` |
+//! | a chain of copy, moves and deletions waits, and its first mailbox is renamed or gets another UIDVALIDITY | it ends where the last edit says, on the server too | `a_chain_of_edits_ends_where_it_should_though_its_first_mailbox_was_renamed_or_renumbered` |
+//! | moved away and back while a push reads that mailbox | one message, same id | `a_message_that_goes_and_comes_back_while_its_neighbour_is_starred_is_the_same` |
+//! | renamed twice, the line cut at SELECT between | same mailbox, its edits are done | `a_mailbox_renamed_twice_before_it_was_looked_at_is_the_same_and_its_edits_are_done` |
+//! | our flags wait, and another client moves the message first, one or hundreds | starred where it is now; `updated` counts what happened | `flags_follow_a_message_to_where_another_client_moved_it_first`, `of_many_messages_that_are_starred_at_once_those_moved_first_are_starred_too` |
+//! | the target of our move is renamed, and other edits are pushed meanwhile | the move is not given up: into the renamed mailbox | `a_move_into_a_mailbox_that_another_client_renames_is_not_given_up_for_other_edits` |
+//! | another client expunges what our move or copy waits with | gone at once, told once, nothing in the target | `a_message_that_is_expunged_before_our_move_or_copy_of_it_is_gone_at_once` |
+//! | names swapped; a new mailbox under the name of a renamed one; a tree with `\Noselect` parents renamed; with MAILBOXID and without | ids stay with the mailboxes | `two_mailboxes_that_swap_their_names_keep_their_ids`, `a_new_mailbox_under_the_name_of_one_that_was_renamed_is_another`, `parents_without_messages_keep_their_ids_when_their_tree_is_renamed`, `whatever_a_server_tells_of_mailboxes_their_ids_stay_with_them_and_not_with_their_names` |
+//! | names swapped while edits wait in them | the listing is asked before a number is given up; each edit reaches its message | `edits_in_mailboxes_that_swapped_their_names_meanwhile_reach_their_messages` |
+//! | names swapped, and sizes are lies, the line breaks, or nobody can be asked | proven by dates; asked again; names decide, and messages are found by their bytes | `who_a_mailbox_is_is_found_out_though_the_server_lies_on_sizes_or_breaks_the_line` |
+//! | our user deletes a mailbox with mail in it, seen here or not | it is emptied into Trash first; below Trash it goes with its mail | `mail_in_a_mailbox_that_our_user_deletes_is_in_trash_also_what_nobody_here_had_seen`, `a_mailbox_below_trash_goes_with_what_is_in_it` |
+//! | archive, and the server refuses to make the Archive | taken back and told, each time | `what_goes_to_an_archive_that_the_server_refuses_to_make_is_back_in_its_mailbox_and_told` |
+//! | the line breaks twice at one message | there with the next round | `a_line_that_breaks_twice_at_a_message_hides_it_no_longer_than_to_the_next_round` |
+//! | log-ins refused for a moment while our user edits | tried again within minutes, the edits wait | `log_ins_refused_for_a_moment_while_our_user_edits_do_not_stop_the_account_for_a_day` |
+//! | edits while the server is out of reach | it is tried for them once a minute, and nothing is put off by that | `edits_have_an_unreachable_server_tried_once_a_minute_and_put_nothing_off` |
+//! | edits while the server asks for patience or refuses the password | they wait for the account's turn | `edits_try_no_server_that_asked_for_patience_or_refuses_the_password` |
+//! | a log-in refused after a long outage | tried again in ten minutes | `a_refusal_after_a_long_outage_is_a_first_refusal` |
+//! | a MOVE confirmed and not done | the message is here where it is there, with its id | `a_move_that_a_server_confirms_and_does_not_do_loses_nothing` |
+//! | COPYUID with the UID of another message, of one to come, far above | each message stays itself, nothing is done again | `a_copyuid_with_the_numbers_of_others_mixes_no_messages` |
+//! | every STORE, MOVE and COPY refused | nothing is lost, the cause has the server's words, other mailboxes go on | `a_server_that_refuses_every_edit_loses_nothing_and_says_so_and_other_mailboxes_go_on` |
 //! | anything by anybody, over a line that fails in every way | both sides are the same once it is well, each change was told once | `however_bad_the_line_what_everybody_did_to_an_account_ends_the_same_on_both_sides` |
 //! | anything, thousands of times | our rows are the server's, ids stay | `ids_survive_whatever_another_client_does_and_our_rows_are_the_servers` |
+//! | our user's edits beside another client, pauses, lines that end, workers that die, at random; with all extensions and with fewer | each message ends where some allowed order of everybody's acts puts it | `plays_of_edits_with_all_extensions_end_as_their_order_allows`, `plays_of_edits_without_lists_that_tell_all_end_as_their_order_allows`, `plays_of_edits_without_uidplus_end_as_their_order_allows`, `plays_of_edits_without_move_end_as_their_order_allows`, `plays_of_edits_without_qresync_end_as_their_order_allows`, `plays_of_edits_on_a_plain_server_end_as_their_order_allows` |
 //! | text that more is arriving after | it is indexed when no more comes, or after 40 s | `text_waits_while_more_of_it_arrives_but_not_for_long` |
 //! | text that an earlier release stored and did not index | indexed, newest first, and sorted into the index | `what_an_earlier_release_left_without_words_gets_them_and_they_are_sorted_into_the_index` |
 //! | first round, then changes by another client | our rows are what the server has | `a_varied_mailbox_is_synchronised_and_followed` |
@@ -100,9 +125,10 @@
 //! | a message whose UID is never told | it stays missing, and is asked for in each round | `a_message_whose_uid_is_never_told_waits_and_holds_up_no_other` |
 //! | literal of 0, 1 and 60 MB, literal8, NUL | stored as it is; over the cap its size only | `messages_of_no_byte_of_one_with_nul_and_of_sixty_megabytes_are_all_there` |
 //! | oversized messages moved, alike but for a byte, under another UIDVALIDITY | ids stay, and no two are one: a hash of the bytes is taken while they are thrown away | `messages_too_large_to_be_kept_are_known_again_wherever_they_are_moved` |
-//! | literal shorter than announced | the deadline ends it; the message is left out | `a_literal_that_is_shorter_than_it_says_is_left_out_and_the_others_are_read` |
+//! | literal shorter than announced | the deadline ends it; the message is asked for in each round | `a_literal_that_is_shorter_than_it_says_keeps_its_message_away_and_no_other` |
 //! | literal longer than announced | its rest is read as answers, which delete nothing | `a_literal_that_is_longer_than_it_says_lets_a_message_delete_nothing` |
-//! | one message cuts the line | asked for alone once more, then left out and retried | `a_message_that_cuts_the_line_is_left_out_named_and_read_once_the_server_has_mended_itself` |
+//! | one message cuts the line, or many do | asked for alone once more, then with each round; many take turns | `a_message_that_cuts_the_line_holds_up_no_other_and_is_asked_for_in_each_round`, `ten_messages_that_cut_the_line_use_up_no_round_and_each_has_its_turn` |
+//! | the line ends over one message with a word about it, as with Dovecot | it is left out and retried | `a_message_over_which_the_server_says_goodbye_is_left_out_named_and_read_once_it_has_mended_itself` |
 //! | one message is refused | all of its command one by one; it is left out and retried | `a_message_that_is_refused_is_tried_again_at_growing_distances_and_forgotten_when_it_goes` |
 //! | a worker dies in a long backfill | a dozen batches at most are read one at a time | `killed_in_a_long_backfill_only_what_was_under_way_is_suspected` |
 //! | a worker dies twice at a message | stored raw | `a_message_at_which_two_workers_were_killed_is_stored_raw_and_the_mailbox_goes_on` |
@@ -141,8 +167,12 @@
 //! | subscriptions and renames of our user | reach the server | `what_our_user_makes_renames_and_unsubscribes_is_so_on_the_server` |
 
 mod audit;
+mod believed;
+mod edits;
+mod empty;
 mod fetch;
 mod head;
+mod identity;
 mod lots;
 mod open;
 mod push;
@@ -302,7 +332,7 @@ pub async fn push_changes(
     account: AccountId,
 ) -> Result<Report, SyncError> {
     let lease = take(ctx, tenant, account).await?;
-    guarded(ctx, &lease, Box::pin(round::push(ctx, &lease))).await
+    guarded(ctx, &lease, Box::pin(edits::push(ctx, &lease))).await
 }
 
 /// Whether a round would find nothing to do, by the numbers of all mailboxes. `session` is one of [`enter`].

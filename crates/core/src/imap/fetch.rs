@@ -210,7 +210,7 @@ fn read_message(mut fetch: Fetch) -> Option<FetchedMessage> {
 }
 
 /// `date-time` (RFC 9051 §9): ` 1-Jan-2026 10:00:00 +0100`.
-fn parse_date(text: &str) -> Option<DateTime<FixedOffset>> {
+pub(super) fn parse_date(text: &str) -> Option<DateTime<FixedOffset>> {
     DateTime::parse_from_str(text.trim(), "%d-%b-%Y %H:%M:%S %z").ok()
 }
 

@@ -14,7 +14,7 @@ use super::{Mailbox, MailboxError, get, record, remember};
 use crate::db::{DbError, TenantTx};
 use crate::id::{AccountId, MailboxId};
 use crate::lease;
-use crate::sync_store::{refusal, vanish};
+use crate::sync_store::{edits, refusal, vanish};
 
 /// What is to change; an absent field stays.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -177,7 +177,7 @@ async fn rename(tx: &mut TenantTx, row: &Row, change: &Change) -> Result<bool, M
     write_rename(tx, row, &to).await?;
     let below_it = below(to.as_bytes(), row.delimiter);
     if refusal::try_again(tx, row.account, row.id, below_it).await? {
-        crate::message::edit::push(tx, row.account).await?;
+        crate::edits::ask::push(tx, row.account).await?;
         return Ok(true);
     }
     let data = row.meant.write(json!({ "from_hex": hex::encode(&row.wire), "to_hex": hex::encode(&to) }));
@@ -244,7 +244,8 @@ fn length(count: usize) -> i32 {
     i32::try_from(count).unwrap_or(i32::MAX - 1)
 }
 
-/// Deletes a mailbox with the placements in it; `false` when there is none.
+/// Deletes a mailbox with the placements in it; `false` when there is none. The worker moves what the server has in it to
+/// Trash before it deletes it there.
 ///
 /// Messages on their way into it go back to where they came from: our user deleted the mailbox, not them.
 ///
@@ -260,8 +261,12 @@ pub async fn delete(tx: &mut TenantTx, id: MailboxId) -> Result<bool, MailboxErr
     if row.delimiter.is_some() && has_children(tx, &row).await? {
         return Err(MailboxError::HasChildren);
     }
-    if moves_wait(tx, id).await? {
+    if edits::leaves(tx, id).await? {
         return Err(MailboxError::MovesWait);
+    }
+    if holds_mail(tx, id).await? {
+        // What is in it goes there on the server, before the mailbox does.
+        super::create::ensure_role(tx, row.account, "trash").await?;
     }
     vanish::empty(tx, row.account, &[id]).await?;
     // A rename that waits must outlive the row, or DELETE would name what the server never heard of. One that was never
@@ -285,12 +290,12 @@ pub async fn delete(tx: &mut TenantTx, id: MailboxId) -> Result<bool, MailboxErr
     Ok(true)
 }
 
-async fn moves_wait(tx: &mut TenantTx, source: MailboxId) -> Result<bool, DbError> {
+async fn holds_mail(tx: &mut TenantTx, id: MailboxId) -> Result<bool, DbError> {
     Ok(sqlx::query_scalar(
-        "SELECT EXISTS (SELECT 1 FROM pending_changes WHERE tenant_id = $1 AND mailbox_id = $2 AND kind IN ('move', 'copy'))",
+        "SELECT EXISTS (SELECT 1 FROM message_mailboxes WHERE tenant_id = $1 AND mailbox_id = $2 AND uid IS NOT NULL)",
     )
     .bind(tx.tenant())
-    .bind(source)
+    .bind(id)
     .fetch_one(tx.conn())
     .await?)
 }

@@ -32,8 +32,8 @@ pub(super) async fn refused(
     reply: &SmtpReply,
     unit: f64,
 ) -> Result<Duration, DbError> {
-    let number = u32::try_from(attempt.number).unwrap_or(1);
-    let wait = mail::backoff::auth(number, unit).unwrap_or(AT_MOST_EVERY);
+    let since = refused_since(tx, attempt, reply).await?;
+    let wait = mail::backoff::auth(since, unit).unwrap_or(AT_MOST_EVERY);
     if account::paused(tx, attempt.account_id).await? == Some(true) {
         return Ok(wait);
     }
@@ -70,6 +70,21 @@ pub(super) async fn refused(
             Ok(wait)
         }
     }
+}
+
+/// How long ago this submission's server refused it for the first time with this code, if not just now.
+async fn refused_since(tx: &mut TenantTx, attempt: &Attempt, reply: &SmtpReply) -> Result<Duration, DbError> {
+    let seconds: Option<f64> = sqlx::query_scalar(
+        "SELECT extract(epoch FROM now() - min(started_at))::float8 FROM submission_attempts
+         WHERE tenant_id = $1 AND submission_id = $2 AND (number = $3 OR code = $4)",
+    )
+    .bind(tx.tenant())
+    .bind(attempt.id)
+    .bind(attempt.number)
+    .bind(i32::from(reply.code))
+    .fetch_one(tx.conn())
+    .await?;
+    Ok(Duration::try_from_secs_f64(seconds.unwrap_or_default()).unwrap_or_default())
 }
 
 /// The submission server let us in: an account that needed other credentials for it needs none any more. Its next round,

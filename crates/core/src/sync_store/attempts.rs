@@ -5,8 +5,9 @@
 //! transaction that stores the last ([`end`]). A row that is still there when a later lease looks ([`settle`]) tells
 //! where a process ended: what it names and what is not stored counts one death each. From then on these go one at a
 //! time; a message that has cost [`RAW_AFTER`] processes is stored without being looked into, and one that cost two more
-//! all the same is left out. Messages that the server does not deliver when asked for them alone are left out at once.
-//! What is left out is tried again at growing distances, in the end once a day.
+//! all the same is left out. Messages that the server refuses when asked for them alone are left out at once.
+//! What is left out is tried again at growing distances, in the end once a day. A message at which the line broke
+//! ([`broke_the_line`]) is not left out: each round asks for it, alone.
 
 use mail::sync::LocalView;
 use mail::uid::{Uid, UidSet};
@@ -147,7 +148,49 @@ pub async fn load(tx: &mut TenantTx, target: &Target, view: &mut LocalView) -> R
     Ok(())
 }
 
-/// The server did not deliver these when it was asked for each of them alone: they are left out for a quarter of an
+/// The line broke at each of these. Nothing counts against them, and no time passes before they are asked for again: the
+/// rows say that they are missing, and that others are not to be asked for with them.
+pub async fn broke_the_line(
+    tx: &mut TenantTx,
+    target: &Target,
+    uids: &UidSet,
+    reason: &str,
+) -> Result<(), DbError> {
+    // Some may have come since: a row would have them looked for in each round.
+    sqlx::query(
+        "INSERT INTO ingest_attempts (tenant_id, mailbox_id, generation, uid, reason)
+         SELECT $1, $2, $3, u, $5 FROM unnest($4::bigint[]) AS x(u) WHERE NOT EXISTS (
+           SELECT 1 FROM message_mailboxes p WHERE p.tenant_id = $1 AND p.mailbox_id = $2 AND p.generation = $3 AND p.uid = u)
+         ON CONFLICT (tenant_id, mailbox_id, generation, uid) DO UPDATE SET reason = excluded.reason, last_at = now()",
+    )
+    .bind(tx.tenant())
+    .bind(target.mailbox)
+    .bind(target.generation)
+    .bind(numbers(uids))
+    .bind(reason)
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// How many of a mailbox that are in the way, and not left out, had their last try before this one's.
+pub async fn longer_waiting(tx: &mut TenantTx, target: &Target, uid: Uid) -> Result<usize, DbError> {
+    let count: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM ingest_attempts a JOIN ingest_attempts o
+           ON a.tenant_id = o.tenant_id AND a.mailbox_id = o.mailbox_id AND a.generation = o.generation
+         WHERE o.tenant_id = $1 AND o.mailbox_id = $2 AND o.generation = $3 AND o.uid = $4
+           AND (a.last_at, a.uid) < (o.last_at, o.uid) AND coalesce(a.next_try_at <= now(), true)",
+    )
+    .bind(tx.tenant())
+    .bind(target.mailbox)
+    .bind(target.generation)
+    .bind(i64::from(uid))
+    .fetch_one(tx.conn())
+    .await?;
+    Ok(usize::try_from(count).unwrap_or_default())
+}
+
+/// The server refused these when it was asked for each of them alone: they are left out for a quarter of an
 /// hour, then two hours, then a day each time. The shorter ones are for a server that had a bad moment: new mail must
 /// not wait a day for it.
 pub async fn refused(tx: &mut TenantTx, target: &Target, uids: &UidSet, reason: &str) -> Result<(), DbError> {

@@ -31,22 +31,45 @@ pub async fn write(tx: &mut TenantTx, target: &Target, at: &Checkpoint, exists: 
     Ok(())
 }
 
-/// A visit found nothing left to do. `whole`: all of the mailbox was compared, not only its head.
-pub async fn visited(tx: &mut TenantTx, target: &Target, whole: bool) -> Result<(), DbError> {
-    // Reading well does not make up for a refused change: that is told for a day.
-    sqlx::query(
-        "UPDATE mailboxes SET last_synced_at = now(),
-           cause_code = CASE WHEN cause_code = 'refused' AND cause_since > now() - interval '1 day' THEN cause_code END,
-           cause_text = CASE WHEN cause_code = 'refused' AND cause_since > now() - interval '1 day' THEN cause_text END,
-           cause_upstream = CASE WHEN cause_code = 'refused' AND cause_since > now() - interval '1 day' THEN cause_upstream END,
-           cause_since = CASE WHEN cause_code = 'refused' AND cause_since > now() - interval '1 day' THEN cause_since END,
-           state = CASE WHEN tail_uid = 1 THEN 'synced' WHEN tail_uid = 0 THEN 'new' ELSE 'backfill' END,
-           last_full_at = CASE WHEN $3 THEN now() ELSE last_full_at END
-         WHERE tenant_id = $1 AND id = $2",
-    )
+/// SQL: the cause of mailbox `b` is still to be told though the mailbox was read.
+const LASTS: &str = "CASE b.cause_code
+    WHEN 'refused' THEN b.cause_since > now() - interval '1 day'
+    WHEN 'edits-refused' THEN EXISTS (
+      SELECT 1 FROM edits e JOIN message_mailboxes p ON p.tenant_id = e.tenant_id AND p.message_id = e.message_id AND p.mailbox_id = b.id
+      WHERE e.tenant_id = b.tenant_id AND e.account_id = b.account_id AND e.refusals > 0)
+    ELSE false END";
+
+/// How far a visit came that found nothing left to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Visited {
+    /// The database's time before the mailbox was opened: what had come by then is here.
+    pub opened_at: Option<DateTime<Utc>>,
+    /// What had gone by then is gone, too.
+    pub removals: bool,
+    /// All of the mailbox was compared.
+    pub whole: bool,
+}
+
+/// A visit found nothing left to do.
+pub async fn visited(tx: &mut TenantTx, target: &Target, visit: Visited) -> Result<(), DbError> {
+    // Reading well does not make up for what was refused: a change of the tree is told for a day, one of messages while it
+    // waits.
+    sqlx::query(sqlx::AssertSqlSafe(format!(
+        "UPDATE mailboxes b SET last_synced_at = now(),
+           cause_code = CASE WHEN k.lasts THEN b.cause_code END, cause_text = CASE WHEN k.lasts THEN b.cause_text END,
+           cause_upstream = CASE WHEN k.lasts THEN b.cause_upstream END, cause_since = CASE WHEN k.lasts THEN b.cause_since END,
+           state = CASE WHEN b.tail_uid = 1 THEN 'synced' WHEN b.tail_uid = 0 THEN 'new' ELSE 'backfill' END,
+           last_full_at = CASE WHEN $3 THEN now() ELSE b.last_full_at END,
+           arrivals_read_at = coalesce($4, b.arrivals_read_at),
+           read_at = CASE WHEN $5 THEN coalesce($4, b.read_at) ELSE b.read_at END
+         FROM (SELECT b.id, {LASTS} AS lasts FROM mailboxes b WHERE b.tenant_id = $1 AND b.id = $2) k
+         WHERE b.tenant_id = $1 AND b.id = k.id"
+    )))
     .bind(tx.tenant())
     .bind(target.mailbox)
-    .bind(whole)
+    .bind(visit.whole)
+    .bind(visit.opened_at)
+    .bind(visit.removals)
     .execute(tx.conn())
     .await?;
     Ok(())
@@ -73,10 +96,10 @@ pub async fn unchanged(tx: &mut TenantTx, target_ids: &[crate::id::MailboxId]) -
         .bind(&ids)
         .execute(tx.conn())
         .await?;
-    sqlx::query(
-        "UPDATE mailboxes SET cause_code = NULL, cause_text = NULL, cause_upstream = NULL, cause_since = NULL
-         WHERE tenant_id = $1 AND id = ANY ($2) AND cause_code = 'refused' AND cause_since <= now() - interval '1 day'",
-    )
+    sqlx::query(sqlx::AssertSqlSafe(format!(
+        "UPDATE mailboxes b SET cause_code = NULL, cause_text = NULL, cause_upstream = NULL, cause_since = NULL
+         WHERE b.tenant_id = $1 AND b.id = ANY ($2) AND b.cause_code IN ('refused', 'edits-refused') AND NOT {LASTS}"
+    )))
     .bind(tx.tenant())
     .bind(&ids)
     .execute(tx.conn())

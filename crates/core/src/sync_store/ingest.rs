@@ -3,7 +3,7 @@
 //! Bytes, messages, conversations, placements, events and the job that makes them searchable. The checkpoint that
 //! vouches for the batch is written by the caller in the same transaction. Storing a UID again is harmless.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -18,6 +18,7 @@ use super::thread::{self, Joining};
 use super::vanish::over;
 use super::{Prepared, Target, bytes, sort_date};
 use crate::db::{DbError, TenantTx};
+use crate::edits;
 use crate::event::{self, NewEvent};
 use crate::id::{MessageId, PlacementId};
 use crate::job::{Job, enqueue, priority};
@@ -28,7 +29,7 @@ fn date_sort(arrival: &Prepared) -> DateTime<Utc> {
 }
 
 /// What a batch came to.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ingested {
     /// Messages the account did not have.
     pub created: usize,
@@ -36,6 +37,8 @@ pub struct Ingested {
     pub linked: usize,
     /// UIDs that were stored before.
     pub known: usize,
+    /// UIDs of this mailbox whose messages have the bytes of one that was created: it may be the same, moved away and back.
+    pub twins: UidSet,
 }
 
 /// A placement to be inserted.
@@ -72,33 +75,104 @@ pub async fn ingest(
     let maybe_known: Vec<&Prepared> = fresh.iter().filter(|p| !ahead.has(p)).copied().collect();
     let candidates = candidates(tx, target, &maybe_known).await?;
     let mut resolver = Resolver::new(target.mailbox.0, target.generation, candidates);
-    let (mut new, mut placed, mut seated, mut events) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut arrivals = Arrivals::default();
+    let (mut events, mut twins) = (Vec::new(), BTreeSet::new());
     for arrival in fresh {
         match resolver.decide(&arrival.hash) {
-            Decision::Seat { placement, message } => seated.push(Seated { placement, message, arrival }),
+            Decision::Seat { placement, message } => {
+                arrivals.seated.push(Seated { placement, message, arrival });
+            }
             Decision::Place { message, revived } => {
-                let kind = if revived { "message.created" } else { "message.updated" };
-                events.push(message_event(kind, target, message));
-                placed.push(NewPlacement { message, arrival, date_sort_at: None });
+                arrivals.placed.push((NewPlacement { message, arrival, date_sort_at: None }, revived));
             }
             Decision::New => {
+                twins.extend(resolver.twins(&arrival.hash).filter_map(|uid| Uid::try_from(uid).ok()));
                 let message = MessageId::new().0;
                 events.push(message_event("message.created", target, message));
-                placed.push(NewPlacement { message, arrival, date_sort_at: Some(date_sort(arrival)) });
-                new.push((message, arrival));
+                arrivals.new.push((message, arrival));
             }
         }
     }
-    let done =
-        Ingested { created: new.len(), linked: placed.len() - new.len() + seated.len(), known: known.len() };
+    let linked = arrivals.placed.len() + arrivals.seated.len();
+    let twins = twins.into_iter().collect();
+    let done = Ingested { created: arrivals.new.len(), linked, known: known.len(), twins };
+    fold(tx, target, &mut arrivals).await?;
+    let Arrivals { new, placed, seated } = arrivals;
     let arrived: Vec<&Prepared> = new.iter().map(|(_, p)| *p).filter(|p| !ahead.has(p)).collect();
     bytes::store(tx, target, &arrived).await?;
     insert_messages(tx, target, &new).await?;
-    insert_placements(tx, target, &placed).await?;
+    let mut placements: Vec<NewPlacement<'_>> = new
+        .iter()
+        .map(|(message, arrival)| NewPlacement {
+            message: *message,
+            arrival,
+            date_sort_at: Some(date_sort(arrival)),
+        })
+        .collect();
+    for (placement, revived) in placed {
+        let kind = if revived { "message.created" } else { "message.updated" };
+        events.push(message_event(kind, target, placement.message));
+        placements.push(placement);
+    }
+    insert_placements(tx, target, &placements).await?;
     seat_placements(tx, target, &seated).await?;
     event::record(tx, Some(target.account), &events).await?;
     index(tx, target, &new).await?;
     Ok(done)
+}
+
+/// What a batch turned out to be.
+#[derive(Default)]
+struct Arrivals<'a> {
+    /// Messages the account did not have.
+    new: Vec<(Uuid, &'a Prepared)>,
+    /// Further placements of its messages; `true`: of one that was in no mailbox.
+    placed: Vec<(NewPlacement<'a>, bool)>,
+    /// Placements that get their UID.
+    seated: Vec<Seated<'a>>,
+}
+
+/// Arrivals of messages with edits: what is shown of them is folded anew. They are taken out of `arrivals`.
+async fn fold(tx: &mut TenantTx, target: &Target, arrivals: &mut Arrivals<'_>) -> Result<(), DbError> {
+    let known =
+        arrivals.placed.iter().map(|(p, _)| p.message).chain(arrivals.seated.iter().map(|s| s.message));
+    let known: Vec<Uuid> = known.collect();
+    let edited = edits::edited(tx, target.account, &known).await?;
+    if edited.is_empty() {
+        return Ok(());
+    }
+    let mut works = edits::load(tx, target.account, &edited).await?;
+    let at = |arrival: &Prepared| edits::Arrived {
+        mailbox: target.mailbox,
+        uid: arrival.uid,
+        internal_date: arrival.internal_date,
+        sort_at: sort_date(arrival.internal_date),
+        modseq: arrival.modseq,
+    };
+    let flags = |arrival: &Prepared| mail::sync::FlagState {
+        flags: arrival.flags,
+        keywords: arrival.keywords.clone(),
+    };
+    arrivals.placed.retain(|(placed, _)| {
+        let Ok(n) = works.binary_search_by_key(&placed.message, |w| w.id.0) else { return true };
+        if let Some(work) = works.get_mut(n) {
+            work.arrived(at(placed.arrival), flags(placed.arrival));
+        }
+        false
+    });
+    arrivals.seated.retain(|seated| {
+        let Ok(n) = works.binary_search_by_key(&seated.message, |w| w.id.0) else { return true };
+        if let Some(work) = works.get_mut(n) {
+            // A row without UID is an edit's: it is taken by what arrives.
+            if work.message.server.iter().any(|h| h.row == Some(seated.placement.as_u128())) {
+                work.found_again(seated.placement, at(seated.arrival), flags(seated.arrival));
+            } else {
+                work.arrived(at(seated.arrival), flags(seated.arrival));
+            }
+        }
+        false
+    });
+    edits::save(tx, target.account, &works).await.map(drop)
 }
 
 pub(super) fn message_event(kind: &'static str, target: &Target, message: Uuid) -> NewEvent {
@@ -130,7 +204,7 @@ async fn known_uids(tx: &mut TenantTx, target: &Target, batch: &[Prepared]) -> R
 }
 
 /// What an arrival may turn out to be, of the account's messages with the same bytes, oldest first: with their placements in
-/// this mailbox that it may take over, or not in this mailbox. Of each such kind no more than arrivals, which may be a few
+/// this mailbox, or not in this mailbox. Of each such kind no more than arrivals, which may be a few
 /// among tens of thousands of equal messages.
 async fn candidates(
     tx: &mut TenantTx,
@@ -147,17 +221,16 @@ async fn candidates(
     let (hashes, counts): (Vec<&[u8]>, Vec<i64>) = arrivals.into_iter().unzip();
     // The order in each kind is that in which `Resolver` takes them.
     let rows = sqlx::query(AssertSqlSafe(format!(
-        "SELECT c.blob_hash, c.message_id, c.gone, c.placement_id, c.mailbox_id, c.generation, c.has_uid FROM (
+        "SELECT c.blob_hash, c.message_id, c.gone, c.placement_id, c.mailbox_id, c.generation, c.uid FROM (
            SELECT m.blob_hash, m.id AS message_id, m.gone_at AS gone,
-                  p.id AS placement_id, p.mailbox_id, p.generation, p.uid IS NOT NULL AS has_uid, a.arrivals,
+                  p.id AS placement_id, p.mailbox_id, p.generation, p.uid, a.arrivals,
                   row_number() OVER (
-                    PARTITION BY m.blob_hash, p.id IS NULL, p.uid IS NULL, p.id IS NULL AND m.gone_at IS NULL
+                    PARTITION BY m.blob_hash, p.id IS NULL, p.uid IS NULL, p.generation = $6, p.id IS NULL AND m.gone_at IS NULL
                     ORDER BY CASE WHEN p.id IS NULL THEN m.gone_at END DESC, m.id, p.id) AS number
            FROM unnest($3::bytea[], $4::bigint[]) AS a(hash, arrivals)
            JOIN messages m ON m.tenant_id = $1 AND m.account_id = $2 AND m.blob_hash = a.hash
-           LEFT JOIN message_mailboxes p ON p.tenant_id = m.tenant_id AND p.message_id = m.id AND p.mailbox_id = $5
-           WHERE (p.id IS NULL OR p.uid IS NULL OR p.generation <> $6)
-             AND (m.gone_at IS NULL OR m.gone_at >= {over} OR EXISTS (
+           LEFT JOIN message_mailboxes p ON p.tenant_id = m.tenant_id AND p.message_id = m.id AND p.mailbox_id = $5 AND NOT p.marked
+           WHERE (m.gone_at IS NULL OR m.gone_at >= {over} OR EXISTS (
                SELECT 1 FROM message_mailboxes q WHERE q.tenant_id = m.tenant_id AND q.message_id = m.id))) c
          WHERE c.number <= c.arrivals ORDER BY c.message_id, c.placement_id",
         over = over("$1", "$2")
@@ -178,9 +251,8 @@ async fn candidates(
             list.push(Candidate { message, gone: row.get("gone"), seats: Vec::new() });
         }
         if let (Some(id), Some(c)) = (row.get::<Option<Uuid>, _>("placement_id"), list.last_mut()) {
-            let (mailbox, generation, has_uid) =
-                (row.get("mailbox_id"), row.get("generation"), row.get("has_uid"));
-            c.seats.push(Seat { id, mailbox, generation, has_uid });
+            let (mailbox, generation, uid) = (row.get("mailbox_id"), row.get("generation"), row.get("uid"));
+            c.seats.push(Seat { id, mailbox, generation, uid });
         }
     }
     Ok(found)

@@ -13,8 +13,8 @@ use crate::event;
 
 /// Begins the generation `at` describes, with one `mailbox.reset` event. Returns the mailbox in it.
 ///
-/// Edits of flags wait under the old UIDs until their messages are found again; the server's last word on flags is
-/// forgotten with the mod-sequence, so all of them are compared.
+/// Edits wait until their messages are found again. The server's last word on flags is forgotten with the mod-sequence, so
+/// all of them are compared.
 pub async fn begin_generation(
     tx: &mut TenantTx,
     target: &Target,
@@ -24,15 +24,6 @@ pub async fn begin_generation(
     let target = Target { generation: at.generation, ..*target };
     checkpoint::write(tx, &target, at, exists).await?;
     attempts::forget_all(tx, &[target.mailbox]).await?;
-    // Placements of our own moves have no UID and belong to whatever generation comes.
-    sqlx::query(
-        "UPDATE message_mailboxes SET generation = $3 WHERE tenant_id = $1 AND mailbox_id = $2 AND uid IS NULL AND generation < $3",
-    )
-    .bind(tx.tenant())
-    .bind(target.mailbox)
-    .bind(target.generation)
-    .execute(tx.conn())
-    .await?;
     let reset =
         status::mailbox_event("mailbox.reset", target.mailbox, json!({ "generation": target.generation }));
     event::record(tx, Some(target.account), &[reset]).await?;

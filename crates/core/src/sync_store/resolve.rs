@@ -18,7 +18,7 @@ pub(super) struct Seat {
     pub id: Uuid,
     pub mailbox: Uuid,
     pub generation: i32,
-    pub has_uid: bool,
+    pub uid: Option<i64>,
 }
 
 /// A message of the account with the same bytes.
@@ -63,8 +63,8 @@ impl Resolver {
             })
         };
         let free = |seat: &Seat| !self.used_seats.contains(&seat.id);
-        let waiting = here().find(|(_, s)| !s.has_uid && free(s));
-        let earlier = || here().find(|(_, s)| s.has_uid && s.generation != self.generation && free(s));
+        let waiting = here().find(|(_, s)| s.uid.is_none() && free(s));
+        let earlier = || here().find(|(_, s)| s.uid.is_some() && s.generation != self.generation && free(s));
         if let Some((message, seat)) = waiting.or_else(earlier) {
             self.used_seats.insert(seat.id);
             self.used_messages.insert(message);
@@ -85,6 +85,16 @@ impl Resolver {
     }
 }
 
+impl Resolver {
+    /// UIDs under which this mailbox has messages with these bytes already. What has just arrived may be one of them that was
+    /// moved away and back: whether the server still has it there tells.
+    pub fn twins(&self, hash: &[u8]) -> impl Iterator<Item = i64> + '_ {
+        let candidates = self.by_hash.get(hash).map(Vec::as_slice).unwrap_or_default();
+        let seats = candidates.iter().flat_map(|c| &c.seats);
+        seats.filter(|s| s.mailbox == self.mailbox && s.generation == self.generation).filter_map(|s| s.uid)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,7 +103,7 @@ mod tests {
     const THERE: Uuid = Uuid::from_u128(2);
 
     fn seat(id: u128, mailbox: Uuid, generation: i32, has_uid: bool) -> Seat {
-        Seat { id: Uuid::from_u128(id), mailbox, generation, has_uid }
+        Seat { id: Uuid::from_u128(id), mailbox, generation, uid: has_uid.then_some(1) }
     }
 
     fn candidate(message: u128, gone: bool, seats: Vec<Seat>) -> Candidate {
@@ -164,5 +174,7 @@ mod tests {
     fn a_copy_already_here_does_not_take_a_second_uid() {
         let mut r = resolver(vec![candidate(10, false, vec![seat(20, HERE, 3, true)])]);
         assert_eq!(r.decide(b"h"), Decision::New);
+        assert_eq!(r.twins(b"h").collect::<Vec<_>>(), [1]);
+        assert_eq!(r.twins(b"other").count(), 0);
     }
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
+use sqlx::Row as _;
 
 use super::Target;
 use crate::db::{DbError, TenantTx};
@@ -79,6 +80,10 @@ pub async fn set_account(
     cause: Option<&Cause>,
     retry_in: Option<Duration>,
 ) -> Result<(), DbError> {
+    if state == AccountState::Connected {
+        // Some mailbox may have failed all the same, and may do so for weeks.
+        is_well(tx, account).await?;
+    }
     let upstream = cause.and_then(|c| c.upstream_json(state != AccountState::NeedsReauth));
     let changed: Option<bool> = sqlx::query_scalar(
         "UPDATE accounts a SET state = $3, cause_code = $4, cause_text = $5, cause_upstream = $6,
@@ -124,16 +129,79 @@ async fn put_off(tx: &mut TenantTx, account: AccountId, wait: Duration) -> Resul
     Ok(())
 }
 
-/// Counts one more failed round in a row and returns how many there are now.
-pub async fn count_failure(tx: &mut TenantTx, account: AccountId) -> Result<u32, DbError> {
-    let failures: Option<i32> = sqlx::query_scalar(
-        "UPDATE account_leases SET failures = failures + 1 WHERE tenant_id = $1 AND account_id = $2 RETURNING failures",
+/// How long an account has been failing, and how its next turn stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Failing {
+    /// Since the first failure in a row; a refusal of credentials is the first of its own, whatever was the matter before.
+    pub since: Duration,
+    /// Until the next turn as it was before this failure.
+    pub due_in: Duration,
+}
+
+/// Notes that an account's server failed us; `refused`: the credentials.
+pub async fn fails(tx: &mut TenantTx, account: AccountId, refused: bool) -> Result<Failing, DbError> {
+    // A server that comes back after an hour may refuse everybody until its directory is there.
+    let row = sqlx::query(
+        "UPDATE account_leases l SET failing_since = CASE
+           WHEN $3 AND EXISTS (SELECT 1 FROM accounts a WHERE a.tenant_id = $1 AND a.id = $2 AND a.state IN ('unreachable', 'throttled'))
+           THEN now() ELSE coalesce(l.failing_since, now()) END
+         WHERE tenant_id = $1 AND account_id = $2
+         RETURNING extract(epoch FROM now() - failing_since)::float8 AS since, extract(epoch FROM next_due_at - now())::float8 AS due_in",
+    )
+    .bind(tx.tenant())
+    .bind(account)
+    .bind(refused)
+    .fetch_optional(tx.conn())
+    .await?;
+    let of = |column: &str| -> Result<Duration, DbError> {
+        let seconds = row.as_ref().map(|r| r.try_get::<f64, _>(column)).transpose()?;
+        // What is over is due now.
+        Ok(Duration::try_from_secs_f64(seconds.unwrap_or_default()).unwrap_or_default())
+    };
+    Ok(Failing { since: of("since")?, due_in: of("due_in")? })
+}
+
+/// Whether edits may have the server tried now. While it fails they wait for the account's next turn, which brings them
+/// along: where it is only out of reach they bring that forward, once a minute, and never where somebody has to act or the
+/// server asked for patience. Whoever holds the lease asks; nobody else changes this meanwhile.
+pub async fn edits_may_try(tx: &mut TenantTx, account: AccountId) -> Result<bool, DbError> {
+    let row = sqlx::query(
+        "SELECT l.failing_since IS NULL AS well, a.state IN ('needs_reauth', 'throttled') AS never,
+                coalesce(l.woken_at > now() - interval '1 minute', false) AS lately
+         FROM account_leases l JOIN accounts a ON a.tenant_id = l.tenant_id AND a.id = l.account_id
+         WHERE l.tenant_id = $1 AND l.account_id = $2",
     )
     .bind(tx.tenant())
     .bind(account)
     .fetch_optional(tx.conn())
     .await?;
-    Ok(failures.and_then(|n| u32::try_from(n).ok()).unwrap_or(1))
+    let Some(row) = row else { return Ok(false) };
+    // Also for one that `needs_reauth` because the submission server refuses the password: reading and edits go on.
+    if row.try_get("well")? {
+        return Ok(true);
+    }
+    if row.try_get("never")? || row.try_get("lately")? {
+        return Ok(false);
+    }
+    sqlx::query("UPDATE account_leases SET woken_at = now() WHERE tenant_id = $1 AND account_id = $2")
+        .bind(tx.tenant())
+        .bind(account)
+        .execute(tx.conn())
+        .await?;
+    Ok(true)
+}
+
+/// The server let us work: the next failure is a first one.
+async fn is_well(tx: &mut TenantTx, account: AccountId) -> Result<(), DbError> {
+    sqlx::query(
+        "UPDATE account_leases SET failing_since = NULL
+         WHERE tenant_id = $1 AND account_id = $2 AND failing_since IS NOT NULL",
+    )
+    .bind(tx.tenant())
+    .bind(account)
+    .execute(tx.conn())
+    .await?;
+    Ok(())
 }
 
 /// A round over all mailboxes ended well: it began at `started`.
@@ -142,11 +210,7 @@ pub async fn round_succeeded(
     account: AccountId,
     started: DateTime<Utc>,
 ) -> Result<(), DbError> {
-    sqlx::query("UPDATE account_leases SET failures = 0 WHERE tenant_id = $1 AND account_id = $2")
-        .bind(tx.tenant())
-        .bind(account)
-        .execute(tx.conn())
-        .await?;
+    is_well(tx, account).await?;
     sqlx::query("UPDATE accounts SET last_synced_at = $3 WHERE tenant_id = $1 AND id = $2")
         .bind(tx.tenant())
         .bind(account)

@@ -64,7 +64,8 @@ pub async fn apply(
     entries: &[Entry],
 ) -> Result<bool, DbError> {
     let wanted: Vec<&[u8]> = writes.iter().filter_map(|write| new_name(*write, listed)).collect();
-    let held = make_way(tx, account, &wanted, entries).await?;
+    let mut held = make_way(tx, account, &wanted, entries).await?;
+    hold_chains(&mut held, writes, listed, entries);
     let mut tree = Tree::default();
     for write in writes {
         if new_name(*write, listed).is_none_or(|name| !held.contains(name)) {
@@ -77,7 +78,8 @@ pub async fn apply(
     remove(tx, &tree.removed).await?;
     rename(tx, &tree.renamed).await?;
     update(tx, &tree.updated).await?;
-    forget_numbers(tx, &tree.forgotten).await?;
+    forget_numbers(tx, &tree.forgotten, false).await?;
+    forget_numbers(tx, &tree.inferred, true).await?;
     let made = create(tx, account, &tree.created).await?;
     tree.events.extend(made.into_iter().map(|id| status::mailbox_event("mailbox.created", id, json!({}))));
     event::record(tx, Some(account), &tree.events).await?;
@@ -88,6 +90,26 @@ fn new_name(write: TreeWrite, listed: &[ListedMailbox]) -> Option<&[u8]> {
     match write {
         TreeWrite::Rename { listed: at, .. } => listed.get(at).map(|mailbox| mailbox.wire_name.as_slice()),
         _ => None,
+    }
+}
+
+/// What does not get its new name keeps its old one from others.
+fn hold_chains(
+    held: &mut HashSet<Vec<u8>>,
+    writes: &[TreeWrite],
+    listed: &[ListedMailbox],
+    entries: &[Entry],
+) {
+    let mut more = !held.is_empty();
+    while more {
+        more = false;
+        for write in writes {
+            let TreeWrite::Rename { local, .. } = write else { continue };
+            let kept = new_name(*write, listed).is_some_and(|name| held.contains(name));
+            if let Some(entry) = entries.get(*local).filter(|_| kept) {
+                more |= held.insert(entry.local.wire_name.clone());
+            }
+        }
     }
 }
 
@@ -124,6 +146,7 @@ struct Tree<'a> {
     renamed: Vec<(MailboxId, &'a ListedMailbox)>,
     updated: Vec<(MailboxId, &'a ListedMailbox)>,
     forgotten: Vec<MailboxId>,
+    inferred: Vec<MailboxId>,
     created: Vec<(&'a ListedMailbox, Checkpoint)>,
     events: Vec<NewEvent>,
 }
@@ -138,7 +161,7 @@ impl<'a> Tree<'a> {
             }
             TreeWrite::Rename { local, listed, relink } => pair(local, listed).map(|(entry, mailbox)| {
                 self.renamed.push((entry.id, mailbox));
-                self.forgotten.extend(relink.then_some(entry.id));
+                self.inferred.extend(relink.then_some(entry.id));
                 ("mailbox.updated", entry.id, json!({ "changed": "name" }))
             }),
             TreeWrite::Recreate { local, listed } => pair(local, listed).map(|(entry, mailbox)| {
@@ -177,7 +200,7 @@ async fn empty_some<'a>(
     let filled: Vec<MailboxId> = sqlx::query_scalar(
         "SELECT b.id FROM unnest($2::uuid[]) AS b(id)
          WHERE EXISTS (SELECT 1 FROM message_mailboxes p WHERE p.tenant_id = $1 AND p.mailbox_id = b.id)
-           OR EXISTS (SELECT 1 FROM pending_changes c WHERE c.tenant_id = $1 AND c.target_mailbox_id = b.id)",
+           OR EXISTS (SELECT 1 FROM edits e WHERE e.tenant_id = $1 AND (e.target_mailbox_id = b.id OR e.mailbox_id = b.id))",
     )
     .bind(tx.tenant())
     .bind(ids)
@@ -253,18 +276,25 @@ async fn update(tx: &mut TenantTx, updated: &[(MailboxId, &ListedMailbox)]) -> R
     Ok(())
 }
 
-/// Nothing of what was known about UIDs holds any more; placements wait in their old generation.
-async fn forget_numbers(tx: &mut TenantTx, mailboxes: &[MailboxId]) -> Result<(), DbError> {
+/// Nothing of what was known about UIDs holds any more; placements wait in their old generation. UIDVALIDITY may be kept: a
+/// mailbox that is renamed once more before it is read is known by it.
+async fn forget_numbers(
+    tx: &mut TenantTx,
+    mailboxes: &[MailboxId],
+    keep_uidvalidity: bool,
+) -> Result<(), DbError> {
     if mailboxes.is_empty() {
         return Ok(());
     }
     attempts::forget_all(tx, mailboxes).await?;
     sqlx::query(
-        "UPDATE mailboxes SET generation = generation + 1, uidvalidity = NULL, uidnext = NULL, head_uid = 0, tail_uid = 0,
-           modseq = NULL, base_modseq = NULL, exists_seen = 0, state = 'new' WHERE tenant_id = $1 AND id = ANY ($2)",
+        "UPDATE mailboxes SET generation = generation + 1, uidvalidity = CASE WHEN $3 THEN uidvalidity END, uidnext = NULL,
+           head_uid = 0, tail_uid = 0, modseq = NULL, base_modseq = NULL, exists_seen = 0, state = 'new'
+         WHERE tenant_id = $1 AND id = ANY ($2)",
     )
     .bind(tx.tenant())
     .bind(mailboxes.iter().map(|id| id.0).collect::<Vec<_>>())
+    .bind(keep_uidvalidity)
     .execute(tx.conn())
     .await?;
     Ok(())

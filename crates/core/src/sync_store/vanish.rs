@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use mail::sync::edits::{Held, MailboxKey};
 use mail::uid::UidSet;
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Row as _};
@@ -14,6 +15,7 @@ use uuid::Uuid;
 
 use super::Target;
 use crate::db::{DbError, TenantTx};
+use crate::edits;
 use crate::event::{self, NewEvent};
 use crate::id::{AccountId, MailboxId};
 use crate::lease;
@@ -58,6 +60,10 @@ pub async fn vanish(tx: &mut TenantTx, target: &Target, uids: &UidSet) -> Result
     if first.is_empty() {
         return Ok(0);
     }
+    let edited = leave_edited(tx, target, &first, &last).await?;
+    if edited >= edits::PORTION {
+        return Ok(PORTION);
+    }
     let rows = sqlx::query(
         "DELETE FROM message_mailboxes WHERE tenant_id = $1 AND id IN (
            SELECT p.id FROM unnest($4::bigint[], $5::bigint[]) AS r(first, last)
@@ -78,10 +84,102 @@ pub async fn vanish(tx: &mut TenantTx, target: &Target, uids: &UidSet) -> Result
     let mut removed = removed(&rows);
     let left: Vec<Uuid> = removed.iter().filter(|r| r.visible).map(|r| r.message).collect();
     let twins = reunite(tx, target, &left).await?;
-    let count = removed.len();
+    let count = removed.len() + edited;
     removed.extend(twins.into_iter().map(|message| Removed { message, visible: true }));
     announce(tx, target, removed).await?;
     Ok(count)
+}
+
+/// Messages with edits leave these UIDs: what is shown of them is folded anew. A portion of them; returns how many.
+async fn leave_edited(
+    tx: &mut TenantTx,
+    target: &Target,
+    first: &[i64],
+    last: &[i64],
+) -> Result<usize, DbError> {
+    if !edits::any(tx, target.account).await? {
+        return Ok(0);
+    }
+    let rows: Vec<(Uuid, Uuid)> = sqlx::query_as(
+        "SELECT p.id, p.message_id FROM unnest($4::bigint[], $5::bigint[]) AS r(first, last)
+         CROSS JOIN LATERAL (
+           SELECT id, message_id FROM message_mailboxes WHERE tenant_id = $1 AND mailbox_id = $2 AND generation = $3
+             AND uid BETWEEN r.first AND r.last OFFSET 0) p
+         WHERE EXISTS (SELECT 1 FROM edits e WHERE e.tenant_id = $1 AND e.message_id = p.message_id)
+         LIMIT $6",
+    )
+    .bind(tx.tenant())
+    .bind(target.mailbox)
+    .bind(target.generation)
+    .bind(first)
+    .bind(last)
+    .bind(edits::PORTION as i64)
+    .fetch_all(tx.conn())
+    .await?;
+    let Some(taken) = reunite_edited(tx, target, &rows).await? else {
+        drop_held(tx, target.account, &rows).await?;
+        return Ok(rows.len());
+    };
+    announce_gone(tx, target.account, &taken, json!({ "mailbox_id": target.mailbox })).await?;
+    Ok(rows.len())
+}
+
+/// [`reunite`] for messages with edits. Returns the copies that gave up their places; `None`: there was none, and nothing was
+/// written.
+async fn reunite_edited(
+    tx: &mut TenantTx,
+    target: &Target,
+    rows: &[(Uuid, Uuid)],
+) -> Result<Option<Vec<Uuid>>, DbError> {
+    let messages: Vec<Uuid> = rows.iter().map(|(_, message)| *message).collect();
+    let twins: bool = sqlx::query_scalar(
+        "SELECT EXISTS (
+           SELECT 1 FROM messages o JOIN messages n ON n.tenant_id = $1 AND n.account_id = $3 AND n.blob_hash = o.blob_hash
+             AND n.id <> o.id AND n.created_at > clock_timestamp() - make_interval(secs => $6)
+           JOIN message_mailboxes p ON p.tenant_id = $1 AND p.message_id = n.id AND p.mailbox_id = $4 AND p.generation = $5
+           WHERE o.tenant_id = $1 AND o.id = ANY ($2))",
+    )
+    .bind(tx.tenant())
+    .bind(&messages)
+    .bind(target.account)
+    .bind(target.mailbox)
+    .bind(target.generation)
+    .bind(GONE_KEPT_FOR.as_secs_f64())
+    .fetch_one(tx.conn())
+    .await?;
+    if !twins {
+        return Ok(None);
+    }
+    let first = edits::load(tx, target.account, &messages).await?;
+    sqlx::query("DELETE FROM message_mailboxes WHERE tenant_id = $1 AND id = ANY ($2)")
+        .bind(tx.tenant())
+        .bind(rows.iter().map(|(row, _)| *row).collect::<Vec<_>>())
+        .execute(tx.conn())
+        .await?;
+    let taken = reunite(tx, target, &messages).await?;
+    let mut works = edits::load_again(tx, target.account, &first).await?;
+    let here = edits::key(target.mailbox);
+    for work in &mut works {
+        // What comes there anew has none of the flags that were stored in what went.
+        work.message.placement_gone(here);
+    }
+    edits::save(tx, target.account, &works).await?;
+    Ok(Some(taken))
+}
+
+/// The server has these messages no more where these rows say.
+async fn drop_held(tx: &mut TenantTx, account: AccountId, rows: &[(Uuid, Uuid)]) -> Result<(), DbError> {
+    let gone: BTreeSet<u128> = rows.iter().map(|(row, _)| row.as_u128()).collect();
+    let messages: Vec<Uuid> = rows.iter().map(|(_, message)| *message).collect();
+    let mut works = edits::load(tx, account, &messages).await?;
+    for work in &mut works {
+        let left = |h: &Held| h.row.is_some_and(|row| gone.contains(&row));
+        let mailboxes: Vec<MailboxKey> =
+            work.message.server.iter().filter(|h| left(h)).map(|h| h.mailbox).collect();
+        work.message.server.retain(|h| !left(h));
+        mailboxes.into_iter().for_each(|mailbox| work.message.placement_gone(mailbox));
+    }
+    edits::save(tx, account, &works).await.map(drop)
 }
 
 /// A message that was moved away and back between two looks came under its new UID before its old one was missed: what
@@ -136,6 +234,16 @@ async fn reunite(tx: &mut TenantTx, target: &Target, left: &[Uuid]) -> Result<Ve
     .bind(&new)
     .execute(tx.conn())
     .await?;
+    // What our user asked of the copy was meant for the message.
+    sqlx::query(
+        "UPDATE edits e SET message_id = n.old FROM unnest($2::uuid[], $3::uuid[]) AS n(old, new)
+         WHERE e.tenant_id = $1 AND e.message_id = n.new",
+    )
+    .bind(tx.tenant())
+    .bind(&old)
+    .bind(&new)
+    .execute(tx.conn())
+    .await?;
     // Not to be taken for one that was moved: the next copy belongs to the message that is left.
     sqlx::query(
         "UPDATE messages m SET gone_at = clock_timestamp() - make_interval(secs => $3) WHERE tenant_id = $1 AND id = ANY ($2)
@@ -172,6 +280,23 @@ fn pair(
 /// Deletes what is left of earlier generations of the mailbox, once all of the present one has been read; a portion, as
 /// [`vanish`].
 pub async fn drop_earlier_generations(tx: &mut TenantTx, target: &Target) -> Result<usize, DbError> {
+    if edits::any(tx, target.account).await? {
+        let edited: Vec<(Uuid, Uuid)> = sqlx::query_as(
+            "SELECT p.id, p.message_id FROM message_mailboxes p
+             WHERE p.tenant_id = $1 AND p.mailbox_id = $2 AND p.generation <> $3 AND p.uid IS NOT NULL
+               AND EXISTS (SELECT 1 FROM edits e WHERE e.tenant_id = $1 AND e.message_id = p.message_id) LIMIT $4",
+        )
+        .bind(tx.tenant())
+        .bind(target.mailbox)
+        .bind(target.generation)
+        .bind(edits::PORTION as i64)
+        .fetch_all(tx.conn())
+        .await?;
+        drop_held(tx, target.account, &edited).await?;
+        if edited.len() >= edits::PORTION {
+            return Ok(PORTION);
+        }
+    }
     let rows = sqlx::query(
         "DELETE FROM message_mailboxes WHERE tenant_id = $1 AND id IN (
            SELECT id FROM message_mailboxes
@@ -181,27 +306,6 @@ pub async fn drop_earlier_generations(tx: &mut TenantTx, target: &Target) -> Res
     .bind(tx.tenant())
     .bind(target.mailbox)
     .bind(target.generation)
-    .bind(PORTION as i64)
-    .fetch_all(tx.conn())
-    .await?;
-    announce(tx, target, removed(&rows)).await
-}
-
-/// Of a placement `p` without UID: no change waits for it any more, and a server that shows late what it moved has had
-/// its time.
-pub(super) const FORSAKEN: &str = "p.created_at < now() - interval '10 minutes'
-    AND NOT EXISTS (SELECT 1 FROM pending_changes c WHERE c.tenant_id = p.tenant_id AND c.target_placement_id = p.id)";
-
-/// Deletes placements of our own moves and copies whose message never came; a portion, as [`vanish`].
-pub async fn drop_forsaken(tx: &mut TenantTx, target: &Target) -> Result<usize, DbError> {
-    let rows = sqlx::query(AssertSqlSafe(format!(
-        "DELETE FROM message_mailboxes WHERE tenant_id = $1 AND id IN (
-           SELECT p.id FROM message_mailboxes p
-           WHERE p.tenant_id = $1 AND p.mailbox_id = $2 AND p.uid IS NULL AND {FORSAKEN} LIMIT $3)
-         RETURNING message_id, hidden_at IS NULL AS visible"
-    )))
-    .bind(tx.tenant())
-    .bind(target.mailbox)
     .bind(PORTION as i64)
     .fetch_all(tx.conn())
     .await?;
@@ -222,103 +326,36 @@ pub async fn empty_some(
     mailboxes: &[MailboxId],
 ) -> Result<bool, DbError> {
     let ids: Vec<Uuid> = mailboxes.iter().map(|id| id.0).collect();
-    let (mut left, unseen) = turn_back(tx, &ids).await?;
-    // What is seen again is told once, so its place here goes at the same time.
-    let back: Vec<Uuid> = left.keys().copied().collect();
-    for portion in back.chunks(PORTION) {
-        leave(tx, &ids, Some(portion)).await?;
+    if super::edits::mailboxes_gone(tx, account, &ids).await? {
+        return Ok(true);
     }
-    let rows = leave(tx, &ids, None).await?;
+    let rows = leave(tx, &ids).await?;
+    let mut left: BTreeMap<Uuid, Vec<Uuid>> = BTreeMap::new();
+    let mut told = BTreeSet::new();
     for row in rows.iter().filter(|r| r.get("visible")) {
-        left.entry(row.get("message_id")).or_insert(row.get("mailbox_id"));
+        let message: Uuid = row.get("message_id");
+        if told.insert(message) {
+            left.entry(row.get("mailbox_id")).or_default().push(message);
+        }
     }
-    announce_left(tx, account, left, &unseen).await?;
+    for (mailbox, messages) in left {
+        announce_gone(tx, account, &messages, json!({ "mailbox_id": mailbox })).await?;
+    }
     Ok(rows.len() >= PORTION)
 }
 
-/// Deletes the placements of a portion of messages, or of these, in the mailboxes: all that a message has there.
-async fn leave(
-    tx: &mut TenantTx,
-    mailboxes: &[Uuid],
-    messages: Option<&[Uuid]>,
-) -> Result<Vec<sqlx::postgres::PgRow>, DbError> {
+/// Deletes the placements of a portion of messages in the mailboxes: all that a message has there.
+async fn leave(tx: &mut TenantTx, mailboxes: &[Uuid]) -> Result<Vec<sqlx::postgres::PgRow>, DbError> {
     Ok(sqlx::query(
         "DELETE FROM message_mailboxes WHERE tenant_id = $1 AND mailbox_id = ANY ($2) AND message_id IN (
-           SELECT message_id FROM message_mailboxes
-           WHERE tenant_id = $1 AND mailbox_id = ANY ($2) AND ($4::uuid[] IS NULL OR message_id = ANY ($4)) LIMIT $3)
+           SELECT message_id FROM message_mailboxes WHERE tenant_id = $1 AND mailbox_id = ANY ($2) LIMIT $3)
          RETURNING message_id, mailbox_id, hidden_at IS NULL AS visible",
     )
     .bind(tx.tenant())
     .bind(mailboxes)
     .bind(PORTION as i64)
-    .bind(messages)
     .fetch_all(tx.conn())
     .await?)
-}
-
-/// Forgets our users' moves and copies into mailboxes that are no more, and shows what they moved where it is. Of what they
-/// copied and then deleted, the deletion counted on the copy, unless that was deleted as well: it is forgotten too. Returns
-/// the messages that are seen again, each with the mailbox it does not reach, and which of them our user had deleted there.
-async fn turn_back(
-    tx: &mut TenantTx,
-    mailboxes: &[Uuid],
-) -> Result<(BTreeMap<Uuid, Uuid>, BTreeSet<Uuid>), DbError> {
-    let (mut back, mut unseen) = (BTreeMap::new(), BTreeSet::new());
-    loop {
-        let rows = sqlx::query(
-            "WITH dropped AS (
-               DELETE FROM pending_changes WHERE tenant_id = $1 AND id IN (
-                 SELECT id FROM pending_changes
-                 WHERE tenant_id = $1 AND target_mailbox_id = ANY ($2) AND kind IN ('move', 'copy') LIMIT $3)
-               RETURNING id, placement_id, kind, target_mailbox_id, target_placement_id),
-             relied AS (
-               DELETE FROM pending_changes e USING dropped d, message_mailboxes t
-               WHERE e.tenant_id = $1 AND e.placement_id = d.placement_id AND e.kind = 'expunge' AND e.id > d.id
-                 AND d.kind = 'copy' AND t.tenant_id = $1 AND t.id = d.target_placement_id AND t.hidden_at IS NULL
-               RETURNING e.placement_id),
-             shown AS (
-               UPDATE message_mailboxes p SET hidden_at = NULL
-               WHERE p.tenant_id = $1 AND p.hidden_at IS NOT NULL AND p.id IN (
-                 SELECT placement_id FROM dropped WHERE kind = 'move' UNION ALL SELECT placement_id FROM relied)
-               RETURNING p.id, p.message_id)
-             SELECT s.message_id, d.target_mailbox_id, m.gone_at IS NOT NULL AS unseen
-             FROM dropped d LEFT JOIN shown s ON s.id = d.placement_id
-             LEFT JOIN messages m ON m.tenant_id = $1 AND m.id = s.message_id",
-        )
-        .bind(tx.tenant())
-        .bind(mailboxes)
-        .bind(PORTION as i64)
-        .fetch_all(tx.conn())
-        .await?;
-        for row in &rows {
-            if let Some(message) = row.get::<Option<Uuid>, _>("message_id") {
-                back.entry(message).or_insert(row.get("target_mailbox_id"));
-                if row.get("unseen") {
-                    unseen.insert(message);
-                }
-            }
-        }
-        if rows.len() < PORTION {
-            return Ok((back, unseen));
-        }
-    }
-}
-
-/// Events for messages that left a mailbox, or did not reach it.
-async fn announce_left(
-    tx: &mut TenantTx,
-    account: AccountId,
-    mailbox_of: BTreeMap<Uuid, Uuid>,
-    unseen: &BTreeSet<Uuid>,
-) -> Result<(), DbError> {
-    let mut by_mailbox: BTreeMap<Uuid, Vec<Uuid>> = BTreeMap::new();
-    for (message, mailbox) in mailbox_of {
-        by_mailbox.entry(mailbox).or_default().push(message);
-    }
-    for (mailbox, messages) in by_mailbox {
-        announce_places(tx, account, &messages, unseen, json!({ "mailbox_id": mailbox })).await?;
-    }
-    Ok(())
 }
 
 fn removed(rows: &[sqlx::postgres::PgRow]) -> Vec<Removed> {
@@ -334,49 +371,25 @@ async fn announce(tx: &mut TenantTx, target: &Target, removed: Vec<Removed>) -> 
     Ok(removed.len())
 }
 
-pub(super) async fn announce_gone(
+/// Events for messages that left a place: deleted without another one that clients can see, updated with one.
+async fn announce_gone(
     tx: &mut TenantTx,
     account: AccountId,
     messages: &[Uuid],
     data: serde_json::Value,
 ) -> Result<(), DbError> {
-    announce_places(tx, account, messages, &BTreeSet::new(), data).await
-}
-
-/// Events for messages whose places changed: deleted without one that clients can see, updated with one. Of those that had
-/// none before (`unseen`) only that they are back, if they are.
-pub(super) async fn announce_places(
-    tx: &mut TenantTx,
-    account: AccountId,
-    messages: &[Uuid],
-    unseen: &BTreeSet<Uuid>,
-    data: serde_json::Value,
-) -> Result<(), DbError> {
-    let back: Vec<Uuid> = unseen.iter().copied().collect();
     for portion in messages.chunks(PORTION) {
         let rows = sqlx::query(
-            "SELECT m.id, m.gone_at IS NOT NULL AS gone, CASE WHEN m.id = ANY ($3) THEN (
-               SELECT p.mailbox_id FROM message_mailboxes p
-               WHERE p.tenant_id = $1 AND p.message_id = m.id AND p.hidden_at IS NULL LIMIT 1) END AS back_in
-             FROM messages m WHERE m.tenant_id = $1 AND m.id = ANY ($2)",
+            "SELECT id, gone_at IS NOT NULL AS gone FROM messages WHERE tenant_id = $1 AND id = ANY ($2)",
         )
         .bind(tx.tenant())
         .bind(portion)
-        .bind(&back)
         .fetch_all(tx.conn())
         .await?;
         let mut events: Vec<NewEvent> = Vec::with_capacity(rows.len());
         for row in rows {
-            let object_id: Uuid = row.get("id");
-            let (kind, data) = match (unseen.contains(&object_id), row.get("gone")) {
-                (true, true) => continue,
-                (true, false) => {
-                    ("message.created", json!({ "mailbox_id": row.get::<Option<Uuid>, _>("back_in") }))
-                }
-                (false, true) => ("message.deleted", data.clone()),
-                (false, false) => ("message.updated", data.clone()),
-            };
-            events.push(NewEvent { kind, object_id, data });
+            let kind = if row.get("gone") { "message.deleted" } else { "message.updated" };
+            events.push(NewEvent { kind, object_id: row.get("id"), data: data.clone() });
         }
         // The newest message of a conversation may be the one that went.
         crate::thread::refresh(tx, portion).await?;
@@ -393,12 +406,11 @@ pub async fn sweep_gone(tx: &mut TenantTx, account: AccountId) -> Result<u64, Db
     let tenant = tx.tenant();
     lease::lock(tx, &[account]).await?;
     // A placement that is hidden still waits for the server: its message stays until then.
-    let gone = sqlx::query(AssertSqlSafe(format!(
-        "DELETE FROM messages WHERE tenant_id = $1 AND id IN (
-           SELECT m.id FROM messages m WHERE m.tenant_id = $1 AND m.account_id = $2 AND m.gone_at < {over}
-             AND NOT EXISTS (SELECT 1 FROM message_mailboxes p WHERE p.tenant_id = m.tenant_id AND p.message_id = m.id)
-           LIMIT $3)
-         RETURNING blob_hash, thread_id",
+    let over: Vec<Uuid> = sqlx::query_scalar(AssertSqlSafe(format!(
+        "SELECT m.id FROM messages m WHERE m.tenant_id = $1 AND m.account_id = $2 AND m.gone_at < {over}
+           AND (m.kept_until IS NULL OR m.kept_until < now())
+           AND NOT EXISTS (SELECT 1 FROM message_mailboxes p WHERE p.tenant_id = m.tenant_id AND p.message_id = m.id)
+         LIMIT $3",
         over = over("$1", "$2")
     )))
     .bind(tenant)
@@ -406,9 +418,22 @@ pub async fn sweep_gone(tx: &mut TenantTx, account: AccountId) -> Result<u64, Db
     .bind(SWEEP_BATCH)
     .fetch_all(tx.conn())
     .await?;
-    if gone.is_empty() {
+    if over.is_empty() {
         return Ok(0);
     }
+    // Edits that waited for it to turn up again wait for nothing any more.
+    sqlx::query("DELETE FROM edits WHERE tenant_id = $1 AND message_id = ANY ($2)")
+        .bind(tenant)
+        .bind(&over)
+        .execute(tx.conn())
+        .await?;
+    let gone = sqlx::query(
+        "DELETE FROM messages WHERE tenant_id = $1 AND id = ANY ($2) RETURNING blob_hash, thread_id",
+    )
+    .bind(tenant)
+    .bind(&over)
+    .fetch_all(tx.conn())
+    .await?;
     let hashes: Vec<Vec<u8>> = gone.iter().map(|r| r.get("blob_hash")).collect();
     let threads: Vec<Uuid> = gone.iter().map(|r| r.get("thread_id")).collect();
     sqlx::query(

@@ -1,25 +1,20 @@
 //! What the planner is told about our copy, and what a connection needs to know of an account.
 
 use chrono::{DateTime, Utc};
-use mail::flags::{Flags, Keywords};
 use mail::mailbox::Role;
 use mail::modseq::ModSeq;
-use mail::sync::{Checkpoint, Edit, EditKind, FlagState, LocalEntry, LocalView};
+use mail::sync::{Checkpoint, LocalEntry, LocalView};
 use mail::uid::{Uid, UidSet, UidValidity};
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
-use uuid::Uuid;
 
+use super::edits::Portion;
 use super::pending::GIVE_UP_AFTER;
-use super::vanish::FORSAKEN;
 use super::{Target, attempts};
 use crate::db::{DbError, TenantTx};
-use crate::id::{AccountId, ChangeId, MailboxId, PlacementId};
+use crate::id::{AccountId, MailboxId};
 use crate::imap::{Endpoint, Security};
 use crate::seal::Sealed;
-
-/// Unconfirmed edits that [`edits`] returns at most.
-pub const MAX_EDITS: usize = 5_000;
 
 /// How to reach an account's IMAP server.
 #[derive(Debug, Clone)]
@@ -43,28 +38,17 @@ pub struct Entry {
     pub subscription_waits: bool,
 }
 
-/// The row behind an edit of [`LocalView::edits`], at the same index.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct EditRow {
-    /// The placement that was edited.
-    pub placement: PlacementId,
-    /// The pending change; none for flags.
-    pub change: Option<ChangeId>,
-    /// The placement made in the target mailbox.
-    pub target_placement: Option<PlacementId>,
-    /// The target mailbox.
-    pub target_mailbox: Option<MailboxId>,
-}
-
 /// One mailbox for a visit.
 #[derive(Debug, Clone, Default)]
 pub struct Visit {
     /// For the planner.
     pub local: LocalView,
-    /// Rows of its edits.
-    pub rows: Vec<EditRow>,
+    /// What is behind its commands, and where the next portion begins.
+    pub edits: Portion,
     /// When a user asked for all of it to be compared: the mark that [`super::checkpoint::read_anew`] takes away.
     pub resync_asked_at: Option<DateTime<Utc>>,
+    /// The database's time before the mailbox is opened: what was done before, the visit sees.
+    pub opened_at: Option<DateTime<Utc>>,
 }
 
 /// How to connect; `None` when the account does not exist.
@@ -101,22 +85,17 @@ const OLD_GENERATION: &str = "coalesce((SELECT p.generation FROM message_mailbox
     WHERE p.tenant_id = $1 AND p.mailbox_id = b.id AND p.uid IS NOT NULL ORDER BY p.generation LIMIT 1) < b.generation, false)
     AS old_generation";
 
-/// Of a placement `p`: our user's flags are not the server's yet. As the index `message_mailboxes_edited` has it: of two
-/// columns that differ, the planner thinks that nearly every row has them, and reads the table.
-const EDITED: &str =
-    "(CASE WHEN p.flags <> p.base_flags OR p.keywords <> p.base_keywords THEN 1 ELSE 0 END) = 1";
-
 /// Mailboxes under a name that our user gave them and the server has not heard of: their own, or that of one above them.
 /// There may be another mailbox of that name on the server, which must not be taken for ours. A statement of its own part,
 /// since few changes are of this kind and the other ones may be a hundred thousand.
-const UNTOLD: &str = "untold AS MATERIALIZED (
+pub(super) const UNTOLD: &str = "untold AS MATERIALIZED (
     SELECT b.id, c.attempts FROM pending_changes c
     JOIN mailboxes b ON b.tenant_id = c.tenant_id AND b.account_id = c.account_id AND (b.id = c.mailbox_id
       OR (c.kind = 'rename_mailbox' AND starts_with(encode(b.wire_name, 'hex'), (c.data->>'to_hex') || encode(convert_to(b.delimiter, 'UTF8'), 'hex'))))
     WHERE c.tenant_id = $1 AND c.account_id = $2 AND c.kind IN ('create_mailbox', 'rename_mailbox'))";
 
 /// The same, without those that the server refuses to make: moves to them are told to it, and taken back.
-const WAITS_FOR_ITS_NAME: &str = "SELECT id FROM untold WHERE attempts < 5";
+pub(super) const WAITS_FOR_ITS_NAME: &str = "SELECT id FROM untold WHERE attempts < 5";
 const _: () = assert!(GIVE_UP_AFTER == 5, "the number in the statement");
 
 fn checkpoint(row: &PgRow) -> Result<Checkpoint, sqlx::Error> {
@@ -141,21 +120,12 @@ fn checkpoint(row: &PgRow) -> Result<Checkpoint, sqlx::Error> {
 /// What waits is gathered once for the account, not looked for mailbox by mailbox.
 pub async fn tree(tx: &mut TenantTx, account: AccountId) -> Result<Vec<Entry>, DbError> {
     let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
-        "WITH {UNTOLD}, edited AS MATERIALIZED (
-           SELECT p.mailbox_id FROM message_mailboxes p
-           WHERE p.tenant_id = $1 AND p.account_id = $2 AND p.uid IS NOT NULL AND {EDITED}),
-         forsaken AS MATERIALIZED (
-           SELECT p.mailbox_id FROM message_mailboxes p
-           WHERE p.tenant_id = $1 AND p.account_id = $2 AND p.uid IS NULL AND {FORSAKEN}),
-         changes AS MATERIALIZED (
-           SELECT mailbox_id, kind, placement_id FROM pending_changes WHERE tenant_id = $1 AND account_id = $2)
+        "WITH {UNTOLD}, changes AS MATERIALIZED (
+           SELECT mailbox_id, kind FROM pending_changes WHERE tenant_id = $1 AND account_id = $2)
          SELECT b.id, b.wire_name, b.delimiter, b.selectable, b.subscribed, b.role, b.mailboxid, {CHECKPOINT},
            b.state = 'failed' OR b.resync_asked_at IS NOT NULL
            OR EXISTS (SELECT 1 FROM ingest_attempts a WHERE a.tenant_id = $1 AND a.mailbox_id = b.id AND a.generation = b.generation
-                      AND coalesce(a.next_try_at <= now(), true))
-           OR EXISTS (SELECT 1 FROM edited e WHERE e.mailbox_id = b.id)
-           OR EXISTS (SELECT 1 FROM forsaken f WHERE f.mailbox_id = b.id)
-           OR EXISTS (SELECT 1 FROM changes c WHERE c.mailbox_id = b.id AND c.placement_id IS NOT NULL) AS unfinished,
+                      AND coalesce(a.next_try_at <= now(), true)) AS unfinished,
            EXISTS (SELECT 1 FROM changes c WHERE c.mailbox_id = b.id AND c.kind IN ('subscribe', 'unsubscribe'))
              AS subscription_waits,
            coalesce((SELECT floor(extract(epoch FROM p.sort_at))::bigint FROM message_mailboxes p
@@ -195,7 +165,7 @@ pub async fn visit(
     mailbox: MailboxId,
 ) -> Result<Option<(Target, Visit)>, DbError> {
     let row = sqlx::query(sqlx::AssertSqlSafe(format!(
-        "SELECT {CHECKPOINT}, b.resync_asked_at, {OLD_GENERATION}
+        "SELECT {CHECKPOINT}, b.resync_asked_at, clock_timestamp() AS opened_at, {OLD_GENERATION}
          FROM mailboxes b WHERE b.tenant_id = $1 AND b.id = $2 AND b.account_id = $3"
     )))
     .bind(tx.tenant())
@@ -206,18 +176,19 @@ pub async fn visit(
     let Some(row) = row else { return Ok(None) };
     let at = checkpoint(&row)?;
     let target = Target { account, mailbox, generation: at.generation };
-    let (edits, rows) = edits(tx, &target).await?;
+    let edits = super::edits::ready(tx, &target, 0).await?;
     let resync_asked_at: Option<DateTime<Utc>> = row.try_get("resync_asked_at")?;
     let mut local = LocalView {
         checkpoint: at,
         known: known(tx, &target).await?,
         old_generation: row.try_get("old_generation")?,
         read_anew: resync_asked_at.is_some(),
-        edits,
+        ready: edits.ready.clone(),
         ..LocalView::default()
     };
     attempts::load(tx, &target, &mut local).await?;
-    Ok(Some((target, Visit { local, rows, resync_asked_at })))
+    let opened_at = row.try_get("opened_at")?;
+    Ok(Some((target, Visit { local, edits, resync_asked_at, opened_at })))
 }
 
 /// INBOX for its newest mail alone: of the UIDs we hold those above the head, and no edits. Does not grow with the
@@ -270,87 +241,34 @@ pub async fn known(tx: &mut TenantTx, target: &Target) -> Result<UidSet, DbError
     Ok(known)
 }
 
-/// What our users changed in the mailbox and the server has not confirmed: flags first, since a move carries them
-/// along, then moves, copies and deletions in the order they were asked for. Copies in doubt are left out until
-/// [`super::pending::settle_copies`] has looked for them; what was asked of the same message after one that is left out
-/// waits with it.
-pub async fn edits(tx: &mut TenantTx, target: &Target) -> Result<(Vec<Edit>, Vec<EditRow>), DbError> {
-    let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
+/// A mailbox as the server calls it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
+    /// The row.
+    pub id: MailboxId,
+    /// Its name on the wire.
+    pub wire_name: Vec<u8>,
+    /// Its delimiter.
+    pub delimiter: Option<char>,
+}
+
+/// The account's Trash, once the server has it.
+pub async fn trash(tx: &mut TenantTx, account: AccountId) -> Result<Option<Named>, DbError> {
+    let row: Option<(MailboxId, Vec<u8>, Option<String>)> = sqlx::query_as(sqlx::AssertSqlSafe(format!(
         "WITH {UNTOLD}
-         SELECT p.uid, p.id AS placement_id, NULL::uuid AS change_id, 'flags' AS kind, NULL::uuid AS target_placement_id,
-                NULL::uuid AS target_mailbox_id, NULL::bytea AS target_name, p.flags, p.base_flags, p.keywords, p.base_keywords,
-                0 AS rank
-         FROM message_mailboxes p WHERE p.tenant_id = $1 AND p.account_id = $2 AND p.mailbox_id = $3 AND p.generation = $4
-           AND p.uid IS NOT NULL AND {EDITED}
-         UNION ALL
-         SELECT p.uid, p.id, c.id, c.kind, c.target_placement_id, c.target_mailbox_id, t.wire_name, p.flags, p.base_flags,
-                p.keywords, p.base_keywords, 1
-         FROM pending_changes c
-         JOIN message_mailboxes p ON p.tenant_id = c.tenant_id AND p.id = c.placement_id
-         LEFT JOIN mailboxes t ON t.tenant_id = c.tenant_id AND t.id = c.target_mailbox_id
-         WHERE c.tenant_id = $1 AND c.account_id = $2 AND c.mailbox_id = $3 AND p.generation = $4 AND p.uid IS NOT NULL
-           AND (c.kind = 'expunge' OR (c.kind IN ('move', 'copy') AND t.id NOT IN ({WAITS_FOR_ITS_NAME}))) AND NOT c.data ? 'copying'
-           AND NOT EXISTS (
-             SELECT 1 FROM pending_changes o WHERE o.tenant_id = c.tenant_id AND o.placement_id = c.placement_id AND o.id < c.id
-               AND (o.data ? 'copying' OR o.target_mailbox_id IN ({WAITS_FOR_ITS_NAME})))
-         ORDER BY rank, change_id, placement_id LIMIT $5"
-    )))
-    .bind(tx.tenant())
-    .bind(target.account)
-    .bind(target.mailbox)
-    .bind(target.generation)
-    .bind(MAX_EDITS as i64)
-    .fetch_all(tx.conn())
-    .await?;
-    let read: Vec<(Edit, EditRow)> =
-        rows.iter().filter_map(|r| edit(r).transpose()).collect::<Result<_, _>>()?;
-    Ok(read.into_iter().unzip())
-}
-
-fn edit(row: &PgRow) -> Result<Option<(Edit, EditRow)>, sqlx::Error> {
-    let Ok(uid) = Uid::try_from(row.try_get::<i64, _>("uid")?) else { return Ok(None) };
-    let state = |flags: &str, keywords: &str| -> Result<FlagState, sqlx::Error> {
-        Ok(FlagState {
-            flags: Flags::from_bits(row.try_get(flags)?),
-            keywords: Keywords::from(row.try_get::<Vec<String>, _>(keywords)?),
-        })
-    };
-    let target = || -> Result<Vec<u8>, sqlx::Error> { row.try_get("target_name") };
-    let kind = match row.try_get::<&str, _>("kind")? {
-        "flags" => EditKind::Flags {
-            base: state("base_flags", "base_keywords")?,
-            local: state("flags", "keywords")?,
-        },
-        "move" => EditKind::Move { target: target()? },
-        "copy" => EditKind::Copy { target: target()? },
-        _ => EditKind::Expunge,
-    };
-    let ids = EditRow {
-        placement: row.try_get("placement_id")?,
-        change: row.try_get::<Option<Uuid>, _>("change_id")?.map(ChangeId),
-        target_placement: row.try_get::<Option<Uuid>, _>("target_placement_id")?.map(PlacementId),
-        target_mailbox: row.try_get::<Option<Uuid>, _>("target_mailbox_id")?.map(MailboxId),
-    };
-    Ok(Some((Edit { uid, kind }, ids)))
-}
-
-/// Mailboxes with edits that can be pushed now.
-pub async fn mailboxes_with_edits(tx: &mut TenantTx, account: AccountId) -> Result<Vec<MailboxId>, DbError> {
-    let ids: Vec<MailboxId> = sqlx::query_scalar(sqlx::AssertSqlSafe(format!(
-        "WITH {UNTOLD}, edited AS (
-           SELECT p.mailbox_id AS id FROM message_mailboxes p
-           WHERE p.tenant_id = $1 AND p.account_id = $2 AND p.uid IS NOT NULL AND {EDITED}
-           UNION
-           SELECT c.mailbox_id FROM pending_changes c
-           JOIN message_mailboxes p ON p.tenant_id = c.tenant_id AND p.id = c.placement_id
-           WHERE c.tenant_id = $1 AND c.account_id = $2 AND p.uid IS NOT NULL)
-         SELECT id FROM edited WHERE id NOT IN ({WAITS_FOR_ITS_NAME})"
+         SELECT id, wire_name, delimiter FROM mailboxes
+         WHERE tenant_id = $1 AND account_id = $2 AND role = 'trash' AND selectable AND id NOT IN (SELECT id FROM untold)
+         ORDER BY id LIMIT 1"
     )))
     .bind(tx.tenant())
     .bind(account)
-    .fetch_all(tx.conn())
+    .fetch_optional(tx.conn())
     .await?;
-    Ok(ids)
+    Ok(row.map(|(id, wire_name, delimiter)| Named {
+        id,
+        wire_name,
+        delimiter: delimiter.and_then(|d| d.chars().next()),
+    }))
 }
 
 /// The name under which the server has a mailbox; `None` when it is gone, or the server does not know of it yet.

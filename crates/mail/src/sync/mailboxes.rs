@@ -1,5 +1,8 @@
 //! The mailboxes of an account: which were created, renamed, deleted or made anew, and which to select in which
 //! order.
+//!
+//! - `identity`: which listed mailbox is which of ours
+//! - `contents`: whether two hold the same messages, by what a server tells of twenty
 
 use std::collections::{HashMap, HashSet};
 
@@ -8,6 +11,12 @@ use crate::modseq::ModSeq;
 use crate::uid::UidValidity;
 
 use super::view::{Checkpoint, Depth, usable_modseq};
+
+mod contents;
+mod identity;
+
+pub use contents::{Facts, Verdict, judge, sample};
+use identity::{How, Pairs};
 
 /// More mailboxes than this (or than a fifth) do not disappear on the word of one LIST.
 const REMOVE_UNASKED: usize = 5;
@@ -90,8 +99,9 @@ pub enum TreeWrite {
         /// Never synced; or, where the numbers say that there is nothing to read, all that a visit would have found.
         at: Checkpoint,
     },
-    /// The row takes the listed name. With `relink` that it is the same mailbox is an inference: start a new
-    /// generation too ([`Checkpoint::next_generation`] of `None`), and the contents decide.
+    /// The row takes the listed name. It is proven to be the same mailbox: all that we hold of it stays true. With
+    /// `relink` that is an inference: start a new generation too ([`Checkpoint::next_generation`] of the same UIDVALIDITY,
+    /// which may have to tell once more who it is), and its messages are found again by their bytes.
     Rename {
         /// Index
         local: usize,
@@ -100,7 +110,8 @@ pub enum TreeWrite {
         /// See above.
         relink: bool,
     },
-    /// Another mailbox of the same name: the row stays and starts a new generation, as above.
+    /// Another mailbox of the same name: the row stays and starts a new generation, [`Checkpoint::next_generation`] of
+    /// `None`.
     Recreate {
         /// Index
         local: usize,
@@ -137,6 +148,30 @@ pub struct TreePlan {
     /// Many mailboxes are missing. Nothing else was decided, since any other change may count on their names being free:
     /// list again and plan with `confirmed`.
     pub needs_second_listing: bool,
+    /// Whether these hold the same messages decides who is who. Nothing else was decided: look ([`sample`], [`judge`]) and
+    /// plan again with the verdicts. Each pair is asked about once, three for each of ours at most.
+    pub compare: Vec<Candidate>,
+    /// Mailboxes of ours that stay what they are and have another UIDVALIDITY: indexes into `local`. Of others that a visit
+    /// finds so, the listing did not know.
+    pub renumbered: Vec<usize>,
+}
+
+/// One of ours and a listed one that may be the same mailbox: indexes into the two slices given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Candidate {
+    /// Index
+    pub local: usize,
+    /// Index
+    pub listed: usize,
+}
+
+/// What is known beyond a listing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// It is the second listing in a row.
+    pub confirmed: bool,
+    /// What became of [`TreePlan::compare`].
+    pub verdicts: HashMap<Candidate, Verdict>,
 }
 
 impl LocalEntry {
@@ -180,23 +215,30 @@ impl ListedMailbox {
     }
 }
 
-/// Compares a LIST (ended by a tagged OK) with our tree. `confirmed`: it is the second listing in a row.
-/// `Depth::Audit` visits every mailbox.
+/// Compares a LIST (ended by a tagged OK) with our tree. `Depth::Audit` visits every mailbox.
 #[must_use]
-pub fn plan_tree(listed: &[ListedMailbox], local: &[LocalEntry], depth: Depth, confirmed: bool) -> TreePlan {
-    let pairs = Pairs::find(listed, local);
-    let mut plan = TreePlan::default();
+pub fn plan_tree(
+    listed: &[ListedMailbox],
+    local: &[LocalEntry],
+    depth: Depth,
+    findings: &Findings,
+) -> TreePlan {
+    let pairs = Pairs::find(listed, local, &findings.verdicts);
     let missing: Vec<usize> = (0..local.len()).filter(|at| !pairs.of_local.contains_key(at)).collect();
     let credible = listed.iter().any(|m| is_inbox(&m.wire_name));
     let many = missing.len() > REMOVE_UNASKED.max(local.len() / 5);
-    if credible && many && !confirmed {
+    if credible && many && !findings.confirmed {
         return TreePlan { needs_second_listing: true, ..TreePlan::default() };
     }
-    let mut kept: HashSet<Vec<u8>> = HashSet::new();
+    if !pairs.compare.is_empty() {
+        return TreePlan { compare: pairs.compare, ..TreePlan::default() };
+    }
+    let mut plan = TreePlan::default();
+    let mut blocked = HashSet::new();
     if credible {
         plan.writes.extend(missing.iter().map(|&local| TreeWrite::Remove { local }));
     } else {
-        kept.extend(missing.iter().filter_map(|at| Some(name_key(&local.get(*at)?.wire_name))));
+        blocked = pairs.blocked(&missing, listed, local);
     }
     for (at, mailbox) in listed.iter().enumerate() {
         let Some(&(from, how)) = pairs.of_listed.get(&at) else {
@@ -206,11 +248,9 @@ pub fn plan_tree(listed: &[ListedMailbox], local: &[LocalEntry], depth: Depth, c
             }
             continue;
         };
-        let Some(entry) = local.get(from) else { continue };
+        let Some(entry) = local.get(from).filter(|_| !blocked.contains(&at)) else { continue };
         match how {
             How::SameName => {}
-            // Two rows cannot have one name.
-            How::Renamed { .. } if kept.contains(&name_key(&mailbox.wire_name)) => continue,
             How::Renamed { relink } => {
                 plan.writes.push(TreeWrite::Rename { local: from, listed: at, relink })
             }
@@ -221,6 +261,10 @@ pub fn plan_tree(listed: &[ListedMailbox], local: &[LocalEntry], depth: Depth, c
         }
         if mailbox.noselect && entry.holds_anything() {
             plan.writes.push(TreeWrite::Empty { local: from });
+        }
+        let numbers = (mailbox.numbers().uidvalidity, entry.checkpoint.uidvalidity);
+        if matches!(numbers, (Some(told), Some(ours)) if told != ours) {
+            plan.renumbered.push(from);
         }
     }
     plan.visits = visits(listed, local, &pairs, depth);
@@ -286,150 +330,9 @@ fn unchanged(numbers: &StatusNumbers, entry: &LocalEntry) -> bool {
         && numbers.uidvalidity.is_some()
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum How {
-    SameName,
-    Renamed { relink: bool },
-    Recreated,
-}
-
-/// Which listed mailbox is which of ours; each of both at most once.
-#[derive(Default)]
-struct Pairs {
-    of_listed: HashMap<usize, (usize, How)>,
-    of_local: HashMap<usize, usize>,
-    /// The first listed of each name: some servers name a mailbox twice.
-    first: HashSet<usize>,
-}
-
-impl Pairs {
-    fn find(listed: &[ListedMailbox], local: &[LocalEntry]) -> Self {
-        let mut pairs = Self::default();
-        let mut names: HashMap<Vec<u8>, usize> = HashMap::new();
-        for (at, mailbox) in listed.iter().enumerate() {
-            if let std::collections::hash_map::Entry::Vacant(free) = names.entry(name_key(&mailbox.wire_name))
-            {
-                free.insert(at);
-                pairs.first.insert(at);
-            }
-        }
-        pairs.by_mailboxid(listed, local);
-        pairs.by_name(&names, listed, local);
-        pairs.by_contents(listed, local);
-        pairs
-    }
-
-    fn put(&mut self, listed: usize, local: usize, how: How) {
-        if !self.of_listed.contains_key(&listed) && !self.of_local.contains_key(&local) {
-            self.of_listed.insert(listed, (local, how));
-            self.of_local.insert(local, listed);
-        }
-    }
-
-    fn by_mailboxid(&mut self, listed: &[ListedMailbox], local: &[LocalEntry]) {
-        let ids: HashMap<&str, usize> =
-            local.iter().enumerate().filter_map(|(at, e)| Some((e.mailboxid.as_deref()?, at))).collect();
-        for (at, mailbox) in
-            listed.iter().enumerate().filter(|(at, _)| self.first.contains(at)).collect::<Vec<_>>()
-        {
-            let from = mailbox.mailboxid.as_deref().and_then(|id| ids.get(id)).copied();
-            if let Some((from, entry)) = from.and_then(|from| Some((from, local.get(from)?))) {
-                let same = name_key(&entry.wire_name) == name_key(&mailbox.wire_name);
-                self.put(at, from, if same { How::SameName } else { How::Renamed { relink: false } });
-            }
-        }
-    }
-
-    fn by_name(&mut self, names: &HashMap<Vec<u8>, usize>, listed: &[ListedMailbox], local: &[LocalEntry]) {
-        for (from, entry) in local.iter().enumerate() {
-            let Some(&at) = names.get(&name_key(&entry.wire_name)) else { continue };
-            let ids = (listed.get(at).and_then(|m| m.mailboxid.as_ref()), entry.mailboxid.as_ref());
-            let other = matches!(ids, (Some(theirs), Some(ours)) if theirs != ours);
-            self.put(at, from, if other { How::Recreated } else { How::SameName });
-        }
-    }
-
-    /// A name that is gone and a new one with the same UIDVALIDITY, when they are the only such pair, or the
-    /// only one of that UIDVALIDITY whose counts or whose last part of the name agree too.
-    fn by_contents(&mut self, listed: &[ListedMailbox], local: &[LocalEntry]) {
-        for clue in [Clue::Counts, Clue::LastPart, Clue::UidValidity] {
-            let open_local =
-                (0..local.len()).filter(|at| !self.of_local.contains_key(at)).collect::<Vec<_>>();
-            let open_listed =
-                self.first.iter().copied().filter(|at| !self.of_listed.contains_key(at)).collect::<Vec<_>>();
-            let mut by_clue: HashMap<ClueKey, (Vec<usize>, Vec<usize>)> = HashMap::new();
-            for at in open_local {
-                if let Some(key) = local.get(at).and_then(|entry| clue.of_local(entry)) {
-                    by_clue.entry(key).or_default().0.push(at);
-                }
-            }
-            for at in open_listed {
-                if let Some(key) = listed.get(at).and_then(|mailbox| clue.of_listed(mailbox)) {
-                    by_clue.entry(key).or_default().1.push(at);
-                }
-            }
-            for (ours, theirs) in by_clue.into_values() {
-                if let ([from], [at]) = (ours.as_slice(), theirs.as_slice()) {
-                    let pair = local.get(*from).zip(listed.get(*at));
-                    let empty = pair.is_some_and(|(entry, mailbox)| is_empty_as_before(entry, mailbox));
-                    // Of two that hold nothing it does not matter whether they are the same.
-                    self.put(*at, *from, How::Renamed { relink: !empty });
-                }
-            }
-        }
-    }
-}
-
-/// Nothing was in it and nothing is, and what arrives gets a UID that was not given before.
-fn is_empty_as_before(entry: &LocalEntry, mailbox: &ListedMailbox) -> bool {
-    let (at, numbers) = (&entry.checkpoint, mailbox.numbers());
-    at.tail_uid == 1
-        && at.exists_seen == 0
-        && numbers.messages == Some(0)
-        && numbers.uidnext.is_some_and(|next| next >= at.uidnext)
-}
-
 /// INBOX is one mailbox in any case (RFC 9051 §5.1).
 fn name_key(wire_name: &[u8]) -> Vec<u8> {
     if is_inbox(wire_name) { b"INBOX".to_vec() } else { wire_name.to_vec() }
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Clue {
-    Counts,
-    LastPart,
-    UidValidity,
-}
-
-/// UIDVALIDITY and what the clue adds to it.
-type ClueKey = (UidValidity, Option<(u32, u32)>, Option<Vec<u8>>);
-
-impl Clue {
-    fn of_local(self, entry: &LocalEntry) -> Option<ClueKey> {
-        let at = &entry.checkpoint;
-        // 0 stands for a server without UIDVALIDITY: it proves nothing.
-        let epoch = at.uidvalidity.filter(|v| v.get() != 0)?;
-        Some(match self {
-            Self::Counts => (epoch, Some((at.uidnext, at.exists_seen)), None),
-            Self::LastPart => (epoch, None, Some(last_part(&entry.wire_name, entry.delimiter))),
-            Self::UidValidity => (epoch, None, None),
-        })
-    }
-
-    fn of_listed(self, mailbox: &ListedMailbox) -> Option<ClueKey> {
-        let numbers = mailbox.numbers();
-        let epoch = numbers.uidvalidity.filter(|v| v.get() != 0)?;
-        Some(match self {
-            Self::Counts => (epoch, Some((numbers.uidnext?, numbers.messages?)), None),
-            Self::LastPart => (epoch, None, Some(last_part(&mailbox.wire_name, mailbox.delimiter))),
-            Self::UidValidity => (epoch, None, None),
-        })
-    }
-}
-
-fn last_part(wire_name: &[u8], delimiter: Option<char>) -> Vec<u8> {
-    let delimiter = delimiter.and_then(|c| u8::try_from(c).ok());
-    wire_name.rsplit(|b| Some(*b) == delimiter).next().unwrap_or_default().to_vec()
 }
 
 #[cfg(test)]

@@ -1,35 +1,30 @@
-//! What our users changed here, as commands: which edits go together, by which command, and which part of an
-//! edit the server could not keep.
+//! What our users' edits want of the selected mailbox, as commands: which go together, how, and which part of an edit the
+//! server could not keep. What each edit wants is decided in [`super::edits`].
 
 use crate::flags::{Flags, Keywords};
 use crate::uid::{Uid, UidSet};
 
-use super::merge::{FlagState, StoreChange, diff};
+use super::merge::StoreChange;
 use super::plan::{Plan, Write};
 use super::view::{LocalView, PermanentFlags, ServerView};
 
 /// Messages per command: small enough that a refusal or a lost connection leaves little in doubt.
 const UIDS_PER_PUSH: usize = 500;
 
-/// One unconfirmed change of one placement in the selected mailbox.
+/// A command that an edit of one message wants sent to the selected mailbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Edit {
-    /// The placement.
+pub struct Ready {
+    /// The message.
     pub uid: Uid,
-    /// The change.
-    pub kind: EditKind,
+    /// The command.
+    pub kind: ReadyKind,
 }
 
-/// What an edit does.
+/// What a command does.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum EditKind {
+pub enum ReadyKind {
     /// Flags or keywords.
-    Flags {
-        /// What the server last confirmed.
-        base: FlagState,
-        /// What we show.
-        local: FlagState,
-    },
+    Store(StoreChange),
     /// To another mailbox.
     Move {
         /// Its name as on the wire.
@@ -41,14 +36,17 @@ pub enum EditKind {
         target: Vec<u8>,
     },
     /// Out of the mailbox, for good.
-    Expunge,
+    Remove {
+        /// The message goes because it stands in this mailbox, which is proven first.
+        stands_in: Option<Vec<u8>>,
+    },
 }
 
-/// Edits that one step tells the server.
+/// Commands that one step sends together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Push {
-    /// Indexes into [`LocalView::edits`], ascending: what a success confirms.
-    pub edits: Vec<usize>,
+    /// Indexes into [`LocalView::ready`], ascending: what a success confirms.
+    pub ready: Vec<usize>,
     /// The step.
     pub write: ServerWrite,
 }
@@ -64,16 +62,14 @@ pub enum ServerWrite {
         /// What to add and to remove.
         change: StoreChange,
     },
-    /// To another mailbox.
+    /// `UID MOVE` (RFC 6851) to another mailbox.
     Move {
         /// The messages.
         uids: UidSet,
         /// Its name as on the wire.
         target: Vec<u8>,
-        /// How.
-        by: TransferBy,
     },
-    /// `UID COPY`.
+    /// `UID COPY`, for a copy or as the first half of a move. Record that it is sent before: doing it twice doubles mail.
     Copy {
         /// The messages.
         uids: UidSet,
@@ -81,21 +77,14 @@ pub enum ServerWrite {
         target: Vec<u8>,
     },
     /// For good.
-    Expunge {
+    Remove {
         /// The messages.
         uids: UidSet,
         /// How.
         by: ExpungeBy,
+        /// Where each of them is proven to stand before it goes.
+        stands_in: Option<Vec<u8>>,
     },
-}
-
-/// How a message is moved.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TransferBy {
-    /// `UID MOVE` (RFC 6851).
-    Move,
-    /// `UID COPY`, then as the expunge says. Record the copy before the rest: doing it twice doubles mail.
-    Copy(ExpungeBy),
 }
 
 /// How a message is deleted. There is no bare EXPUNGE here: it would take what others have marked.
@@ -107,71 +96,54 @@ pub enum ExpungeBy {
     Mark,
 }
 
-/// The next edits to push, or to take back. Nothing is sent to a mailbox selected read-only.
+/// The next commands to send, or the next part of an edit to take back. Nothing is sent to a mailbox selected read-only.
 #[must_use]
 pub fn next_push(server: &ServerView, local: &LocalView) -> Option<Plan> {
     if server.mailbox.read_only {
         return None;
     }
-    let first = local.edits.first()?;
+    let first = local.ready.first()?;
     let permanent = &server.mailbox.permanent;
-    if let EditKind::Flags { base, local: wanted } = &first.kind {
-        let keep = storable(base, wanted, permanent);
-        if keep != *wanted {
-            let writes = vec![Write::Revert { edit: 0, keep }];
+    if let ReadyKind::Store(change) = &first.kind {
+        let keep = storable(change, permanent);
+        if keep != *change {
+            let writes = vec![Write::TakeBack { ready: 0, keep }];
             return Some(Plan::Record { writes, checkpoint: None });
         }
     }
-    let mut edits = Vec::new();
-    let (mut uids, mut waiting) = (UidSet::new(), UidSet::new());
-    for (index, edit) in local.edits.iter().enumerate() {
-        // What is asked of one message is done in that order: one that is copied and then deleted is to be somewhere.
-        if edits.len() < UIDS_PER_PUSH && goes_with(first, edit, permanent) && !waiting.contains(edit.uid) {
-            edits.push(index);
-            uids.insert(edit.uid);
-        } else {
-            waiting.insert(edit.uid);
+    let (mut ready, mut uids) = (Vec::new(), UidSet::new());
+    for (index, other) in local.ready.iter().enumerate() {
+        if ready.len() < UIDS_PER_PUSH && first.kind == other.kind {
+            ready.push(index);
+            uids.insert(other.uid);
         }
     }
-    let delete = if server.capabilities.uidplus { ExpungeBy::UidExpunge } else { ExpungeBy::Mark };
+    let by = if server.capabilities.uidplus { ExpungeBy::UidExpunge } else { ExpungeBy::Mark };
     let write = match &first.kind {
-        EditKind::Flags { base, local } => ServerWrite::Store { uids, change: diff(base, local) },
-        EditKind::Move { target } => {
-            let by = if server.capabilities.move_ { TransferBy::Move } else { TransferBy::Copy(delete) };
-            ServerWrite::Move { uids, target: target.clone(), by }
+        ReadyKind::Store(change) => ServerWrite::Store { uids, change: change.clone() },
+        ReadyKind::Move { target } if server.capabilities.move_ => {
+            ServerWrite::Move { uids, target: target.clone() }
         }
-        EditKind::Copy { target } => ServerWrite::Copy { uids, target: target.clone() },
-        EditKind::Expunge => ServerWrite::Expunge { uids, by: delete },
+        ReadyKind::Move { target } | ReadyKind::Copy { target } => {
+            ServerWrite::Copy { uids, target: target.clone() }
+        }
+        ReadyKind::Remove { stands_in } => ServerWrite::Remove { uids, by, stands_in: stands_in.clone() },
     };
-    Some(Plan::Send(Push { edits, write }))
+    Some(Plan::Send(Push { ready, write }))
 }
 
-fn goes_with(first: &Edit, other: &Edit, permanent: &PermanentFlags) -> bool {
-    match (&first.kind, &other.kind) {
-        (EditKind::Flags { base, local }, EditKind::Flags { base: other_base, local: other_local }) => {
-            diff(base, local) == diff(other_base, other_local)
-                && storable(other_base, other_local, permanent) == *other_local
-        }
-        (one, another) => one == another,
-    }
-}
-
-/// The wanted state without what PERMANENTFLAGS does not let last.
-fn storable(base: &FlagState, wanted: &FlagState, permanent: &PermanentFlags) -> FlagState {
-    let change = diff(base, wanted);
-    let fixed = |flags: Flags| flags.difference(permanent.flags);
-    let refused: Keywords = if permanent.any_keyword {
-        Keywords::new()
-    } else {
-        change.add_keywords.union(&change.remove_keywords).difference(&permanent.keywords)
+/// The change without what PERMANENTFLAGS does not let last.
+fn storable(change: &StoreChange, permanent: &PermanentFlags) -> StoreChange {
+    let lasting = |flags: Flags| flags.intersection(permanent.flags);
+    let kept = |keywords: &Keywords| match permanent.any_keyword {
+        true => keywords.clone(),
+        false => Keywords::from_wire(keywords.iter().filter(|k| permanent.keywords.contains(k))),
     };
-    if fixed(change.add).is_empty() && fixed(change.remove).is_empty() && refused.is_empty() {
-        return wanted.clone();
-    }
-    let put_back = Keywords::from_wire(change.remove_keywords.iter().filter(|k| refused.contains(k)));
-    FlagState {
-        flags: wanted.flags.difference(fixed(change.add)).union(fixed(change.remove)),
-        keywords: wanted.keywords.difference(&refused).union(&put_back),
+    StoreChange {
+        add: lasting(change.add),
+        remove: lasting(change.remove),
+        add_keywords: kept(&change.add_keywords),
+        remove_keywords: kept(&change.remove_keywords),
     }
 }
 
@@ -184,45 +156,26 @@ mod tests {
         Uid::new(n).unwrap()
     }
 
-    fn state(bits: i16, keywords: &[&str]) -> FlagState {
-        FlagState { flags: Flags::from_bits(bits), keywords: Keywords::from_wire(keywords) }
-    }
-
-    fn flag_edit(n: u32, base: FlagState, local: FlagState) -> Edit {
-        Edit { uid: uid(n), kind: EditKind::Flags { base, local } }
+    fn store(n: u32, add: Flags, keywords: &[&str]) -> Ready {
+        let change =
+            StoreChange { add, add_keywords: Keywords::from_wire(keywords), ..StoreChange::default() };
+        Ready { uid: uid(n), kind: ReadyKind::Store(change) }
     }
 
     fn server(capabilities: &str) -> ServerView {
         ServerView { capabilities: Capabilities::parse(capabilities.split(' ')), ..ServerView::default() }
     }
 
-    fn next(server: &ServerView, edits: Vec<Edit>) -> Option<Plan> {
-        next_push(server, &LocalView { edits, ..LocalView::default() })
-    }
-
-    #[test]
-    fn what_is_asked_of_one_message_is_done_in_that_order() {
-        let work = || b"Work".to_vec();
-        let edits = vec![
-            Edit { uid: uid(5), kind: EditKind::Expunge },
-            Edit { uid: uid(3), kind: EditKind::Copy { target: work() } },
-            Edit { uid: uid(3), kind: EditKind::Expunge },
-            Edit { uid: uid(7), kind: EditKind::Expunge },
-        ];
-        let Some(Plan::Send(push)) = next(&server("UIDPLUS"), edits) else { panic!() };
-        assert_eq!(push.edits, [0, 3]);
-        assert!(matches!(push.write, ServerWrite::Expunge { uids, .. } if !uids.contains(uid(3))));
+    fn next(server: &ServerView, ready: Vec<Ready>) -> Option<Plan> {
+        next_push(server, &LocalView { ready, ..LocalView::default() })
     }
 
     #[test]
     fn edits_with_the_same_difference_go_in_one_store() {
-        let edits = vec![
-            flag_edit(5, state(0, &[]), state(1, &[])),
-            flag_edit(6, state(4, &[]), state(4, &["x"])),
-            flag_edit(9, state(2, &["k"]), state(3, &["k"])),
-        ];
-        let Some(Plan::Send(push)) = next(&server("IMAP4rev1"), edits) else { panic!("no push") };
-        assert_eq!(push.edits, [0, 2]);
+        let ready =
+            vec![store(5, Flags::SEEN, &[]), store(6, Flags::NONE, &["x"]), store(9, Flags::SEEN, &[])];
+        let Some(Plan::Send(push)) = next(&server("IMAP4rev1"), ready) else { panic!("no push") };
+        assert_eq!(push.ready, [0, 2]);
         let change = StoreChange { add: Flags::SEEN, ..StoreChange::default() };
         assert_eq!(push.write, ServerWrite::Store { uids: UidSet::parse("5,9").unwrap(), change });
     }
@@ -232,42 +185,49 @@ mod tests {
         let mut server = server("IMAP4rev1");
         server.mailbox.permanent =
             PermanentFlags { flags: Flags::SEEN, keywords: Keywords::from_wire(["ok"]), any_keyword: false };
-        let edit = flag_edit(5, state(16, &["old"]), state(1 | 4, &["ok", "new"]));
-        let keep = state(1 | 16, &["ok", "old"]);
-        let reverted =
-            Plan::Record { writes: vec![Write::Revert { edit: 0, keep: keep.clone() }], checkpoint: None };
-        assert_eq!(next(&server, vec![edit]), Some(reverted));
-        assert!(matches!(next(&server, vec![flag_edit(5, state(16, &["old"]), keep)]), Some(Plan::Send(_))));
+        let wanted = store(5, Flags::SEEN | Flags::FLAGGED, &["ok", "new"]);
+        let ReadyKind::Store(keep) = store(5, Flags::SEEN, &["ok"]).kind else { panic!() };
+        let reverted = Plan::Record { writes: vec![Write::TakeBack { ready: 0, keep }], checkpoint: None };
+        assert_eq!(next(&server, vec![wanted]), Some(reverted));
+        assert!(matches!(next(&server, vec![store(5, Flags::SEEN, &["ok"])]), Some(Plan::Send(_))));
     }
 
     #[test]
     fn a_read_only_mailbox_is_sent_nothing() {
         let mut server = server("IMAP4rev1");
         server.mailbox.read_only = true;
-        assert_eq!(next(&server, vec![Edit { uid: uid(1), kind: EditKind::Expunge }]), None);
+        let ready = Ready { uid: uid(1), kind: ReadyKind::Remove { stands_in: None } };
+        assert_eq!(next(&server, vec![ready]), None);
     }
 
     #[test]
     fn without_uidplus_a_move_leaves_deleted_standing() {
-        let by = |capabilities: &str| {
-            let edit = Edit { uid: uid(1), kind: EditKind::Move { target: b"Archive".to_vec() } };
-            match next(&server(capabilities), vec![edit]) {
-                Some(Plan::Send(Push { write: ServerWrite::Move { by, .. }, .. })) => by,
-                other => panic!("{other:?}"),
-            }
+        let write = |capabilities: &str, kind: ReadyKind| match next(
+            &server(capabilities),
+            vec![Ready { uid: uid(1), kind }],
+        ) {
+            Some(Plan::Send(Push { write, .. })) => write,
+            other => panic!("{other:?}"),
         };
-        assert_eq!(by("IMAP4rev1 MOVE UIDPLUS"), TransferBy::Move);
-        assert_eq!(by("IMAP4rev1 UIDPLUS"), TransferBy::Copy(ExpungeBy::UidExpunge));
-        assert_eq!(by("IMAP4rev1"), TransferBy::Copy(ExpungeBy::Mark));
+        let moved = || ReadyKind::Move { target: b"Archive".to_vec() };
+        let removed = || ReadyKind::Remove { stands_in: Some(b"Archive".to_vec()) };
+        assert!(matches!(write("IMAP4rev1 MOVE", moved()), ServerWrite::Move { .. }));
+        assert!(matches!(write("IMAP4rev1 UIDPLUS", moved()), ServerWrite::Copy { .. }));
+        let by = |write| match write {
+            ServerWrite::Remove { by, stands_in: Some(_), .. } => by,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(by(write("IMAP4rev1 UIDPLUS", removed())), ExpungeBy::UidExpunge);
+        assert_eq!(by(write("IMAP4rev1", removed())), ExpungeBy::Mark);
     }
 
     #[test]
     fn moves_are_grouped_by_their_target() {
-        let edit = |n, target: &str| Edit { uid: uid(n), kind: EditKind::Move { target: target.into() } };
-        let Some(Plan::Send(push)) = next(&server("MOVE"), vec![edit(1, "A"), edit(2, "B"), edit(3, "A")])
+        let moved = |n, target: &str| Ready { uid: uid(n), kind: ReadyKind::Move { target: target.into() } };
+        let Some(Plan::Send(push)) = next(&server("MOVE"), vec![moved(1, "A"), moved(2, "B"), moved(3, "A")])
         else {
             panic!("no push")
         };
-        assert_eq!(push.edits, [0, 2]);
+        assert_eq!(push.ready, [0, 2]);
     }
 }

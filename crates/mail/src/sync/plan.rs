@@ -77,7 +77,7 @@ pub enum ListBy {
 pub enum Write {
     /// The UIDs of the placements mean nothing any more: they become the older generation, to be relinked.
     /// Afterwards `known`, `unreadable`, `alone`, `raw` and [`Seen`](super::Seen) are empty and `old_generation` is set
-    /// if there are any; edits refer to UIDs, so they are loaded anew. One `mailbox.reset` event.
+    /// if there are any; what edits want refers to UIDs, so it is loaded anew. One `mailbox.reset` event.
     NewGeneration,
     /// The older generation's placements that nobody claimed are gone.
     DropOldGeneration,
@@ -86,13 +86,13 @@ pub enum Write {
     /// The server no longer lists these that were in the way: what was counted about them is forgotten
     /// ([`LocalView::forget`]).
     Forget(UidSet),
-    /// The server cannot keep a part of an edit. Afterwards the placement's and the edit's local value are
-    /// `keep`, and the edit goes out of the view when that equals its base.
-    Revert {
-        /// Index into [`LocalView::edits`].
-        edit: usize,
-        /// What is left of the edit.
-        keep: super::FlagState,
+    /// The server cannot keep a part of an edit of flags. Afterwards the change it wants is `keep`, and what it wants goes
+    /// out of the view when that is empty.
+    TakeBack {
+        /// Index into [`LocalView::ready`].
+        ready: usize,
+        /// What is left of the change.
+        keep: super::StoreChange,
     },
 }
 
@@ -119,7 +119,7 @@ pub fn is_settled(server: &ServerView, local: &LocalView) -> bool {
     let (mailbox, at) = (&server.mailbox, &local.checkpoint);
     at.tail_uid == 1
         && !local.old_generation
-        && local.edits.is_empty()
+        && local.ready.is_empty()
         && local.delicate().is_empty()
         && at.uidvalidity == Some(mailbox.epoch())
         && at.uidnext != 0

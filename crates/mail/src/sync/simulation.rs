@@ -178,7 +178,7 @@ impl Store {
                     assert!(uids.intersection(&model.uids()).is_empty(), "{uids} is forgotten and exists");
                     self.forget(uids);
                 }
-                Write::Revert { .. } => unreachable!("there are no edits"),
+                Write::TakeBack { .. } => unreachable!("there are no edits"),
             }
         }
         self.checkpoint = checkpoint.unwrap_or(self.checkpoint);

@@ -359,10 +359,10 @@ fn only_a_complete_copy_with_the_servers_numbers_is_settled() {
     assert!(is_settled(&model.select(), &store.view()));
     let damaged = LocalView { known: set("1:4"), ..store.view() };
     assert!(is_settled(&model.select(), &damaged), "the numbers are what counts");
-    let edits = vec![Edit { uid: Uid::MIN, kind: EditKind::Expunge }];
+    let ready = vec![Ready { uid: Uid::MIN, kind: ReadyKind::Remove { stands_in: None } }];
     let backfill = Checkpoint { tail_uid: 5, ..store.checkpoint };
     for local in [
-        LocalView { edits, ..store.view() },
+        LocalView { ready, ..store.view() },
         LocalView { checkpoint: backfill, ..store.view() },
         LocalView { old_generation: true, ..store.view() },
         LocalView { alone: set("3"), ..store.view() },
@@ -408,11 +408,11 @@ fn a_quick_visit_stops_after_new_mail_and_local_edits() {
     model.arrive(1);
     let head = Policy { depth: Depth::Head, ..Policy::default() };
     let mut local = store.view();
-    local.edits = vec![Edit { uid: Uid::MIN, kind: EditKind::Expunge }];
+    local.ready = vec![Ready { uid: Uid::MIN, kind: ReadyKind::Remove { stands_in: None } }];
     let mut view = model.select();
     assert!(matches!(plan(&view, &local, &head), Plan::Read(ServerRead::Messages(_))));
     view.mailbox.uidnext = Some(11);
     assert!(matches!(plan(&view, &local, &head), Plan::Send(_)));
-    local.edits.clear();
+    local.ready.clear();
     assert_eq!(plan(&view, &local, &head), Plan::Done);
 }

@@ -6,7 +6,7 @@ use crate::flags::{Flags, Keywords};
 use crate::modseq::ModSeq;
 use crate::uid::{Uid, UidSet, UidValidity};
 
-use super::Edit;
+use super::Ready;
 
 /// One selection of one mailbox.
 #[derive(Debug, Clone, Default)]
@@ -80,7 +80,7 @@ pub struct Seen {
 pub struct LocalView {
     /// How far the copy is vouched for.
     pub checkpoint: Checkpoint,
-    /// UIDs of the placements of this generation, those hidden by a local move or deletion included.
+    /// UIDs that the server has in this generation, those included that our users' edits hide.
     pub known: UidSet,
     /// UIDs that could not be read before and are not due to be tried again. They are accounted for as if held.
     pub unreadable: UidSet,
@@ -93,8 +93,8 @@ pub struct LocalView {
     pub old_generation: bool,
     /// A user wants the whole mailbox compared, whatever its numbers say: a full visit is an audit then.
     pub read_anew: bool,
-    /// What our users changed here and the server has not confirmed, oldest first.
-    pub edits: Vec<Edit>,
+    /// What our users' edits want sent to this mailbox now, oldest edit first; one command for a message.
+    pub ready: Vec<Ready>,
 }
 
 /// How far our copy of a mailbox is vouched for; the columns of its row. Default: never synced.
@@ -231,7 +231,7 @@ pub(super) fn usable_modseq(highestmodseq: Option<ModSeq>) -> Option<ModSeq> {
 
 impl Checkpoint {
     /// Where a new generation begins: nothing is vouched for. Also what [`super::TreeWrite::Recreate`] and a
-    /// rename with `relink` store.
+    /// rename with `relink` store (the one of `None`, the other of the number it has).
     #[must_use]
     pub fn next_generation(&self, uidvalidity: Option<UidValidity>) -> Self {
         Self { generation: self.generation.saturating_add(1), uidvalidity, ..Self::default() }

@@ -6,7 +6,7 @@ use emailclient_core::imap::ImapError;
 use emailclient_core::imap::execute::SyncError;
 use mail::backoff;
 
-/// A connection that lasted so long was a good one: counting begins anew.
+/// A connection that lasted so long was a good one: what comes after it is a first failure.
 const GOOD: Duration = Duration::from_secs(60);
 /// After so many failures in a row a round is asked for, which tells the user what is the matter.
 const TELL_AFTER: u32 = 3;
@@ -15,6 +15,8 @@ const TELL_AFTER: u32 = 3;
 #[derive(Debug, Default)]
 pub struct Reconnect {
     failures: u32,
+    /// What has passed since the first of them: connections and waits.
+    since: Duration,
 }
 
 /// What to do after a failure.
@@ -30,17 +32,20 @@ impl Reconnect {
     /// After a connection that lasted `lasted` and ended in `error`; `unit` is a random number from 0 to 1.
     pub fn after(&mut self, lasted: Duration, error: &SyncError, unit: f64) -> Next {
         if lasted >= GOOD {
-            self.failures = 0;
+            *self = Self::default();
+        }
+        if self.failures > 0 {
+            self.since = self.since.saturating_add(lasted);
         }
         self.failures = self.failures.saturating_add(1);
         let tell = self.failures == TELL_AFTER;
-        match error {
+        let next = match error {
             SyncError::Imap(ImapError::Throttled { retry_after, .. }) => {
-                Next { wait: backoff::throttle(self.failures, *retry_after, unit), round: tell }
+                Next { wait: backoff::throttle(self.since, *retry_after, unit), round: tell }
             }
             // The round makes the account `needs_reauth`, and then it is nobody's to watch.
             SyncError::Imap(ImapError::AuthRejected { .. }) | SyncError::Credentials(_) => {
-                Next { wait: backoff::auth(1, unit).unwrap_or(GOOD), round: self.failures == 1 }
+                Next { wait: backoff::auth(Duration::ZERO, unit).unwrap_or(GOOD), round: self.failures == 1 }
             }
             // No IDLE, no INBOX, no permission: the rounds that are due anyway bring the mail meanwhile.
             SyncError::Imap(
@@ -50,10 +55,12 @@ impl Reconnect {
                 | ImapError::NotAllowed(_),
             )
             | SyncError::NoSuchAccount => {
-                Next { wait: backoff::throttle(self.failures, None, unit), round: false }
+                Next { wait: backoff::throttle(self.since, None, unit), round: false }
             }
-            _ => Next { wait: backoff::network(self.failures, unit), round: tell },
-        }
+            _ => Next { wait: backoff::network(self.since, unit), round: tell },
+        };
+        self.since = self.since.saturating_add(next.wait);
+        next
     }
 }
 
@@ -73,7 +80,8 @@ mod tests {
         let mut r = Reconnect::default();
         let mut next = |lasted| r.after(lasted, &SyncError::Imap(ImapError::Timeout), 1.0);
         assert_eq!(next(SHORT), Next { wait: Duration::from_secs(2), round: false });
-        assert_eq!(next(SHORT), Next { wait: Duration::from_secs(3), round: false });
+        let and_a_second = Duration::from_millis(3_500);
+        assert_eq!(next(SHORT), Next { wait: and_a_second, round: false });
         assert!(next(SHORT).round);
         for _ in 0..20 {
             assert!(!next(SHORT).round);
@@ -92,7 +100,11 @@ mod tests {
         assert!(
             r.after(SHORT, &throttled(Some(Duration::from_secs(300))), 0.0).wait >= Duration::from_secs(300)
         );
-        assert_eq!(r.after(SHORT, &throttled(None), 1.0).wait, Duration::from_secs(120));
+        assert!(
+            r.after(SHORT, &throttled(None), 1.0).wait >= Duration::from_secs(300),
+            "no sooner than it said"
+        );
+        assert_eq!(Reconnect::default().after(SHORT, &throttled(None), 1.0).wait, Duration::from_secs(60));
     }
 
     #[test]

@@ -80,6 +80,11 @@ pub(super) async fn messages(
     open: &mut Open,
     batches: Vec<Batch>,
 ) -> Result<u64, SyncError> {
+    if let [batch] = &batches[..]
+        && lots::is_left(link, open, batch).await?
+    {
+        return pass_over(link, open, batch).await;
+    }
     let before = open.local.checkpoint;
     let wanted: u64 = batches.iter().map(|b| b.uids.len()).sum();
     let fresh = batches.iter().any(|b| b.then.head_uid != before.head_uid);
@@ -119,7 +124,7 @@ pub(super) async fn messages(
         called: link.backfill.then_some(&called),
         in_the_way: in_the_way.clone(),
         noted: true,
-        stored: Stored { known: UidSet::new(), at: None, created: 0 },
+        stored: Stored { known: UidSet::new(), at: None, created: 0, twins: UidSet::new() },
     };
     let mut asked = Asked::nothing(&called);
     let notes = Notes::new(link.ctx, link.lease, open.target, &lots);
@@ -142,12 +147,9 @@ pub(super) async fn messages(
     open.local.known = open.local.known.union(&stored.known);
     open.local.forget(&stored.known);
     open.local.checkpoint = stored.at.unwrap_or(before);
+    open.twins = open.twins.union(&stored.twins);
     if !refused.is_empty() {
-        let mut tx = link.lease.begin(&link.ctx.db).await?;
-        attempts::refused(&mut tx, &open.target, &refused, &words).await?;
-        tx.commit().await?;
-        open.local.forget(&refused);
-        open.local.unreadable = open.local.unreadable.union(&refused);
+        leave_out(link, open, &refused, &words).await?;
     }
     if read.is_err() {
         let suspect = |uid| Suspect { target: open.target, uid, alone: in_the_way.contains(uid) };
@@ -156,6 +158,27 @@ pub(super) async fn messages(
     }
     read?;
     Ok(asked.len())
+}
+
+async fn leave_out(link: &Link<'_>, open: &mut Open, refused: &UidSet, words: &str) -> Result<(), SyncError> {
+    let mut tx = link.lease.begin(&link.ctx.db).await?;
+    attempts::refused(&mut tx, &open.target, refused, words).await?;
+    tx.commit().await?;
+    open.local.forget(refused);
+    open.local.unreadable = open.local.unreadable.union(refused);
+    Ok(())
+}
+
+/// Goes past a message that is left to the next round, as if it had been asked for and had not come.
+async fn pass_over(link: &Link<'_>, open: &mut Open, batch: &Batch) -> Result<u64, SyncError> {
+    open.server.seen.asked = open.server.seen.asked.union(&batch.uids);
+    if open.local.checkpoint != batch.then {
+        let mut tx = link.lease.begin(&link.ctx.db).await?;
+        checkpoint::write(&mut tx, &open.target, &batch.then, open.server.mailbox.exists).await?;
+        tx.commit().await?;
+        open.local.checkpoint = batch.then;
+    }
+    Ok(0)
 }
 
 /// The rows could not be written. A database that is away is no message's fault; a panic, or a statement it refuses, may
@@ -355,6 +378,8 @@ struct Stored {
     known: UidSet,
     at: Option<Checkpoint>,
     created: usize,
+    /// What may have been moved away and back.
+    twins: UidSet,
 }
 
 struct Writer<'a> {
@@ -424,6 +449,7 @@ impl Writer<'_> {
             settled = reached.is_some(), ms = started.elapsed().as_millis(), "batch stored");
         self.stored.known = self.stored.known.union(&uids);
         self.stored.created += done.created;
+        self.stored.twins = self.stored.twins.union(&done.twins);
         self.stored.at = reached.or(self.stored.at);
         Ok(())
     }

@@ -6,6 +6,7 @@
 use mail::sync::{Batch, Checkpoint};
 use mail::uid::{Uid, UidSet};
 
+use super::believed::look_for_twins;
 use super::round::Link;
 use super::visit::{Open, describe};
 use super::{SyncContext, SyncError, fetch, guarded, take};
@@ -55,7 +56,7 @@ async fn read(link: &mut Link<'_>, lease: &Lease, selected: &Selected) -> Result
     };
     let left_over = attempts::left_over(&mut tx, lease, target.mailbox).await?;
     tx.release();
-    let mut open = Open::of(target, visit);
+    let mut open = Open::of(target, b"INBOX".to_vec(), visit);
     open.server.mailbox = describe(selected);
     let at = open.local.checkpoint;
     if at.tail_uid == 0 || at.uidvalidity != Some(open.server.mailbox.epoch()) {
@@ -77,6 +78,9 @@ async fn read(link: &mut Link<'_>, lease: &Lease, selected: &Selected) -> Result
     let uids: UidSet = above.difference(&open.local.known);
     if !uids.is_empty() {
         fetch::messages(link, &mut open, vec![Batch { uids, then, raw: false }]).await?;
+        // Of INBOX only what is above the head was loaded.
+        open.local.known = open.local.known.union(&open.twins);
+        look_for_twins(link, &mut open).await?;
     }
     Ok(Fresh::Stored(link.report.created))
 }

@@ -1,13 +1,17 @@
 //! What is asked of the server, lot by lot, and what is noted of it before it is looked into.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use mail::sync::Batch;
 use mail::uid::{Uid, UidSet};
 use tokio::sync::mpsc;
 
-use super::visit::{is_refusal, words_of};
+use super::round::Link;
+use super::visit::{Open, is_refusal, words_of};
 use super::{SyncContext, SyncError};
+use crate::db::DbError;
+use crate::id::MailboxId;
 use crate::imap::{FetchEvent, ImapError, MemoryBudget, Session};
 use crate::lease::Lease;
 use crate::sync_store::{Target, attempts};
@@ -23,6 +27,28 @@ pub(super) fn of(batches: &[Batch]) -> Vec<Vec<UidSet>> {
 
 pub(super) fn union(sets: &[UidSet]) -> UidSet {
     sets.iter().fold(UidSet::new(), |all, set| all.union(set))
+}
+
+/// Messages at which the line broke in earlier rounds that may break it in one round. A dozen of them must not use up the
+/// connections of the round, so they take turns; as long as none breaks it, all are asked for.
+const MAY_BREAK: usize = 2;
+
+/// Whether a batch is one message in the way that is left to the next round: the line broke at it in this one, or enough
+/// others broke it, and it was not its turn.
+pub(super) async fn is_left(link: &Link<'_>, open: &Open, batch: &Batch) -> Result<bool, DbError> {
+    let broken: usize = link.left.values().map(|uids| uids.iter().count()).sum();
+    let (1, Some(uid)) = (batch.uids.len(), batch.uids.first()) else { return Ok(false) };
+    if broken == 0 || !open.local.delicate().contains(uid) {
+        return Ok(false);
+    }
+    let is_in =
+        |of: &HashMap<MailboxId, UidSet>| of.get(&open.target.mailbox).is_some_and(|s| s.contains(uid));
+    if is_in(&link.left) || is_in(&link.alone) {
+        return Ok(is_in(&link.left));
+    }
+    let mut tx = link.ctx.db.tenant(link.lease.tenant).await?;
+    let before = attempts::longer_waiting(&mut tx, &open.target, uid).await?;
+    Ok(before + broken >= MAY_BREAK)
 }
 
 /// What is noted as being looked into: the lots so far, of which the last are not all stored.

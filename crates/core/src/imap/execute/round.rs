@@ -1,20 +1,20 @@
-//! A whole round, and the short one that only brings local edits to the server.
+//! A whole round.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use mail::sync::{Checkpoint, Depth, Policy};
 use mail::uid::{Uid, UidSet};
 
-use super::{Report, SyncContext, SyncError, enter, forgo, tree, trouble, visit};
-use crate::db::DbError;
+use super::trouble::Reason;
+use super::{Report, SyncContext, SyncError, edits, enter, forgo, tree, trouble, visit};
 use crate::id::{MailboxId, RunId};
 use crate::imap::{Endpoint, ImapError, Session};
 use crate::job;
 use crate::lease::Lease;
 use crate::sync_store::status::{self, AccountState};
-use crate::sync_store::{Target, attempts, pending, view};
+use crate::sync_store::{Target, attempts};
 
 /// Connections lost in one round before it is given up: one mailbox that kills its connection must not keep the others
 /// from being read, a server that kills every connection must not be hammered.
@@ -37,16 +37,28 @@ pub(super) struct Link<'a> {
     pub report: Report,
     /// Mailboxes that local edits put messages into.
     pub touched: BTreeSet<MailboxId>,
+    /// Edits that were refused, or whose message was not where we have it: not asked again before something else was read.
+    pub skip: HashSet<i64>,
+    /// A message that an edit was for is not where we have it: a round finds where it went.
+    pub astray: bool,
+    /// The target of an edit is not there by the name we know.
+    pub target_missing: bool,
+    /// The server's tree was taken over since the link was opened: what is not there now is not there.
+    pub tree_is_fresh: bool,
     /// The message that was due when the connection was lost.
     pub suspect: Option<Suspect>,
     /// Suspects of this round, asked for alone: once is an accident of the network.
     pub alone: HashMap<MailboxId, UidSet>,
+    /// Those at which the line broke when they were asked for alone: left to the next round.
+    pub left: HashMap<MailboxId, UidSet>,
     /// Old mail is read now.
     pub backfill: bool,
     /// Reading it was interrupted: something else was asked for.
     pub called: bool,
     /// Mailboxes whose old mail is left for later.
     pub unfinished: Vec<MailboxId>,
+    /// Mailboxes of which the listing knows that they have another UIDVALIDITY.
+    pub renumbered: BTreeSet<MailboxId>,
     /// Messages of one command of old mail, once anything was read.
     batch: Option<u32>,
     /// Old mail itself was read: a few new messages say little about a fast server, and all of a slow one.
@@ -65,7 +77,7 @@ pub(super) struct Suspect {
 }
 
 impl<'a> Link<'a> {
-    async fn open(ctx: &'a SyncContext, lease: &'a Lease) -> Result<Self, SyncError> {
+    pub async fn open(ctx: &'a SyncContext, lease: &'a Lease) -> Result<Self, SyncError> {
         let (session, server) = Box::pin(enter(ctx, lease.tenant, lease.account)).await?;
         Ok(Self::over(ctx, lease, session, server))
     }
@@ -78,18 +90,25 @@ impl<'a> Link<'a> {
             server,
             report: Report::default(),
             touched: BTreeSet::new(),
+            skip: HashSet::new(),
+            astray: false,
+            target_missing: false,
+            tree_is_fresh: false,
             suspect: None,
             alone: HashMap::new(),
+            left: HashMap::new(),
             backfill: false,
             called: false,
             unfinished: Vec::new(),
+            renumbered: BTreeSet::new(),
             batch: None,
             measured: false,
             settled: false,
         }
     }
 
-    async fn reopen(&mut self) -> Result<(), SyncError> {
+    /// A new connection for one that was lost.
+    pub async fn reopen(&mut self) -> Result<(), SyncError> {
         (self.session, self.server) =
             Box::pin(enter(self.ctx, self.lease.tenant, self.lease.account)).await?;
         Ok(())
@@ -101,7 +120,7 @@ impl<'a> Link<'a> {
     }
 
     /// Leaves the open mailbox.
-    async fn unselect(&mut self) -> Result<(), SyncError> {
+    pub async fn unselect(&mut self) -> Result<(), SyncError> {
         match self.session.unselect().await {
             Err(error) => self.forgo(error).await,
             Ok(()) => Ok(()),
@@ -117,7 +136,7 @@ impl<'a> Link<'a> {
 
     /// Batches follow the speed of the whole way, so that a slow server does not keep a user waiting for a batch.
     pub fn note_speed(&mut self, messages: u64, took: Duration) {
-        if self.backfill || !self.measured {
+        if messages > 0 && (self.backfill || !self.measured) {
             let in_time = messages as f64 / took.as_secs_f64().max(0.001) * BATCH_TIME.as_secs_f64();
             let factor = if self.backfill { 1 } else { AFTER_FIRST_PAGE };
             let batch = (in_time as u32).saturating_mul(factor).clamp(1, Policy::default().batch);
@@ -210,7 +229,7 @@ async fn fail(ctx: &SyncContext, lease: &Lease, run: RunId, error: &SyncError) -
     if matches!(error, SyncError::Lost) {
         return Ok(());
     }
-    trouble::record(ctx, lease, error).await?;
+    trouble::record(ctx, lease, error, Reason::Round).await?;
     let mut tx = lease.begin(&ctx.db).await?;
     let code = match error {
         SyncError::Imap(error) => trouble::cause_of(error).code,
@@ -271,92 +290,36 @@ async fn work(link: &mut Link<'_>, depth: Depth, record: &mut Record) -> Result<
 /// Everything but old mail. Returns the mailboxes of which old mail is left to read.
 async fn changes(link: &mut Link<'_>, depth: Depth) -> Result<Vec<MailboxId>, SyncError> {
     link.unfinished.clear();
+    link.skip.clear();
+    link.renumbered.clear();
     link.report.pushed += tree::push(link).await?;
-    let doubtful = settle_copies(link).await?;
-    let edited = edited(link).await?;
-    if doubtful || !edited.is_empty() {
-        visit_all(link, &edited, Depth::Head).await?;
-        link.unselect().await?;
+    // Most rounds have no edit to look after, and ask once before and once after.
+    if edits::wait(link).await? {
+        let doubtful = edits::look_into_doubts(link).await?;
+        let waiting = edits::edited(link).await?;
+        if doubtful || !waiting.is_empty() {
+            visit_all(link, &waiting, Depth::Head).await?;
+            link.unselect().await?;
+        }
     }
     let due = tree::refresh(link, depth).await?;
+    link.tree_is_fresh = true;
     visit_all(link, &due, depth).await?;
-    // Edits of what has just got its UID.
-    let again = edited_again(link, &edited).await?;
-    visit_all(link, &again, Depth::Head).await?;
+    // Edits of what has just got its UID, or was found elsewhere.
+    if edits::wait(link).await? {
+        edits::settle(link).await?;
+        if std::mem::take(&mut link.astray) | std::mem::take(&mut link.target_missing) {
+            link.skip.clear();
+        }
+        edits::send(link).await?;
+    }
+    link.tree_is_fresh = false;
     Ok(std::mem::take(&mut link.unfinished))
-}
-
-/// Local edits only: their mailboxes, and those they put messages into.
-pub(super) async fn push(ctx: &SyncContext, lease: &Lease) -> Result<Report, SyncError> {
-    let mut tx = lease.begin(&ctx.db).await?;
-    let nothing = pending::tree_changes(&mut tx, lease.account).await?.is_empty()
-        && view::mailboxes_with_edits(&mut tx, lease.account).await?.is_empty();
-    tx.commit().await?;
-    if nothing {
-        return Ok(Report::default());
-    }
-    let result = edits(ctx, lease).await;
-    if let Err(error) = &result {
-        trouble::record(ctx, lease, error).await?;
-    }
-    result
-}
-
-async fn edits(ctx: &SyncContext, lease: &Lease) -> Result<Report, SyncError> {
-    let mut link = Link::open(ctx, lease).await?;
-    let result = push_edits(&mut link).await;
-    let Link { session, report, .. } = link;
-    if session.is_usable() {
-        session.logout().await;
-    }
-    result.map(|()| report)
-}
-
-async fn push_edits(link: &mut Link<'_>) -> Result<(), SyncError> {
-    let changed = tree::push(link).await?;
-    link.report.pushed += changed;
-    if changed > 0 {
-        // A new mailbox has to be known to the server's numbers before anything is moved into it.
-        tree::refresh(link, Depth::Head).await?;
-    }
-    settle_copies(link).await?;
-    let edited = edited(link).await?;
-    visit_all(link, &edited, Depth::Head).await?;
-    let touched: Vec<MailboxId> = std::mem::take(&mut link.touched).into_iter().collect();
-    visit_all(link, &touched, Depth::Head).await?;
-    // Moves of what has just arrived had no UID to name until now.
-    let again = edited_again(link, &edited).await?;
-    visit_all(link, &again, Depth::Head).await?;
-    Ok(())
-}
-
-/// Reads the targets of copies whose answer never came, so that what was copied is not copied again. Whether there were any.
-async fn settle_copies(link: &mut Link<'_>) -> Result<bool, SyncError> {
-    let mut tx = link.ctx.db.tenant(link.lease.tenant).await?;
-    let doubtful = pending::copies_in_doubt(&mut tx, link.lease.account).await?;
-    drop(tx);
-    if doubtful.is_empty() {
-        return Ok(false);
-    }
-    let looked_at = visit_all(link, &doubtful, Depth::Full).await?;
-    let mut tx = link.lease.begin(&link.ctx.db).await?;
-    pending::settle_copies(&mut tx, link.lease.account, &looked_at).await?;
-    tx.commit().await?;
-    Ok(true)
-}
-
-async fn edited(link: &Link<'_>) -> Result<Vec<MailboxId>, DbError> {
-    let mut tx = link.ctx.db.tenant(link.lease.tenant).await?;
-    view::mailboxes_with_edits(&mut tx, link.lease.account).await
-}
-
-async fn edited_again(link: &Link<'_>, before: &[MailboxId]) -> Result<Vec<MailboxId>, DbError> {
-    Ok(edited(link).await?.into_iter().filter(|id| !before.contains(id)).collect())
 }
 
 /// Visits mailboxes in order. One that fails keeps its cause, the others go on; a lost connection is opened again a few
 /// times. What concerns the whole account ends the round. Returns those that were looked at to the end.
-async fn visit_all(
+pub(super) async fn visit_all(
     link: &mut Link<'_>,
     mailboxes: &[MailboxId],
     depth: Depth,
@@ -385,6 +348,9 @@ async fn visit_all(
             let suspect = link.suspect.take().filter(|_| lost);
             tracing::info!(account_id = %link.lease.account, mailbox_id = %mailbox,
                 code = trouble::cause_of(&cause).code, suspect = suspect.is_some(), "mailbox failed");
+            if let Some(suspect) = &suspect {
+                set_aside(link, suspect, &cause, reconnects == MAX_RECONNECTS).await?;
+            }
             if lost {
                 reconnects += 1;
                 if reconnects > MAX_RECONNECTS {
@@ -393,12 +359,7 @@ async fn visit_all(
                 }
                 link.reopen().await?;
             }
-            if let Some(suspect) = suspect {
-                if suspect.alone {
-                    leave_out(link, &suspect, &cause).await?;
-                } else {
-                    link.alone.entry(*mailbox).or_default().insert(suspect.uid);
-                }
+            if suspect.is_some() {
                 continue;
             }
             failed(link, *mailbox, &cause).await?;
@@ -409,11 +370,38 @@ async fn visit_all(
     Ok(looked_at)
 }
 
-async fn leave_out(link: &Link<'_>, suspect: &Suspect, cause: &ImapError) -> Result<(), SyncError> {
-    let mut tx = link.lease.begin(&link.ctx.db).await?;
-    let uids = UidSet::range(suspect.uid, suspect.uid);
-    attempts::refused(&mut tx, &suspect.target, &uids, &visit::words_of(cause)).await?;
-    Ok(tx.commit().await?)
+/// A message at which the line broke is asked for once more, alone, then with the next round: lines break. Only the server's
+/// word that it cannot deliver the message counts against it. `last`: this round ends here, and the next one shall not meet
+/// its suspects one by one again.
+async fn set_aside(
+    link: &mut Link<'_>,
+    suspect: &Suspect,
+    cause: &ImapError,
+    last: bool,
+) -> Result<(), SyncError> {
+    let mailbox = suspect.target.mailbox;
+    let mut uids = UidSet::range(suspect.uid, suspect.uid);
+    if suspect.alone && is_word_of_the_server(cause) {
+        let mut tx = link.lease.begin(&link.ctx.db).await?;
+        attempts::refused(&mut tx, &suspect.target, &uids, &visit::words_of(cause)).await?;
+        return Ok(tx.commit().await?);
+    }
+    let of_round = if suspect.alone { &mut link.left } else { &mut link.alone };
+    of_round.entry(mailbox).or_default().insert(suspect.uid);
+    if last && let Some(others) = link.alone.get(&mailbox) {
+        uids = uids.union(others);
+    }
+    if suspect.alone || last {
+        let mut tx = link.lease.begin(&link.ctx.db).await?;
+        attempts::broke_the_line(&mut tx, &suspect.target, &uids, &visit::words_of(cause)).await?;
+        tx.commit().await?;
+    }
+    Ok(())
+}
+
+/// Dovecot (2.3 and 2.4) ends the connection over a message it cannot read, and says so: `* BYE FETCH failed: ...`.
+fn is_word_of_the_server(cause: &ImapError) -> bool {
+    matches!(cause, ImapError::Closed { bye: Some(text) } if text.to_ascii_lowercase().contains("fetch failed"))
 }
 
 async fn failed(link: &Link<'_>, mailbox: MailboxId, cause: &ImapError) -> Result<(), SyncError> {

@@ -3,11 +3,15 @@
 use std::collections::{HashMap, HashSet};
 
 use mail::mailbox::{Role, assign_roles, decode_name, is_inbox};
-use mail::sync::{Depth, ListedMailbox, LocalEntry, StatusAnswer, StatusNumbers, plan_tree};
+use mail::sync::{
+    Depth, Findings, ListedMailbox, LocalEntry, StatusAnswer, StatusNumbers, TreePlan, plan_tree,
+};
 use mail::uid::UidValidity;
 
+use super::identity::Known;
 use super::round::Link;
-use super::{SyncContext, SyncError, trouble};
+use super::{SyncContext, SyncError, empty, trouble};
+use crate::db::TenantTx;
 use crate::id::{AccountId, MailboxId, TenantId};
 use crate::imap::{self, ImapError, Session};
 use crate::mailbox::change::Meant;
@@ -30,14 +34,14 @@ pub(super) async fn push(link: &mut Link<'_>) -> Result<usize, SyncError> {
                 done(&mut tx, &[change.id]).await?;
                 confirmed += 1;
             }
-            Err(
+            Err(SyncError::Imap(
                 error @ (ImapError::Refused { .. } | ImapError::NoSuchMailbox(_) | ImapError::Protocol(_)),
-            ) if link.session.is_usable() => {
+            )) if link.session.is_usable() => {
                 let cause = trouble::cause_of(&error);
                 refusal::tell(&mut tx, link.lease.account, &change, &cause).await?;
                 refuse(&mut tx, link.lease.account, &[change.id], cause.code).await?;
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(error),
         }
         tx.commit().await?;
     }
@@ -45,16 +49,18 @@ pub(super) async fn push(link: &mut Link<'_>) -> Result<usize, SyncError> {
 }
 
 /// Doing it again after a crash between the command and its record must end well: what is already as wanted is done.
-async fn perform(link: &mut Link<'_>, change: &TreeChange) -> Result<(), ImapError> {
+async fn perform(link: &mut Link<'_>, change: &TreeChange) -> Result<(), SyncError> {
     match &change.kind {
         TreeChangeKind::Create { name, role } => {
             match link.session.create_mailbox(name, *role).await {
-                Err(error @ ImapError::Refused { .. }) if !exists(link, name).await? => return Err(error),
+                Err(error @ ImapError::Refused { .. }) if !exists(link, name).await? => {
+                    return Err(error.into());
+                }
                 Ok(()) | Err(ImapError::Refused { .. }) => {}
-                Err(error) => return Err(error),
+                Err(error) => return Err(error.into()),
             }
             // Other clients show only what is subscribed to.
-            link.session.subscribe_new(name).await
+            Ok(link.session.subscribe_new(name).await?)
         }
         TreeChangeKind::Rename { from, to } => {
             let renamed = match is_meant(link, from, &change.meant).await {
@@ -69,22 +75,29 @@ async fn perform(link: &mut Link<'_>, change: &TreeChange) -> Result<(), ImapErr
                 }
                 other => other?,
             }
-            link.session.carry_subscriptions(from, to).await
+            Ok(link.session.carry_subscriptions(from, to).await?)
         }
         TreeChangeKind::Delete { name } => {
-            let deleted = match is_meant(link, name, &change.meant).await {
+            let is_there = match is_meant(link, name, &change.meant).await {
                 Ok(false) => return Ok(()),
-                Ok(true) => link.session.delete_mailbox(name).await,
+                Ok(true) => match empty::into_trash(link, name).await {
+                    Err(SyncError::Imap(ImapError::NoSuchMailbox(_))) => Ok(()),
+                    emptied => emptied,
+                },
+                Err(error) => Err(error.into()),
+            };
+            let deleted = match is_there {
+                Ok(()) => link.session.delete_mailbox(name).await.map_err(SyncError::from),
                 Err(error) => Err(error),
             };
             match deleted {
-                Ok(()) | Err(ImapError::NoSuchMailbox(_)) => {}
+                Ok(()) | Err(SyncError::Imap(ImapError::NoSuchMailbox(_))) => {}
                 Err(error) => return Err(error),
             }
-            link.session.unsubscribe_deleted(name).await
+            Ok(link.session.unsubscribe_deleted(name).await?)
         }
-        TreeChangeKind::Subscribe { name, on: true } => link.session.subscribe(name).await,
-        TreeChangeKind::Subscribe { name, on: false } => link.session.unsubscribe(name).await,
+        TreeChangeKind::Subscribe { name, on: true } => Ok(link.session.subscribe(name).await?),
+        TreeChangeKind::Subscribe { name, on: false } => Ok(link.session.unsubscribe(name).await?),
     }
 }
 
@@ -127,13 +140,14 @@ pub(super) async fn is_current(
     tx.release();
     raw.retain(|m| !ignored.covers(&m.wire_name, m.delimiter));
     let local: Vec<_> = entries.iter().map(|e| e.local.clone()).collect();
-    let plan = plan_tree(&translate(raw, &entries), &local, Depth::Full, false);
-    Ok(plan.writes.is_empty() && plan.visits.is_empty() && !plan.needs_second_listing)
+    let plan = plan_tree(&translate(&raw, &entries), &local, Depth::Full, &Findings::default());
+    let settled = plan.compare.is_empty() && !plan.needs_second_listing;
+    Ok(settled && plan.writes.is_empty() && plan.visits.is_empty())
 }
 
 /// Takes over the server's tree. Returns the mailboxes to open, in order.
 pub(super) async fn refresh(link: &mut Link<'_>, depth: Depth) -> Result<Vec<MailboxId>, SyncError> {
-    let mut confirmed = false;
+    let mut known = Known::default();
     loop {
         let mut raw = match link.session.list_status().await {
             Ok(raw) => raw,
@@ -142,43 +156,90 @@ pub(super) async fn refresh(link: &mut Link<'_>, depth: Depth) -> Result<Vec<Mai
                 continue;
             }
         };
-        let account = link.lease.account;
-        let mut tx = link.lease.begin(&link.ctx.db).await?;
-        let mut entries = view::tree(&mut tx, account).await?;
-        let (refusing, missing) = (refusing(&raw, &entries), missing(&raw, &entries));
+        let mut ours = Ours::load(link).await?;
+        let (refusing, missing) = (refusing(&raw, &ours.entries), missing(&raw, &ours.entries));
         if !refusing.is_empty() || !missing.is_empty() {
             // The server is not waited for inside a transaction.
-            tx.release();
+            ours.tx.release();
             look_into_refusals(link, &mut raw, &refusing).await?;
             raw.extend(left_out(link, missing).await?);
-            tx = link.lease.begin(&link.ctx.db).await?;
-            entries = view::tree(&mut tx, account).await?;
+            ours = Ours::load(link).await?;
         }
+        if let Some(visits) = take_over(link, ours, raw, depth, &mut known).await? {
+            return Ok(visits);
+        }
+    }
+}
+
+/// Our tree, and the transaction in which it is so.
+struct Ours {
+    tx: TenantTx,
+    entries: Vec<view::Entry>,
+}
+
+impl Ours {
+    async fn load(link: &Link<'_>) -> Result<Self, SyncError> {
+        let mut tx = link.lease.begin(&link.ctx.db).await?;
+        let entries = view::tree(&mut tx, link.lease.account).await?;
+        Ok(Self { tx, entries })
+    }
+}
+
+/// Plans, looks where the planner wants it, and writes. `None`: list again.
+async fn take_over(
+    link: &mut Link<'_>,
+    mut ours: Ours,
+    mut raw: Vec<imap::ListedMailbox>,
+    depth: Depth,
+    known: &mut Known,
+) -> Result<Option<Vec<MailboxId>>, SyncError> {
+    let account = link.lease.account;
+    loop {
+        let Ours { mut tx, entries } = ours;
         let ignored = tree::ignored(&mut tx, account).await?;
         raw.retain(|m| !ignored.covers(&m.wire_name, m.delimiter));
-        let listed = translate(raw, &entries);
+        let listed = translate(&raw, &entries);
         let local: Vec<_> = entries.iter().map(|e| e.local.clone()).collect();
-        let plan = plan_tree(&listed, &local, depth, confirmed);
+        let plan = plan_tree(&listed, &local, depth, &known.findings(&listed, &entries));
         if plan.needs_second_listing {
             tx.release();
-            confirmed = true;
+            known.confirmed = true;
+            return Ok(None);
+        }
+        if !plan.compare.is_empty() {
+            tx.release();
+            if !known.compare(link, &plan.compare, &listed, &entries).await? {
+                return Ok(None);
+            }
+            ours = Ours::load(link).await?;
             continue;
         }
         if !tree::apply(&mut tx, account, &plan.writes, &listed, &entries).await? {
             tx.commit().await?;
-            continue;
+            return Ok(None);
         }
+        link.renumbered.extend(plan.renumbered.iter().filter_map(|at| Some(entries.get(*at)?.id)));
         let now = if plan.writes.is_empty() { entries } else { view::tree(&mut tx, account).await? };
-        let ids: HashMap<Vec<u8>, MailboxId> = now.iter().map(|e| (key(&e.local.wire_name), e.id)).collect();
-        let visits: Vec<MailboxId> =
-            plan.visits.iter().filter_map(|at| ids.get(&key(&listed.get(*at)?.wire_name)).copied()).collect();
-        let listed_ids = listed.iter().filter(|m| m.selectable()).filter_map(|m| ids.get(&key(&m.wire_name)));
-        let visited: HashSet<MailboxId> = visits.iter().copied().collect();
-        let quiet: Vec<MailboxId> = listed_ids.copied().filter(|id| !visited.contains(id)).collect();
+        let (visits, quiet) = divide(&plan, &listed, &now);
         checkpoint::unchanged(&mut tx, &quiet).await?;
         tx.commit().await?;
-        return Ok(visits);
+        return Ok(Some(visits));
     }
+}
+
+/// The mailboxes to open, in order, and those that can be opened and need not be.
+fn divide(
+    plan: &TreePlan,
+    listed: &[ListedMailbox],
+    now: &[view::Entry],
+) -> (Vec<MailboxId>, Vec<MailboxId>) {
+    let ids: HashMap<Vec<u8>, MailboxId> = now.iter().map(|e| (key(&e.local.wire_name), e.id)).collect();
+    let visits: Vec<MailboxId> =
+        plan.visits.iter().filter_map(|at| ids.get(&key(&listed.get(*at)?.wire_name)).copied()).collect();
+    let listed_ids = listed.iter().filter(|m| m.selectable()).filter_map(|m| ids.get(&key(&m.wire_name)));
+    let visited: HashSet<MailboxId> = visits.iter().copied().collect();
+    let quiet = listed_ids.copied().filter(|id| !visited.contains(id)).collect();
+    (visits, quiet)
 }
 
 /// Positions in `raw` of mailboxes that held messages and now refuse their numbers.
@@ -249,7 +310,7 @@ fn key(wire_name: &[u8]) -> Vec<u8> {
     if is_inbox(wire_name) { b"INBOX".to_vec() } else { wire_name.to_vec() }
 }
 
-fn translate(raw: Vec<imap::ListedMailbox>, entries: &[view::Entry]) -> Vec<ListedMailbox> {
+fn translate(raw: &[imap::ListedMailbox], entries: &[view::Entry]) -> Vec<ListedMailbox> {
     let paths: Vec<String> = raw.iter().map(|m| decode_name(&m.wire_name)).collect();
     let attributes: Vec<Vec<&str>> =
         raw.iter().map(|m| m.attributes.iter().map(String::as_str).collect()).collect();
@@ -323,10 +384,10 @@ mod tests {
         ] {
             let local = LocalEntry { wire_name: b"a".to_vec(), subscribed: ours, ..LocalEntry::default() };
             let entry = view::Entry { id: MailboxId::new(), local, subscription_waits: waits };
-            let found = translate(vec![listed(told)], &[entry]);
+            let found = translate(&[listed(told)], &[entry]);
             assert_eq!(found[0].subscribed, wanted, "{told:?} {waits} {ours}");
         }
-        assert!(!translate(vec![listed(Some(false))], &[])[0].subscribed);
-        assert!(translate(vec![listed(None)], &[])[0].subscribed);
+        assert!(!translate(&[listed(Some(false))], &[])[0].subscribed);
+        assert!(translate(&[listed(None)], &[])[0].subscribed);
     }
 }

@@ -12,8 +12,22 @@ use crate::sync_store::status::{self, AccountState, Cause};
 /// Accounts whose user has to act are looked at once a day, in case the server changed its mind.
 const IDLE_RETRY: Duration = Duration::from_secs(24 * 3600);
 
-/// Records the failure of a round. Failures of ours (database, lease, shutdown) are no state of the account.
-pub(super) async fn record(ctx: &SyncContext, lease: &Lease, error: &SyncError) -> Result<(), SyncError> {
+/// Why the server was tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reason {
+    /// A round: it was due, or somebody asked for it.
+    Round,
+    /// Edits are to be brought there.
+    Edits,
+}
+
+/// Records what went wrong when the server was tried. Failures of ours (database, lease, shutdown) are no state of the account.
+pub(super) async fn record(
+    ctx: &SyncContext,
+    lease: &Lease,
+    error: &SyncError,
+    reason: Reason,
+) -> Result<(), SyncError> {
     let (state, cause) = match error {
         SyncError::Imap(error) => (state_of(error), cause_of(error)),
         SyncError::Credentials(_) => {
@@ -26,14 +40,16 @@ pub(super) async fn record(ctx: &SyncContext, lease: &Lease, error: &SyncError) 
         _ => return Ok(()),
     };
     let mut tx = lease.begin(&ctx.db).await?;
-    let failures = status::count_failure(&mut tx, lease.account).await?;
+    let failing = status::fails(&mut tx, lease.account, state == AccountState::NeedsReauth).await?;
     let unit = ctx.clock.unit();
     let retry_in = match (state, error) {
-        (AccountState::NeedsReauth, _) => backoff::auth(failures, unit).unwrap_or(IDLE_RETRY),
+        (AccountState::NeedsReauth, _) => backoff::auth(failing.since, unit).unwrap_or(IDLE_RETRY),
         (AccountState::Throttled, SyncError::Imap(ImapError::Throttled { retry_after, .. })) => {
-            backoff::throttle(failures, *retry_after, unit)
+            backoff::throttle(failing.since, *retry_after, unit)
         }
-        _ => backoff::network(failures, unit),
+        // An edit that found the server out of reach puts nothing off.
+        _ if reason == Reason::Edits => backoff::network(failing.since, unit).min(failing.due_in),
+        _ => backoff::network(failing.since, unit),
     };
     status::set_account(&mut tx, lease.account, state, Some(&cause), Some(retry_in)).await?;
     tx.commit().await?;

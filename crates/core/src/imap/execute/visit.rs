@@ -1,39 +1,51 @@
 //! One mailbox: opened, compared step by step as the planner says, left when nothing is to be done.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use chrono::{DateTime, Utc};
 use mail::sync::{
-    Checkpoint, Depth, EditKind, FlagState, ListBy, LocalView, Plan, Seen, ServerMailbox, ServerRead,
-    ServerView, Write, diff, plan,
+    Checkpoint, Depth, ListBy, LocalView, Plan, ReadyKind, Seen, ServerMailbox, ServerRead, ServerView,
+    StoreChange, Write, plan,
 };
 use mail::uid::{Uid, UidSet};
 use tokio::time::Instant;
 
+use super::believed::{Heard, credible, look_for_twins};
 use super::round::Link;
-use super::{SyncError, fetch, push, trouble};
+use super::{SyncError, fetch, push, tree, trouble};
 use crate::db::TenantTx;
 use crate::id::MailboxId;
 use crate::imap::{ChangedSince, FetchedFlags, ImapError, Selected, Uids};
+use crate::sync_store::checkpoint::Visited;
+use crate::sync_store::edits::{self, Portion, Sending};
 use crate::sync_store::flags::{self, FlagState as ServerFlags};
 use crate::sync_store::status::{self, Cause};
-use crate::sync_store::view::{self, EditRow, Visit};
-use crate::sync_store::{Target, attempts, checkpoint, pending, relink, vanish};
+use crate::sync_store::view::{self, Visit};
+use crate::sync_store::{Target, attempts, checkpoint, relink, vanish};
 
 /// News that came while a mailbox was read make it worth one more look; a mailbox that never rests must not hold up
 /// the others.
 const MAX_LOOKS: usize = 2;
 
-/// Portions of edits of one visit: a hundred thousand, as many as one action has.
-const MAX_PORTIONS: usize = 20;
+/// Times that the edits of a mailbox are gone through in one visit: as many edits of one message are sent at most.
+const MAX_PASSES: usize = 50;
 
 /// One mailbox during its visit.
 pub(super) struct Open {
     pub target: Target,
+    /// Its name on the wire.
+    pub name: Vec<u8>,
     pub local: LocalView,
-    pub rows: Vec<EditRow>,
-    /// How many more portions of edits may be loaded.
-    portions: usize,
+    /// What is behind [`LocalView::ready`].
+    pub rows: Vec<Sending>,
+    /// The next portion of edits begins after this one.
+    more_after: Option<i64>,
+    /// Something was sent since the edits were gone through from the first: what follows it may be due now.
+    pub sent: bool,
+    /// How often the edits may be gone through yet.
+    passes: usize,
+    /// Messages of which another with the same bytes has just come: they may be gone.
+    pub twins: UidSet,
     pub server: ServerView,
     /// The server announced arrivals or removals during the visit.
     pub news: bool,
@@ -43,19 +55,25 @@ pub(super) struct Open {
     pub shrank: bool,
     /// Placements whose flags were not what the server has had since before our mod-sequence.
     pub corrected: u64,
+    /// The database's time before the mailbox was opened.
+    opened_at: Option<DateTime<Utc>>,
 }
 
 impl Open {
     /// A mailbox as our rows have it, before the server has said anything.
-    pub fn of(target: Target, visit: Visit) -> Self {
-        let Visit { local, rows, resync_asked_at } = visit;
+    pub fn of(target: Target, name: Vec<u8>, visit: Visit) -> Self {
+        let Visit { local, edits, resync_asked_at, opened_at } = visit;
         let server = ServerView::default();
-        let portions = if rows.len() < view::MAX_EDITS { 0 } else { MAX_PORTIONS };
         Self {
             target,
+            name,
             local,
-            rows,
-            portions,
+            rows: edits.rows,
+            more_after: edits.more_after,
+            sent: false,
+            passes: MAX_PASSES,
+            twins: UidSet::new(),
+            opened_at,
             server,
             news: false,
             resync_asked_at,
@@ -66,7 +84,7 @@ impl Open {
 }
 
 /// Untagged news change the count, nothing else; the next look finds what they were about.
-fn note_news(link: &mut Link<'_>, open: &mut Open) {
+pub(super) fn note_news(link: &mut Link<'_>, open: &mut Open) {
     let news = link.session.take_unsolicited();
     let exists = &mut open.server.mailbox.exists;
     // The pushing of our own moves is announced too and needs no further look: the count alone is kept right.
@@ -83,6 +101,12 @@ fn note_news(link: &mut Link<'_>, open: &mut Open) {
 pub(super) async fn visit(link: &mut Link<'_>, mailbox: MailboxId, depth: Depth) -> Result<bool, SyncError> {
     for _ in 0..MAX_LOOKS {
         let Some(mut open) = open(link, mailbox).await? else { return Ok(false) };
+        if open.is_renumbered() && link.renumbered.insert(mailbox) {
+            // Another mailbox may have got its name: the number that tells is not given up before the listing was asked.
+            link.unselect().await?;
+            Box::pin(tree::refresh(link, Depth::Head)).await?;
+            continue;
+        }
         link.report.visited += 1;
         steps(link, &mut open, depth).await?;
         if link.called {
@@ -99,14 +123,20 @@ pub(super) async fn visit(link: &mut Link<'_>, mailbox: MailboxId, depth: Depth)
 
 /// Selects `mailbox`; `None` when we have none of this id any more.
 pub(super) async fn open(link: &mut Link<'_>, mailbox: MailboxId) -> Result<Option<Open>, SyncError> {
-    let Some((mut open, name)) = load(link, mailbox).await? else { return Ok(None) };
-    let selected = link.session.select(&name, None, false).await?;
+    let Some(mut open) = load(link, mailbox).await? else { return Ok(None) };
+    let all = Portion {
+        ready: std::mem::take(&mut open.local.ready),
+        rows: std::mem::take(&mut open.rows),
+        more_after: open.more_after,
+    };
+    open.load(all, &link.skip);
+    let selected = link.session.select(&open.name, None, false).await?;
     open.server.capabilities = link.session.capabilities().clone();
     open.server.mailbox = describe(&selected);
     Ok(Some(open))
 }
 
-async fn load(link: &Link<'_>, mailbox: MailboxId) -> Result<Option<(Open, Vec<u8>)>, SyncError> {
+async fn load(link: &Link<'_>, mailbox: MailboxId) -> Result<Option<Open>, SyncError> {
     let mut tx = link.ctx.db.tenant(link.lease.tenant).await?;
     let Some(name) = view::wire_name(&mut tx, link.lease.account, mailbox).await? else { return Ok(None) };
     let left_over = attempts::left_over(&mut tx, link.lease, mailbox).await?;
@@ -123,7 +153,7 @@ async fn load(link: &Link<'_>, mailbox: MailboxId) -> Result<Option<(Open, Vec<u
         let settled = v.local.known.union(&v.local.unreadable).union(&v.local.raw);
         let suspects = link.alone.get(&mailbox).map(|s| s.difference(&settled)).unwrap_or_default();
         v.local.alone = v.local.alone.union(&suspects);
-        (Open::of(target, v), name)
+        Open::of(target, name, v)
     }))
 }
 
@@ -161,12 +191,22 @@ pub(super) async fn steps(link: &mut Link<'_>, open: &mut Open, depth: Depth) ->
     }
 }
 
-/// Edits are loaded in portions. A server that confirms none of them must not be told for ever.
+/// Edits are loaded in portions, and gone through again after something was sent: the next edit of a message waits for the
+/// one before it. What the server refuses is not asked again so soon, so this comes to an end.
 async fn more_edits(link: &Link<'_>, open: &mut Open) -> Result<(), SyncError> {
-    if open.local.edits.is_empty() && open.portions > 0 {
+    while open.local.ready.is_empty() {
+        let after = match open.more_after.take() {
+            Some(after) => after,
+            None if open.sent && open.passes > 0 => {
+                open.passes -= 1;
+                open.sent = false;
+                0
+            }
+            None => return Ok(()),
+        };
         let mut tx = link.ctx.db.tenant(link.lease.tenant).await?;
-        (open.local.edits, open.rows) = view::edits(&mut tx, &open.target).await?;
-        open.portions = if open.rows.len() < view::MAX_EDITS { 0 } else { open.portions - 1 };
+        let portion = edits::ready(&mut tx, &open.target, after).await?;
+        open.load(portion, &link.skip);
     }
     Ok(())
 }
@@ -178,7 +218,7 @@ async fn perform(link: &mut Link<'_>, open: &mut Open, read: ServerRead) -> Resu
             let started = Instant::now();
             let asked = Box::pin(fetch::messages(link, open, batches)).await?;
             link.note_speed(asked, started.elapsed());
-            Ok(())
+            look_for_twins(link, open).await
         }
         ServerRead::List(ListBy::Search) => {
             let found = link.session.uid_search_all().await?;
@@ -230,38 +270,6 @@ async fn perform(link: &mut Link<'_>, open: &mut Open, read: ServerRead) -> Resu
             open.corrected += apply_flags(link, open, found).await?;
             open.server.seen.flags_read = open.server.seen.flags_read.union(&uids);
             Ok(())
-        }
-    }
-}
-
-/// Messages that a listing may name beyond those the mailbox has, and a fifth of these.
-const SURPLUS: u64 = 1_000;
-
-/// A listing, if the mailbox can hold so many: what it names and is not there would be asked for, all of it. A count that
-/// is too low, because the server takes away what it does not have, must not make the mailbox unreadable.
-fn credible(link: &mut Link<'_>, open: &mut Open, listing: UidSet) -> Result<UidSet, ImapError> {
-    note_news(link, open);
-    let count = u64::from(open.server.mailbox.exists).max(open.local.known.len());
-    if listing.len() > count + count / 5 + SURPLUS {
-        return Err(ImapError::protocol("a listing of far more messages than the mailbox has"));
-    }
-    Ok(listing)
-}
-
-/// The last word about each message that was asked about: a server may say a line as often as it likes, and name any UID.
-pub(super) struct Heard<'a> {
-    about: &'a UidSet,
-    pub flags: BTreeMap<Uid, FetchedFlags>,
-}
-
-impl<'a> Heard<'a> {
-    pub const fn of(about: &'a UidSet) -> Self {
-        Self { about, flags: BTreeMap::new() }
-    }
-
-    pub fn hear(&mut self, said: FetchedFlags) {
-        if self.about.contains(said.uid) {
-            self.flags.insert(said.uid, said);
         }
     }
 }
@@ -320,7 +328,8 @@ async fn record(
                 open.local.known = UidSet::new();
                 open.local.forget(&UidSet::range(Uid::MIN, Uid::MAX));
                 open.server.seen = Seen::default();
-                (open.local.edits, open.rows) = view::edits(&mut tx, &open.target).await?;
+                let ready = edits::ready(&mut tx, &open.target, 0).await?;
+                open.load(ready, &link.skip);
             }
             Write::DropOldGeneration => {
                 while more(link, vanish::drop_earlier_generations(&mut tx, &open.target).await?) {
@@ -338,9 +347,9 @@ async fn record(
                 attempts::forget(&mut tx, &open.target, uids).await?;
                 open.local.forget(uids);
             }
-            Write::Revert { edit, keep } => {
-                if revert(&mut tx, open, *edit, keep).await? {
-                    reverted.push(*edit);
+            Write::TakeBack { ready, keep } => {
+                if take_back(&mut tx, open, *ready, keep).await? {
+                    reverted.push(*ready);
                 }
             }
         }
@@ -355,31 +364,51 @@ async fn record(
 }
 
 /// Counts a portion that was removed. Whether there may be more of it.
-const fn more(link: &mut Link<'_>, removed: usize) -> bool {
+pub(super) const fn more(link: &mut Link<'_>, removed: usize) -> bool {
     link.report.removed += removed;
     removed >= vanish::PORTION
 }
 
 /// A transaction for the next portion: the lease cannot be renewed, nor our user change a message, while one is open.
-async fn next(link: &Link<'_>, tx: TenantTx) -> Result<TenantTx, SyncError> {
+pub(super) async fn next(link: &Link<'_>, tx: TenantTx) -> Result<TenantTx, SyncError> {
     tx.commit().await?;
     Ok(link.lease.begin(&link.ctx.db).await?)
 }
 
-/// Takes back what the server cannot keep of an edit of flags. Whether nothing is left of the edit.
-async fn revert(tx: &mut TenantTx, open: &mut Open, at: usize, keep: &FlagState) -> Result<bool, SyncError> {
-    let (Some(row), Some(edit)) = (open.rows.get(at), open.local.edits.get_mut(at)) else { return Ok(false) };
-    let EditKind::Flags { base, local } = &mut edit.kind else { return Ok(false) };
-    pending::take_back_flags(tx, open.target.account, &[*row], &diff(local, keep)).await?;
-    local.clone_from(keep);
-    Ok(keep == base)
+/// Takes back what the server cannot keep of an edit of flags. Whether nothing is left of it.
+async fn take_back(
+    tx: &mut TenantTx,
+    open: &mut Open,
+    at: usize,
+    keep: &StoreChange,
+) -> Result<bool, SyncError> {
+    let (Some(row), Some(ready)) = (open.rows.get_mut(at), open.local.ready.get_mut(at)) else {
+        return Ok(false);
+    };
+    edits::keep_of(tx, &open.target, row, keep).await?;
+    row.does = mail::sync::edits::Does::Store(keep.clone());
+    ready.kind = ReadyKind::Store(keep.clone());
+    Ok(keep.is_empty())
 }
 
 impl Open {
-    /// Takes edits out of the view, together with their rows.
+    /// Whether the server has another UIDVALIDITY than the one of what we hold.
+    fn is_renumbered(&self) -> bool {
+        let at = &self.local.checkpoint;
+        at.uidvalidity.is_some() && self.server.mailbox.epoch_differs(at)
+    }
+
+    fn load(&mut self, portion: Portion, skip: &HashSet<i64>) {
+        let (mut ready, mut rows) = (portion.ready.into_iter(), portion.rows.into_iter());
+        let wanted = std::iter::from_fn(|| ready.next().zip(rows.next()));
+        (self.local.ready, self.rows) = wanted.filter(|(_, row)| !skip.contains(&row.edit)).unzip();
+        self.more_after = portion.more_after;
+    }
+
+    /// Takes commands out of the view, together with what is behind them.
     pub fn forget_edits(&mut self, indexes: &[usize]) {
         let mut at = 0;
-        self.local.edits.retain(|_| {
+        self.local.ready.retain(|_| {
             at += 1;
             !indexes.contains(&(at - 1))
         });
@@ -394,13 +423,12 @@ impl Open {
 /// Records that the visit came to its end.
 pub(super) async fn finish(link: &mut Link<'_>, open: &Open, depth: Depth) -> Result<(), SyncError> {
     let mut tx = link.lease.begin(&link.ctx.db).await?;
-    if depth != Depth::Head {
-        while more(link, vanish::drop_forsaken(&mut tx, &open.target).await?) {
-            tx = next(link, tx).await?;
-        }
+    if !open.server.capabilities.uidplus {
+        edits::left_marked(&mut tx, &open.target).await?;
     }
     let whole = depth != Depth::Head && open.server.seen.listing.is_some();
-    checkpoint::visited(&mut tx, &open.target, whole).await?;
+    let visit = Visited { opened_at: open.opened_at, removals: depth != Depth::Head, whole };
+    checkpoint::visited(&mut tx, &open.target, visit).await?;
     if let Some(asked_at) = open.resync_asked_at.filter(|_| whole) {
         checkpoint::read_anew(&mut tx, &open.target, asked_at).await?;
     }

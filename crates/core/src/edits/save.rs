@@ -1,0 +1,419 @@
+//! Recording messages whose edits or placements changed: rows by their difference, edits, and one event for each message
+//! that is seen differently.
+
+use std::collections::{HashMap, HashSet};
+
+use chrono::{DateTime, Utc};
+use mail::sync::edits::{Change, Edit, MailboxKey, Scope, State};
+use serde_json::json;
+use uuid::Uuid;
+
+use super::rows::{Rows, difference, seen};
+use super::{Dates, Row, Work};
+use crate::db::{DbError, TenantTx};
+use crate::event::{self, NewEvent};
+use crate::id::AccountId;
+
+/// Records what became of these messages of one account. Returns how many of them are seen differently.
+///
+/// # Errors
+/// Those of the database. [`DbError::MissingReference`]: an edit leads into a mailbox that has just gone.
+pub async fn save(tx: &mut TenantTx, account: AccountId, works: &[Work]) -> Result<usize, DbError> {
+    let works: Vec<&Work> = works.iter().filter(|w| w.is_changed()).collect();
+    if works.is_empty() {
+        return Ok(0);
+    }
+    let generations = generations(tx, &works).await?;
+    let fallbacks = fallbacks(tx, &works).await?;
+    let (mut all, mut events, mut refreshed) = (Rows::default(), Vec::new(), Vec::new());
+    let mut new_of: Vec<(Uuid, Row)> = Vec::new();
+    for work in &works {
+        let visible = work.message.visible();
+        let fallback = fallbacks.get(&work.id.0).copied().unwrap_or(Dates {
+            internal: DateTime::<Utc>::UNIX_EPOCH,
+            sort: DateTime::<Utc>::UNIX_EPOCH,
+            modseq: 0,
+        });
+        let generation = |mailbox: Uuid| generations.get(&mailbox).copied().unwrap_or(0);
+        let rows = difference(work, &visible, generation, fallback);
+        new_of.extend(rows.new.into_iter().map(|row| (work.id.0, row)));
+        all.changed.extend(rows.changed);
+        all.gone.extend(rows.gone);
+        let told_before = work.told.clone().unwrap_or_else(|| work.seen());
+        let before = seen(told_before.iter().map(|(mailbox, flags)| (*mailbox, flags)));
+        let after = seen(visible.iter().map(|p| (Uuid::from_u128(p.mailbox.0), &p.flags)));
+        if let Some((event, moved)) = told(work.id.0, &before, &after) {
+            events.push(event);
+            if moved {
+                refreshed.push(work.id.0);
+            }
+        }
+    }
+    // Inserted before others are hidden: a message that moves is at no time nowhere.
+    insert(tx, account, &new_of).await?;
+    update(tx, &all.changed).await?;
+    delete(tx, &all.gone).await?;
+    write_edits(tx, account, &works).await?;
+    if !refreshed.is_empty() {
+        crate::thread::refresh(tx, &refreshed).await?;
+    }
+    event::record(tx, Some(account), &events).await?;
+    Ok(events.len())
+}
+
+/// The event of a message that is seen differently, and whether it came or went altogether.
+fn told(
+    id: Uuid,
+    before: &[(Uuid, &mail::sync::FlagState)],
+    after: &[(Uuid, &mail::sync::FlagState)],
+) -> Option<(NewEvent, bool)> {
+    if before == after {
+        return None;
+    }
+    let mailboxes = |places: &[(Uuid, &mail::sync::FlagState)]| -> Vec<Uuid> {
+        places.iter().map(|(mailbox, _)| *mailbox).collect()
+    };
+    let (kind, data) = match (before.first(), after.first()) {
+        (None, Some((mailbox, _))) => ("message.created", json!({ "mailbox_id": mailbox })),
+        (Some(_), None) => ("message.deleted", json!({ "changed": "mailboxes" })),
+        _ if mailboxes(before) == mailboxes(after) => ("message.updated", json!({ "changed": "flags" })),
+        _ => ("message.updated", json!({ "changed": "mailboxes" })),
+    };
+    Some((NewEvent { kind, object_id: id, data }, before.is_empty() != after.is_empty()))
+}
+
+async fn generations(tx: &mut TenantTx, works: &[&Work]) -> Result<HashMap<Uuid, i32>, DbError> {
+    let mailboxes: HashSet<Uuid> =
+        works.iter().flat_map(|w| &w.message.server).map(|h| Uuid::from_u128(h.mailbox.0)).collect();
+    let edits = works.iter().flat_map(|w| &w.message.edits).filter_map(Edit::target);
+    let mailboxes: Vec<Uuid> = mailboxes
+        .into_iter()
+        .chain(edits.map(|m| Uuid::from_u128(m.0)))
+        .collect::<HashSet<_>>()
+        .into_iter()
+        .collect();
+    let rows: Vec<(Uuid, i32)> =
+        sqlx::query_as("SELECT id, generation FROM mailboxes WHERE tenant_id = $1 AND id = ANY ($2)")
+            .bind(tx.tenant())
+            .bind(mailboxes)
+            .fetch_all(tx.conn())
+            .await?;
+    Ok(rows.into_iter().collect())
+}
+
+/// Dates of messages that the server has nowhere: those of their first arrival.
+async fn fallbacks(tx: &mut TenantTx, works: &[&Work]) -> Result<HashMap<Uuid, Dates>, DbError> {
+    let ids: Vec<Uuid> =
+        works.iter().filter(|w| w.rows.iter().all(|r| r.server.is_none())).map(|w| w.id.0).collect();
+    if ids.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let rows: Vec<(Uuid, DateTime<Utc>, DateTime<Utc>)> = sqlx::query_as(
+        "SELECT id, received_at, sort_at FROM messages WHERE tenant_id = $1 AND id = ANY ($2)",
+    )
+    .bind(tx.tenant())
+    .bind(ids)
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(rows.into_iter().map(|(id, internal, sort)| (id, Dates { internal, sort, modseq: 0 })).collect())
+}
+
+/// The columns of rows, as arrays.
+#[derive(Default)]
+struct Columns {
+    ids: Vec<Uuid>,
+    mailboxes: Vec<Uuid>,
+    generations: Vec<i32>,
+    uids: Vec<Option<i64>>,
+    base_flags: Vec<i16>,
+    base_keywords: Vec<String>,
+    flags: Vec<i16>,
+    keywords: Vec<String>,
+    shown: Vec<bool>,
+    marked: Vec<bool>,
+    internal: Vec<DateTime<Utc>>,
+    sort: Vec<DateTime<Utc>>,
+    modseqs: Vec<i64>,
+}
+
+impl Columns {
+    fn of<'a>(rows: impl Iterator<Item = &'a Row>) -> Self {
+        let mut c = Self::default();
+        for row in rows {
+            let server = row.server.as_ref();
+            let base = server.map(|s| s.flags.clone()).or_else(|| row.shown.clone()).unwrap_or_default();
+            // Of what nobody sees, the flags are those of the server.
+            let shown = row.shown.clone().unwrap_or_else(|| base.clone());
+            c.ids.push(row.id);
+            c.mailboxes.push(row.mailbox);
+            c.generations.push(server.map_or(0, |s| s.generation));
+            c.uids.push(server.map(|s| s.uid));
+            c.base_flags.push(base.flags.bits());
+            c.base_keywords.push(base.keywords.as_slice().join(" "));
+            c.flags.push(shown.flags.bits());
+            c.keywords.push(shown.keywords.as_slice().join(" "));
+            c.shown.push(row.shown.is_some());
+            c.marked.push(server.is_some_and(|s| s.marked));
+            c.internal.push(row.dates.internal);
+            c.sort.push(row.dates.sort);
+            c.modseqs.push(row.dates.modseq);
+        }
+        c
+    }
+}
+
+async fn insert(tx: &mut TenantTx, account: AccountId, rows: &[(Uuid, Row)]) -> Result<(), DbError> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let c = Columns::of(rows.iter().map(|(_, row)| row));
+    sqlx::query(
+        "INSERT INTO message_mailboxes (tenant_id, account_id, id, message_id, mailbox_id, generation, uid, flags, base_flags,
+           keywords, base_keywords, hidden_at, marked, internal_date, sort_at, modseq)
+         SELECT $1, $2, r.id, r.message, r.mailbox, r.generation, r.uid, r.flags, r.base_flags, string_to_array(r.keywords, ' '),
+           string_to_array(r.base_keywords, ' '), CASE WHEN NOT r.shown THEN now() END, r.marked, r.internal, r.sort, r.modseq
+         FROM unnest($3::uuid[], $4::uuid[], $5::uuid[], $6::int[], $7::bigint[], $8::smallint[], $9::smallint[], $10::text[],
+           $11::text[], $12::bool[], $13::bool[], $14::timestamptz[], $15::timestamptz[], $16::bigint[])
+           AS r(id, message, mailbox, generation, uid, flags, base_flags, keywords, base_keywords, shown, marked, internal, sort, modseq)",
+    )
+    .bind(tx.tenant())
+    .bind(account)
+    .bind(c.ids)
+    .bind(rows.iter().map(|(message, _)| *message).collect::<Vec<_>>())
+    .bind(c.mailboxes)
+    .bind(c.generations)
+    .bind(c.uids)
+    .bind(c.flags)
+    .bind(c.base_flags)
+    .bind(c.keywords)
+    .bind(c.base_keywords)
+    .bind(c.shown)
+    .bind(c.marked)
+    .bind(c.internal)
+    .bind(c.sort)
+    .bind(c.modseqs)
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+async fn update(tx: &mut TenantTx, rows: &[Row]) -> Result<(), DbError> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let c = Columns::of(rows.iter());
+    sqlx::query(
+        "UPDATE message_mailboxes p SET generation = r.generation, uid = r.uid, flags = r.flags, base_flags = r.base_flags,
+           keywords = string_to_array(r.keywords, ' '), base_keywords = string_to_array(r.base_keywords, ' '),
+           hidden_at = CASE WHEN r.shown THEN NULL ELSE coalesce(p.hidden_at, now()) END, marked = r.marked,
+           internal_date = r.internal, sort_at = r.sort, modseq = r.modseq
+         FROM unnest($2::uuid[], $3::int[], $4::bigint[], $5::smallint[], $6::smallint[], $7::text[], $8::text[], $9::bool[],
+           $10::bool[], $11::timestamptz[], $12::timestamptz[], $13::bigint[])
+           AS r(id, generation, uid, flags, base_flags, keywords, base_keywords, shown, marked, internal, sort, modseq)
+         WHERE p.tenant_id = $1 AND p.id = r.id",
+    )
+    .bind(tx.tenant())
+    .bind(c.ids)
+    .bind(c.generations)
+    .bind(c.uids)
+    .bind(c.flags)
+    .bind(c.base_flags)
+    .bind(c.keywords)
+    .bind(c.base_keywords)
+    .bind(c.shown)
+    .bind(c.marked)
+    .bind(c.internal)
+    .bind(c.sort)
+    .bind(c.modseqs)
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+async fn delete(tx: &mut TenantTx, rows: &[Uuid]) -> Result<(), DbError> {
+    if !rows.is_empty() {
+        sqlx::query("DELETE FROM message_mailboxes WHERE tenant_id = $1 AND id = ANY ($2)")
+            .bind(tx.tenant())
+            .bind(rows)
+            .execute(tx.conn())
+            .await?;
+    }
+    Ok(())
+}
+
+async fn write_edits(tx: &mut TenantTx, account: AccountId, works: &[&Work]) -> Result<(), DbError> {
+    let (mut new, mut changed, mut over) = (Vec::new(), Vec::new(), Vec::new());
+    for work in works {
+        let kept: HashMap<i64, &Edit> = work.message.edits.iter().map(|e| (e.id, e)).collect();
+        for before in &work.before.edits {
+            match kept.get(&before.id) {
+                None => over.push(before.id),
+                Some(now) if *now != before => changed.push((work.id.0, *now, now.state != before.state)),
+                Some(_) => {}
+            }
+        }
+        new.extend(work.message.edits.iter().filter(|e| e.id == 0).map(|e| (work.id.0, e, false)));
+    }
+    if !over.is_empty() {
+        sqlx::query("DELETE FROM edits WHERE tenant_id = $1 AND id = ANY ($2)")
+            .bind(tx.tenant())
+            .bind(over)
+            .execute(tx.conn())
+            .await?;
+    }
+    update_edits(tx, &changed).await?;
+    insert_edits(tx, account, &new).await
+}
+
+/// The columns of edits, as arrays; lists as text, since arrays of arrays cannot be ragged.
+struct EditColumns {
+    mailboxes: Vec<Option<Uuid>>,
+    targets: Vec<Option<Uuid>>,
+    kinds: Vec<&'static str>,
+    states: Vec<&'static str>,
+    flags: [Vec<i16>; 3],
+    keywords: [Vec<String>; 3],
+    done_in: Vec<String>,
+    sent_from: Vec<Option<Uuid>>,
+}
+
+fn uuid(key: MailboxKey) -> Uuid {
+    Uuid::from_u128(key.0)
+}
+
+fn scope(scope: Scope) -> Option<Uuid> {
+    match scope {
+        Scope::All => None,
+        Scope::In(mailbox) => Some(uuid(mailbox)),
+    }
+}
+
+const fn state(state: State) -> &'static str {
+    match state {
+        State::Open => "open",
+        State::Sent => "sent",
+        State::InDoubt => "in_doubt",
+        State::Copied => "copied",
+        State::DoneUnseen => "done_unseen",
+    }
+}
+
+impl EditColumns {
+    fn of<'a>(edits: impl Iterator<Item = &'a Edit> + Clone) -> Self {
+        let none = mail::sync::StoreChange::default();
+        let flags_of = |edit: &'a Edit| match &edit.change {
+            Change::Flags { change, .. } => change.clone(),
+            _ => none.clone(),
+        };
+        let words = |keywords: &mail::flags::Keywords| keywords.as_slice().join(" ");
+        Self {
+            mailboxes: edits
+                .clone()
+                .map(|e| match e.change {
+                    Change::Flags { scope: at, .. } => scope(at),
+                    Change::Copy { from, .. } => Some(uuid(from)),
+                    Change::Move { from, .. } | Change::Remove { from } => scope(from),
+                })
+                .collect(),
+            targets: edits.clone().map(|e| e.target().map(uuid)).collect(),
+            kinds: edits
+                .clone()
+                .map(|e| match e.change {
+                    Change::Flags { .. } => "flags",
+                    Change::Copy { .. } => "copy",
+                    Change::Move { .. } => "move",
+                    Change::Remove { .. } => "remove",
+                })
+                .collect(),
+            states: edits.clone().map(|e| state(e.state)).collect(),
+            flags: [
+                edits.clone().map(|e| flags_of(e).add.bits()).collect(),
+                edits.clone().map(|e| flags_of(e).remove.bits()).collect(),
+                edits.clone().map(|e| e.carried.flags.bits()).collect(),
+            ],
+            keywords: [
+                edits.clone().map(|e| words(&flags_of(e).add_keywords)).collect(),
+                edits.clone().map(|e| words(&flags_of(e).remove_keywords)).collect(),
+                edits.clone().map(|e| words(&e.carried.keywords)).collect(),
+            ],
+            done_in: edits
+                .clone()
+                .map(|e| e.done_in.iter().map(|m| uuid(*m).to_string()).collect::<Vec<_>>().join(" "))
+                .collect(),
+            sent_from: edits.map(|e| e.sent_from.map(uuid)).collect(),
+        }
+    }
+}
+
+async fn update_edits(tx: &mut TenantTx, changed: &[(Uuid, &Edit, bool)]) -> Result<(), DbError> {
+    if changed.is_empty() {
+        return Ok(());
+    }
+    let c = EditColumns::of(changed.iter().map(|(_, edit, _)| *edit));
+    let [add, remove, carried] = c.flags;
+    let [keywords_add, keywords_remove, keywords_carried] = c.keywords;
+    // Of an edit that was sent, the moment tells whether a mailbox was read since.
+    sqlx::query(
+        "UPDATE edits e SET mailbox_id = n.mailbox, state = n.state, flags_add = n.add, flags_remove = n.remove,
+           keywords_add = string_to_array(n.keywords_add, ' '), keywords_remove = string_to_array(n.keywords_remove, ' '),
+           done_in = string_to_array(n.done_in, ' ')::uuid[], sent_from = n.sent_from,
+           sent_at = CASE WHEN n.state = 'open' THEN NULL WHEN n.moved THEN clock_timestamp() ELSE e.sent_at END,
+           carried_flags = n.carried, carried_keywords = string_to_array(n.keywords_carried, ' ')
+         FROM unnest($2::bigint[], $3::uuid[], $4::text[], $5::smallint[], $6::smallint[], $7::text[], $8::text[], $9::text[],
+           $10::uuid[], $11::bool[], $12::smallint[], $13::text[])
+           AS n(id, mailbox, state, add, remove, keywords_add, keywords_remove, done_in, sent_from, moved, carried, keywords_carried)
+         WHERE e.tenant_id = $1 AND e.id = n.id",
+    )
+    .bind(tx.tenant())
+    .bind(changed.iter().map(|(_, edit, _)| edit.id).collect::<Vec<_>>())
+    .bind(c.mailboxes)
+    .bind(c.states)
+    .bind(add)
+    .bind(remove)
+    .bind(keywords_add)
+    .bind(keywords_remove)
+    .bind(c.done_in)
+    .bind(c.sent_from)
+    .bind(changed.iter().map(|(_, _, moved)| *moved).collect::<Vec<_>>())
+    .bind(carried)
+    .bind(keywords_carried)
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+async fn insert_edits(
+    tx: &mut TenantTx,
+    account: AccountId,
+    new: &[(Uuid, &Edit, bool)],
+) -> Result<(), DbError> {
+    if new.is_empty() {
+        return Ok(());
+    }
+    let c = EditColumns::of(new.iter().map(|(_, edit, _)| *edit));
+    let [add, remove, _] = c.flags;
+    let [keywords_add, keywords_remove, _] = c.keywords;
+    // Their numbers are given in this order, under the account's lease: so they tell the order in which edits were asked for.
+    sqlx::query(
+        "INSERT INTO edits (tenant_id, account_id, message_id, kind, mailbox_id, target_mailbox_id, flags_add, flags_remove,
+           keywords_add, keywords_remove)
+         SELECT $1, $2, n.message, n.kind, n.mailbox, n.target, n.add, n.remove, string_to_array(n.keywords_add, ' '),
+           string_to_array(n.keywords_remove, ' ')
+         FROM unnest($3::uuid[], $4::text[], $5::uuid[], $6::uuid[], $7::smallint[], $8::smallint[], $9::text[], $10::text[])
+           WITH ORDINALITY AS n(message, kind, mailbox, target, add, remove, keywords_add, keywords_remove, at)
+         ORDER BY n.at",
+    )
+    .bind(tx.tenant())
+    .bind(account)
+    .bind(new.iter().map(|(message, _, _)| *message).collect::<Vec<_>>())
+    .bind(c.kinds)
+    .bind(c.mailboxes)
+    .bind(c.targets)
+    .bind(add)
+    .bind(remove)
+    .bind(keywords_add)
+    .bind(keywords_remove)
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
