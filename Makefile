@@ -148,6 +148,13 @@ test-faults: deps ## The same and our own user at once, over a line whose faults
 	FAULT_MINUTES=$(or $(MINUTES),60) $(if $(SEED),RANDOM_SEED=$(SEED)) $(or $(CARGO_TARGET_DIR),target)/debug/devstack run --no-fsync -- \
 	  $(CARGO) test --locked --workspace --test sync faults:: -- --nocapture
 
+.PHONY: test-edits
+test-edits: deps ## Our user's edits beside another client at random, in six modes, 200 plays of 300 steps each; SEEDS=, STEPS= and SEED= choose others.
+	$(build_debug)
+	$(CARGO) test --locked --workspace --no-run
+	STEPS=$(or $(STEPS),300) SEEDS=$(or $(SEEDS),200) $(if $(SEED),SEED=$(SEED)) $(or $(CARGO_TARGET_DIR),target)/debug/devstack run --no-fsync -- \
+	  $(CARGO) test --locked -p tests --test sync plays:: -- --nocapture
+
 .PHONY: test-watch
 test-watch: deps ## Runs tests again at every change, with the servers kept up: ARGS="-p tests --test api".
 	@$(call install,entr:/usr/bin/entr)
