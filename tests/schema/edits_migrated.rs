@@ -103,6 +103,8 @@ fn waiting() -> Vec<String> {
 
 #[tokio::test]
 async fn what_waits_in_a_database_of_the_release_before_becomes_edits() {
+    // The roles belong to the cluster, and come with the first database that is migrated as a whole.
+    Database::create().await.drop_it().await;
     let database = Database::empty().await;
     let mut conn = database.superuser().await;
     MIGRATIONS.run_to(BEFORE, &mut conn).await.unwrap();
