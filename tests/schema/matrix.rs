@@ -35,6 +35,7 @@ async fn plant(conn: &mut PgConnection, t: &str) {
         format!("INSERT INTO pending_changes (tenant_id,id,account_id,kind,mailbox_id) VALUES ({tenant},{},{account},'subscribe',{mailbox})", id(12)),
         format!("INSERT INTO drafts (tenant_id,id,account_id,content) VALUES ({tenant},{draft},{account},'{{}}')"),
         format!("INSERT INTO draft_attachments (tenant_id,id,draft_id,position,filename,content_type,size_bytes,content) VALUES ({tenant},{},{draft},0,'f','t/t',1,'x')", id(13)),
+        format!("INSERT INTO upload_pieces (tenant_id,upload_id,file,n,bytes) VALUES ({tenant},{draft},1,0,'x')"),
         format!("INSERT INTO submissions (tenant_id,id,account_id,state,message_id_header,envelope_from,mime,send_after,give_up_at)
                  VALUES ({tenant},{submission},{account},'queued','m','a@b','x',now(),now())"),
         format!("INSERT INTO submission_recipients (tenant_id,submission_id,position,address) VALUES ({tenant},{submission},0,'a@b')"),

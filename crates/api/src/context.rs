@@ -4,6 +4,8 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
 use axum::extract::FromRequestParts;
+use emailclient_core::budget::Held;
+use emailclient_core::id::TenantId;
 use http::request::Parts;
 
 use crate::error::ApiError;
@@ -12,6 +14,10 @@ use crate::error::ApiError;
 struct Learned {
     rate_headers: Option<(String, String)>,
     body_hash: Option<[u8; 32]>,
+    tenant: Option<TenantId>,
+    held: Vec<Held>,
+    counted: bool,
+    tried_elsewhere: bool,
 }
 
 #[derive(Debug)]
@@ -71,6 +77,44 @@ impl Context {
 
     pub(crate) fn body_hash(&self) -> Option<[u8; 32]> {
         self.0.learned.lock().ok().and_then(|l| l.body_hash)
+    }
+
+    pub(crate) fn set_tenant(&self, tenant: TenantId) {
+        if let Ok(mut learned) = self.0.learned.lock() {
+            learned.tenant = Some(tenant);
+        }
+    }
+
+    /// `true` for the first time: a request that runs again was counted by its first run.
+    pub(crate) fn count_once(&self) -> bool {
+        self.0.learned.lock().is_ok_and(|mut l| !std::mem::replace(&mut l.counted, true))
+    }
+
+    /// A mail server was asked something for this request, which must not be asked again by itself.
+    pub(crate) fn tried_elsewhere(&self) {
+        if let Ok(mut learned) = self.0.learned.lock() {
+            learned.tried_elsewhere = true;
+        }
+    }
+
+    /// Lets go what the run before held. `false`: this request runs once only.
+    pub(crate) fn begin_again(&self) -> bool {
+        self.0.learned.lock().is_ok_and(|mut learned| {
+            learned.held.clear();
+            !learned.tried_elsewhere
+        })
+    }
+
+    /// Keeps a share of memory until the request ends.
+    pub(crate) fn hold(&self, held: Held) {
+        if let Ok(mut learned) = self.0.learned.lock() {
+            learned.held.push(held);
+        }
+    }
+
+    /// Whose request it is, once that is known.
+    pub(crate) fn tenant(&self) -> Option<TenantId> {
+        self.0.learned.lock().ok().and_then(|l| l.tenant)
     }
 
     pub(crate) fn of(parts: &Parts) -> Self {

@@ -5,11 +5,13 @@
 //! status, title and code, so that no handler can pair them wrongly.
 
 use axum::response::{IntoResponse, Response};
+use emailclient_core::budget::Spent;
 use emailclient_core::db::DbError;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::again::Busy;
 use crate::reply::Reply;
 
 mod codes;
@@ -80,6 +82,7 @@ struct Inner {
     headers: Vec<(HeaderName, HeaderValue)>,
     cause: Option<anyhow::Error>,
     replay: Option<Reply>,
+    busy: bool,
 }
 
 /// A refusal on its way to the client.
@@ -104,7 +107,7 @@ impl ApiError {
             upstream: None,
             column: None,
         };
-        Self(Box::new(Inner { problem, headers: Vec::new(), cause: None, replay: None }))
+        Self(Box::new(Inner { problem, headers: Vec::new(), cause: None, replay: None, busy: false }))
     }
 
     /// An answer that was given before under the same key: ends the handler through `?`.
@@ -155,6 +158,12 @@ impl ApiError {
         self
     }
 
+    /// Whether a locked row was in the way.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.0.busy
+    }
+
     /// The HTTP status.
     #[must_use]
     pub fn status(&self) -> StatusCode {
@@ -182,7 +191,8 @@ impl IntoResponse for ApiError {
         }
         if let Some(cause) = &inner.cause {
             let status = inner.problem.status;
-            if status >= 500 {
+            // One that runs again is no failure yet.
+            if status >= 500 && !inner.busy {
                 tracing::error!(code = %inner.problem.code, cause = format!("{cause:#}"), "request failed");
             } else {
                 tracing::debug!(code = %inner.problem.code, cause = format!("{cause:#}"), "request refused");
@@ -194,6 +204,9 @@ impl IntoResponse for ApiError {
             .headers_mut()
             .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         response.headers_mut().extend(inner.headers);
+        if inner.busy {
+            response.extensions_mut().insert(Busy);
+        }
         response.extensions_mut().insert(Pending(inner.problem));
         response
     }
@@ -203,8 +216,23 @@ impl From<DbError> for ApiError {
     fn from(error: DbError) -> Self {
         match error {
             DbError::Unavailable(_) => Self::unavailable("the database does not answer").with_cause(error),
+            DbError::Busy(_) => {
+                let mut refusal = Self::unavailable("others are changing the same at this moment")
+                    .with_header(header::RETRY_AFTER, "1")
+                    .with_cause(error);
+                refusal.0.busy = true;
+                refusal
+            }
             _ => Self::internal(error),
         }
+    }
+}
+
+impl From<Spent> for ApiError {
+    fn from(error: Spent) -> Self {
+        Self::unavailable("too much is in hand at this moment")
+            .with_header(header::RETRY_AFTER, "1")
+            .with_cause(error)
     }
 }
 

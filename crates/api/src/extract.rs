@@ -2,7 +2,7 @@
 //!
 //! In a handler they stand in the order in which they refuse: [`crate::caller::Caller`] (token, tenant, limit, `Accept`
 //! and content type), [`PathId`] or [`Path`], [`Query`], [`crate::idempotency::IdempotencyKey`], then one of [`Json`],
-//! [`JsonNul`], [`Deferred`], [`Raw`]. A type for a body or a query is a plain struct with `Deserialize`; unknown fields are refused
+//! [`JsonNul`], [`Deferred`], or a reader of its own over [`body::Arriving`]. A type for a body or a query is a plain struct with `Deserialize`; unknown fields are refused
 //! without saying so, hence do not use `flatten` (it hides the list of fields).
 
 pub mod body;
@@ -22,7 +22,6 @@ use crate::context::Context;
 use crate::error::{ApiError, FieldError};
 use crate::limits::PARAMETER_BYTES;
 
-pub use body::Pace;
 pub use negotiate::Rules;
 pub(crate) use typed::escape;
 
@@ -51,10 +50,6 @@ impl<T, const NUL: bool> Deferred<T, NUL> {
         self.0
     }
 }
-
-/// The bytes of the body, whatever they are, within `Rules::body_limit`.
-#[derive(Debug)]
-pub struct Raw(pub bytes::Bytes);
 
 /// The parameters of the query. An unknown, doubled or unreadable one is 400 `invalid-parameter`.
 #[derive(Debug)]
@@ -107,7 +102,7 @@ async fn read_value(request: Request) -> Result<Value, ApiError> {
     if negotiate::has_body(&parts.headers) {
         negotiate::check_json_type(&parts.headers)?;
     }
-    let bytes = body::read(&parts, body, rules(&parts).body_limit, Pace::Whole).await?;
+    let bytes = body::read(&parts, body, rules(&parts).body_limit).await?;
     let value = value::parse(&bytes).map_err(ApiError::malformed_json)?;
     // Keys are sorted by the map, so equal bodies hash alike however they were written.
     let canonical = serde_json::to_vec(&value).map_err(ApiError::internal)?;
@@ -161,17 +156,6 @@ impl<S: Send + Sync, T: DeserializeOwned> axum::extract::OptionalFromRequest<S> 
             return Ok(None);
         }
         read_json(request, false).await.map(|v| Some(Json(v)))
-    }
-}
-
-impl<S: Send + Sync> FromRequest<S> for Raw {
-    type Rejection = ApiError;
-    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
-        let (parts, body) = request.into_parts();
-        negotiate::check_encoding(&parts.headers)?;
-        let bytes = body::read(&parts, body, rules(&parts).body_limit, Pace::EachPiece).await?;
-        Context::of(&parts).set_body_hash(Sha256::digest(&bytes).into());
-        Ok(Self(bytes))
     }
 }
 

@@ -94,6 +94,18 @@ impl IdempotencyKey {
         Ok(tx)
     }
 
+    /// Whether an answer is kept under this key already.
+    ///
+    /// # Errors
+    /// 503 when the database does not answer.
+    pub async fn is_known(&self, state: &AppState, caller: &Caller) -> Result<bool, ApiError> {
+        let Some(slot) = self.slot(caller) else { return Ok(false) };
+        let mut look = caller.tx(state).await?;
+        let known = idempotency::find(&mut look, &slot).await?.is_some();
+        look.release();
+        Ok(known)
+    }
+
     async fn refuse_known(&self, tx: &mut TenantTx, slot: &Slot<'_>) -> Result<(), ApiError> {
         match idempotency::find(tx, slot).await? {
             None => Ok(()),

@@ -27,9 +27,11 @@
 //! ```
 //!
 //! Reads: `caller.tx`, query, `tx.release()`, `Ok(Reply::ok(&view)?)` (a `Reply` is a response). Raw bytes in or out:
-//! add the route to a router of its own with `.layer(Extension(Rules::ANY))`, and take [`extract::Raw`].
+//! add the route to a router of its own with `.layer(Extension(Rules::ANY))`, and read [`extract::body::Arriving`].
 //! Lists: [`page`]. Versions: [`etag`]. Roles: compare `caller.role` and refuse with `insufficient_scope`.
 
+mod again;
+mod answer;
 pub mod caller;
 mod coding;
 pub mod context;
@@ -40,6 +42,7 @@ pub mod extract;
 mod headers;
 pub mod idempotency;
 mod limits;
+mod line;
 mod openapi;
 pub mod page;
 pub mod ratelimit;

@@ -14,6 +14,8 @@ use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::SwaggerUi;
 
+use crate::again;
+use crate::answer;
 use crate::coding;
 use crate::cors::{self, Cors};
 use crate::error::ApiError;
@@ -40,6 +42,8 @@ pub fn build(state: AppState) -> Router {
         .merge(explorer)
         .fallback(async || ApiError::not_found())
         .layer(CatchPanicLayer::custom(panicked))
+        .layer(from_fn(again::run))
+        .layer(from_fn_with_state(state.clone(), answer::hold))
         .layer(CompressionLayer::new().compress_when(DefaultPredicate::new().and(in_one_piece)))
         .layer(from_fn(coding::mark));
     // Switched off, OPTIONS is a method like any other.

@@ -13,10 +13,13 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use crate::headers::Peer;
+use crate::line::Line;
 use crate::state::AppState;
 
 /// Slow headers lose the connection after this time; idle connections too.
 const HEADER_TIME: Duration = Duration::from_secs(10);
+/// Of bytes, for each connection.
+const BUFFER_BYTES: usize = 128 * 1024;
 /// How long new connections are still taken after the shutdown began, so that a balancer sees "not ready".
 const NOTICE: Duration = Duration::from_secs(1);
 /// How long running requests may take to end.
@@ -27,6 +30,8 @@ pub async fn run(state: &AppState, router: Router, listener: TcpListener, shutdo
     let graceful = GracefulShutdown::new();
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIME).keep_alive(true).half_close(false);
+    // What waits in a connection for its reader; a request's headers have to fit into it, too.
+    builder.max_buf_size(BUFFER_BYTES);
     let stop = async {
         shutdown.cancelled().await;
         state.start_draining();
@@ -53,7 +58,7 @@ pub async fn run(state: &AppState, router: Router, listener: TcpListener, shutdo
             request.extensions_mut().insert(Peer(peer));
             router.clone().oneshot(request.map(Body::new))
         });
-        let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), service));
+        let connection = graceful.watch(builder.serve_connection(TokioIo::new(Line::new(stream)), service));
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "connection ended");

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use deadpool_redis::Pool;
+use emailclient_core::budget::{Budget, Turns};
 use emailclient_core::clock::{SharedClock, SystemClock};
 use emailclient_core::config::Config;
 use emailclient_core::db::Db;
@@ -16,6 +17,9 @@ use emailclient_core::token::TokenKey;
 
 use crate::caller::Known;
 use crate::ratelimit::Limiter;
+
+/// Bytes in hand of all requests together; the rest of the process takes some 40 MiB.
+const MEMORY_BYTES: usize = 64 * 1024 * 1024;
 
 /// Shared by all requests; cheap to clone.
 #[derive(Debug, Clone)]
@@ -40,6 +44,10 @@ pub struct AppState {
     pub tokens: Arc<TokenKey>,
     /// Request limits.
     pub limiter: Arc<Limiter>,
+    /// Bytes in hand: bodies, sources that are parsed, answers that are not yet taken.
+    pub memory: Budget,
+    /// Who may change which draft or account now.
+    pub turns: Arc<Turns>,
     /// Tenants and sessions seen within the last seconds.
     pub known: Arc<Known>,
     draining: Arc<AtomicBool>,
@@ -54,7 +62,7 @@ impl AppState {
         let redis = redis_pool::connect(&config.redis_url)?;
         let dns = Dns::new(&config.dns_servers);
         Ok(Self {
-            db: Db::new(&config)?,
+            db: Db::for_requests(&config)?,
             limiter: Arc::new(Limiter::new(redis.clone())),
             redis,
             clock: Arc::new(SystemClock),
@@ -63,6 +71,8 @@ impl AppState {
             dns,
             tls: TlsConfig::new(config.tls_extra_ca_file.as_deref())?,
             tokens: Arc::new(TokenKey::new(&config.jwt_secret)),
+            memory: Budget::new(MEMORY_BYTES),
+            turns: Arc::default(),
             known: Arc::new(Known::default()),
             draining: Arc::default(),
             config: Arc::new(config),

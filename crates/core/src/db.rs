@@ -3,12 +3,14 @@
 //! A tenant's rows are reached through a [`TenantTx`], the few cross-tenant reads through a [`SystemTx`]; both are
 //! transactions under their own database role. Queries live in the domain modules, not here. Not found is `Ok(None)`.
 
+mod begin;
 mod error;
 pub mod inspect;
 pub mod migrate;
 mod system_tx;
 mod tenant_tx;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
@@ -18,24 +20,21 @@ pub use system_tx::SystemTx;
 use tenant_tx::Mode;
 pub use tenant_tx::TenantTx;
 
+use crate::budget::Shares;
 use crate::config::Config;
 use crate::id::TenantId;
 
 /// Bounds on every statement: a lost client or a runaway query frees its locks by itself.
-const SESSION: [(&str, &str); 5] = [
-    ("statement_timeout", "15s"),
-    ("idle_in_transaction_session_timeout", "10s"),
-    ("lock_timeout", "3s"),
-    ("timezone", "UTC"),
-    // The ROLLBACK that opens each transaction warns when there was nothing to roll back.
-    ("client_min_messages", "error"),
-];
+const SESSION: [(&str, &str); 3] =
+    [("statement_timeout", "15s"), ("idle_in_transaction_session_timeout", "10s"), ("timezone", "UTC")];
 
 /// The database as the services see it: two pools, one for each role.
 #[derive(Debug, Clone)]
 pub struct Db {
     app: PgPool,
     system: PgPool,
+    // Of the connections, half for one tenant: however many requests it sends, another one's find a connection.
+    shares: Arc<Shares<TenantId>>,
 }
 
 impl Db {
@@ -44,14 +43,27 @@ impl Db {
     /// # Errors
     /// When one of the two addresses cannot be read.
     pub fn new(config: &Config) -> Result<Self, DbError> {
+        Self::with_lock_timeout(config, "3s")
+    }
+
+    /// The same for requests: whoever meets a locked row fails with [`DbError::Busy`] after 200 ms, ends its transaction, and
+    /// begins anew, so that no connection is held by waiting.
+    ///
+    /// # Errors
+    /// As [`Db::new`].
+    pub fn for_requests(config: &Config) -> Result<Self, DbError> {
+        Self::with_lock_timeout(config, "200ms")
+    }
+
+    fn with_lock_timeout(config: &Config, lock_timeout: &str) -> Result<Self, DbError> {
         let pool = |url: &str, max: u32| -> Result<PgPool, DbError> {
             let options: PgConnectOptions = url.parse().map_err(DbError::from)?;
             Ok(PgPoolOptions::new()
                 .max_connections(max)
-                .acquire_timeout(Duration::from_secs(10))
+                .acquire_timeout(begin::PATIENCE)
                 .idle_timeout(Duration::from_secs(300))
                 .test_before_acquire(false)
-                .connect_lazy_with(options.options(SESSION)))
+                .connect_lazy_with(options.options(SESSION).options([("lock_timeout", lock_timeout)])))
         };
         Ok(Self {
             app: pool(config.database_url.expose(), config.database_max_connections)?,
@@ -59,23 +71,30 @@ impl Db {
                 config.database_system_url.expose(),
                 config.database_max_connections.div_ceil(4).max(4),
             )?,
+            shares: Arc::new(Shares::of(usize::try_from(config.database_max_connections / 2).unwrap_or(1))),
         })
     }
 
     /// Begins a transaction that sees and writes the rows of `tenant` and no others.
     pub async fn tenant(&self, tenant: TenantId) -> Result<TenantTx, DbError> {
-        TenantTx::begin(&self.app, tenant, Mode::Latest).await
+        self.begin(tenant, Mode::Latest).await
     }
 
     /// The same, with a commit that returns before it is on disk. For rows that are read again from the mail server if they
     /// are lost, together with the checkpoint that vouches for them: never for what a client was told.
     pub async fn relaxed(&self, tenant: TenantId) -> Result<TenantTx, DbError> {
-        TenantTx::begin(&self.app, tenant, Mode::Relaxed).await
+        self.begin(tenant, Mode::Relaxed).await
     }
 
     /// The same as [`Db::tenant`] for an answer that several statements make: all of them see one moment, and none can write.
     pub async fn snapshot(&self, tenant: TenantId) -> Result<TenantTx, DbError> {
-        TenantTx::begin(&self.app, tenant, Mode::Snapshot).await
+        self.begin(tenant, Mode::Snapshot).await
+    }
+
+    async fn begin(&self, tenant: TenantId, mode: Mode) -> Result<TenantTx, DbError> {
+        let taken = tokio::time::timeout(begin::PATIENCE, self.shares.take(tenant, 1)).await;
+        let Ok(Some(share)) = taken else { return Err(DbError::Unavailable(sqlx::Error::PoolTimedOut)) };
+        TenantTx::begin(&self.app, share, tenant, mode).await
     }
 
     /// Begins a transaction of the system role: queue columns of all tenants, no contents.
@@ -92,7 +111,8 @@ impl Db {
 
     /// A round trip to the database.
     pub async fn ping(&self) -> Result<(), DbError> {
-        sqlx::query("SELECT 1").execute(&self.app).await?;
+        // One that begins knows that it is alive.
+        drop(begin::begin(&self.app, "BEGIN").await?);
         Ok(())
     }
 
@@ -104,7 +124,8 @@ impl Db {
     /// # Errors
     /// When the database cannot be asked.
     pub async fn schema_suffices(&self) -> Result<bool, DbError> {
-        Ok(migrate::applied(&self.app).await? >= migrate::expected())
+        let mut tx = begin::begin(&self.app, "BEGIN").await?;
+        Ok(migrate::applied(&mut *tx).await? >= migrate::expected())
     }
 
     /// A listener for job notifications, on a connection of its own.

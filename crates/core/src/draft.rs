@@ -9,6 +9,7 @@
 pub mod answer;
 pub mod attachment;
 pub mod send;
+pub mod spool;
 
 use chrono::{DateTime, Utc};
 use mail::address::Address;

@@ -11,6 +11,7 @@
 pub mod account;
 pub mod audit;
 pub mod blob;
+pub mod budget;
 pub mod capability_off;
 pub mod clock;
 pub mod config;

@@ -23,6 +23,9 @@ mod structure;
 pub mod text;
 mod transfer;
 
-pub use self::attachment::{AttachmentData, AttachmentMeta, attachment, content_disposition, safe_filename};
+pub use self::attachment::{
+    AttachmentData, AttachmentDecoder, AttachmentMeta, AttachmentPlace, attachment, content_disposition,
+    find_attachment, safe_filename,
+};
 pub use self::limits::LimitExceeded;
 pub use self::parse::{Body, ParsedMessage, body, parse};

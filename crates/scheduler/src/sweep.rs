@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use emailclient_core::db::{Db, DbError};
+use emailclient_core::draft::spool;
 use emailclient_core::id::AccountId;
 use emailclient_core::job::{Job, enqueue, priority, queue};
 use emailclient_core::search::index;
@@ -151,5 +152,6 @@ pub async fn prune(db: &Db) -> Result<(), DbError> {
     queue::prune(&mut tx, KEEP_JOBS).await?;
     due::prune_idempotency(&mut tx).await?;
     operation::prune(&mut tx).await?;
+    spool::prune(&mut tx).await?;
     tx.commit().await
 }

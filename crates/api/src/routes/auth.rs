@@ -5,6 +5,7 @@ mod logout;
 mod me;
 mod refresh;
 
+use axum::Extension;
 use emailclient_core::id::{SessionId, TenantId};
 use emailclient_core::secret::Secret;
 use emailclient_core::token::{ACCESS_LIFETIME, TokenError};
@@ -22,7 +23,7 @@ use crate::state::AppState;
 pub fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(login::login))
-        .routes(routes!(refresh::refresh))
+        .merge(OpenApiRouter::new().routes(routes!(refresh::refresh)).layer(Extension(refresh::RULES)))
         .routes(routes!(logout::logout))
         .routes(routes!(me::me))
 }

@@ -14,6 +14,7 @@ mod html;
 mod list;
 mod raw;
 pub mod shape;
+mod source;
 mod text;
 mod update;
 

@@ -12,6 +12,9 @@ pub enum DbError {
     /// The database is away, full or too slow; the same call may succeed later.
     #[error("the database is not available")]
     Unavailable(#[source] sqlx::Error),
+    /// Another transaction holds a row that this one needs; the same work may succeed in a moment.
+    #[error("a row is locked by others")]
+    Busy(#[source] sqlx::Error),
     /// Anything else: a defect of ours.
     #[error("the database refused a statement")]
     Other(#[source] sqlx::Error),
@@ -23,16 +26,18 @@ impl From<sqlx::Error> for DbError {
         match &error {
             sqlx::Error::Database(db) => {
                 let name = db.constraint().unwrap_or_default().to_owned();
-                // Classes 08, 53, 57 and codes 55P03 (lock), 40001, 40P01 pass by themselves (PostgreSQL, appendix A).
+                // Classes 08, 53, 57, and transactions that were ended for standing idle or taking too long (25P03, 25P04),
+                // pass by themselves (PostgreSQL, appendix A).
                 let code = db.code().unwrap_or_default();
+                let passes = ["08", "53", "57"].iter().any(|class| code.starts_with(class))
+                    || ["25P03", "25P04"].contains(&&*code);
+                // Lock not available, serialization failure, deadlock.
+                let busy = ["55P03", "40001", "40P01"].contains(&&*code);
                 match db.kind() {
                     ErrorKind::UniqueViolation => Self::Duplicate(name),
                     ErrorKind::ForeignKeyViolation => Self::MissingReference(name),
-                    _ if ["08", "53", "57", "40"].iter().any(|class| code.starts_with(class))
-                        || code == "55P03" =>
-                    {
-                        Self::Unavailable(error)
-                    }
+                    _ if busy => Self::Busy(error),
+                    _ if passes => Self::Unavailable(error),
                     _ => Self::Other(error),
                 }
             }

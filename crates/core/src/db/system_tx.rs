@@ -1,9 +1,9 @@
 //! Cross-tenant reads: who is due, which jobs wait.
 
+use sqlx::Transaction;
 use sqlx::postgres::{PgConnection, PgPool, Postgres};
-use sqlx::{AssertSqlSafe, Transaction};
 
-use super::DbError;
+use super::{DbError, begin};
 
 /// A transaction of the role `emailclient_system`, which is granted queue columns only.
 #[derive(Debug)]
@@ -13,8 +13,7 @@ pub struct SystemTx {
 
 impl SystemTx {
     pub(super) async fn begin(pool: &PgPool) -> Result<Self, DbError> {
-        let tx = pool.begin_with(AssertSqlSafe("ROLLBACK; BEGIN".to_owned())).await?;
-        Ok(Self { tx })
+        Ok(Self { tx: begin::begin(pool, "BEGIN").await? })
     }
 
     /// The connection, for the queries of this crate.

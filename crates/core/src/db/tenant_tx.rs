@@ -1,9 +1,10 @@
 //! The only way to a tenant's rows.
 
+use sqlx::Transaction;
 use sqlx::postgres::{PgConnection, PgPool, Postgres};
-use sqlx::{AssertSqlSafe, Transaction};
+use tokio::sync::OwnedSemaphorePermit;
 
-use super::DbError;
+use super::{DbError, begin};
 use crate::id::TenantId;
 
 /// What the statements of a transaction see of others.
@@ -24,20 +25,23 @@ pub(super) enum Mode {
 pub struct TenantTx {
     tenant: TenantId,
     tx: Transaction<'static, Postgres>,
+    _share: OwnedSemaphorePermit,
 }
 
 impl TenantTx {
-    pub(super) async fn begin(pool: &PgPool, tenant: TenantId, mode: Mode) -> Result<Self, DbError> {
+    pub(super) async fn begin(
+        pool: &PgPool,
+        share: OwnedSemaphorePermit,
+        tenant: TenantId,
+        mode: Mode,
+    ) -> Result<Self, DbError> {
         let mode = match mode {
             Mode::Latest => "",
             Mode::Relaxed => "; SET LOCAL synchronous_commit = off",
             Mode::Snapshot => " ISOLATION LEVEL REPEATABLE READ, READ ONLY",
         };
-        // One round trip. The ROLLBACK first: a begin() that was cancelled half-way hands its connection back inside a
-        // transaction, and what the next user commits there is lost (sqlx 0.8.6 and 0.9.0).
-        let begin = format!("ROLLBACK; BEGIN{mode}; SELECT set_config('app.tenant_id', '{tenant}', true)");
-        let tx = pool.begin_with(AssertSqlSafe(begin)).await?;
-        Ok(Self { tenant, tx })
+        let statement = format!("BEGIN{mode}; SELECT set_config('app.tenant_id', '{tenant}', true)");
+        Ok(Self { tenant, tx: begin::begin(pool, &statement).await?, _share: share })
     }
 
     /// The tenant whose rows these are.

@@ -3,11 +3,11 @@
 //! Pure but for the caller's reading of the original ([`crate::blob::of_message`]): parsing hostile mail takes time, so
 //! run [`prepare`] off the async threads.
 
-use bytes::Bytes;
 use mail::address::Address;
 use mail::compose::{self, Original};
 use mail::mime::{self, html};
 
+use super::spool::Contents;
 use super::{Content, MAX_SUBJECT_BYTES, NewAttachment};
 use crate::id::MessageId;
 
@@ -114,7 +114,7 @@ fn carried_over(raw: &[u8], parsed: &mime::ParsedMessage, with_inline: bool) -> 
                 content_type: data.content_type,
                 inline: meta.inline && content_id.is_some(),
                 content_id,
-                content: Bytes::from(data.bytes),
+                content: Contents::Here(data.bytes.into()),
             })
         })
         .collect()
@@ -123,6 +123,13 @@ fn carried_over(raw: &[u8], parsed: &mime::ParsedMessage, with_inline: bool) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn here(file: &NewAttachment) -> &[u8] {
+        match &file.content {
+            Contents::Here(bytes) => bytes,
+            Contents::Spooled { .. } => panic!("what is carried over is in memory"),
+        }
+    }
 
     const ORIGINAL: &[u8] = b"From: Ann <ann@a.example>\r\nTo: me@b.example, Cy <cy@c.example>\r\nCc: dee@d.example\r\nSubject: Lunch\r\nMessage-ID: <1@a.example>\r\nReferences: <0@a.example>\r\nDate: Mon, 2 Nov 2026 10:00:00 +0000\r\nMIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Type: text/plain\r\n\r\nhungry?\r\n--b\r\nContent-Type: application/pdf; name=menu.pdf\r\nContent-Disposition: attachment; filename=menu.pdf\r\n\r\nPDF\r\n--b--\r\n";
     const ALL: Open = Open { to: true, cc: true, subject: true, quote: true };
@@ -170,7 +177,7 @@ mod tests {
         let mut content = Content { text: Some("See below.".to_owned()), ..Content::default() };
         let files = prepare(&mut content, Kind::Forward, ORIGINAL, &own(), ALL);
         assert_eq!(
-            files.iter().map(|f| (f.filename.as_str(), f.content.as_ref())).collect::<Vec<_>>(),
+            files.iter().map(|f| (f.filename.as_str(), here(f))).collect::<Vec<_>>(),
             [("menu.pdf", &b"PDF"[..])]
         );
         assert!(content.to.is_empty() && content.in_reply_to.is_empty());

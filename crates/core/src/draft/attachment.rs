@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 
-use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use sqlx::Row as _;
 use uuid::Uuid;
 
+use super::spool::{Contents, put_together};
 use super::touch;
 use crate::db::{DbError, TenantTx};
 use crate::id::{AttachmentId, DraftId};
@@ -49,7 +49,7 @@ pub struct NewAttachment {
     /// Content-ID without angle brackets.
     pub content_id: Option<String>,
     /// Contents.
-    pub content: Bytes,
+    pub content: Contents,
 }
 
 /// Why a file was not added.
@@ -58,6 +58,9 @@ pub enum AttachError {
     /// One file, or all together, are over [`MAX_ATTACHMENT_BYTES`] or [`MAX_ATTACHMENTS_BYTES`].
     #[error("the attachments are too large")]
     TooLarge,
+    /// Pieces of a file were lost before it was put together; the upload has to be repeated.
+    #[error("a part of the upload was lost")]
+    Lost,
     /// More than [`MAX_ATTACHMENTS`].
     #[error("there are too many attachments")]
     TooMany,
@@ -89,30 +92,41 @@ pub async fn add(
     let mut added = Vec::with_capacity(files.len());
     for (position, file) in (last.saturating_add(1)..).zip(files) {
         count += 1;
-        bytes = bytes.saturating_add(i64::try_from(file.content.len()).unwrap_or(i64::MAX));
-        if file.content.len() > MAX_ATTACHMENT_BYTES || bytes > MAX_ATTACHMENTS_BYTES {
+        let size = file.content.size();
+        bytes = bytes.saturating_add(i64::try_from(size).unwrap_or(i64::MAX));
+        if size > MAX_ATTACHMENT_BYTES || bytes > MAX_ATTACHMENTS_BYTES {
             return Err(AttachError::TooLarge);
         }
         if count > MAX_ATTACHMENTS {
             return Err(AttachError::TooMany);
         }
+        let id = AttachmentId::new();
+        let here: &[u8] = match &file.content {
+            Contents::Here(bytes) => bytes,
+            Contents::Spooled { .. } => &[],
+        };
         let row = sqlx::query(
             "INSERT INTO draft_attachments (tenant_id, id, draft_id, position, filename, content_type, size_bytes, inline, content_id, content)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
              RETURNING id, filename, content_type, size_bytes, inline, content_id, created_at",
         )
         .bind(tenant)
-        .bind(AttachmentId::new())
+        .bind(id)
         .bind(draft)
         .bind(position)
         .bind(&file.filename)
         .bind(&file.content_type)
-        .bind(i64::try_from(file.content.len()).unwrap_or(i64::MAX))
+        .bind(i64::try_from(size).unwrap_or(i64::MAX))
         .bind(file.inline)
         .bind(&file.content_id)
-        .bind(file.content.as_ref())
+        .bind(here)
         .fetch_one(tx.conn())
         .await?;
+        if let Contents::Spooled { upload, file, .. } = file.content
+            && !put_together(tx, id.0, upload, file).await?
+        {
+            return Err(AttachError::Lost);
+        }
         added.push(read(&row)?);
     }
     if !added.is_empty() {
@@ -186,7 +200,7 @@ pub(super) async fn contents(
         Ok::<_, sqlx::Error>(mail::compose::DraftAttachment {
             filename: Some(row.try_get("filename")?),
             content_type: Some(row.try_get("content_type")?),
-            bytes: Bytes::from(row.try_get::<Vec<u8>, _>("content")?),
+            bytes: bytes::Bytes::from(row.try_get::<Vec<u8>, _>("content")?),
             inline: row.try_get("inline")?,
             content_id: row.try_get("content_id")?,
         })

@@ -1,9 +1,11 @@
 //! What hangs on a message beside its text, and names under which it is safe to hand out.
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 
-use super::structure::{self, Part, PartInfo};
-use super::transfer;
+use super::structure::{self, Part, PartInfo, Transfer};
+use super::transfer::{self, Decoder};
 use crate::address::{clean_text, is_invisible};
 
 /// Longest file name kept, in bytes: what file systems take.
@@ -26,6 +28,75 @@ pub struct AttachmentMeta {
     pub content_id: Option<String>,
 }
 
+/// Where an attachment lies in the source of its message, and what it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttachmentPlace {
+    /// Its encoded bytes in the source.
+    pub range: Range<usize>,
+    /// As in [`AttachmentMeta`].
+    pub content_type: String,
+    /// As in [`AttachmentMeta`].
+    pub filename: Option<String>,
+    /// Decoded size.
+    pub size_bytes: usize,
+    transfer: Transfer,
+}
+
+impl AttachmentPlace {
+    /// What decodes its bytes as they come.
+    #[must_use]
+    pub fn decoder(&self) -> AttachmentDecoder {
+        AttachmentDecoder(Decoder::new(self.transfer))
+    }
+
+    /// Its contents, out of the source that it was found in.
+    #[must_use]
+    pub fn contents(&self, raw: &[u8]) -> Vec<u8> {
+        transfer::decode(raw.get(self.range.clone()).unwrap_or_default(), self.transfer).into_owned()
+    }
+}
+
+/// Decodes an attachment that is read in pieces, so that none is ever in memory as a whole.
+#[derive(Debug)]
+pub struct AttachmentDecoder(Decoder);
+
+impl AttachmentDecoder {
+    /// What the next piece of the source decodes to.
+    pub fn push(&mut self, piece: &[u8]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(piece.len());
+        self.0.push(piece, &mut |bytes| out.extend_from_slice(bytes));
+        out
+    }
+
+    /// What is left after the last piece.
+    #[must_use]
+    pub fn finish(self) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.0.finish(&mut |bytes| out.extend_from_slice(bytes));
+        out
+    }
+}
+
+/// The attachment at `index` as counted by [`super::parse()`]; `None` if there is no such one or the message is
+/// beyond the limits.
+#[must_use]
+pub fn find_attachment(raw: &[u8], index: usize) -> Option<AttachmentPlace> {
+    std::panic::catch_unwind(|| {
+        let parts = structure::walk(raw).ok()?;
+        let part = parts.get(*Layout::new(&parts).attachments.get(index)?)?;
+        let encoded = raw.get(part.body.clone())?;
+        Some(AttachmentPlace {
+            range: part.body.clone(),
+            content_type: content_type(&part.info),
+            filename: filename(&part.info),
+            size_bytes: transfer::decoded_len(encoded, part.info.transfer),
+            transfer: part.info.transfer,
+        })
+    })
+    .ok()
+    .flatten()
+}
+
 /// The contents of an attachment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AttachmentData {
@@ -37,22 +108,12 @@ pub struct AttachmentData {
     pub filename: Option<String>,
 }
 
-/// The attachment at `index` as counted by [`super::parse()`]; `None` if there is no such one or the message is
-/// beyond the limits.
+/// [`find_attachment`] with the contents.
 #[must_use]
 pub fn attachment(raw: &[u8], index: usize) -> Option<AttachmentData> {
-    std::panic::catch_unwind(|| {
-        let parts = structure::walk(raw).ok()?;
-        let part = parts.get(*Layout::new(&parts).attachments.get(index)?)?;
-        let encoded = raw.get(part.body.clone())?;
-        Some(AttachmentData {
-            bytes: transfer::decode(encoded, part.info.transfer).into_owned(),
-            content_type: content_type(&part.info),
-            filename: filename(&part.info),
-        })
-    })
-    .ok()
-    .flatten()
+    let place = find_attachment(raw, index)?;
+    let bytes = place.contents(raw);
+    Some(AttachmentData { bytes, content_type: place.content_type, filename: place.filename })
 }
 
 /// Which parts are the text, which the HTML, which are attached. Every leaf is in exactly one of them.

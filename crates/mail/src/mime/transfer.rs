@@ -5,32 +5,85 @@ use std::borrow::Cow;
 
 use super::structure::Transfer;
 
+/// A line of quoted-printable ends here even without a line end: RFC 2045 §6.7 has 76 characters, and a decoder that is fed
+/// piece by piece keeps a line until it ends.
+const LONGEST_LINE: usize = 64 << 10;
+
 /// The contents of a part.
 pub(super) fn decode(encoded: &[u8], transfer: Transfer) -> Cow<'_, [u8]> {
-    match transfer {
-        Transfer::Identity => Cow::Borrowed(encoded),
-        Transfer::Base64 => {
-            let mut out = Vec::with_capacity(encoded.len() / 4 * 3);
-            base64(encoded, |bytes| out.extend_from_slice(bytes));
-            Cow::Owned(out)
-        }
-        Transfer::QuotedPrintable => {
-            let mut out = Vec::with_capacity(encoded.len());
-            quoted_printable(encoded, |bytes| out.extend_from_slice(bytes));
-            Cow::Owned(out)
-        }
+    if transfer == Transfer::Identity {
+        return Cow::Borrowed(encoded);
     }
+    let mut out = Vec::with_capacity(encoded.len() / 4 * 3);
+    decode_whole(encoded, transfer, |bytes| out.extend_from_slice(bytes));
+    Cow::Owned(out)
 }
 
 /// How many bytes [`decode`] returns, without holding them.
 pub(super) fn decoded_len(encoded: &[u8], transfer: Transfer) -> usize {
     let mut total = 0;
-    match transfer {
-        Transfer::Identity => total = encoded.len(),
-        Transfer::Base64 => base64(encoded, |bytes| total += bytes.len()),
-        Transfer::QuotedPrintable => quoted_printable(encoded, |bytes| total += bytes.len()),
-    }
+    decode_whole(encoded, transfer, |bytes| total += bytes.len());
     total
+}
+
+fn decode_whole(encoded: &[u8], transfer: Transfer, mut sink: impl FnMut(&[u8])) {
+    let mut decoder = Decoder::new(transfer);
+    decoder.push(encoded, &mut sink);
+    decoder.finish(&mut sink);
+}
+
+/// Decodes a part that comes in pieces; wherever it is cut, the same bytes come out.
+#[derive(Debug)]
+pub(super) enum Decoder {
+    Identity,
+    Base64 { group: u32, filled: u8 },
+    QuotedPrintable { line: Vec<u8> },
+}
+
+impl Decoder {
+    pub fn new(transfer: Transfer) -> Self {
+        match transfer {
+            Transfer::Identity => Self::Identity,
+            Transfer::Base64 => Self::Base64 { group: 0, filled: 0 },
+            Transfer::QuotedPrintable => Self::QuotedPrintable { line: Vec::new() },
+        }
+    }
+
+    /// The next piece.
+    pub fn push(&mut self, piece: &[u8], sink: &mut impl FnMut(&[u8])) {
+        match self {
+            Self::Identity => sink(piece),
+            Self::Base64 { group, filled } => base64(piece, group, filled, sink),
+            Self::QuotedPrintable { line } => {
+                let mut rest = piece;
+                while !rest.is_empty() {
+                    let room = LONGEST_LINE - line.len();
+                    let end = rest.iter().take(room).position(|&b| b == b'\n').map(|at| at + 1);
+                    let (now, later) = rest.split_at(end.unwrap_or(room).min(rest.len()));
+                    rest = later;
+                    let whole = end.is_some() || line.len() + now.len() == LONGEST_LINE;
+                    match (whole, line.is_empty()) {
+                        (true, true) => quoted_printable(now, sink),
+                        (true, false) => {
+                            line.extend_from_slice(now);
+                            quoted_printable(line, sink);
+                            line.clear();
+                        }
+                        (false, _) => line.extend_from_slice(now),
+                    }
+                }
+            }
+        }
+    }
+
+    /// What is left when there are no more pieces.
+    pub fn finish(self, sink: &mut impl FnMut(&[u8])) {
+        match self {
+            Self::Identity => {}
+            Self::Base64 { group, filled } => flush(group, filled, sink),
+            Self::QuotedPrintable { line } => quoted_printable(&line, sink),
+        }
+    }
 }
 
 #[expect(clippy::indexing_slicing, reason = "a byte as index into 256 entries, at compile time")]
@@ -59,24 +112,22 @@ fn sextet(b: u8) -> u8 {
 
 /// Everything outside the alphabet is skipped; padding ends a group, so pieces encoded one by one still come
 /// out right.
-fn base64(encoded: &[u8], mut sink: impl FnMut(&[u8])) {
-    let (mut group, mut filled) = (0u32, 0u8);
+fn base64(encoded: &[u8], group: &mut u32, filled: &mut u8, sink: &mut impl FnMut(&[u8])) {
     for &b in encoded {
         let value = sextet(b);
         if value < 64 {
-            group = group << 6 | u32::from(value);
-            filled += 1;
-            if filled == 4 {
+            *group = *group << 6 | u32::from(value);
+            *filled += 1;
+            if *filled == 4 {
                 let [_, a, b, c] = group.to_be_bytes();
                 sink(&[a, b, c]);
-                (group, filled) = (0, 0);
+                (*group, *filled) = (0, 0);
             }
         } else if b == b'=' {
-            flush(group, filled, &mut sink);
-            (group, filled) = (0, 0);
+            flush(*group, *filled, sink);
+            (*group, *filled) = (0, 0);
         }
     }
-    flush(group, filled, &mut sink);
 }
 
 fn flush(group: u32, filled: u8, sink: &mut impl FnMut(&[u8])) {
@@ -90,34 +141,32 @@ fn flush(group: u32, filled: u8, sink: &mut impl FnMut(&[u8])) {
     }
 }
 
-/// Soft line breaks go, `=XX` becomes a byte, blanks at line ends are transport noise and go; an `=` that is
-/// neither stays.
-fn quoted_printable(encoded: &[u8], mut sink: impl FnMut(&[u8])) {
-    for line in encoded.split_inclusive(|&b| b == b'\n') {
-        let (text, end) = split_line_end(line);
-        let mut rest = text.trim_ascii_end();
-        let soft = rest.last() == Some(&b'=');
-        if soft {
-            rest = rest.get(..rest.len() - 1).unwrap_or_default();
-        }
-        while let Some(at) = rest.iter().position(|&b| b == b'=') {
-            let (plain, coded) = rest.split_at(at);
-            sink(plain);
-            match (coded.get(1).and_then(hex), coded.get(2).and_then(hex)) {
-                (Some(high), Some(low)) => {
-                    sink(&[high << 4 | low]);
-                    rest = coded.get(3..).unwrap_or_default();
-                }
-                _ => {
-                    sink(b"=");
-                    rest = coded.get(1..).unwrap_or_default();
-                }
+/// One line. A soft line break goes, `=XX` becomes a byte, blanks at the line's end are transport noise and go; an `=` that
+/// is neither stays.
+fn quoted_printable(line: &[u8], sink: &mut impl FnMut(&[u8])) {
+    let (text, end) = split_line_end(line);
+    let mut rest = text.trim_ascii_end();
+    let soft = rest.last() == Some(&b'=');
+    if soft {
+        rest = rest.get(..rest.len() - 1).unwrap_or_default();
+    }
+    while let Some(at) = rest.iter().position(|&b| b == b'=') {
+        let (plain, coded) = rest.split_at(at);
+        sink(plain);
+        match (coded.get(1).and_then(hex), coded.get(2).and_then(hex)) {
+            (Some(high), Some(low)) => {
+                sink(&[high << 4 | low]);
+                rest = coded.get(3..).unwrap_or_default();
+            }
+            _ => {
+                sink(b"=");
+                rest = coded.get(1..).unwrap_or_default();
             }
         }
-        sink(rest);
-        if !soft {
-            sink(end);
-        }
+    }
+    sink(rest);
+    if !soft {
+        sink(end);
     }
 }
 
@@ -135,7 +184,7 @@ mod tests {
     use base64::Engine as _;
     use proptest::prelude::*;
 
-    use super::{Transfer, decode, decoded_len};
+    use super::{Decoder, Transfer, decode, decoded_len};
 
     fn b64(text: &str) -> Vec<u8> {
         decode(text.as_bytes(), Transfer::Base64).into_owned()
@@ -166,6 +215,22 @@ mod tests {
         fn what_was_encoded_comes_back(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let text = base64::engine::general_purpose::STANDARD.encode(&bytes);
             prop_assert_eq!(b64(&text), bytes);
+        }
+
+        #[test]
+        fn wherever_it_is_cut_the_same_bytes_come_out(
+            raw in prop::collection::vec(prop::sample::select(b"aQ=3D \t\r\n\xff".to_vec()), 0..200), at in 0usize..200, then in 0usize..200,
+        ) {
+            let cuts = [at.min(raw.len()), (at + then).min(raw.len())];
+            for t in [Transfer::Identity, Transfer::Base64, Transfer::QuotedPrintable] {
+                let (mut decoder, mut out) = (Decoder::new(t), Vec::new());
+                let mut sink = |bytes: &[u8]| out.extend_from_slice(bytes);
+                for piece in [&raw[..cuts[0]], &raw[cuts[0]..cuts[1]], &raw[cuts[1]..]] {
+                    decoder.push(piece, &mut sink);
+                }
+                decoder.finish(&mut sink);
+                prop_assert_eq!(out, decode(&raw, t).into_owned());
+            }
         }
 
         #[test]

@@ -21,7 +21,7 @@ use super::{LoginView, TenantView};
 use crate::caller::{is_tenant_name, named_tenant};
 use crate::context::Context;
 use crate::error::{ApiError, Problem};
-use crate::extract::{self, Pace, body, negotiate};
+use crate::extract::{self, body, negotiate};
 use crate::limits::{self, Limits};
 use crate::ratelimit::{self, Bucket};
 use crate::reply::Reply;
@@ -62,7 +62,7 @@ impl FromRequest<AppState> for LoginBody {
     type Rejection = ApiError;
     async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
         let (parts, content) = request.into_parts();
-        limit_address(state, &Context::of(&parts)).await?;
+        limit_address(state, &Context::of(&parts), "login", 1).await?;
         let headers = &parts.headers;
         if !negotiate::admits_json(headers) && !negotiate::accepts(headers, "text", "plain") {
             return Err(ApiError::not_acceptable("a log-in answers application/json or text/plain"));
@@ -82,7 +82,7 @@ impl FromRequest<AppState> for LoginBody {
                 ));
             }
         };
-        let bytes = body::read(&parts, content, BODY_LIMIT, Pace::Whole).await?;
+        let bytes = body::read(&parts, content, BODY_LIMIT).await?;
         let looks_like_json = bytes.iter().find(|b| !b.is_ascii_whitespace()).is_some_and(|b| *b == b'{');
         let login: Login =
             if guessed && !looks_like_json { from_form(&bytes)? } else { extract::from_json(&bytes, false)? };
@@ -221,11 +221,17 @@ async fn trail(
     audit::record(tx, &entry).await
 }
 
-async fn limit_address(state: &AppState, context: &Context) -> Result<(), ApiError> {
+/// Takes one of the tries that an address has in a minute: `times` as many as for a log-in.
+pub(super) async fn limit_address(
+    state: &AppState,
+    context: &Context,
+    name: &'static str,
+    times: u32,
+) -> Result<(), ApiError> {
     let from = context.address().map_or_else(|| "unknown".to_owned(), |a| a.to_string());
-    let quota = state.config.rate_limit.login_per_minute;
-    let key = format!("login:from:{from}");
-    take(state, context, Bucket { key, name: "login", quota, window: MINUTE }).await
+    let quota = state.config.rate_limit.login_per_minute.saturating_mul(times);
+    let key = format!("{name}:from:{from}");
+    take(state, context, Bucket { key, name, quota, window: MINUTE }).await
 }
 
 async fn limit_user(state: &AppState, context: &Context, tenant: &str, email: &str) -> Result<(), ApiError> {

@@ -1,21 +1,40 @@
 //! A new pair of tokens for a refresh token.
 
-use axum::extract::State;
+use axum::extract::{FromRequestParts, State};
 use emailclient_core::audit::{self, Entry};
 use emailclient_core::secret::Secret;
 use emailclient_core::session::{self, Refreshed};
 use emailclient_core::tenant;
 use emailclient_core::token::{SESSION_LIFETIME, new_refresh, read_refresh};
+use http::request::Parts;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
+use super::login::limit_address;
 use super::{LoginView, TenantView};
 use crate::context::Context;
 use crate::error::{ApiError, Problem};
-use crate::extract::{Json, NoQuery, Query};
+use crate::extract::{Json, NoQuery, Query, Rules};
 use crate::limits::{self, Limits};
 use crate::reply::Reply;
 use crate::state::AppState;
+
+/// An address may refresh so many times as often as it may log in: a company behind one address has many clients.
+const PER_LOGIN: u32 = 6;
+/// A stranger may send a token and its quotes.
+pub(super) const RULES: Rules = Rules::JSON.limit(1024);
+
+/// Judged before the body is read: whoever holds a token needs this once in a quarter of an hour.
+#[derive(Debug)]
+pub struct Spared;
+
+impl FromRequestParts<AppState> for Spared {
+    type Rejection = ApiError;
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+        limit_address(state, &Context::of(parts), "refresh", PER_LOGIN).await?;
+        Ok(Self)
+    }
+}
 
 /// The token of the last log-in or refresh.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -30,6 +49,7 @@ pub struct Refresh {
 pub async fn refresh(
     State(state): State<AppState>,
     context: Context,
+    _spared: Spared,
     Query(NoQuery {}): Query<NoQuery>,
     Json(body): Json<Refresh>,
 ) -> Result<Reply, ApiError> {

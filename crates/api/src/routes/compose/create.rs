@@ -75,6 +75,7 @@ pub(super) fn attach_refusal(error: AttachError) -> ApiError {
             "a draft may have {} files",
             draft::attachment::MAX_ATTACHMENTS
         )),
+        AttachError::Lost => ApiError::unavailable("a part of the upload was lost; send it again"),
         AttachError::Db(error) => error.into(),
     }
 }

@@ -23,6 +23,7 @@ pub(super) async fn delete_draft(
     _none: Query<NoQuery>,
     conditions: Conditions,
 ) -> Result<Reply, ApiError> {
+    caller.turn(&state, id.0).await?;
     let mut tx = caller.tx(&state).await?;
     let current = draft::get_for_update(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
     conditions.require_match(&tag(&current))?;

@@ -32,6 +32,7 @@ pub(super) async fn detach_file(
     _none: Query<NoQuery>,
     conditions: Conditions,
 ) -> Result<Reply, ApiError> {
+    caller.turn(&state, place.id.0).await?;
     let mut tx = caller.tx(&state).await?;
     let current = draft::get_for_update(&mut tx, place.id).await?.ok_or_else(ApiError::not_found)?;
     if !current.attachments.iter().any(|a| a.id == place.attachment_id) {

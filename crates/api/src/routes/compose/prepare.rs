@@ -1,6 +1,7 @@
 //! From a request to the content of a draft: addresses judged, sender checked, replies and forwards completed.
 
 use emailclient_core::blob;
+use emailclient_core::budget::Spent;
 use emailclient_core::db::TenantTx;
 use emailclient_core::draft::answer::{Kind, Open, prepare};
 use emailclient_core::draft::{Content, Draft, NewAttachment};
@@ -56,10 +57,21 @@ pub async fn complete(
         ]));
     }
     let own: Vec<String> = identities.into_iter().map(|i| i.email).collect();
-    let files = answer(&mut tx, account_id, &mut content, before, own, open).await?;
+    let memory = |bytes: usize| in_hand(state, caller, bytes);
+    let files = answer(&mut tx, account_id, &mut content, before, own, open, memory).await?;
     tx.commit().await?;
     content.check().map_err(|e| refusal(&e, &content.headers, content.headers_as_object))?;
     Ok(Prepared { account_id, content, files })
+}
+
+/// Counts `bytes`, what is parsed or made out of them, and the message that holds them, as in hand until the request ends.
+///
+/// # Errors
+/// 503 when they are not free at once: whoever waited here would keep a transaction open.
+pub(super) fn in_hand(state: &AppState, caller: &Caller, bytes: usize) -> Result<(), ApiError> {
+    let held = state.memory.try_take(Some(caller.tenant), bytes.saturating_mul(3)).ok_or(Spent)?;
+    caller.context.hold(held);
+    Ok(())
 }
 
 /// Lays what was given over `content`; says what is left for the reply to fill in.
@@ -144,13 +156,21 @@ async fn answer(
     before: Option<&Draft>,
     own: Vec<String>,
     open: Open,
+    memory: impl Fn(usize) -> Result<(), ApiError>,
 ) -> Result<Vec<NewAttachment>, ApiError> {
     let Some((kind, id)) = content.answers() else {
         (content.in_reply_to, content.references) = (Vec::new(), Vec::new());
         return Ok(Vec::new());
     };
     let earlier = before.filter(|d| d.content.answers() == Some((kind, id)));
-    let source = blob::of_message(tx, id).await?.filter(|s| s.account_id == account);
+    let stored = blob::find(tx, id).await?.filter(|s| s.account_id == account);
+    let source = match stored {
+        Some(stored) => {
+            memory(stored.size)?;
+            blob::load(tx, stored).await?
+        }
+        None => None,
+    };
     let Some(source) = source else {
         // Gone meanwhile; what it gave to the draft stays.
         let Some(earlier) = earlier else { return Err(unknown(kind)) };

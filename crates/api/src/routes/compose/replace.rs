@@ -33,6 +33,7 @@ pub(super) async fn replace_draft(
     conditions.require_match(&tag(&before))?;
     let prepared =
         complete(&state, &caller, body.meaning()?.into_given(), Some(&before), Absent::Cleared).await?;
+    caller.turn(&state, id.0).await?;
     let mut tx = caller.tx(&state).await?;
     let current = draft::get_for_update(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
     conditions.require_match(&tag(&current))?;

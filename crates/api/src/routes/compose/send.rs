@@ -14,6 +14,7 @@ use mail::envelope::EnvelopeError;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
+use super::prepare::in_hand;
 use super::shape::refusal;
 use crate::caller::Caller;
 use crate::error::{ApiError, FieldError, Problem};
@@ -80,8 +81,11 @@ pub(super) async fn send_draft(
     order: Option<Deferred<SendOrder>>,
 ) -> Result<Response, ApiError> {
     key.once(&state, &caller, async {
+        caller.turn(&state, id.0).await?;
         let mut tx = key.tx(&state, &caller).await?;
         let draft = draft::get(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
+        let files: i64 = draft.attachments.iter().map(|a| a.size_bytes).sum();
+        in_hand(&state, &caller, usize::try_from(files).unwrap_or_default())?;
         let order = order.map(Deferred::meaning).transpose()?.unwrap_or_default();
         let date = state.clock.now();
         let (wait, send_at) = order.wait(date)?;

@@ -4,15 +4,20 @@ use axum::extract::State;
 use axum::response::Response;
 use emailclient_core::blob;
 use emailclient_core::id::MessageId;
+use mail::mime::find_attachment;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::content::{Asked, Content, blocking, serve, unchanged};
+use super::content::{Asked, Bytes, Content, blocking, serve, unchanged};
+use super::source::{InHand, Piecewise, in_hand};
 use crate::caller::Caller;
 use crate::error::{ApiError, Problem};
 use crate::etag::{Conditions, ETag};
 use crate::extract::{NoQuery, Path, Query};
 use crate::state::AppState;
+
+/// What is not larger is decoded when it is found; the rest is read a second time, as fast as its reader takes it.
+const SMALL_BYTES: usize = 128 * 1024;
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Path)]
@@ -39,21 +44,35 @@ pub(super) async fn get_attachment(
     asked: Asked,
 ) -> Result<Response, ApiError> {
     let mut tx = caller.tx(&state).await?;
-    let source = blob::of_message(&mut tx, place.id).await?.ok_or_else(ApiError::not_found)?;
-    tx.release();
-    let tag = ETag::content(&[source.hash.as_slice(), &place.n.to_be_bytes()].concat());
+    let stored = blob::find(&mut tx, place.id).await?.ok_or_else(ApiError::not_found)?;
+    let tag = ETag::content(&[stored.hash.as_slice(), &place.n.to_be_bytes()].concat());
     let index = usize::try_from(place.n).unwrap_or(usize::MAX);
-    let found = blocking(move || mail::mime::attachment(source.readable(), index))
-        .await?
-        .ok_or_else(ApiError::not_found)?;
+    let InHand { source, held } =
+        in_hand(&state, &caller, tx, stored.clone()).await?.ok_or_else(ApiError::not_found)?;
+    let find = move || {
+        let raw = source.readable();
+        let found = find_attachment(raw, index)?;
+        let contents = (found.size_bytes <= SMALL_BYTES).then(|| found.contents(raw));
+        drop(held);
+        Some((found, contents))
+    };
+    let (found, contents) = blocking(find).await?.ok_or_else(ApiError::not_found)?;
     if let Some(response) = unchanged(&tag, &conditions, true) {
         return Ok(response);
     }
     let content = Content {
-        bytes: found.bytes,
+        length: found.size_bytes,
+        bytes: match contents {
+            Some(contents) => Bytes::Here(contents),
+            None => Bytes::Piecewise(Piecewise {
+                stored,
+                encoded: found.range.clone(),
+                decoder: Some(found.decoder()),
+            }),
+        },
         content_type: found.content_type,
         disposition: mail::mime::content_disposition(found.filename.as_deref()),
         tag,
     };
-    serve(content, &asked)
+    serve(&state, &caller, content, &asked).await
 }

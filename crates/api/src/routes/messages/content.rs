@@ -1,5 +1,7 @@
 //! Bytes that never change, handed out whole or in part (RFC 9110 §14), and the parsing behind readable bodies.
 
+use std::ops::Range;
+
 use axum::body::Body;
 use axum::extract::FromRequestParts;
 use axum::response::{IntoResponse as _, Response};
@@ -10,8 +12,11 @@ use mail::mime::html::{self, Policy, Sanitized};
 use mail::mime::{AttachmentMeta, Body as MailBody};
 use tokio::sync::Semaphore;
 
+use super::source::{Piecewise, stream};
+use crate::caller::Caller;
 use crate::error::ApiError;
 use crate::etag::{Conditions, ETag};
+use crate::state::AppState;
 
 /// Parsing and sanitising are CPU work on input of strangers: a few at a time, however many ask.
 static PARSING: Semaphore = Semaphore::const_new(4);
@@ -93,9 +98,18 @@ pub(super) fn unchanged(tag: &ETag, conditions: &Conditions, immutable: bool) ->
 
 const IMMUTABLE: &str = "private, immutable";
 
+/// Where the bytes of an answer are.
+pub(super) enum Bytes {
+    /// In memory.
+    Here(Vec<u8>),
+    /// In the database.
+    Piecewise(Piecewise),
+}
+
 /// Bytes with what clients and browsers are told about them.
 pub(super) struct Content {
-    pub(super) bytes: Vec<u8>,
+    pub(super) bytes: Bytes,
+    pub(super) length: usize,
     pub(super) content_type: String,
     pub(super) disposition: String,
     pub(super) tag: ETag,
@@ -127,23 +141,37 @@ impl<S: Send + Sync> FromRequestParts<S> for Asked {
 }
 
 /// Hands out immutable bytes, or the part of them that is asked for. A browser is to save them, never to run them.
-pub(super) fn serve(content: Content, asked: &Asked) -> Result<Response, ApiError> {
-    let length = content.bytes.len();
+pub(super) async fn serve(
+    state: &AppState,
+    caller: &Caller,
+    content: Content,
+    asked: &Asked,
+) -> Result<Response, ApiError> {
+    let (range, mut response) = head(&content, asked)?;
+    *response.body_mut() = match content.bytes {
+        Bytes::Here(bytes) => Body::from(bytes.get(range).unwrap_or_default().to_vec()),
+        Bytes::Piecewise(from) => stream(state, caller, from, range).await?,
+    };
+    Ok(response)
+}
+
+/// Which bytes are asked for, and the answer without them.
+fn head(content: &Content, asked: &Asked) -> Result<(Range<usize>, Response), ApiError> {
+    let length = content.length;
     // If-Range: a part is of use only if it belongs to the bytes that the client has (RFC 9110 §13.1.5).
     let same = asked.if_range.as_deref().is_none_or(|tag| tag == content.tag.as_str());
     let range = slice(asked.range.as_deref().filter(|_| same), length);
-    let (status, bytes) = match range {
-        Slice::Whole => (StatusCode::OK, content.bytes),
-        Slice::Part { first, last } => {
-            (StatusCode::PARTIAL_CONTENT, content.bytes.get(first..=last).unwrap_or_default().to_vec())
-        }
+    let (status, wanted) = match range {
+        Slice::Whole => (StatusCode::OK, 0..length),
+        Slice::Part { first, last } => (StatusCode::PARTIAL_CONTENT, first..last + 1),
         Slice::Outside => {
             let refused = ApiError::range_not_satisfiable(format!("there are {length} bytes"));
             return Err(refused.with_header(header::CONTENT_RANGE, &format!("bytes */{length}")));
         }
     };
-    let mut response = Response::new(Body::from(bytes));
+    let mut response = Response::new(Body::empty());
     *response.status_mut() = status;
+    set(&mut response, header::CONTENT_LENGTH, &wanted.len().to_string());
     if let Slice::Part { first, last } = range {
         set(&mut response, header::CONTENT_RANGE, &format!("bytes {first}-{last}/{length}"));
     }
@@ -157,7 +185,7 @@ pub(super) fn serve(content: Content, asked: &Asked) -> Result<Response, ApiErro
         header::CONTENT_SECURITY_POLICY,
         "default-src 'none'; frame-ancestors 'none'; sandbox",
     );
-    Ok(response)
+    Ok((wanted, response))
 }
 
 /// Sets a header; a value that no header can hold is left out.
@@ -198,14 +226,17 @@ mod tests {
     #[test]
     fn a_part_names_its_place_and_a_stale_if_range_gets_the_whole() {
         let content = || Content {
-            bytes: b"0123456789".to_vec(),
+            bytes: Bytes::Here(b"0123456789".to_vec()),
+            length: 10,
             content_type: "text/plain".into(),
             disposition: "attachment".into(),
             tag: ETag::content(b"x"),
         };
         let mut headers = HeaderMap::from_iter([(header::RANGE, HeaderValue::from_static("bytes=2-4"))]);
-        let get = |headers: &HeaderMap| serve(content(), &Asked::of(&Method::GET, headers));
-        let head = |headers: &HeaderMap| serve(content(), &Asked::of(&Method::HEAD, headers));
+        let get =
+            |headers: &HeaderMap| super::head(&content(), &Asked::of(&Method::GET, headers)).map(|h| h.1);
+        let head =
+            |headers: &HeaderMap| super::head(&content(), &Asked::of(&Method::HEAD, headers)).map(|h| h.1);
         let part = get(&headers).unwrap();
         assert_eq!(part.status(), 206);
         assert_eq!(part.headers()[header::CONTENT_RANGE], "bytes 2-4/10");

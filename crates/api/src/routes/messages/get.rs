@@ -13,6 +13,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::content::{Readable, blocking, readable, unchanged};
 use super::fields::Fields;
 use super::shape::{ALONE_FIELDS, HeaderView, MessageView, SUMMARY_FIELDS, etag};
+use super::source::in_hand;
 use crate::caller::Caller;
 use crate::error::{ApiError, Problem};
 use crate::etag::{Conditions, ETag};
@@ -67,6 +68,8 @@ impl Wanted {
 
 /// Reads what is wanted of a message and ends the transaction before anything is parsed.
 pub(super) async fn read(
+    state: &AppState,
+    caller: &Caller,
     mut tx: TenantTx,
     message: Message,
     wanted: Wanted,
@@ -77,15 +80,14 @@ pub(super) async fn read(
         tx.release();
         return Ok((view, tag));
     }
-    let source = blob::of_message(&mut tx, id).await?;
-    tx.release();
-    if let Some(source) = source {
+    let Some(stored) = blob::find(&mut tx, id).await? else { return Ok((view, tag)) };
+    if let Some(found) = in_hand(state, caller, tx, stored).await? {
         let html = wanted.html();
         let parse = move || {
             if html {
-                readable(id, source.readable(), false)
+                readable(id, found.source.readable(), false)
             } else {
-                Readable { body: mail::mime::body(source.readable()), html: None }
+                Readable { body: mail::mime::body(found.source.readable()), html: None }
             }
         };
         fill(&mut view, blocking(parse).await?, &wanted);
@@ -136,6 +138,6 @@ pub(super) async fn get_message(
     if let Some(response) = unchanged(&etag(&message), &conditions, false) {
         return Ok(response);
     }
-    let (view, tag) = read(tx, message, wanted).await?;
+    let (view, tag) = read(&state, &caller, tx, message, wanted).await?;
     Ok(Reply::ok(&fields.cut(&view)?)?.etag(&tag).into_response())
 }

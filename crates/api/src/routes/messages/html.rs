@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer};
 use utoipa::IntoParams;
 
 use super::content::{blocking, readable, set, unchanged};
+use super::source::in_hand;
 use crate::caller::Caller;
 use crate::error::{ApiError, Problem};
 use crate::etag::{Conditions, ETag};
@@ -56,16 +57,16 @@ pub(super) async fn get_message_html(
     conditions: Conditions,
 ) -> Result<Response, ApiError> {
     let mut tx = caller.tx(&state).await?;
-    let source = blob::of_message(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
-    tx.release();
+    let stored = blob::find(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
     let tag = ETag::content(
-        &[source.hash.as_slice(), format!("html {POLICY_VERSION} {id} {}", query.remote).as_bytes()].concat(),
+        &[stored.hash.as_slice(), format!("html {POLICY_VERSION} {id} {}", query.remote).as_bytes()].concat(),
     );
     if let Some(response) = unchanged(&tag, &conditions, false) {
         return Ok(response);
     }
+    let found = in_hand(&state, &caller, tx, stored).await?.ok_or_else(ApiError::not_found)?;
     let read = move || {
-        let read = readable(id, source.readable(), query.remote);
+        let read = readable(id, found.source.readable(), query.remote);
         read.html.map_or_else(|| from_text(read.body.text.as_deref().unwrap_or_default()), |safe| safe.html)
     };
     let mut response = Response::new(Body::from(blocking(read).await?));

@@ -5,7 +5,8 @@ use axum::response::Response;
 use emailclient_core::blob;
 use emailclient_core::id::MessageId;
 
-use super::content::{Asked, Content, serve, unchanged};
+use super::content::{Asked, Bytes, Content, serve, unchanged};
+use super::source::Piecewise;
 use crate::caller::Caller;
 use crate::error::{ApiError, Problem};
 use crate::etag::{Conditions, ETag};
@@ -26,18 +27,19 @@ pub(super) async fn get_message_raw(
     asked: Asked,
 ) -> Result<Response, ApiError> {
     let mut tx = caller.tx(&state).await?;
-    let hash = blob::hash_of_message(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
-    let tag = ETag::content(&hash);
+    let stored = blob::find(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
+    tx.release();
+    let tag = ETag::content(&stored.hash);
     if let Some(response) = unchanged(&tag, &conditions, true) {
         return Ok(response);
     }
-    let source = blob::of_message(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
-    tx.release();
+    let length = stored.size;
     let content = Content {
-        bytes: source.raw,
+        bytes: Bytes::Piecewise(Piecewise { stored, encoded: 0..length, decoder: None }),
+        length,
         content_type: "message/rfc822".to_owned(),
         disposition: format!("attachment; filename=\"{id}.eml\""),
         tag,
     };
-    serve(content, &asked)
+    serve(&state, &caller, content, &asked).await
 }

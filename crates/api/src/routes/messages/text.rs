@@ -9,6 +9,7 @@ use http::header;
 use mail::mime::html::{POLICY_VERSION, to_text_limited};
 
 use super::content::{blocking, set, unchanged};
+use super::source::in_hand;
 use crate::caller::Caller;
 use crate::error::{ApiError, Problem};
 use crate::etag::{Conditions, ETag};
@@ -27,13 +28,13 @@ pub(super) async fn get_message_text(
     conditions: Conditions,
 ) -> Result<Response, ApiError> {
     let mut tx = caller.tx(&state).await?;
-    let source = blob::of_message(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
-    tx.release();
-    let tag = ETag::content(&[source.hash.as_slice(), format!("text {POLICY_VERSION}").as_bytes()].concat());
+    let stored = blob::find(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
+    let tag = ETag::content(&[stored.hash.as_slice(), format!("text {POLICY_VERSION}").as_bytes()].concat());
     if let Some(response) = unchanged(&tag, &conditions, false) {
         return Ok(response);
     }
-    let text = blocking(move || text_of(source.readable())).await?;
+    let found = in_hand(&state, &caller, tx, stored).await?.ok_or_else(ApiError::not_found)?;
+    let text = blocking(move || text_of(found.source.readable())).await?;
     let mut response = Response::new(Body::from(text));
     set(&mut response, header::CONTENT_TYPE, "text/plain; charset=utf-8");
     set(

@@ -169,6 +169,6 @@ pub(super) async fn update_message(
     // Read anew: what the answer tells is what the next request will see, bodies included.
     let mut tx = caller.tx(&state).await?;
     let message = message::get(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
-    let (view, tag) = read(tx, message, Wanted::default()).await?;
+    let (view, tag) = read(&state, &caller, tx, message, Wanted::default()).await?;
     Ok(Reply::ok(&view)?.etag(&tag).into_response())
 }

@@ -184,7 +184,7 @@ async fn pass_over(link: &Link<'_>, open: &mut Open, batch: &Batch) -> Result<u6
 /// The rows could not be written. A database that is away is no message's fault; a panic, or a statement it refuses, may
 /// be: then the note stays, and the next round takes these messages one at a time.
 async fn give_up(link: &Link<'_>, open: &Open, error: SyncError) -> SyncError {
-    if matches!(error, SyncError::Db(DbError::Unavailable(_))) {
+    if matches!(error, SyncError::Db(DbError::Unavailable(_) | DbError::Busy(_))) {
         let taken_back = async {
             let mut tx = link.lease.begin(&link.ctx.db).await?;
             attempts::end(&mut tx, link.lease, &open.target).await?;
