@@ -3,6 +3,7 @@
 mod auth;
 mod bad_input;
 mod compose;
+mod conditions;
 mod contract;
 mod cors;
 mod diagnose;
