@@ -20,7 +20,7 @@ use emailclient_core::db::{Db, DbError, migrate};
 use emailclient_core::secret::Secret;
 use emailclient_core::tenant::{self, TenantKey};
 use emailclient_core::user::{self, Role};
-use emailclient_core::{audit, password, start, tls};
+use emailclient_core::{audit, password, start, suspension, tls};
 
 use crate::command::{Cli, Command, Tenant, User};
 
@@ -99,10 +99,18 @@ async fn run_tenant(what: Tenant, db: &Db) -> anyhow::Result<()> {
 async fn set_suspended(db: &Db, slug: &str, suspended: bool) -> anyhow::Result<()> {
     let key = find(db, slug).await?;
     let mut tx = db.tenant(key.id).await?;
-    tenant::set_suspended(&mut tx, suspended).await?;
-    let action = if suspended { "tenant.suspend" } else { "tenant.resume" };
+    let action = if suspended {
+        suspension::suspend(&mut tx).await?;
+        "tenant.suspend"
+    } else {
+        suspension::lift(&mut tx).await?;
+        "tenant.resume"
+    };
     audit::record(&mut tx, &audit::Entry::by_operator(action, slug)).await?;
     tx.commit().await?;
+    if suspended && suspension::stop(db, key.id).await? > 0 {
+        say("suspended; a round that is under way could not be stopped and ends by itself")?;
+    }
     Ok(())
 }
 
