@@ -10,6 +10,7 @@ mod destinations;
 mod diagnose;
 mod discover;
 mod edges;
+mod guessing;
 mod health;
 mod hosts;
 mod isolation;

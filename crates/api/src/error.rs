@@ -4,8 +4,11 @@
 //! constructor here or goes through [`ApiError::unprocessable`] and its likes. The next code: a constructor that fixes
 //! status, title and code, so that no handler can pair them wrongly.
 
+use std::time::Duration;
+
 use axum::response::{IntoResponse, Response};
 use emailclient_core::db::DbError;
+use emailclient_core::password::PasswordError;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -208,9 +211,12 @@ impl From<DbError> for ApiError {
     }
 }
 
-impl From<emailclient_core::password::PasswordError> for ApiError {
-    fn from(error: emailclient_core::password::PasswordError) -> Self {
-        Self::internal(error)
+impl From<PasswordError> for ApiError {
+    fn from(error: PasswordError) -> Self {
+        match error {
+            PasswordError::Busy => Self::busy("too many log-ins at once", Duration::from_secs(2)),
+            other => Self::internal(other),
+        }
     }
 }
 

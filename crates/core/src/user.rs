@@ -114,6 +114,46 @@ pub async fn for_login(tx: &mut TenantTx, email: &str) -> Result<Option<(User, S
     Ok(row.map(|r| (from_row(&r), r.get("password_hash"))))
 }
 
+/// Networks of one user that are remembered, the latest ones.
+const NETWORKS: i64 = 20;
+
+/// Whether the user has logged in from this network within the last 90 days.
+pub async fn knows_network(tx: &mut TenantTx, user: UserId, network: &str) -> Result<bool, DbError> {
+    Ok(sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM login_networks
+         WHERE tenant_id = $1 AND user_id = $2 AND network = $3 AND seen_at > now() - interval '90 days')",
+    )
+    .bind(tx.tenant())
+    .bind(user)
+    .bind(network)
+    .fetch_one(tx.conn())
+    .await?)
+}
+
+/// Remembers from where the user has just logged in.
+pub async fn remember_network(tx: &mut TenantTx, user: UserId, network: &str) -> Result<(), DbError> {
+    sqlx::query(
+        "INSERT INTO login_networks (tenant_id, user_id, network) VALUES ($1, $2, $3)
+         ON CONFLICT (tenant_id, user_id, network) DO UPDATE SET seen_at = now()",
+    )
+    .bind(tx.tenant())
+    .bind(user)
+    .bind(network)
+    .execute(tx.conn())
+    .await?;
+    sqlx::query(
+        "DELETE FROM login_networks WHERE tenant_id = $1 AND user_id = $2 AND network IN (
+           SELECT network FROM login_networks WHERE tenant_id = $1 AND user_id = $2
+           ORDER BY seen_at DESC, network OFFSET $3)",
+    )
+    .bind(tx.tenant())
+    .bind(user)
+    .bind(NETWORKS)
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
 /// All users of the tenant, oldest first.
 pub async fn list(tx: &mut TenantTx) -> Result<Vec<User>, DbError> {
     let rows = sqlx::query("SELECT id, email, name, role, disabled_at IS NOT NULL AS disabled FROM users WHERE tenant_id = $1 ORDER BY id")

@@ -41,9 +41,6 @@ pub async fn refresh(
     let found = tenant::find(&mut system, &tenant_id.to_string()).await?;
     system.commit().await?;
     let key = found.ok_or_else(ApiError::invalid_token)?;
-    if key.suspended {
-        return Err(ApiError::tenant_suspended("the operator suspended this tenant"));
-    }
     let (token, new) = new_refresh(tenant_id);
     let now = state.clock.now();
     let mut tx = state.db.tenant(tenant_id).await?;
@@ -64,6 +61,10 @@ pub async fn refresh(
             tx.commit().await?;
             state.known.forget_session(session);
             Err(ApiError::invalid_token())
+        }
+        // Told to whoever has a good token, which stays good: nothing of this is committed.
+        Refreshed::User { .. } if key.suspended => {
+            Err(ApiError::tenant_suspended("the operator suspended this tenant"))
         }
         Refreshed::User { session, user } => {
             let name = tenant::name(&mut tx).await?.unwrap_or_default();
