@@ -22,3 +22,4 @@ mod tokens;
 mod tour;
 mod tries;
 mod uploads;
+mod users;
