@@ -94,8 +94,7 @@ async fn every_answer_of_a_login_tells_the_limit_of_logins() {
     ])
     .await;
     let tenant = app.tenant().await;
-    let net = u128::from(emailclient_core::id::new_uuid().as_u128() as u64) | (0x2001_0db8 << 96);
-    let from = std::net::Ipv6Addr::from(net).to_string();
+    let from = std::net::Ipv6Addr::from(crate::edges::networks()).to_string();
     let login = async |email: &str, password: &str| {
         let request = app.http.post(format!("{}/auth/login", app.base)).header("X-Forwarded-For", &from);
         let body = json!({"email": email, "password": password});

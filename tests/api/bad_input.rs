@@ -98,7 +98,7 @@ async fn the_tenant_header_is_checked_after_the_token() {
     send(call(&[&tenant.slug, &tenant.slug])).await.refused(400, "invalid-tenant");
     send(call(&["No Slug!"])).await.refused(400, "invalid-tenant");
     let mut tx = app.db.tenant(tenant.id).await.unwrap();
-    emailclient_core::tenant::set_suspended(&mut tx, true).await.unwrap();
+    emailclient_core::suspension::suspend(&mut tx).await.unwrap();
     tx.commit().await.unwrap();
     tokio::time::sleep(Duration::from_secs(6)).await;
     send(call(&[&tenant.slug])).await.refused(403, "tenant-suspended");

@@ -123,6 +123,14 @@ async fn days_of_a_search_begin_where_the_client_is() {
     app.finish().await;
 }
 
+/// From one network to the next.
+pub const NEXT: u128 = 1 << 64;
+
+/// The first of many networks that no other test has: all of them share one Redis.
+pub fn networks() -> u128 {
+    (0x2001_0db8 << 96) | ((emailclient_core::id::new_uuid().as_u128() & 0xff_ffff) << 72)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn log_ins_stay_limited_where_the_limits_of_tenants_are_off() {
     let settings = [
@@ -140,27 +148,29 @@ async fn log_ins_stay_limited_where_the_limits_of_tenants_are_off() {
     for _ in 0..5 {
         app.get(&tenant, "/api/accounts").await.expect(200);
     }
-    let net = u128::from(emailclient_core::id::new_uuid().as_u128() as u64) | (0x2001_0db8 << 96);
+    let net = networks();
     let login = async |from: u128, email: &str| {
         let from = std::net::Ipv6Addr::from(from).to_string();
         let request = app.http.post(format!("{}/auth/login", app.base)).header("X-Forwarded-For", from);
         send(request.header("X-Tenant-ID", &tenant.slug).json(&json!({"email": email, "password": PASSWORD})))
             .await
     };
-    for _ in 0..4 {
-        // Counted before it is read; and quicker than a password, so that nothing refills meanwhile.
-        let from = std::net::Ipv6Addr::from(net).to_string();
+    for n in 0..4 {
+        // Counted before it is read; and quicker than a password, so that nothing refills meanwhile. Any address of a /64.
+        let from = std::net::Ipv6Addr::from(net + n).to_string();
         let request = app.http.post(format!("{}/auth/login", app.base)).header("X-Forwarded-For", from);
         send(request.json(&json!({}))).await.refused(422, "validation-error");
     }
-    let refused = login(net, &tenant.email).await;
+    let refused = login(net + 99, &tenant.email).await;
     refused.refused(429, "rate-limited");
     assert!(refused.header("retry-after").parse::<u64>().unwrap() >= 1);
-    // Half as many for one user, from wherever.
+    // Half as many of one client for one user.
+    let other = net + NEXT;
     for n in 1..=2 {
-        login(net + n, "victim@x.test").await.refused(401, "invalid-credentials");
+        login(other + n, "victim@x.test").await.refused(401, "invalid-credentials");
     }
-    login(net + 3, "victim@x.test").await.refused(429, "rate-limited");
-    login(net + 4, &tenant.email).await.expect(200);
+    login(other + 3, "victim@x.test").await.refused(429, "rate-limited");
+    login(other + NEXT, "victim@x.test").await.refused(401, "invalid-credentials");
+    login(other + 2 * NEXT, &tenant.email).await.expect(200);
     app.finish().await;
 }

@@ -15,6 +15,7 @@ async fn plant(conn: &mut PgConnection, t: &str) {
         format!("INSERT INTO users (tenant_id,id,email,email_key,role,password_hash) VALUES ({tenant},{user},'a@b','a@b','owner','x')"),
         format!("INSERT INTO sessions (tenant_id,id,user_id,expires_at) VALUES ({tenant},{session},{user},now())"),
         format!("INSERT INTO refresh_tokens (tenant_id,token_hash,session_id) VALUES ({tenant},'x',{session})"),
+        format!("INSERT INTO login_networks (tenant_id,user_id,network) VALUES ({tenant},{user},'192.0.2.1')"),
         format!("INSERT INTO accounts (tenant_id,id,email,email_key,imap_host,imap_port,imap_security,imap_username,smtp_host,smtp_port,smtp_security,smtp_username)
                  VALUES ({tenant},{account},'a@b','a@b','h',1,'tls','u','h',1,'tls','u')"),
         format!("INSERT INTO account_leases (tenant_id,account_id) VALUES ({tenant},{account})"),

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use base64::Engine as _;
+use clap::Parser as _;
 use devstack::{Endpoints, Shared};
 use emailclient_core::config::{Config, Source};
 use emailclient_core::db::Db;
@@ -34,6 +35,7 @@ pub struct App {
     /// The servers.
     pub stack: &'static Endpoints,
     config: Config,
+    settings: Vec<(String, String)>,
     stop: CancellationToken,
     tasks: Vec<JoinHandle<anyhow::Result<()>>>,
     finished: bool,
@@ -122,7 +124,8 @@ impl App {
     pub async fn start_with(settings: &[(&str, &str)]) -> Self {
         let stack = Shared::get();
         let database = Database::create().await;
-        let config = config(stack, &database, settings);
+        let settings = settings_of(stack, &database, settings);
+        let config = Config::from_source(&Source::new(settings.clone())).unwrap();
         emailclient_core::tls::install_provider();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address: SocketAddr = listener.local_addr().unwrap();
@@ -142,6 +145,7 @@ impl App {
             http,
             stack,
             config,
+            settings,
             stop,
             tasks: vec![api],
             finished: false,
@@ -176,6 +180,17 @@ impl App {
     #[must_use]
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Runs `emailctl` with the settings of the services.
+    ///
+    /// # Panics
+    /// When it does not succeed.
+    pub async fn emailctl(&self, arguments: &[&str]) {
+        let line = std::iter::once("emailctl").chain(arguments.iter().copied());
+        let command = emailctl::command::Cli::try_parse_from(line).unwrap().command;
+        let done = emailctl::run(command, &Source::new(self.settings.clone())).await;
+        done.unwrap_or_else(|e| panic!("emailctl {arguments:?}: {e:#}"));
     }
 
     /// Makes a tenant without limits, with one owner who is logged in.
@@ -289,7 +304,7 @@ pub async fn send(request: reqwest::RequestBuilder) -> Answer {
     Answer { status, headers, bytes: answer.bytes().await.unwrap().to_vec() }
 }
 
-fn config(stack: &Endpoints, database: &Database, more: &[(&str, &str)]) -> Config {
+fn settings_of(stack: &Endpoints, database: &Database, more: &[(&str, &str)]) -> Vec<(String, String)> {
     let key = base64::engine::general_purpose::STANDARD.encode([7u8; 32]);
     let mut values: Vec<(String, String)> = [
         ("DATABASE_URL", database.url("emailclient_app").as_str()),
@@ -309,5 +324,5 @@ fn config(stack: &Endpoints, database: &Database, more: &[(&str, &str)]) -> Conf
     .into();
     values.retain(|(k, _)| !more.iter().any(|(name, _)| name == k));
     values.extend(more.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())));
-    Config::from_source(&Source::new(values)).unwrap()
+    values
 }

@@ -42,6 +42,10 @@ impl Database {
             .await
             .unwrap();
         conn.execute("SELECT pg_advisory_unlock(42)").await.unwrap();
+        // What is granted on a database is not in its template.
+        conn.execute(AssertSqlSafe(format!("REVOKE TEMPORARY ON DATABASE {name} FROM PUBLIC")))
+            .await
+            .unwrap();
         conn.close().await.unwrap();
         Self { name, server }
     }

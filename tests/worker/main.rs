@@ -14,5 +14,6 @@ mod lost;
 mod places;
 mod queue;
 mod sending;
+mod suspension;
 mod taken_over;
 mod watching;

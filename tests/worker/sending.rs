@@ -1,8 +1,8 @@
 //! Sending to SMTP servers that refuse, defer, fall silent or hang up at the worst moment: nothing is lost, nothing is
 //! sent twice unasked, and the user is told.
 
-mod sender;
-mod sink;
+pub mod sender;
+pub mod sink;
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;

@@ -137,13 +137,27 @@ impl Caller {
     /// # Errors
     /// When the database refuses.
     pub async fn audit(&self, tx: &mut TenantTx, action: &str, target: &str) -> Result<(), ApiError> {
+        self.audit_as(tx, action, target, "ok").await
+    }
+
+    /// The same of something that did not succeed; `result` is the code of the refusal.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn audit_as(
+        &self,
+        tx: &mut TenantTx,
+        action: &str,
+        target: &str,
+        result: &str,
+    ) -> Result<(), ApiError> {
         let address = self.context.address().map(|a| a.to_string());
         let entry = audit::Entry {
             actor: &self.actor,
             action,
             target: Some(target),
             address: address.as_deref(),
-            result: "ok",
+            result,
             request_id: Some(self.context.request_id()),
         };
         Ok(audit::record(tx, &entry).await?)

@@ -1,6 +1,6 @@
 //! What belongs to one request from its first byte to its last: id, client address, and what was learned on the way.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex};
 
 use axum::extract::FromRequestParts;
@@ -47,6 +47,12 @@ impl Context {
     #[must_use]
     pub fn address(&self) -> Option<IpAddr> {
         self.0.address
+    }
+
+    /// The client as limits count it, see [`network_of`].
+    #[must_use]
+    pub fn network(&self) -> String {
+        self.0.address.map_or_else(|| "unknown".to_owned(), network_of)
     }
 
     /// The path that was asked for, without the query.
@@ -126,9 +132,40 @@ impl Context {
     }
 }
 
+/// An IPv4 address, or the /64 of an IPv6 one: whoever has one address of that has all of them (RFC 4291 §2.5.4).
+#[must_use]
+pub fn network_of(address: IpAddr) -> String {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => v4.to_string(),
+        IpAddr::V6(v6) => {
+            let network = Ipv6Addr::from(u128::from(v6) >> 64 << 64);
+            format!("{network}/64")
+        }
+    }
+}
+
 impl<S: Send + Sync> FromRequestParts<S> for Context {
     type Rejection = ApiError;
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         Ok(Self::of(parts))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_is_an_address_of_ipv4_or_a_64_of_ipv6() {
+        for (address, network) in [
+            ("192.0.2.7", "192.0.2.7"),
+            ("::ffff:192.0.2.7", "192.0.2.7"),
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+            ("2001:db8:1:2::", "2001:db8:1:2::/64"),
+            ("2001:db8:1:3::", "2001:db8:1:3::/64"),
+            ("::1", "::/64"),
+        ] {
+            assert_eq!(network_of(address.parse().unwrap()), network);
+        }
     }
 }

@@ -4,9 +4,12 @@
 //! constructor here or goes through [`ApiError::unprocessable`] and its likes. The next code: a constructor that fixes
 //! status, title and code, so that no handler can pair them wrongly.
 
+use std::time::Duration;
+
 use axum::response::{IntoResponse, Response};
 use emailclient_core::budget::Spent;
 use emailclient_core::db::DbError;
+use emailclient_core::password::PasswordError;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -217,9 +220,9 @@ impl From<DbError> for ApiError {
         match error {
             DbError::Unavailable(_) => Self::unavailable("the database does not answer").with_cause(error),
             DbError::Busy(_) => {
-                let mut refusal = Self::unavailable("others are changing the same at this moment")
-                    .with_header(header::RETRY_AFTER, "1")
-                    .with_cause(error);
+                let mut refusal =
+                    Self::busy("others are changing the same at this moment", Duration::from_secs(1))
+                        .with_cause(error);
                 refusal.0.busy = true;
                 refusal
             }
@@ -230,15 +233,16 @@ impl From<DbError> for ApiError {
 
 impl From<Spent> for ApiError {
     fn from(error: Spent) -> Self {
-        Self::unavailable("too much is in hand at this moment")
-            .with_header(header::RETRY_AFTER, "1")
-            .with_cause(error)
+        Self::busy("too much is in hand at this moment", Duration::from_secs(1)).with_cause(error)
     }
 }
 
-impl From<emailclient_core::password::PasswordError> for ApiError {
-    fn from(error: emailclient_core::password::PasswordError) -> Self {
-        Self::internal(error)
+impl From<PasswordError> for ApiError {
+    fn from(error: PasswordError) -> Self {
+        match error {
+            PasswordError::Busy => Self::busy("too many log-ins at once", Duration::from_secs(2)),
+            other => Self::internal(other),
+        }
     }
 }
 

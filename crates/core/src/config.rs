@@ -52,7 +52,7 @@ pub struct RateLimitConfig {
     pub per_minute: u32,
     /// `RATE_LIMIT_REQUESTS_PER_HOUR`; 0 is unlimited.
     pub per_hour: u32,
-    /// `RATE_LIMIT_LOGIN_PER_MINUTE`: log-in attempts from one address, and half of that for one user; at least 1.
+    /// `RATE_LIMIT_LOGIN_PER_MINUTE`: log-in attempts of one client, and half of that of one client for one user; at least 1.
     pub login_per_minute: u32,
 }
 

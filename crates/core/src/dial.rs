@@ -246,6 +246,11 @@ fn is_global_v6(ip: Ipv6Addr) -> bool {
 pub struct Resolved(Vec<SocketAddr>);
 
 impl Resolved {
+    /// All of them, for a comparison with others. Never to be told: see [`Resolved::public_addresses`].
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.0.iter().map(SocketAddr::ip)
+    }
+
     /// Those that anybody may know: what a name means inside the operator's network is not told.
     #[must_use]
     pub fn public_addresses(&self) -> Vec<IpAddr> {

@@ -38,7 +38,8 @@ pub enum LeaseError {
     Db(#[from] DbError),
 }
 
-/// Takes the lease of `account` if nobody holds it. `None`: someone does, the account is paused, or there is none.
+/// Takes the lease of `account` if nobody holds it. `None`: someone does, the account is paused, its tenant suspended, or
+/// there is none.
 ///
 /// Not reentrant: the same `owner` asking twice gets `None` the second time, so two jobs of one process do not mix.
 pub async fn acquire(
@@ -51,7 +52,8 @@ pub async fn acquire(
     let epoch: Option<i64> = sqlx::query_scalar(
         "INSERT INTO account_leases AS l (tenant_id, account_id, owner, epoch, expires_at)
          SELECT a.tenant_id, a.id, $3, 1, clock_timestamp() + make_interval(secs => $4)
-         FROM accounts a WHERE a.tenant_id = $1 AND a.id = $2
+         FROM accounts a JOIN tenants t ON t.id = a.tenant_id
+         WHERE a.tenant_id = $1 AND a.id = $2 AND t.suspended_at IS NULL
          ON CONFLICT (tenant_id, account_id) DO UPDATE
            SET owner = excluded.owner, epoch = l.epoch + 1, expires_at = excluded.expires_at
            WHERE l.paused_at IS NULL AND (l.owner IS NULL OR l.expires_at IS NULL OR l.expires_at <= clock_timestamp())
@@ -66,9 +68,20 @@ pub async fn acquire(
     Ok(epoch.map(|epoch| Lease { tenant, account, owner, epoch }))
 }
 
-/// Takes the lease away from whoever has it, and from everybody until [`reopen`]: what is under way can write nothing any
-/// more and ends at its next transaction. Nothing of it counts as a process that ended over a message.
+/// As [`take_away`], and from everybody until [`reopen`].
 pub async fn close(tx: &mut TenantTx, account: AccountId) -> Result<(), DbError> {
+    take_away(tx, account).await?;
+    sqlx::query("UPDATE account_leases SET paused_at = now() WHERE tenant_id = $1 AND account_id = $2")
+        .bind(tx.tenant())
+        .bind(account)
+        .execute(tx.conn())
+        .await?;
+    Ok(())
+}
+
+/// Takes the lease away from whoever has it: what is under way can write nothing any more and ends at its next transaction.
+/// Nothing of it counts as a process that ended over a message.
+pub async fn take_away(tx: &mut TenantTx, account: AccountId) -> Result<(), DbError> {
     sqlx::query(
         "DELETE FROM ingest_batches t USING mailboxes b, account_leases l
          WHERE t.tenant_id = $1 AND b.tenant_id = $1 AND b.id = t.mailbox_id AND b.account_id = $2
@@ -79,7 +92,7 @@ pub async fn close(tx: &mut TenantTx, account: AccountId) -> Result<(), DbError>
     .execute(tx.conn())
     .await?;
     sqlx::query(
-        "UPDATE account_leases SET paused_at = now(), owner = NULL, expires_at = NULL, epoch = epoch + 1,
+        "UPDATE account_leases SET owner = NULL, expires_at = NULL, epoch = epoch + 1,
            watch_owner = NULL, watch_expires_at = NULL
          WHERE tenant_id = $1 AND account_id = $2",
     )

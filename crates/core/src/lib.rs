@@ -46,6 +46,7 @@ pub mod smtp;
 pub mod start;
 pub mod statistics;
 pub mod submission;
+pub mod suspension;
 pub mod sync_run;
 pub mod sync_store;
 pub mod telemetry;

@@ -182,6 +182,16 @@ pub async fn get(tx: &mut TenantTx, id: MessageId) -> Result<Option<Message>, Db
     Ok(Some(message))
 }
 
+/// As [`get`], with the account's lease row locked first: nobody changes the message until this transaction ends, so that
+/// what was compared with it still holds when it is written.
+///
+/// # Errors
+/// Only those of the database; nothing found is `None`.
+pub async fn get_for_update(tx: &mut TenantTx, id: MessageId) -> Result<Option<Message>, DbError> {
+    crate::edits::ask::lock(tx, &[id]).await?;
+    get(tx, id).await
+}
+
 /// The messages of `ids` that are visible, in the order of `ids`, each with its placements. Two statements.
 pub async fn by_ids(tx: &mut TenantTx, ids: &[MessageId]) -> Result<Vec<Summary>, DbError> {
     if ids.is_empty() {

@@ -125,6 +125,60 @@ pub async fn live(
     Ok(row.as_ref().map(user::from_row))
 }
 
+/// A session that is not over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Open {
+    /// Its id.
+    pub id: SessionId,
+    /// The log-in.
+    pub created_at: DateTime<Utc>,
+    /// The last refresh, or the log-in.
+    pub refreshed_at: DateTime<Utc>,
+    /// When it ends if it is not refreshed.
+    pub expires_at: DateTime<Utc>,
+}
+
+/// The sessions of a user that are not over, the latest first.
+pub async fn list(tx: &mut TenantTx, user: UserId, now: DateTime<Utc>) -> Result<Vec<Open>, DbError> {
+    let rows = sqlx::query(
+        "SELECT s.id, s.created_at, s.expires_at,
+                coalesce((SELECT max(t.issued_at) FROM refresh_tokens t
+                          WHERE t.tenant_id = s.tenant_id AND t.session_id = s.id), s.created_at) AS refreshed_at
+         FROM sessions s
+         WHERE s.tenant_id = $1 AND s.user_id = $2 AND s.revoked_at IS NULL AND s.expires_at > $3
+         ORDER BY s.created_at DESC, s.id DESC",
+    )
+    .bind(tx.tenant())
+    .bind(user)
+    .bind(now)
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(rows
+        .iter()
+        .map(|r| Open {
+            id: SessionId(r.get("id")),
+            created_at: r.get("created_at"),
+            refreshed_at: r.get("refreshed_at"),
+            expires_at: r.get("expires_at"),
+        })
+        .collect())
+}
+
+/// Ends one session of this user. `false`: it has no such session that was not over.
+pub async fn end(tx: &mut TenantTx, user: UserId, session: SessionId, why: &str) -> Result<bool, DbError> {
+    let done = sqlx::query(
+        "UPDATE sessions SET revoked_at = now(), revoked_why = $4
+         WHERE tenant_id = $1 AND user_id = $2 AND id = $3 AND revoked_at IS NULL",
+    )
+    .bind(tx.tenant())
+    .bind(user)
+    .bind(session)
+    .bind(why)
+    .execute(tx.conn())
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
 /// Ends one session.
 pub async fn revoke(tx: &mut TenantTx, session: SessionId, why: &str) -> Result<(), DbError> {
     sqlx::query("UPDATE sessions SET revoked_at = now(), revoked_why = $3 WHERE tenant_id = $1 AND id = $2 AND revoked_at IS NULL")
@@ -136,13 +190,13 @@ pub async fn revoke(tx: &mut TenantTx, session: SessionId, why: &str) -> Result<
     Ok(())
 }
 
-/// Ends all sessions of a user.
-pub async fn revoke_all(tx: &mut TenantTx, user: UserId, why: &str) -> Result<(), DbError> {
-    sqlx::query("UPDATE sessions SET revoked_at = now(), revoked_why = $3 WHERE tenant_id = $1 AND user_id = $2 AND revoked_at IS NULL")
+/// Ends all sessions of a user. Returns how many there were.
+pub async fn revoke_all(tx: &mut TenantTx, user: UserId, why: &str) -> Result<u64, DbError> {
+    let done = sqlx::query("UPDATE sessions SET revoked_at = now(), revoked_why = $3 WHERE tenant_id = $1 AND user_id = $2 AND revoked_at IS NULL")
         .bind(tx.tenant())
         .bind(user)
         .bind(why)
         .execute(tx.conn())
         .await?;
-    Ok(())
+    Ok(done.rows_affected())
 }

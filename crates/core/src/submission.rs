@@ -31,7 +31,7 @@ pub use self::aftermath::{
     sent_copy_work, settle_sent_copy,
 };
 pub use self::attempt::{
-    Attempt, Claim, Finished, Handover, LEASE, claim, finish, mark, release_expired, renew,
+    Attempt, Claim, Finished, Handover, LEASE, Mark, claim, finish, mark, release_expired, renew,
 };
 pub use self::credentials::retry_unreached;
 pub use self::person::{CancelError, Cancelled, ResendError, cancel, resend};

@@ -83,12 +83,3 @@ pub async fn set_limits(
         .await?;
     Ok(())
 }
-
-/// Suspends the tenant or lets it back in.
-pub async fn set_suspended(tx: &mut TenantTx, suspended: bool) -> Result<(), DbError> {
-    sqlx::query("UPDATE tenants SET suspended_at = CASE WHEN $1 THEN now() END")
-        .bind(suspended)
-        .execute(tx.conn())
-        .await?;
-    Ok(())
-}

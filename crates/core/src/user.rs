@@ -9,11 +9,13 @@ use crate::id::UserId;
 /// What a user may do. The order is that of power.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
-    /// Uses the accounts.
+    /// Reads mail.
+    Viewer,
+    /// Also changes and sends it.
     Member,
-    /// Also manages users and keys.
+    /// Also manages accounts.
     Admin,
-    /// Also manages the tenant.
+    /// Also manages users and the tenant.
     Owner,
 }
 
@@ -22,6 +24,7 @@ impl Role {
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Viewer => "viewer",
             Self::Member => "member",
             Self::Admin => "admin",
             Self::Owner => "owner",
@@ -32,7 +35,9 @@ impl Role {
         match text {
             "owner" => Self::Owner,
             "admin" => Self::Admin,
-            _ => Self::Member,
+            "member" => Self::Member,
+            // What a later release may have written gives least.
+            _ => Self::Viewer,
         }
     }
 }
@@ -41,7 +46,7 @@ impl std::str::FromStr for Role {
     type Err = &'static str;
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let role = Self::from_column(text);
-        if role.as_str() == text { Ok(role) } else { Err("a role is owner, admin or member") }
+        if role.as_str() == text { Ok(role) } else { Err("a role is owner, admin, member or viewer") }
     }
 }
 
@@ -114,6 +119,46 @@ pub async fn for_login(tx: &mut TenantTx, email: &str) -> Result<Option<(User, S
     Ok(row.map(|r| (from_row(&r), r.get("password_hash"))))
 }
 
+/// Networks of one user that are remembered, the latest ones.
+const NETWORKS: i64 = 20;
+
+/// Whether the user has logged in from this network within the last 90 days.
+pub async fn knows_network(tx: &mut TenantTx, user: UserId, network: &str) -> Result<bool, DbError> {
+    Ok(sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM login_networks
+         WHERE tenant_id = $1 AND user_id = $2 AND network = $3 AND seen_at > now() - interval '90 days')",
+    )
+    .bind(tx.tenant())
+    .bind(user)
+    .bind(network)
+    .fetch_one(tx.conn())
+    .await?)
+}
+
+/// Remembers from where the user has just logged in.
+pub async fn remember_network(tx: &mut TenantTx, user: UserId, network: &str) -> Result<(), DbError> {
+    sqlx::query(
+        "INSERT INTO login_networks (tenant_id, user_id, network) VALUES ($1, $2, $3)
+         ON CONFLICT (tenant_id, user_id, network) DO UPDATE SET seen_at = now()",
+    )
+    .bind(tx.tenant())
+    .bind(user)
+    .bind(network)
+    .execute(tx.conn())
+    .await?;
+    sqlx::query(
+        "DELETE FROM login_networks WHERE tenant_id = $1 AND user_id = $2 AND network IN (
+           SELECT network FROM login_networks WHERE tenant_id = $1 AND user_id = $2
+           ORDER BY seen_at DESC, network OFFSET $3)",
+    )
+    .bind(tx.tenant())
+    .bind(user)
+    .bind(NETWORKS)
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
 /// All users of the tenant, oldest first.
 pub async fn list(tx: &mut TenantTx) -> Result<Vec<User>, DbError> {
     let rows = sqlx::query("SELECT id, email, name, role, disabled_at IS NOT NULL AS disabled FROM users WHERE tenant_id = $1 ORDER BY id")
@@ -123,8 +168,12 @@ pub async fn list(tx: &mut TenantTx) -> Result<Vec<User>, DbError> {
     Ok(rows.iter().map(from_row).collect())
 }
 
-/// Replaces the password and ends all sessions of the user. `false`: there is no such user.
-pub async fn set_password(tx: &mut TenantTx, email: &str, password_hash: &str) -> Result<bool, DbError> {
+/// Replaces the password and ends all sessions of the user. `None`: there is no such user.
+pub async fn set_password(
+    tx: &mut TenantTx,
+    email: &str,
+    password_hash: &str,
+) -> Result<Option<UserId>, DbError> {
     let id: Option<UserId> = sqlx::query_scalar(
         "UPDATE users SET password_hash = $3 WHERE tenant_id = $1 AND email_key = $2 RETURNING id",
     )
@@ -136,5 +185,37 @@ pub async fn set_password(tx: &mut TenantTx, email: &str, password_hash: &str) -
     if let Some(id) = id {
         crate::session::revoke_all(tx, id, "password changed").await?;
     }
-    Ok(id.is_some())
+    Ok(id)
+}
+
+/// The user with this address.
+pub async fn find(tx: &mut TenantTx, email: &str) -> Result<Option<User>, DbError> {
+    Ok(for_login(tx, email).await?.map(|(user, _)| user))
+}
+
+/// Switches a user off, which ends all its sessions, or on again. `None`: there is no such user.
+pub async fn set_disabled(tx: &mut TenantTx, email: &str, disabled: bool) -> Result<Option<UserId>, DbError> {
+    let id: Option<UserId> = sqlx::query_scalar(
+        "UPDATE users SET disabled_at = CASE WHEN $3 THEN coalesce(disabled_at, now()) END
+         WHERE tenant_id = $1 AND email_key = $2 RETURNING id",
+    )
+    .bind(tx.tenant())
+    .bind(email_key(email))
+    .bind(disabled)
+    .fetch_optional(tx.conn())
+    .await?;
+    if let Some(id) = id.filter(|_| disabled) {
+        crate::session::revoke_all(tx, id, "user disabled").await?;
+    }
+    Ok(id)
+}
+
+/// Gives a user another role; what it may do changes within seconds, its sessions go on. `None`: there is no such user.
+pub async fn set_role(tx: &mut TenantTx, email: &str, role: Role) -> Result<Option<UserId>, DbError> {
+    Ok(sqlx::query_scalar("UPDATE users SET role = $3 WHERE tenant_id = $1 AND email_key = $2 RETURNING id")
+        .bind(tx.tenant())
+        .bind(email_key(email))
+        .bind(role.as_str())
+        .fetch_optional(tx.conn())
+        .await?)
 }

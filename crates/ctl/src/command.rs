@@ -41,7 +41,7 @@ pub enum Command {
     /// Tenants.
     #[command(subcommand)]
     Tenant(Tenant),
-    /// Users.
+    /// Users. What changes of one holds for its access tokens within 5 seconds, too.
     #[command(subcommand)]
     User(User),
     /// The keys that stored passwords are sealed under.
@@ -184,6 +184,64 @@ pub enum User {
         #[arg(long)]
         password: Option<String>,
     },
+    /// Print the users of a tenant, one a line: address, role, `active` or `disabled`, id, name.
+    List {
+        /// The tenant's slug.
+        #[arg(long)]
+        tenant: String,
+    },
+    /// Let a user in no more, and end its sessions. Nothing is removed.
+    Disable(Who),
+    /// Undo `disable`. The user has to log in anew.
+    Enable(Who),
+    /// Give a user another password, and end its sessions.
+    Password {
+        /// Who.
+        #[command(flatten)]
+        who: Who,
+        /// The password; without it a line is read from standard input, which keeps it out of the process list.
+        #[arg(long)]
+        password: Option<String>,
+    },
+    /// Give a user another role.
+    Role {
+        /// Who.
+        #[command(flatten)]
+        who: Who,
+        /// What the user may do.
+        #[arg(long, value_enum)]
+        role: RoleName,
+    },
+    /// Log-in sessions of a user.
+    #[command(subcommand)]
+    Sessions(Sessions),
+}
+
+/// A user by tenant and address.
+#[derive(Debug, Args)]
+pub struct Who {
+    /// The tenant's slug.
+    #[arg(long)]
+    pub tenant: String,
+    /// The user's address.
+    #[arg(long)]
+    pub email: String,
+}
+
+/// Commands about sessions.
+#[derive(Debug, Subcommand)]
+pub enum Sessions {
+    /// Print those that are not over, one a line: id, log-in, last refresh, end.
+    List(Who),
+    /// End one, or all.
+    End {
+        /// Whose.
+        #[command(flatten)]
+        who: Who,
+        /// Only this one, by its id.
+        #[arg(long)]
+        session: Option<uuid::Uuid>,
+    },
 }
 
 /// Roles by name.
@@ -191,10 +249,12 @@ pub enum User {
 pub enum RoleName {
     /// Everything.
     Owner,
-    /// Everything but the tenant itself.
+    /// Mail and accounts.
     Admin,
     /// Mail only.
     Member,
+    /// Reading mail only.
+    Viewer,
 }
 
 impl From<RoleName> for Role {
@@ -203,6 +263,7 @@ impl From<RoleName> for Role {
             RoleName::Owner => Self::Owner,
             RoleName::Admin => Self::Admin,
             RoleName::Member => Self::Member,
+            RoleName::Viewer => Self::Viewer,
         }
     }
 }

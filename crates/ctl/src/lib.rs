@@ -8,6 +8,7 @@ pub mod command;
 pub mod health;
 pub mod keys;
 pub mod mailbox;
+pub mod user;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -17,12 +18,10 @@ use clap::Parser as _;
 use emailclient_core::config::{Config, Source};
 use emailclient_core::db::inspect::Look;
 use emailclient_core::db::{Db, DbError, migrate};
-use emailclient_core::secret::Secret;
 use emailclient_core::tenant::{self, TenantKey};
-use emailclient_core::user::{self, Role};
-use emailclient_core::{audit, password, start, tls};
+use emailclient_core::{audit, start, suspension, tls};
 
-use crate::command::{Cli, Command, Tenant, User};
+use crate::command::{Cli, Command, Tenant};
 
 /// The program, from its command line and the settings in the environment to its exit status.
 pub async fn main() -> ExitCode {
@@ -53,7 +52,7 @@ pub async fn run(command: Command, source: &Source) -> anyhow::Result<ExitCode> 
         }
         Command::Healthcheck { service, address } => health::run(source, service, address).await,
         Command::Tenant(what) => with_db(source, async |db| run_tenant(what, db).await).await,
-        Command::User(what) => with_db(source, async |db| run_user(what, db).await).await,
+        Command::User(what) => with_db(source, async |db| user::run(what, db).await).await,
         Command::Keys(command::Keys::Rotate) => keys::rotate(source).await,
         Command::Mailbox(args) => mailbox::run(source, args).await,
     }
@@ -99,38 +98,19 @@ async fn run_tenant(what: Tenant, db: &Db) -> anyhow::Result<()> {
 async fn set_suspended(db: &Db, slug: &str, suspended: bool) -> anyhow::Result<()> {
     let key = find(db, slug).await?;
     let mut tx = db.tenant(key.id).await?;
-    tenant::set_suspended(&mut tx, suspended).await?;
-    let action = if suspended { "tenant.suspend" } else { "tenant.resume" };
+    let action = if suspended {
+        suspension::suspend(&mut tx).await?;
+        "tenant.suspend"
+    } else {
+        suspension::lift(&mut tx).await?;
+        "tenant.resume"
+    };
     audit::record(&mut tx, &audit::Entry::by_operator(action, slug)).await?;
     tx.commit().await?;
+    if suspended && suspension::stop(db, key.id).await? > 0 {
+        say("suspended; a round that is under way could not be stopped and ends by itself")?;
+    }
     Ok(())
-}
-
-async fn run_user(what: User, db: &Db) -> anyhow::Result<()> {
-    let User::Create { tenant, email, name, role, password } = what;
-    let role: Role = role.into();
-    if !email.contains('@') || email.chars().any(char::is_control) {
-        bail!("{email:?} is no address");
-    }
-    let password = match password {
-        Some(password) => Secret::new(password),
-        None => Secret::new(
-            read_line().context("the password is read from standard input, or given by --password")?,
-        ),
-    };
-    if password.expose().chars().count() < 8 {
-        bail!("a password has at least 8 characters");
-    }
-    let key = find(db, &tenant).await?;
-    let hash = password::hash(password).await?;
-    let mut tx = db.tenant(key.id).await?;
-    let id = match user::create(&mut tx, &email, &name.unwrap_or_default(), role, &hash).await {
-        Err(DbError::Duplicate(_)) => bail!("{tenant} has a user {email} already"),
-        created => created?,
-    };
-    audit::record(&mut tx, &audit::Entry::by_operator("user.create", &id.to_string())).await?;
-    tx.commit().await?;
-    say(&id.to_string())
 }
 
 async fn find(db: &Db, slug: &str) -> anyhow::Result<TenantKey> {

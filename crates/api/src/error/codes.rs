@@ -1,5 +1,7 @@
 //! A constructor for every code of the API: status, title and code are paired here and nowhere else.
 
+use std::time::Duration;
+
 use http::{StatusCode, header};
 
 use super::{ApiError, FieldError};
@@ -205,6 +207,12 @@ impl ApiError {
             "see the Retry-After header",
         )
         .with_header(header::RETRY_AFTER, &retry_after_seconds.max(1).to_string())
+    }
+
+    /// 503 `unavailable` for a while: more was asked for at once than can be done.
+    #[must_use]
+    pub fn busy(detail: &str, retry_after: Duration) -> Self {
+        Self::unavailable(detail).with_header(header::RETRY_AFTER, &retry_after.as_secs().max(1).to_string())
     }
 
     /// 422 for one field, with the code `validation-error`.

@@ -15,6 +15,7 @@ mod pause;
 mod replace;
 mod resync;
 mod trial;
+mod tries;
 mod verify;
 mod view;
 

@@ -1,5 +1,6 @@
 //! Logging in and out.
 
+mod guard;
 mod login;
 mod logout;
 mod me;

@@ -181,6 +181,11 @@ async fn make_roles(conn: &mut PgConnection, app: &Secret, system: &Secret) -> a
         "GRANT emailclient_search TO emailclient_owner".to_owned(),
         "GRANT USAGE, CREATE ON SCHEMA public TO emailclient_owner WITH GRANT OPTION".to_owned(),
         format!("GRANT CREATE, CONNECT ON DATABASE {database} TO emailclient_owner"),
+        // Whoever may make a temporary type can have it taken for another by a function that runs as its owner. Neither a
+        // dump nor a template brings this along, so it is said each time.
+        format!("REVOKE TEMPORARY ON DATABASE {database} FROM PUBLIC"),
+        // PostgreSQL 14 and before let everybody create there, and an upgrade keeps that.
+        "REVOKE CREATE ON SCHEMA public FROM PUBLIC".to_owned(),
         format!("GRANT CONNECT ON DATABASE {database} TO emailclient_app, emailclient_system"),
         "GRANT USAGE ON SCHEMA public TO emailclient_app, emailclient_system, emailclient_search".to_owned(),
     ] {

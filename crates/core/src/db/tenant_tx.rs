@@ -55,6 +55,16 @@ impl TenantTx {
         &mut self.tx
     }
 
+    /// Lets the statements of this transaction wait three seconds for a locked row: for work that cannot be begun anew, since
+    /// somebody else was asked something for it.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn wait_for_rows(&mut self) -> Result<(), DbError> {
+        sqlx::query("SET LOCAL lock_timeout = '3s'").execute(self.conn()).await?;
+        Ok(())
+    }
+
     /// Ends a transaction that only read; never one that wrote, since it rolls back. Nothing waits for the database: the
     /// ROLLBACK travels while the connection returns to its pool, which spares the caller a round trip.
     pub fn release(self) {

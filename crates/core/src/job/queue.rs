@@ -94,7 +94,8 @@ fn count(places: usize) -> i64 {
     i64::try_from(places).unwrap_or(i64::MAX).max(1)
 }
 
-/// Tenants are found by leaps over the index. More candidates than places: others may be taking the same ones.
+/// Tenants are found by leaps over the index; the jobs of one that is suspended wait. More candidates than places: others may
+/// be taking the same ones.
 const CLAIM: &str =
     "WITH RECURSIVE t AS (
        (SELECT tenant_id FROM jobs WHERE state = 'ready' AND run_at <= now() ORDER BY tenant_id LIMIT 1)
@@ -113,12 +114,11 @@ const CLAIM: &str =
               row_number() OVER (PARTITION BY j.tenant_id ORDER BY j.priority DESC, j.run_at, j.id) AS nth,
               row_number() OVER (PARTITION BY j.tenant_id, j.priority < $4 ORDER BY j.priority DESC, j.run_at, j.id) AS nth_slow,
               row_number() OVER (PARTITION BY j.tenant_id, j.priority < $8 ORDER BY j.priority DESC, j.run_at, j.id) AS nth_long
-       FROM t CROSS JOIN LATERAL (
+       FROM t JOIN tenants s ON s.id = t.tenant_id AND s.suspended_at IS NULL CROSS JOIN LATERAL (
          (SELECT w.tenant_id, w.id, w.priority, w.run_at FROM jobs w
           WHERE w.tenant_id = t.tenant_id AND w.state = 'ready' AND w.run_at <= now()
           ORDER BY w.priority DESC, w.run_at LIMIT $1 * 2)) j
        LEFT JOIN busy b ON b.tenant_id = t.tenant_id
-       WHERE t.tenant_id IS NOT NULL
      ), fit AS (
        SELECT tenant_id, id, slow, long, priority, turn, run_at FROM waiting
        WHERE nth + own <= $7 AND (NOT slow OR nth_slow + own_slow <= $6) AND (NOT long OR nth_long + own_long <= $10)

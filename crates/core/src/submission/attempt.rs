@@ -15,6 +15,7 @@ use super::settle::{Ending, Login, Tally, Verdict, files_its_own_copy, next_stat
 use crate::db::{DbError, TenantTx};
 use crate::id::{AccountId, SubmissionId};
 use crate::job::{self, Job, priority};
+use crate::suspension;
 
 /// How long a hand-over stays its worker's without a renewal; renewed every third, so two may fail.
 pub const LEASE: Duration = Duration::from_secs(60);
@@ -62,9 +63,24 @@ pub enum Claim {
     Nothing,
 }
 
-/// Takes a due submission: one UPDATE, so that only one worker gets it. Commit before anything is sent.
+/// Whether a phase of the hand-over may be entered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mark {
+    /// It is recorded as entered.
+    Entered,
+    /// The lease was lost, or too little of it is left.
+    Lost,
+    /// The tenant was suspended meanwhile.
+    Held,
+}
+
+/// Takes a due submission: one UPDATE, so that only one worker gets it. Commit before anything is sent. Those of a suspended
+/// tenant are due later.
 pub async fn claim(tx: &mut TenantTx, id: SubmissionId, worker: Uuid) -> Result<Claim, DbError> {
     let tenant = tx.tenant();
+    if suspension::is_suspended(tx).await? {
+        return Ok(Claim::Later(suspension::HELD_FOR));
+    }
     let taken = sqlx::query(
         "UPDATE submissions SET state = 'sending', phase = 'connect', attempt = attempt + 1, lease_owner = $3,
                 lease_until = now() + make_interval(secs => $4), failure = NULL, updated_at = now()
@@ -138,15 +154,18 @@ pub async fn renew(tx: &mut TenantTx, attempt: &Attempt) -> Result<bool, DbError
     Ok(done.rows_affected() == 1)
 }
 
-/// Records that `phase` (`envelope`, `data` or `dot`) is entered now, and what RCPT said. `false`: the lease was lost, or
-/// too little of it is left; do not enter it. Commit before entering.
+/// Records that `phase` (`envelope`, `data` or `dot`) is entered now, and what RCPT said. Commit before entering, and enter
+/// only what is [`Mark::Entered`].
 pub async fn mark(
     tx: &mut TenantTx,
     attempt: &Attempt,
     phase: &'static str,
     recipients: &[(i32, SmtpReply)],
-) -> Result<bool, DbError> {
+) -> Result<Mark, DbError> {
     let tenant = tx.tenant();
+    if suspension::is_suspended(tx).await? {
+        return Ok(Mark::Held);
+    }
     let done = sqlx::query(
         "UPDATE submissions SET phase = $5
          WHERE tenant_id = $1 AND id = $2 AND attempt = $3 AND lease_owner = $4 AND state = 'sending'
@@ -161,7 +180,7 @@ pub async fn mark(
     .execute(tx.conn())
     .await?;
     if done.rows_affected() == 0 {
-        return Ok(false);
+        return Ok(Mark::Lost);
     }
     sqlx::query("UPDATE submission_attempts SET phase = $4 WHERE tenant_id = $1 AND submission_id = $2 AND number = $3")
         .bind(tenant)
@@ -181,7 +200,7 @@ pub async fn mark(
         })
         .collect();
     write_verdicts(tx, attempt.id, &told).await?;
-    Ok(true)
+    Ok(Mark::Entered)
 }
 
 async fn write_verdicts(tx: &mut TenantTx, id: SubmissionId, told: &[(i32, Verdict)]) -> Result<(), DbError> {
@@ -243,6 +262,7 @@ pub async fn finish(
     write_verdicts(tx, attempt.id, &told).await?;
     let wait = match &ending.login {
         Login::Refused(reply) => credentials::refused(tx, attempt, reply, unit).await?,
+        _ if ending.held => suspension::HELD_FOR,
         other => {
             if *other == Login::Accepted {
                 credentials::accepted(tx, attempt.account_id).await?;

@@ -13,6 +13,7 @@
 use mail::smtp_reply::{ReplyClass, SmtpReply};
 
 use crate::smtp::{SendError, Sent, SmtpError, reply_text};
+use crate::suspension::HELD;
 
 /// What became of one recipient in this attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +59,8 @@ pub struct Ending {
     pub queue_id: Option<String>,
     /// What the login came to, where the attempt got that far.
     pub login: Login,
+    /// True when it was held back by a suspension, and is due again as soon as that is lifted.
+    pub held: bool,
 }
 
 /// What the login of an attempt came to.
@@ -88,6 +91,7 @@ impl Ending {
             in_doubt: false,
             queue_id: None,
             login,
+            held: false,
         }
     }
 
@@ -98,6 +102,21 @@ impl Ending {
             &SmtpError::Unreachable("the hand-over was interrupted on our side".to_owned()),
             recipients,
         )
+    }
+
+    /// Held back before the message left, since its tenant was suspended.
+    #[must_use]
+    pub fn held(recipients: usize) -> Self {
+        let text = Some(HELD.to_owned());
+        Self {
+            verdicts: vec![Verdict { state: "deferred", code: None, text: text.clone() }; recipients],
+            in_doubt: false,
+            code: None,
+            text,
+            queue_id: None,
+            login: Login::Accepted,
+            held: true,
+        }
     }
 
     /// Why the submission is not simply sent: the first recipient's refusal, else what ended the attempt.
@@ -137,6 +156,7 @@ impl Ending {
                     text: Some(error.text()),
                     queue_id: None,
                     login: Login::default(),
+                    held: false,
                 }
             }
         }
@@ -156,6 +176,7 @@ impl Ending {
             text: last.map(reply_text),
             queue_id: dot.filter(|r| r.class() == ReplyClass::Success).and_then(|r| queue_id(&r.text)),
             login: Login::default(),
+            held: false,
         }
     }
 }

@@ -12,7 +12,7 @@ use emailclient_core::id::{SubmissionId, TenantId};
 use emailclient_core::smtp::{
     self, Connection, Dialler, Point, Progress, SendError, Sent, SmtpError, SmtpServer, Stopped,
 };
-use emailclient_core::submission::{self, Attempt, Claim, Ending, Finished, Handover, LEASE};
+use emailclient_core::submission::{self, Attempt, Claim, Ending, Finished, Handover, LEASE, Mark};
 use mail::envelope::Envelope;
 use mail::smtp_reply::SmtpReply;
 use tokio_util::sync::CancellationToken;
@@ -75,7 +75,7 @@ async fn attempt(env: &Environment, tenant: TenantId, handover: &Handover) -> (E
     let lost = CancellationToken::new();
     let _renewal =
         AbortOnDropHandle::new(tokio::spawn(keep_lease(env.clone(), tenant, handover.attempt, lost.clone())));
-    let mut recorder = Recorder { env, tenant, handover, lost: &lost, offered: None };
+    let mut recorder = Recorder { env, tenant, handover, lost: &lost, offered: None, held: false };
     let connecting = async {
         let server = server(env, tenant, handover).await?;
         smtp::connect(&dialler(env), &server).await
@@ -94,6 +94,9 @@ async fn attempt(env: &Environment, tenant: TenantId, handover: &Handover) -> (E
     };
     let result: Result<Sent, SendError> =
         smtp::send(&mut connection, &envelope, &handover.mime, &mut recorder).await;
+    if recorder.held {
+        return (Ending::held(count), None);
+    }
     let usable = matches!(&result, Ok(_) | Err(SendError::Before(SmtpError::Refused(_))));
     (Ending::of(&result, recorder.offered.as_deref(), count), usable.then_some(connection))
 }
@@ -149,16 +152,18 @@ struct Recorder<'a> {
     handover: &'a Handover,
     lost: &'a CancellationToken,
     offered: Option<Vec<SmtpReply>>,
+    /// The tenant was suspended in the middle.
+    held: bool,
 }
 
 impl Recorder<'_> {
-    async fn mark(&self, phase: &'static str, replies: &[SmtpReply]) -> Result<bool, DbError> {
+    async fn mark(&self, phase: &'static str, replies: &[SmtpReply]) -> Result<Mark, DbError> {
         let positions = self.handover.recipients.iter().map(|(position, _)| *position);
         let recipients: Vec<(i32, SmtpReply)> = positions.zip(replies.iter().cloned()).collect();
         let mut tx = self.env.db.tenant(self.tenant).await?;
-        let held = submission::mark(&mut tx, &self.handover.attempt, phase, &recipients).await?;
+        let mark = submission::mark(&mut tx, &self.handover.attempt, phase, &recipients).await?;
         tx.commit().await?;
-        Ok(held)
+        Ok(mark)
     }
 }
 
@@ -176,8 +181,12 @@ impl Progress for Recorder<'_> {
             Point::Dot => self.mark("dot", &[]).await,
         };
         match marked {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(Stopped),
+            Ok(Mark::Entered) => Ok(()),
+            Ok(Mark::Lost) => Err(Stopped),
+            Ok(Mark::Held) => {
+                self.held = true;
+                Err(Stopped)
+            }
             Err(error) => {
                 let id = self.handover.attempt.id;
                 tracing::warn!(submission = %id, %error, "submission {id}: the phase could not be recorded, the hand-over stops");

@@ -7,8 +7,8 @@ use emailclient_core::secret::Secret;
 use emailclient_core::sync_run;
 
 use super::input::{AccountIn, VerifyQuery, check, check_hosts};
-use super::trial;
 use super::view::{AccountView, etag, exists};
+use super::{trial, tries};
 use crate::caller::Caller;
 use crate::error::{ApiError, Problem};
 use crate::extract::{Json, Query};
@@ -29,16 +29,17 @@ pub async fn create(
 ) -> Result<Response, ApiError> {
     let new = NewAccount::from(body);
     key.once(&state, &caller, async {
-        check(&new, true)?;
+        check(&new, None)?;
         let mut look = caller.tx(&state).await?;
         if account::exists(&mut look, &new.email, None).await? {
             return Err(exists());
         }
         look.commit().await?;
         check_hosts(&state, &new, !query.wanted()).await?;
+        tries::admit(&state, &caller, &new).await?;
         if query.wanted() {
             let none = Secret::default();
-            trial::require(&state, &new, (&none, &none)).await?;
+            trial::require(&state, &caller, &new, (&none, &none)).await?;
         }
         let mut tx = key.tx(&state, &caller).await?;
         let account = account::create(&mut tx, &state.keyring, &new).await?;

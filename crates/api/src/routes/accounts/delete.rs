@@ -23,6 +23,7 @@ pub async fn delete(
     Query(NoQuery {}): Query<NoQuery>,
     conditions: Conditions,
 ) -> Result<Reply, ApiError> {
+    caller.turn(&state, id.0).await?;
     let mut tx = caller.tx(&state).await?;
     lease::lock(&mut tx, &[id]).await?;
     let account = account::get_for_update(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;

@@ -55,7 +55,8 @@ pub struct ServerIn {
     port: u16,
     security: SecurityIn,
     username: String,
-    /// Needed when the account is made; later, left out, the one there is stays.
+    /// Needed when the account is made, and when host, port, security or user name change; else, left out, the one there
+    /// is stays.
     #[schema(value_type = Option<String>)]
     password: Option<Secret>,
 }
@@ -164,18 +165,23 @@ impl AccountPatch {
 
 /// Whether a connection that was proved before would now be another one.
 pub fn connection_changed(old: &Server, new: &NewServer) -> bool {
-    new.password.is_some()
-        || old.host != new.host
+    new.password.is_some() || destination_changed(old, new)
+}
+
+/// Whether a password would now be shown to somebody else, or otherwise, than the user gave it for. Without this a
+/// stored one goes wherever whoever may change the account points it.
+fn destination_changed(old: &Server, new: &NewServer) -> bool {
+    !old.host.eq_ignore_ascii_case(&new.host)
         || old.port != new.port
         || security_word(old.security) != security_word(new.security)
         || old.username != new.username
 }
 
-/// Judges everything that needs no network.
+/// Judges everything that needs no network. `old` is the account as it is, if there is one.
 ///
 /// # Errors
 /// 422 `invalid-address`, `invalid-header` or `validation-error`, with pointers.
-pub fn check(new: &NewAccount, password_needed: bool) -> Result<(), ApiError> {
+pub fn check(new: &NewAccount, old: Option<&Account>) -> Result<(), ApiError> {
     check_address(&new.email, "/email")?;
     check_name(&new.name, "/name")?;
     let mut limits = Limits::default();
@@ -197,9 +203,8 @@ pub fn check(new: &NewAccount, password_needed: bool) -> Result<(), ApiError> {
     }
     let mut faults = limits.faults();
     check_identities_differ(&new.identities, &mut faults);
-    for (server, at) in [(&new.imap, "/imap"), (&new.smtp, "/smtp")] {
-        check_server(server, at, password_needed, &mut faults);
-    }
+    check_server(&new.imap, old.map(|o| &o.imap), "/imap", &mut faults);
+    check_server(&new.smtp, old.map(|o| &o.smtp), "/smtp", &mut faults);
     if faults.is_empty() {
         Ok(())
     } else {
@@ -240,7 +245,7 @@ fn check_name(text: &str, pointer: &str) -> Result<(), ApiError> {
     Ok(())
 }
 
-fn check_server(server: &NewServer, at: &str, password_needed: bool, faults: &mut Vec<FieldError>) {
+fn check_server(server: &NewServer, old: Option<&Server>, at: &str, faults: &mut Vec<FieldError>) {
     let mut fault = |field: &str, code: &str, detail: &str| {
         faults.push(FieldError::new(format!("{at}/{field}"), code, detail))
     };
@@ -251,7 +256,13 @@ fn check_server(server: &NewServer, at: &str, password_needed: bool, faults: &mu
         fault("username", "empty", "a user name is needed");
     }
     match &server.password {
-        None if password_needed => fault("password", "missing", "this field is required"),
+        None if old.is_none() => fault("password", "missing", "this field is required"),
+        None if old.is_some_and(|old| destination_changed(old, server)) => fault(
+            "password",
+            "missing",
+            "with another host, port, security or user name the password is needed again",
+        ),
+        Some(p) if p.expose().is_empty() => fault("password", "empty", "a password is needed"),
         Some(p) if p.expose().contains(['\r', '\n']) => fault("password", "invalid", "on one line"),
         _ => {}
     }

@@ -7,8 +7,8 @@ use emailclient_core::id::AccountId;
 use emailclient_core::{lease, submission, sync_run};
 
 use super::input::{AccountIn, VerifyQuery, check, check_hosts, connection_changed};
-use super::trial;
 use super::view::{AccountView, etag, exists};
+use super::{trial, tries};
 use crate::caller::Caller;
 use crate::error::{ApiError, Problem};
 use crate::etag::Conditions;
@@ -16,7 +16,7 @@ use crate::extract::{Deferred, PathId, Query};
 use crate::reply::Reply;
 use crate::state::AppState;
 
-/// Replaces the account; a password that is left out stays. Changed credentials are tried first, unless `verify=false`.
+/// Replaces the account; a password that is left out stays, if host, port, security and user name do. Changed credentials are tried first, unless `verify=false`.
 #[utoipa::path(put, path = "/api/accounts/{id}", tag = "accounts", security(("bearer" = [])),
     params(("id" = Uuid, Path), ("verify" = Option<bool>, Query)), request_body = AccountIn,
     responses((status = 200, body = AccountView), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
@@ -46,7 +46,7 @@ pub async fn change(
     let old = account::get_for_update(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
     conditions.check_match(&etag(&old))?;
     let new = merge(&old)?;
-    check(&new, false)?;
+    check(&new, Some(&old))?;
     if account::exists(&mut tx, &new.email, Some(id)).await? {
         return Err(exists());
     }
@@ -57,10 +57,13 @@ pub async fn change(
     // No network with a transaction open.
     tx.release();
     check_hosts(state, &new, !verify).await?;
+    tries::admit(state, caller, &new).await?;
     if verify {
-        trial::require(state, &new, (&kept.imap_password, &kept.smtp_password)).await?;
+        trial::require(state, caller, &new, (&kept.imap_password, &kept.smtp_password)).await?;
     }
+    caller.turn(state, id.0).await?;
     let mut tx = caller.tx(state).await?;
+    tx.wait_for_rows().await?;
     lease::lock(&mut tx, &[id]).await?;
     let now = account::get_for_update(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
     if now.version != old.version {

@@ -1,4 +1,5 @@
-//! Trying credentials at the servers. Nothing is saved, and no transaction is open meanwhile.
+//! Trying credentials at the servers. Nothing is saved, and no transaction is open meanwhile. How often is limited in
+//! [`super::tries`]: a caller counts before it comes here.
 
 use std::time::Duration;
 
@@ -8,6 +9,8 @@ use emailclient_core::imap::{self, Credentials, Endpoint, ImapError};
 use emailclient_core::secret::Secret;
 use emailclient_core::smtp::{self, Dialler, SmtpError, SmtpServer};
 
+use super::tries;
+use crate::caller::Caller;
 use crate::error::{ApiError, FieldError, Upstream};
 use crate::state::AppState;
 
@@ -40,8 +43,14 @@ pub async fn both(
 ///
 /// # Errors
 /// 422 `upstream-auth-failed`, `upstream-unreachable` or `host-not-allowed`.
-pub async fn require(state: &AppState, new: &NewAccount, old: (&Secret, &Secret)) -> Result<(), ApiError> {
+pub async fn require(
+    state: &AppState,
+    caller: &Caller,
+    new: &NewAccount,
+    old: (&Secret, &Secret),
+) -> Result<(), ApiError> {
     let (imap, smtp) = both(state, new, old).await;
+    tries::record(state, caller, new, (imap.as_ref().err(), smtp.as_ref().err())).await?;
     for (outcome, at) in [(imap, "/imap"), (smtp, "/smtp")] {
         if let Err(failure) = outcome {
             return Err(refusal(failure, at));

@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 
 use super::input::{AccountIn, check, check_hosts};
 use super::trial::{self, Failure};
+use super::tries;
 use crate::caller::Caller;
 use crate::error::{ApiError, Problem, Upstream};
 use crate::extract::{Json, NoQuery, Query};
@@ -58,11 +59,13 @@ pub async fn verify(
 ) -> Result<Response, ApiError> {
     let new = NewAccount::from(body);
     key.once(&state, &caller, async {
-        check(&new, true)?;
+        check(&new, None)?;
         // A name that does not resolve is told as the server's outcome, not as a refusal.
         check_hosts(&state, &new, true).await?;
+        tries::admit(&state, &caller, &new).await?;
         let none = Secret::default();
         let (imap, smtp) = trial::both(&state, &new, (&none, &none)).await;
+        tries::record(&state, &caller, &new, (imap.as_ref().err(), smtp.as_ref().err())).await?;
         let tx = key.tx(&state, &caller).await?;
         Ok((tx, Reply::ok(&Verified { imap: imap.into(), smtp: smtp.into() })?))
     })

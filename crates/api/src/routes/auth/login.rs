@@ -1,7 +1,5 @@
 //! Log-in with address and password.
 
-use std::time::Duration;
-
 use axum::extract::{FromRequest, Request, State};
 use axum::response::{IntoResponse as _, Response};
 use emailclient_core::audit::{self, Entry};
@@ -14,21 +12,19 @@ use emailclient_core::{password, session};
 use http::{HeaderMap, HeaderValue, header};
 use serde::Deserialize;
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
 use utoipa::ToSchema;
 
+use super::guard::{self, Target};
 use super::{LoginView, TenantView};
 use crate::caller::{is_tenant_name, named_tenant};
 use crate::context::Context;
 use crate::error::{ApiError, Problem};
 use crate::extract::{self, body, negotiate};
 use crate::limits::{self, Limits};
-use crate::ratelimit::{self, Bucket};
 use crate::reply::Reply;
 use crate::state::AppState;
 
 const BODY_LIMIT: usize = 16 * 1024;
-const MINUTE: Duration = Duration::from_secs(60);
 
 /// Who wants in.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -62,7 +58,7 @@ impl FromRequest<AppState> for LoginBody {
     type Rejection = ApiError;
     async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
         let (parts, content) = request.into_parts();
-        limit_address(state, &Context::of(&parts), "login", 1).await?;
+        guard::limit_client(state, &Context::of(&parts)).await?;
         let headers = &parts.headers;
         if !negotiate::admits_json(headers) && !negotiate::accepts(headers, "text", "plain") {
             return Err(ApiError::not_acceptable("a log-in answers application/json or text/plain"));
@@ -117,12 +113,14 @@ pub async fn login(
             return Err(ApiError::invalid_tenant("the tenant header and the field tenant disagree"));
         }
     }
-    limit_user(&state, &context, &name.0, &login.email).await?;
+    let target = Target::new(found.as_ref(), &name.0, &login.email);
+    guard::limit_pair(&state, &context, &target).await?;
     let Some(tenant) = found.take() else {
-        password::verify(login.password, None).await?;
+        guard::slow_down(&state, &target).await?;
+        password::verify(login.password, None, guard::share(None, false)).await?;
         return Err(ApiError::invalid_credentials());
     };
-    let user = check(&state, &tenant, &context, login).await?;
+    let user = check(&state, &tenant, (&context, &target), &login).await?;
     if tenant.suspended {
         return Err(ApiError::tenant_suspended("the operator suspended this tenant"));
     }
@@ -166,15 +164,22 @@ fn tenant_name(
 async fn check(
     state: &AppState,
     tenant: &TenantKey,
-    context: &Context,
-    login: Login,
+    (context, target): (&Context, &Target<'_>),
+    login: &Login,
 ) -> Result<User, ApiError> {
     let mut tx = state.db.tenant(tenant.id).await?;
     let found = user::for_login(&mut tx, &login.email).await?;
+    let known = match &found {
+        Some((user, _)) => user::knows_network(&mut tx, user.id, &context.network()).await?,
+        None => false,
+    };
     tx.commit().await?;
     let (user, stored) = found.map_or((None, None), |(user, hash)| (Some(user), Some(hash)));
-    // No transaction is open while the hash is computed.
-    let right = password::verify(login.password, stored).await?;
+    // No transaction is open while it waits and the hash is computed.
+    if !known {
+        guard::slow_down(state, target).await?;
+    }
+    let right = password::verify(login.password.clone(), stored, guard::share(Some(tenant), known)).await?;
     match user {
         Some(user) if right && !user.disabled => Ok(user),
         user => {
@@ -195,6 +200,7 @@ async fn open(
     let (refresh, hash) = new_refresh(tenant.id);
     let mut tx = state.db.tenant(tenant.id).await?;
     let session = session::open(&mut tx, user.id, &hash, state.clock.now() + SESSION_LIFETIME).await?;
+    user::remember_network(&mut tx, user.id, &context.network()).await?;
     let name = tenant::name(&mut tx).await?.unwrap_or_default();
     trail(&mut tx, context, Some(user), "ok").await?;
     tx.commit().await?;
@@ -219,37 +225,4 @@ async fn trail(
         request_id: Some(context.request_id()),
     };
     audit::record(tx, &entry).await
-}
-
-/// Takes one of the tries that an address has in a minute: `times` as many as for a log-in.
-pub(super) async fn limit_address(
-    state: &AppState,
-    context: &Context,
-    name: &'static str,
-    times: u32,
-) -> Result<(), ApiError> {
-    let from = context.address().map_or_else(|| "unknown".to_owned(), |a| a.to_string());
-    let quota = state.config.rate_limit.login_per_minute.saturating_mul(times);
-    let key = format!("{name}:from:{from}");
-    take(state, context, Bucket { key, name, quota, window: MINUTE }).await
-}
-
-async fn limit_user(state: &AppState, context: &Context, tenant: &str, email: &str) -> Result<(), ApiError> {
-    // A hash: Redis holds no addresses.
-    let name = hex::encode(Sha256::digest(format!("{tenant}\n{}", user::email_key(email))));
-    let quota = state.config.rate_limit.login_per_minute.div_ceil(2);
-    let key = format!("login:user:{name}");
-    take(state, context, Bucket { key, name: "login-user", quota, window: MINUTE }).await
-}
-
-async fn take(state: &AppState, context: &Context, bucket: Bucket) -> Result<(), ApiError> {
-    // Whatever the tenants' limits are: these stand between a stranger and the passwords, and cannot be switched off.
-    let buckets = [bucket];
-    let verdict = state.limiter.take(&buckets).await;
-    let (policy, left) = ratelimit::headers(&buckets, &verdict);
-    context.add_rate_headers(&policy, &left);
-    if verdict.allowed {
-        return Ok(());
-    }
-    Err(ApiError::rate_limited(verdict.retry_after.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX)))
 }

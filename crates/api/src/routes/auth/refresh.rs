@@ -10,8 +10,7 @@ use http::request::Parts;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::login::limit_address;
-use super::{LoginView, TenantView};
+use super::{LoginView, TenantView, guard};
 use crate::context::Context;
 use crate::error::{ApiError, Problem};
 use crate::extract::{Json, NoQuery, Query, Rules};
@@ -19,19 +18,17 @@ use crate::limits::{self, Limits};
 use crate::reply::Reply;
 use crate::state::AppState;
 
-/// An address may refresh so many times as often as it may log in: a company behind one address has many clients.
-const PER_LOGIN: u32 = 6;
 /// A stranger may send a token and its quotes.
 pub(super) const RULES: Rules = Rules::JSON.limit(1024);
 
-/// Judged before the body is read: whoever holds a token needs this once in a quarter of an hour.
+/// The limit, judged before the body is read.
 #[derive(Debug)]
 pub struct Spared;
 
 impl FromRequestParts<AppState> for Spared {
     type Rejection = ApiError;
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
-        limit_address(state, &Context::of(parts), "refresh", PER_LOGIN).await?;
+        guard::limit_refresh(state, &Context::of(parts)).await?;
         Ok(Self)
     }
 }
@@ -61,9 +58,6 @@ pub async fn refresh(
     let found = tenant::find(&mut system, &tenant_id.to_string()).await?;
     system.commit().await?;
     let key = found.ok_or_else(ApiError::invalid_token)?;
-    if key.suspended {
-        return Err(ApiError::tenant_suspended("the operator suspended this tenant"));
-    }
     let (token, new) = new_refresh(tenant_id);
     let now = state.clock.now();
     let mut tx = state.db.tenant(tenant_id).await?;
@@ -84,6 +78,10 @@ pub async fn refresh(
             tx.commit().await?;
             state.known.forget_session(session);
             Err(ApiError::invalid_token())
+        }
+        // Told to whoever has a good token, which stays good: nothing of this is committed.
+        Refreshed::User { .. } if key.suspended => {
+            Err(ApiError::tenant_suspended("the operator suspended this tenant"))
         }
         Refreshed::User { session, user } => {
             let name = tenant::name(&mut tx).await?.unwrap_or_default();

@@ -21,6 +21,7 @@ pub(super) async fn delete_mailbox(
     PathId(id): PathId<MailboxId>,
     _none: Query<NoQuery>,
 ) -> Result<StatusCode, ApiError> {
+    caller.turn(&state, id.0).await?;
     let mut tx = caller.tx(&state).await?;
     if !change::delete(&mut tx, id).await.map_err(refusal)? {
         return Err(ApiError::not_found());

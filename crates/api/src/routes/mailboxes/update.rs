@@ -45,6 +45,7 @@ pub(super) async fn update_mailbox(
     _none: Query<NoQuery>,
     body: Deferred<MailboxPatch>,
 ) -> Result<JsonReply<MailboxView>, ApiError> {
+    caller.turn(&state, id.0).await?;
     let mut tx = caller.tx(&state).await?;
     mailbox::get(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
     let body = body.meaning()?;

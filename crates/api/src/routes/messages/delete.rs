@@ -35,7 +35,7 @@ pub(super) async fn delete_message(
     conditions: Conditions,
 ) -> Result<StatusCode, ApiError> {
     let mut tx = caller.tx(&state).await?;
-    let message = message::get(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
+    let message = message::get_for_update(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
     conditions.check_match(&etag(&message))?;
     let deleted = transfer::delete(&mut tx, &[id], None, query.permanent.unwrap_or(false)).await;
     deleted.map_err(|e| refusal(e, ""))?;

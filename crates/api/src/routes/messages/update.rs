@@ -152,7 +152,7 @@ pub(super) async fn update_message(
     body: Deferred<MessagePatch>,
 ) -> Result<Response, ApiError> {
     let mut tx = caller.tx(&state).await?;
-    let message = message::get(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
+    let message = message::get_for_update(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
     conditions.check_match(&etag(&message))?;
     let body = body.meaning()?;
     check_source(&mut tx, &message, body.mailbox_id).await?;
