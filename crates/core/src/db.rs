@@ -8,6 +8,7 @@ pub mod inspect;
 pub mod migrate;
 mod system_tx;
 mod tenant_tx;
+pub mod writes;
 
 use std::time::Duration;
 
