@@ -32,18 +32,17 @@ PROGRAMS := emailclient-api emailclient-worker emailclient-scheduler emailctl
 build_debug = $(CARGO) build --locked --workspace --bins
 build_release = $(CARGO) build --locked --release -p emailclient -p devstack && for name in $(PROGRAMS); do ln -sf emailclient $(BIN)/$$name; done
 
-# Containers. `docker compose` where it is, else the older `docker-compose`. STAGING leaves out the override that Compose
-# adds by itself for development; everything that does not start or build works on both.
-COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
-STAGING = $(COMPOSE) -f docker-compose.yml
-# The stack that is up: that of development runs programs of its own making.
-RUNNING = $(if $(findstring -dev:,$(shell docker ps --filter label=com.docker.compose.service=email-service --format '{{.Image}}')),$(COMPOSE),$(STAGING))
-EMAILCTL = $(RUNNING) run --rm -T emailctl
-TAG ?= $(or $(shell sed -n 's/^TAG=//p' .env 2>/dev/null),latest)
+# Containers. compose.sh chooses the stack (COMPOSE_FILE, COMPOSE_PROJECT_NAME, .env) and the Compose that is called, for
+# everything here: see deployment/stack/lib.sh.
+STACK := deployment/stack/compose.sh
+EMAILCTL = $(STACK) run --rm -T emailctl
+TAG ?= $(shell $(STACK) --setting TAG latest)
 export TAG
 IMAGES := email-service postfix dovecot
-# Every copy of the API that runs; which has which port is not ordered.
-API_URLS ?= $(shell for id in $$(docker ps -q --filter label=com.docker.compose.service=email-service); do docker port $$id 5000/tcp | head -n 1; done)
+# Of development, and of the steps on the way to an image: not pushed.
+OWN_IMAGES = $(IMAGES:%=emailclient/%:$(TAG)) emailclient/email-service-dev:$(TAG)
+# Every copy of the API that runs.
+API_URLS ?= $(shell $(STACK) --api)
 BACKUPS ?= backups
 
 # What cannot be undone asks, unless YES=1.
@@ -62,7 +61,7 @@ demo: deps ## The whole product with two filled mailboxes; prints curl lines to 
 
 .PHONY: env-setup
 env-setup: ## Makes .env and the secrets that are missing; keeps those that are there.
-	@[ -e .env ] || { sed '/change-me/s/^/# in deployment\/secrets: /' .env.example >.env && echo "made .env"; }
+	@[ -e .env ] || { (umask 077 && sed -E '/change-me|^REDIS_URL=/s/^/# in deployment\/secrets: /' .env.example >.env) && echo "made .env"; }
 	@deployment/stack/secrets.sh
 
 .PHONY: dev
@@ -75,19 +74,19 @@ up: ## The staging stack, as in production: images built, started, the API's add
 
 .PHONY: stop
 stop: ## Stops all containers; nothing is deleted.
-	$(COMPOSE) stop
+	$(STACK) stop
 
 .PHONY: restart
 restart: ## Restarts the services, or one: SERVICE=worker.
-	$(COMPOSE) restart $(or $(SERVICE),email-service worker scheduler)
+	$(STACK) restart $(or $(SERVICE),email-service worker scheduler)
 
 .PHONY: down
 down: ## Removes the containers and the network; volumes stay.
-	$(COMPOSE) down --remove-orphans
+	$(STACK) --dev down --remove-orphans
 
 .PHONY: ps
 ps: ## The containers and their health.
-	@$(COMPOSE) ps
+	@$(STACK) ps
 
 .PHONY: health
 health: ## What the API says of itself, its database and Redis.
@@ -98,33 +97,33 @@ health: ## What the API says of itself, its database and Redis.
 
 .PHONY: logs logs-email logs-worker logs-scheduler logs-db logs-redis logs-postfix logs-dovecot
 logs: ## All containers.
-	$(COMPOSE) logs -f --tail=100
+	$(STACK) logs -f --tail=100
 logs-email: ## The API.
-	$(COMPOSE) logs -f --tail=100 email-service
+	$(STACK) logs -f --tail=100 email-service
 logs-worker: ## The workers.
-	$(COMPOSE) logs -f --tail=100 worker
+	$(STACK) logs -f --tail=100 worker
 logs-scheduler: ## The scheduler.
-	$(COMPOSE) logs -f --tail=100 scheduler
+	$(STACK) logs -f --tail=100 scheduler
 logs-db: ## PostgreSQL.
-	$(COMPOSE) logs -f --tail=100 postgres
+	$(STACK) logs -f --tail=100 postgres
 logs-redis: ## Redis.
-	$(COMPOSE) logs -f --tail=100 redis
+	$(STACK) logs -f --tail=100 redis
 logs-postfix: ## Postfix.
-	$(COMPOSE) logs -f --tail=100 postfix
+	$(STACK) logs -f --tail=100 postfix
 logs-dovecot: ## Dovecot.
-	$(COMPOSE) logs -f --tail=100 dovecot
+	$(STACK) logs -f --tail=100 dovecot
 
 ##@ Shells in containers
 
 .PHONY: shell-app shell-db shell-redis
 shell-app: ## A shell beside the API, in its network and process namespaces: its own image has none.
-	docker run --rm -it --user 1000:1000 --volumes-from "$$($(STAGING) ps -q email-service | head -n 1)" \
-	  --network "container:$$($(STAGING) ps -q email-service | head -n 1)" \
-	  --pid "container:$$($(STAGING) ps -q email-service | head -n 1)" debian:bookworm-slim bash
+	container=$$($(STACK) ps -q email-service | head -n 1); \
+	docker run --rm -it --user 1000:1000 --volumes-from "$$container" --network "container:$$container" \
+	  --pid "container:$$container" debian:bookworm-slim bash
 shell-db: ## psql as the owner of the database.
-	$(STAGING) exec postgres psql -U emailclient emailclient_db
+	$(STACK) exec postgres psql -U emailclient emailclient_db
 shell-redis: ## redis-cli, logged in.
-	$(STAGING) exec redis sh -c 'REDISCLI_AUTH="$$(cat /run/secrets/redis_password)" redis-cli'
+	$(STACK) exec redis sh -c 'REDISCLI_AUTH="$$(cat /run/secrets/redis_password)" redis-cli'
 
 ##@ Check
 
@@ -164,7 +163,7 @@ test-watch: deps ## Runs tests again at every change, with the servers kept up: 
 
 .PHONY: test-health
 test-health: ## Of the running stack: every container healthy, the API ready.
-	@for container in $$($(STAGING) ps -q); do \
+	@for container in $$($(STACK) ps -q); do \
 	  docker inspect --format '{{.Name}} {{if .State.Health}}{{.State.Health.Status}}{{else}}{{.State.Status}}:{{.State.ExitCode}}{{end}}' "$$container"; \
 	done | awk '{ print } $$2 !~ /^(healthy|exited:0)$$/ { bad = 1 } END { if (!NR || bad) { print "not all are healthy"; exit 1 } }'
 	@[ -n "$(API_URLS)" ] || { echo "no API runs here"; exit 1; }
@@ -172,13 +171,13 @@ test-health: ## Of the running stack: every container healthy, the API ready.
 
 .PHONY: test-db
 test-db: ## Of the running stack: settings, PostgreSQL, schema, walls between tenants, keys (emailctl check).
-	@$(STAGING) exec -T postgres pg_isready -h 127.0.0.1 -U emailclient -d emailclient_db
+	@$(STACK) exec -T postgres pg_isready -h 127.0.0.1 -U emailclient -d emailclient_db
 	@$(EMAILCTL) check
 
 .PHONY: test-redis
 test-redis: ## Of the running stack: Redis answers and evicts nothing.
-	@$(STAGING) exec -T redis sh -c 'REDISCLI_AUTH="$$(cat /run/secrets/redis_password)" redis-cli ping' | grep -x PONG
-	@$(STAGING) exec -T redis sh -c 'REDISCLI_AUTH="$$(cat /run/secrets/redis_password)" redis-cli info memory' | grep '^maxmemory_policy:noeviction'
+	@$(STACK) exec -T redis sh -c 'REDISCLI_AUTH="$$(cat /run/secrets/redis_password)" redis-cli ping' | grep -x PONG
+	@$(STACK) exec -T redis sh -c 'REDISCLI_AUTH="$$(cat /run/secrets/redis_password)" redis-cli info memory' | grep '^maxmemory_policy:noeviction'
 
 .PHONY: test-stack
 test-stack: ## Builds the images, starts the stack, runs the tour and restarts under traffic, measures, takes it down.
@@ -205,11 +204,11 @@ bench: deps ## Measurements against mbsync and by the clock, as tables and as JS
 
 .PHONY: build build-email build-no-cache base-images binaries fmt clean
 build: base-images ## All images of our own.
-	$(STAGING) build
+	$(STACK) --staging build
 build-email: base-images ## The image of the API, the worker, the scheduler and emailctl.
-	$(STAGING) build email-service
+	$(STACK) --staging build email-service
 build-no-cache: base-images ## All images, from nothing.
-	$(STAGING) build --no-cache
+	$(STACK) --staging build --no-cache
 base-images: ## The images ours are made from: pulled, or stand-ins made here when no registry is reached.
 	deployment/offline/base-images.sh
 binaries: BUILD = release
@@ -217,15 +216,16 @@ binaries: build-deps ## All programs, optimised, into target/release.
 	$(build_release)
 fmt: ## Formats every source file.
 	$(CARGO) fmt --all
-clean: ## Removes the containers, if any run here, and deletes what was compiled. Volumes stay.
-	@if docker info >/dev/null 2>&1; then $(COMPOSE) down --remove-orphans; fi
+clean: ## Removes the containers, if any run here, and deletes what was compiled. Volumes stay. Asks.
+	@$(call ask,Remove the containers of the stack and delete what was compiled?)
+	@if docker info >/dev/null 2>&1; then $(STACK) --dev down --remove-orphans; fi
 	$(CARGO) clean
 
 ##@ Database of the running stack
 
-.PHONY: db-migrate db-reset db-backup db-restore
+.PHONY: db-migrate db-reset db-backup db-restore db-undo db-forget mail-backup
 db-migrate: ## Brings roles and schema up to date.
-	$(RUNNING) run --rm -T migrate
+	$(STACK) run --rm -T migrate
 db-reset: ## Deletes all data of the database and starts with an empty schema. Asks.
 	@$(call ask,Delete every tenant with all accounts and mail in emailclient_db?)
 	deployment/stack/database.sh reset
@@ -235,6 +235,13 @@ db-restore: ## Replaces the database by the dump FILE=. Asks.
 	@[ -n "$(FILE)" ] && [ -f "$(FILE)" ] || { echo "usage: make db-restore FILE=backups/….dump" >&2; exit 1; }
 	@$(call ask,Replace emailclient_db by $(FILE)?)
 	deployment/stack/database.sh restore "$(FILE)"
+db-undo: ## After a restore or reset that did not come to its end: the data of before are the database again.
+	deployment/stack/database.sh undo
+db-forget: ## After such a one: deletes the data of before. Asks.
+	@$(call ask,Delete emailclient_db_old?)
+	deployment/stack/database.sh forget
+mail-backup: ## Copies the mailboxes of our Dovecot into BACKUPS=backups, or to FILE=.
+	deployment/stack/mailboxes.sh "$(or $(FILE),$(BACKUPS)/mail-$$(date -u +%Y%m%dT%H%M%SZ).tgz)"
 
 ##@ Tenants, users, mailboxes of the running stack
 
@@ -250,12 +257,14 @@ mailbox-create: ## EMAIL=me@lab.test: a mailbox on our Dovecot; prints the passw
 
 .PHONY: prune-images prune-volumes prune-all
 prune-images: ## Deletes our images and layers that nothing uses.
-	@$(call ask,Delete the images $(IMAGES:%=emailclient/%:$(TAG)) and dangling layers?)
-	-docker image rm $(IMAGES:%=emailclient/%:$(TAG))
+	@$(call ask,Delete the images $(OWN_IMAGES) and dangling layers?)
+	@for image in $(OWN_IMAGES); do \
+	  if docker image inspect $$image >/dev/null 2>&1; then docker image rm $$image; fi; \
+	done
 	docker image prune -f
 prune-volumes: ## Removes the containers and deletes all their volumes: every mailbox, every database.
 	@$(call ask,Delete all volumes of the stack with the database and all mail?)
-	$(COMPOSE) down --volumes --remove-orphans
+	$(STACK) --dev down --volumes --remove-orphans
 prune-all: ## Both.
 	@$(call ask,Delete the stack with its volumes and its images?)
 	@$(MAKE) --no-print-directory YES=1 prune-volumes prune-images

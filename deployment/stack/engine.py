@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -49,13 +50,18 @@ def run(*command, stdin=None, check=True, env=None, quiet=True):
     return done.stdout or ""
 
 
-def compose_command():
-    """docker-compose 1.29 or the plugin of Compose 2, whichever is there."""
-    if shutil.which("docker-compose"):
-        return ["docker-compose"]
-    if subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode == 0:
-        return ["docker", "compose"]
-    raise Failed("neither docker-compose nor the compose plugin of docker is installed")
+def settings_of_compose():
+    """The names that the compose file and the services read: what an operator may have set for another stack."""
+    names = set(re.findall(r"\$\{([A-Z_]+)", (TOP / "docker-compose.yml").read_text()))
+    names |= set(re.findall(r"^#? ?([A-Z_]+)=", (TOP / ".env.example").read_text(), re.MULTILINE))
+    return names
+
+
+def environment(own):
+    """This process's environment without what the operator says of a stack, and with what the test says of its own."""
+    strange = settings_of_compose()
+    kept = {n: v for n, v in os.environ.items() if n not in strange and not n.startswith("COMPOSE_")}
+    return {**kept, **own}
 
 
 def is_free(port):
@@ -82,16 +88,22 @@ class Stack:
     def __init__(self):
         self.secrets = Path(tempfile.mkdtemp(prefix="emailclient-secrets-"))
         self.ports = {name: port if is_free(port) else any_free() for name, port in PORTS.items()}
-        self.command = [*compose_command(), "-f", "docker-compose.yml"]
-        self.env = {
-            **os.environ,
-            **{name: str(port) for name, port in self.ports.items()},
-            "COMPOSE_PROJECT_NAME": PROJECT,
-            "SECRETS_DIR": str(self.secrets),
-            "MAIL_DOMAINS": "lab.test",
-            "MAIL_HOSTNAME": "mail.lab.test",
-            "MAIL_OUTSIDE": "catch:catchall",
-        }
+        self.command = [TOP / "deployment/stack/compose.sh"]
+        # The operator's .env is for the operator's stack.
+        none = self.secrets / "none.env"
+        none.write_text("")
+        self.env = environment(
+            {
+                **{name: str(port) for name, port in self.ports.items()},
+                "STACK_ENV_FILE": str(none),
+                "COMPOSE_FILE": "docker-compose.yml",
+                "COMPOSE_PROJECT_NAME": PROJECT,
+                "SECRETS_DIR": str(self.secrets),
+                "MAIL_DOMAINS": "lab.test",
+                "MAIL_HOSTNAME": "mail.lab.test",
+                "MAIL_OUTSIDE": "catch:catchall",
+            }
+        )
 
     def prepare(self, build=True):
         """Base images, secrets, and our own images. The long part."""

@@ -95,6 +95,9 @@ class Mail:
                 done.append("port 25 relays for a stranger")
             if session.rcpt("nobody-of-that-name@lab.test")[0] < 500:
                 done.append("port 25 takes mail for a mailbox that is not there")
+            for name in ("postmaster", "postmaster@lab.test", "abuse@lab.test", "root@[127.0.0.1]"):
+                if session.rcpt(name)[0] < 500:
+                    done.append(f"port 25 takes mail for {name}, which has no mailbox")
         with self.smtp("SUBMISSION_PORT") as session:
             session.ehlo()
             if session.has_extn("auth"):

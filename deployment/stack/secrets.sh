@@ -1,11 +1,19 @@
 #!/bin/bash
 # secrets.sh [FOLDER]: makes the secrets that docker-compose.yml mounts and that are missing; keeps those that are there.
+# Without FOLDER it is SECRETS_DIR of the environment or of .env, else deployment/secrets.
 #
 # The folder is for you alone. The files in it can be read by anyone who gets past it, because each is mounted by itself
 # into containers that run as different users.
 set -euo pipefail
 
-dir=${1:-${SECRETS_DIR:-$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)/secrets}}
+if [ $# -gt 0 ]; then
+  dir=$1
+else
+  cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+  # shellcheck source=deployment/stack/lib.sh
+  . deployment/stack/lib.sh
+  dir=$(setting SECRETS_DIR deployment/secrets)
+fi
 mkdir -p "$dir"
 chmod 700 "$dir"
 # Nothing in here is for git, wherever the folder is.

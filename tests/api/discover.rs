@@ -152,7 +152,7 @@ async fn web(hosts: &[&str], pages: impl Fn(u16) -> HashMap<String, Vec<u8>>) ->
     let made = rcgen::generate_simple_self_signed(names).unwrap();
     let file = std::env::temp_dir().join(format!("discover-{}.pem", new_uuid()));
     std::fs::File::create(&file).unwrap().write_all(made.cert.pem().as_bytes()).unwrap();
-    let trust = TlsConfig::new(Some(&file)).unwrap();
+    let trust = TlsConfig::new(Some(file.as_path())).unwrap();
     std::fs::remove_file(file).unwrap();
     let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
     let config = rustls::ServerConfig::builder()

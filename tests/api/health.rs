@@ -7,6 +7,7 @@ use sqlx::{AssertSqlSafe, Executor as _};
 use tests::app::{App, Tenant, send};
 use tests::eventually::eventually;
 use tests::mail;
+use tests::redis::PrivateRedis;
 
 #[tokio::test]
 async fn health_needs_no_token_and_names_what_it_looked_at() {
@@ -135,5 +136,78 @@ async fn a_running_service_goes_on_under_a_newer_schema_and_is_not_ready_under_a
     let health: Value = ready().await.expect(503);
     assert_eq!((&health["status"], &health["checks"]["migrations"]), (&json!("degraded"), &json!("failed")));
     drop(conn);
+    app.finish().await;
+}
+
+async fn ready(app: &App) -> (u16, Value) {
+    let answer = send(app.http.get(format!("{}/health/ready", app.base))).await;
+    (answer.status, answer.json())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_reads_and_does_not_write_is_not_ready_and_is_again_when_it_does() {
+    let app = App::start().await;
+    let mut conn = app.database.superuser().await;
+    let mut set = async |to: &str| {
+        // As after a failover, or when nothing is left on the disk: each session that begins now can only read.
+        let sql = format!(
+            "ALTER DATABASE {name} SET default_transaction_read_only = {to};
+             SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}' AND usename LIKE 'emailclient%'",
+            name = app.database.name
+        );
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut conn).await.unwrap();
+    };
+    assert_eq!(ready(&app).await.0, 200);
+    set("on").await;
+    let told = eventually("it says so", Duration::from_secs(25), async || {
+        let (status, health) = ready(&app).await;
+        (status == 503).then_some(health)
+    })
+    .await;
+    assert_eq!(
+        (&told["checks"]["database"], &told["status"]),
+        (&json!("failed"), &json!("degraded")),
+        "{told}"
+    );
+    set("off").await;
+    eventually("it is ready", Duration::from_secs(25), async || (ready(&app).await.0 == 200).then_some(()))
+        .await;
+    drop(conn);
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn however_many_ask_a_write_is_tried_once_in_ten_seconds() {
+    let app = App::start().await;
+    let mut conn = app.database.superuser().await;
+    let tries = "SELECT n_tup_ins FROM pg_stat_user_tables WHERE relname = 'write_probe'";
+    let asked = futures::future::join_all((0..200).map(|_| ready(&app))).await;
+    assert!(asked.iter().all(|(status, _)| *status == 200));
+    let tried = eventually("the try is counted", Duration::from_secs(20), async || {
+        let tries: i64 = sqlx::query_scalar(tries).fetch_one(&mut conn).await.unwrap();
+        (tries > 0).then_some(tries)
+    })
+    .await;
+    assert!(tried <= 2, "{tried} writes");
+    drop(conn);
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_whose_memory_is_full_is_told_as_failed_and_takes_nothing_away() {
+    let redis = PrivateRedis::start(&["--maxmemory-policy", "noeviction"]);
+    let app = App::start_with(&[("REDIS_URL", &redis.url())]).await;
+    let client = redis::Client::open(redis.url()).unwrap();
+    let mut conn = client.get_multiplexed_async_connection().await.unwrap();
+    let overview = async || send(app.http.get(format!("{}/health", app.base))).await.expect(200);
+    assert_eq!(overview().await["checks"]["redis"], "ok");
+    let full = async |conn: &mut redis::aio::MultiplexedConnection, bytes: &str| {
+        let () = redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg(bytes).query_async(conn).await.unwrap();
+    };
+    full(&mut conn, "1").await;
+    let told = overview().await;
+    assert_eq!((&told["checks"]["redis"], &told["status"]), (&json!("failed"), &json!("degraded")), "{told}");
+    full(&mut conn, "0").await;
+    assert_eq!(overview().await["checks"]["redis"], "ok");
     app.finish().await;
 }

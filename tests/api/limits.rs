@@ -1,8 +1,14 @@
 //! The table of limits in `docs/api.md`: what is at its limit passes, one byte more is refused at its pointer.
 
+use std::time::Duration;
+
+use emailclient_api::ratelimit::{Bucket, Limiter};
+use emailclient_core::secret::Secret;
 use serde_json::{Value, json};
 use tests::app::{App, send};
+use tests::eventually::eventually;
 use tests::mail;
+use tests::redis::PrivateRedis;
 
 /// Sets `pointer` in `body`, making objects on the way.
 fn with(body: &Value, pointer: &str, value: Value) -> Value {
@@ -161,4 +167,35 @@ async fn logins_tokens_searches_and_parameters_have_limits() {
         .await
         .refused(400, "invalid-parameter");
     app.finish().await;
+}
+
+/// A bucket as it was left before the clock was set back by an hour.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_empty_bucket_refills_from_now_on_when_the_clock_of_redis_was_set_back() {
+    let redis = PrivateRedis::start(&["--maxmemory-policy", "noeviction"]);
+    let limiter = Limiter::new(emailclient_core::redis_pool::connect(&Secret::new(redis.url())).unwrap());
+    let window = Duration::from_secs(20);
+    let buckets = [Bucket { key: "k".to_owned(), name: "minute", quota: 20, window }];
+    let client = redis::Client::open(redis.url()).unwrap();
+    let mut conn = client.get_multiplexed_async_connection().await.unwrap();
+    let (seconds, _): (i64, i64) = redis::cmd("TIME").query_async(&mut conn).await.unwrap();
+    let ahead = (seconds + 3600) * 1000;
+    let () = redis::cmd("HSET")
+        .arg("limit:k")
+        .arg("v")
+        .arg("0")
+        .arg("t")
+        .arg(ahead)
+        .query_async(&mut conn)
+        .await
+        .unwrap();
+    let () = redis::cmd("PEXPIREAT").arg("limit:k").arg(ahead + 21_000).query_async(&mut conn).await.unwrap();
+    let refused = limiter.take(&buckets).await;
+    assert!(!refused.allowed && refused.retry_after <= Duration::from_secs(1), "{refused:?}");
+    eventually("a token is there again", Duration::from_secs(10), async || {
+        limiter.take(&buckets).await.allowed.then_some(())
+    })
+    .await;
+    let lives: i64 = redis::cmd("PTTL").arg("limit:k").query_async(&mut conn).await.unwrap();
+    assert!((1..=21_000).contains(&lives), "{lives} ms");
 }

@@ -10,4 +10,5 @@ mod moment;
 mod operator;
 mod plans;
 mod roles;
+mod stack;
 mod statistics;

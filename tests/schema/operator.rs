@@ -6,7 +6,7 @@ mod health;
 mod keys;
 mod links;
 mod mailbox;
-mod program;
+pub mod program;
 mod start;
 
 use std::time::Duration;

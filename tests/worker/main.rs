@@ -2,6 +2,7 @@
 
 mod act_on_messages;
 mod canary;
+mod clock;
 mod contention;
 mod credentials;
 mod fairness;

@@ -373,3 +373,44 @@ async fn a_draft_that_is_sent_by_many_at_the_same_moment_is_one_submission() {
     }
     app.finish().await;
 }
+
+fn full(_: &str, _: usize) -> &'static str {
+    "452 4.3.1 Insufficient system storage"
+}
+
+fn greylisted(_: &str, _: usize) -> &'static str {
+    "451 4.7.1 Greylisted, come back later"
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mail_waits_two_minutes_at_most_for_the_operators_own_server_whose_spool_is_full() {
+    let app = start(1, &[]).await;
+    for (answer, own) in [(full as fn(&str, usize) -> &'static str, true), (greylisted, false)] {
+        let server = Sink::new(None, answer).start().await;
+        let somebody = sender(&app, server.port).await;
+        let submission = somebody.send(&app, &["one@x.test"], "Waits").await;
+        somebody.ends(&app, &submission, "queued").await;
+        // The sixth attempt: others wait for two hours after it.
+        let id = submission["id"].as_str().unwrap();
+        sqlx::query("UPDATE submissions SET attempt = 5 WHERE id = $1::uuid")
+            .bind(id)
+            .execute(&mut app.database.superuser().await)
+            .await
+            .unwrap();
+        let_time_pass(&app.database, &submission).await;
+        let seconds = eventually("the sixth has ended", std::time::Duration::from_secs(40), async || {
+            let waits: Option<f64> = sqlx::query_scalar(
+                "SELECT extract(epoch FROM send_after - now())::float8 FROM submissions WHERE id = $1::uuid AND attempt = 6 AND state = 'queued'",
+            )
+            .bind(id)
+            .fetch_optional(&mut app.database.superuser().await)
+            .await
+            .unwrap();
+            waits
+        })
+        .await;
+        assert_eq!(seconds <= 120.0, own, "{seconds} s");
+        app.post(&somebody.tenant, &format!("/api/submissions/{id}/cancel"), &json!({})).await;
+    }
+    app.finish().await;
+}

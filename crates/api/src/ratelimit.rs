@@ -23,6 +23,11 @@ for i, key in ipairs(KEYS) do
   local v, last = tonumber(h[1]) or cap, tonumber(h[2]) or now
   v = math.min(cap, v + math.max(0, now-last)*cap/window)
   left[i] = v
+  -- Of before the clock was set back: it refills from now on, and lives no longer than it would.
+  if last > now then
+    redis.call('HSET', key, 't', now)
+    redis.call('PEXPIRE', key, window + 1000)
+  end
   if v < 1 then ok = 0; wait = math.max(wait, math.ceil((1-v)*window/cap)) end
 end
 local answer = {ok, wait}

@@ -8,6 +8,7 @@ use emailclient_core::budget::{Budget, Turns};
 use emailclient_core::clock::{SharedClock, SystemClock};
 use emailclient_core::config::Config;
 use emailclient_core::db::Db;
+use emailclient_core::db::writes::Writes;
 use emailclient_core::dial::{Outbound, OutboundPolicy};
 use emailclient_core::dns::Dns;
 use emailclient_core::redis_pool;
@@ -50,6 +51,8 @@ pub struct AppState {
     pub turns: Arc<Turns>,
     /// Tenants and sessions seen within the last seconds.
     pub known: Arc<Known>,
+    /// Whether the database takes writes.
+    pub writes: Arc<Writes>,
     draining: Arc<AtomicBool>,
 }
 
@@ -69,11 +72,12 @@ impl AppState {
             keyring: Arc::new(Keyring::new(&config.encryption_key, &config.encryption_keys_old)?),
             outbound: Arc::new(Outbound::with_dns(OutboundPolicy::parse(&config.outbound_allow)?, &dns)),
             dns,
-            tls: TlsConfig::new(config.tls_extra_ca_file.as_deref())?,
+            tls: TlsConfig::new(config.extra_authorities())?,
             tokens: Arc::new(TokenKey::new(&config.jwt_secret)),
             memory: Budget::new(MEMORY_BYTES),
             turns: Arc::default(),
             known: Arc::new(Known::default()),
+            writes: Arc::default(),
             draining: Arc::default(),
             config: Arc::new(config),
         })

@@ -7,17 +7,21 @@
 
 use std::time::Duration;
 
+use mail::backoff::CAPABILITY_OFF_FOR;
+
 use crate::db::{DbError, TenantTx};
 use crate::imap::Endpoint;
 
-/// The extensions to do without at this server now.
+/// The extensions to do without at this server now; none for longer than [`CAPABILITY_OFF_FOR`] from now.
 pub async fn list(tx: &mut TenantTx, server: &Endpoint) -> Result<Vec<String>, DbError> {
     Ok(sqlx::query_scalar(
-        "SELECT capability FROM capabilities_off WHERE tenant_id = $1 AND host = $2 AND port = $3 AND until > now()",
+        "SELECT capability FROM capabilities_off WHERE tenant_id = $1 AND host = $2 AND port = $3 AND until > now()
+           AND until <= now() + make_interval(secs => $4)",
     )
     .bind(tx.tenant())
     .bind(server.host.to_ascii_lowercase())
     .bind(i32::from(server.port))
+    .bind(CAPABILITY_OFF_FOR.as_secs_f64())
     .fetch_all(tx.conn())
     .await?)
 }

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -95,8 +95,8 @@ pub struct Config {
     pub outbound_allow: String,
     /// `DNS_SERVERS`: asked instead of the system's, `address` or `address:port`.
     pub dns_servers: Vec<SocketAddr>,
-    /// `TLS_EXTRA_CA_FILE`: certificates trusted beside the system's.
-    pub tls_extra_ca_file: Option<PathBuf>,
+    /// `TLS_EXTRA_CA_FILE`: files of certificates trusted beside the system's, by commas.
+    pub tls_extra_ca_files: Vec<PathBuf>,
     /// `IMAP_ENABLED`: the worker synchronises accounts.
     pub imap_enabled: bool,
     /// `IMAP_IDLE_ENABLED`: the worker watches INBOX.
@@ -280,6 +280,11 @@ impl Source {
 }
 
 impl Config {
+    /// The files of [`Config::tls_extra_ca_files`].
+    pub fn extra_authorities(&self) -> impl Iterator<Item = &Path> {
+        self.tls_extra_ca_files.iter().map(PathBuf::as_path)
+    }
+
     /// From this process's environment.
     ///
     /// # Errors
@@ -334,7 +339,7 @@ impl Config {
             trusted_proxies: s.list("API_TRUSTED_PROXIES"),
             outbound_allow: s.get("OUTBOUND_ALLOW").unwrap_or_default(),
             dns_servers: s.dns_servers("DNS_SERVERS"),
-            tls_extra_ca_file: s.get("TLS_EXTRA_CA_FILE").map(PathBuf::from),
+            tls_extra_ca_files: s.list("TLS_EXTRA_CA_FILE").into_iter().map(PathBuf::from).collect(),
             imap_enabled: s.parse("IMAP_ENABLED", true),
             imap_idle_enabled: s.parse("IMAP_IDLE_ENABLED", true),
             imap_command_timeout: s.seconds("IMAP_COMMAND_TIMEOUT_SECONDS", 60),

@@ -9,6 +9,7 @@ pub mod inspect;
 pub mod migrate;
 mod system_tx;
 mod tenant_tx;
+pub mod writes;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -23,8 +23,18 @@ fn submissions_of(rows: Vec<sqlx::postgres::PgRow>) -> Vec<(TenantId, Submission
     rows.into_iter().map(|r| (TenantId(r.get("tenant_id")), SubmissionId(r.get("id")))).collect()
 }
 
-/// Takes or keeps the lease called `name`; `false` when another scheduler holds it.
+/// Takes or keeps the lease called `name`; `false` when another scheduler holds it. One that ends later than a lease can was
+/// taken before the clock was set back: it has `lease` left from now on, so that its holder can renew it.
 pub async fn lead(tx: &mut SystemTx, name: &str, owner: Uuid, lease: Duration) -> Result<bool, DbError> {
+    sqlx::query(
+        "UPDATE scheduler_lease SET expires_at = now() + make_interval(secs => $3)
+         WHERE name = $1 AND owner <> $2 AND expires_at > now() + make_interval(secs => $3 + 1)",
+    )
+    .bind(name)
+    .bind(owner)
+    .bind(lease.as_secs_f64())
+    .execute(tx.conn())
+    .await?;
     let done = sqlx::query(
         "INSERT INTO scheduler_lease (name, owner, expires_at) VALUES ($1, $2, now() + make_interval(secs => $3))
          ON CONFLICT (name) DO UPDATE SET owner = excluded.owner, expires_at = excluded.expires_at
@@ -183,6 +193,28 @@ pub async fn accounts_with_gone(tx: &mut SystemTx) -> Result<Vec<(TenantId, Acco
     .fetch_all(tx.conn())
     .await?;
     Ok(accounts_of(rows))
+}
+
+/// Accounts with messages that went at an instant which is still to come, because the clock was set back.
+pub async fn accounts_with_gone_ahead(tx: &mut SystemTx) -> Result<Vec<(TenantId, AccountId)>, DbError> {
+    let rows = sqlx::query(
+        "SELECT DISTINCT tenant_id, account_id FROM messages WHERE gone_at > now() + interval '1 minute' LIMIT 200",
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(accounts_of(rows))
+}
+
+/// Messages that went at an instant which is still to come went now: the clock was set back since.
+pub async fn gone_by_now(tx: &mut TenantTx, account: AccountId) -> Result<(), DbError> {
+    sqlx::query(
+        "UPDATE messages SET gone_at = now() WHERE tenant_id = $1 AND account_id = $2 AND gone_at > now() + interval '1 minute'",
+    )
+    .bind(tx.tenant())
+    .bind(account)
+    .execute(tx.conn())
+    .await?;
+    Ok(())
 }
 
 /// Forgets idempotency keys older than a day. Returns how many.

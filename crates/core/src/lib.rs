@@ -9,6 +9,7 @@
 //! The next domain: a migration, a file named after the table with functions that take a [`db::TenantTx`], a line here.
 
 pub mod account;
+pub mod ahead;
 pub mod audit;
 pub mod blob;
 pub mod budget;

@@ -25,15 +25,20 @@ pub fn connect(url: &Secret) -> anyhow::Result<Pool> {
     Ok(config.create_pool(Some(Runtime::Tokio1))?)
 }
 
-/// A round trip to Redis.
+/// A write to Redis. One whose memory or disk is full answers to everything else.
 ///
 /// # Errors
-/// When Redis does not answer within half a second.
-pub async fn ping(pool: &Pool) -> anyhow::Result<()> {
+/// When Redis does not take it within half a second.
+pub async fn takes_writes(pool: &Pool) -> anyhow::Result<()> {
     tokio::time::timeout(Duration::from_millis(500), async {
         let mut conn = pool.get().await?;
-        let _: String = redis::cmd("PING").query_async(&mut conn).await?;
+        write(&mut *conn).await?;
         Ok::<_, anyhow::Error>(())
     })
     .await?
+}
+
+/// Writes a key that goes by itself.
+async fn write(conn: &mut impl redis::aio::ConnectionLike) -> redis::RedisResult<()> {
+    redis::cmd("SET").arg("health:write").arg(1).arg("EX").arg(60).query_async(conn).await
 }

@@ -94,8 +94,7 @@ pub async fn verify(config: &Config) -> Result<(), StartError> {
     Keyring::new(&config.encryption_key, &config.encryption_keys_old)
         .map_err(|e| StartError::setting("ENCRYPTION_KEY, ENCRYPTION_KEYS_OLD", e))?;
     OutboundPolicy::parse(&config.outbound_allow).map_err(|e| StartError::setting("OUTBOUND_ALLOW", e))?;
-    TlsConfig::new(config.tls_extra_ca_file.as_deref())
-        .map_err(|e| StartError::setting("TLS_EXTRA_CA_FILE", e))?;
+    TlsConfig::new(config.extra_authorities()).map_err(|e| StartError::setting("TLS_EXTRA_CA_FILE", e))?;
     verify_database(config).await?;
     redis(&config.redis_url).await
 }

@@ -74,12 +74,13 @@ impl fmt::Debug for TlsConfig {
 }
 
 impl TlsConfig {
-    /// Trusts the system's authorities and those in the PEM file `extra_roots`.
+    /// Trusts the system's authorities and those in the PEM files `extra_roots`.
     ///
     /// # Errors
     /// [`TlsError::ExtraRoots`] or [`TlsError::Roots`]: the process should not start.
-    pub fn new(extra_roots: Option<&Path>) -> Result<Self, TlsError> {
-        let extra = extra_roots.map_or_else(|| Ok(Vec::new()), read_roots)?;
+    pub fn new<'a>(extra_roots: impl IntoIterator<Item = &'a Path>) -> Result<Self, TlsError> {
+        let extra: Vec<_> = extra_roots.into_iter().map(read_roots).collect::<Result<_, _>>()?;
+        let extra: Vec<_> = extra.into_iter().flatten().collect();
         let provider: Arc<CryptoProvider> = Arc::new(aws_lc_rs::default_provider());
         let roots_error = |e: rustls::Error| TlsError::Roots(e.to_string());
         let verifier = Verifier::new_with_extra_roots(extra, provider).map_err(roots_error)?;
@@ -238,5 +239,8 @@ mod tests {
         let file = File::with("empty", "nothing");
         assert!(matches!(TlsConfig::new(Some(file.path())), Err(TlsError::ExtraRoots { .. })));
         assert!(matches!(TlsConfig::new(Some(Path::new("/nonexistent"))), Err(TlsError::ExtraRoots { .. })));
+        let (one, other) = (Authority::new("one.test"), Authority::new("other.test"));
+        assert!(TlsConfig::new([one.path(), other.path()]).is_ok());
+        assert!(matches!(TlsConfig::new([one.path(), file.path()]), Err(TlsError::ExtraRoots { .. })));
     }
 }

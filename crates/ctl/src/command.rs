@@ -18,7 +18,14 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Make the database roles and bring the schema up to date (needs DATABASE_OWNER_URL). Safe to repeat.
-    Migrate,
+    Migrate {
+        /// Another database of the same server than that of DATABASE_OWNER_URL, such as one that a dump was just read into.
+        #[arg(long)]
+        database: Option<String>,
+        /// Make the roles and leave the schema as it is.
+        #[arg(long)]
+        roles_only: bool,
+    },
     /// Look at settings, PostgreSQL, schema, wall, jobs, Redis, keys, mail hosts, folders and clock; says what is wrong
     /// and how to mend it. Exits 1 when something is.
     Check {

@@ -39,16 +39,8 @@ pub async fn main() -> ExitCode {
 pub async fn run(command: Command, source: &Source) -> anyhow::Result<ExitCode> {
     match command {
         Command::Check { json, color } => return check::run(source, json, color).await,
-        Command::Migrate => {
-            let owner = source.secret("DATABASE_OWNER_URL", 1);
-            let app = source.secret("DATABASE_URL", 1);
-            let system = source.secret("DATABASE_SYSTEM_URL", 1);
-            source.finish()?;
-            let look =
-                Look::open(&owner).await.map_err(|e| start::unreachable("DATABASE_OWNER_URL", &owner, &e))?;
-            look.close().await;
-            migrate::run(&owner, &app, &system).await?;
-            say(&format!("schema is at version {}", migrate::expected()))
+        Command::Migrate { database, roles_only } => {
+            bring_up_to_date(source, database.as_deref(), roles_only).await
         }
         Command::Healthcheck { service, address } => health::run(source, service, address).await,
         Command::Tenant(what) => with_db(source, async |db| run_tenant(what, db).await).await,
@@ -57,6 +49,26 @@ pub async fn run(command: Command, source: &Source) -> anyhow::Result<ExitCode> 
         Command::Mailbox(args) => mailbox::run(source, args).await,
     }
     .map(|()| ExitCode::SUCCESS)
+}
+
+async fn bring_up_to_date(source: &Source, database: Option<&str>, roles_only: bool) -> anyhow::Result<()> {
+    let owner = source.secret("DATABASE_OWNER_URL", 1);
+    let app = source.secret("DATABASE_URL", 1);
+    let system = source.secret("DATABASE_SYSTEM_URL", 1);
+    source.finish()?;
+    let owner = match database {
+        Some(name) => migrate::in_database(&owner, name)
+            .with_context(|| format!("--database {name}: a name of letters, digits and _ is expected"))?,
+        None => owner,
+    };
+    let look = Look::open(&owner).await.map_err(|e| start::unreachable("DATABASE_OWNER_URL", &owner, &e))?;
+    look.close().await;
+    if roles_only {
+        migrate::roles(&owner, &app, &system).await?;
+        return say("the roles are there");
+    }
+    migrate::run(&owner, &app, &system).await?;
+    say(&format!("schema is at version {}", migrate::expected()))
 }
 
 async fn with_db(source: &Source, work: impl AsyncFnOnce(&Db) -> anyhow::Result<()>) -> anyhow::Result<()> {

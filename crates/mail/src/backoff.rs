@@ -55,6 +55,14 @@ pub fn send(attempt: u32, unit: f64) -> Duration {
     Duration::from_secs_f64(minutes * 60.0 * (0.9 + 0.2 * clamp(unit)))
 }
 
+/// The same while the cause is the operator's own server, such as a full disk: two minutes at most, so that mail leaves soon
+/// after it was mended.
+#[must_use]
+pub fn send_at_home(attempt: u32, unit: f64) -> Duration {
+    const AT_MOST: Duration = Duration::from_secs(120);
+    send(attempt, unit).min(AT_MOST)
+}
+
 /// When to look in the mailbox for a message whose acceptance is unknown: 1, 5, 15 minutes, 1 hour after
 /// the break, then `None`. `search` counts searches done so far, from 0.
 #[must_use]
@@ -80,7 +88,7 @@ fn jitter(seconds: f64, cap: f64, unit: f64) -> Duration {
 mod tests {
     use std::time::Duration;
 
-    use super::{auth, network, send, throttle, unknown_search};
+    use super::{auth, network, send, send_at_home, throttle, unknown_search};
 
     const NOW: Duration = Duration::ZERO;
 
@@ -146,6 +154,9 @@ mod tests {
             assert_eq!(send(attempt, 0.5).as_secs(), minutes * 60, "{attempt}");
         }
         assert!(send(1, f64::NAN) > Duration::ZERO);
+        for (attempt, unit) in [(1, 0.0), (2, 1.0), (8, 0.5), (50, 1.0)] {
+            assert!(send_at_home(attempt, unit) <= secs(120) && send_at_home(attempt, unit) >= secs(54));
+        }
         assert_eq!(unknown_search(4), None);
     }
 }

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use emailclient_core::ahead::{self, Longest};
 use emailclient_core::config::Config;
 use emailclient_core::db::{Db, DbError};
 use emailclient_core::due;
@@ -21,6 +22,7 @@ const AUDITS_PER_TURN: i64 = 20;
 
 #[derive(Debug, Clone, Copy)]
 enum Duty {
+    Ahead,
     StartRounds,
     Statistics,
     ReapJobs,
@@ -33,7 +35,9 @@ enum Duty {
     Prune,
 }
 
-const DUTIES: [(Duty, Duration); 10] = [
+const DUTIES: [(Duty, Duration); 11] = [
+    // First: what it draws in is seen by the others.
+    (Duty::Ahead, Duration::from_secs(5)),
     (Duty::StartRounds, Duration::from_secs(1)),
     (Duty::Statistics, Duration::from_secs(2)),
     (Duty::ReapJobs, Duration::from_secs(5)),
@@ -81,6 +85,7 @@ impl Schedule {
 
 async fn run(duty: Duty, db: &Db, config: &Config) -> Result<(), DbError> {
     match duty {
+        Duty::Ahead => draw_in(db, config).await,
         Duty::StartRounds => start_rounds(db, config).await,
         Duty::Statistics => sweep::statistics(db).await,
         Duty::ReapJobs => sweep::jobs(db).await,
@@ -92,6 +97,17 @@ async fn run(duty: Duty, db: &Db, config: &Config) -> Result<(), DbError> {
         Duty::Audits => start_audits(db, config).await,
         Duty::Prune => sweep::prune(db).await,
     }
+}
+
+async fn draw_in(db: &Db, config: &Config) -> Result<(), DbError> {
+    let drawn = ahead::draw_in(db, Longest::of(config)).await?;
+    if drawn > 0 {
+        tracing::warn!(
+            drawn,
+            "the clock was set back: leases and due times that lay too far ahead were drawn in"
+        );
+    }
+    Ok(())
 }
 
 async fn start_audits(db: &Db, config: &Config) -> Result<(), DbError> {

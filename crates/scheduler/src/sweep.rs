@@ -131,7 +131,16 @@ pub async fn unindexed(db: &Db) -> Result<(), DbError> {
 pub async fn gone(db: &Db) -> Result<(), DbError> {
     let mut tx = db.system().await?;
     let accounts = due::accounts_with_gone(&mut tx).await?;
+    let ahead = due::accounts_with_gone_ahead(&mut tx).await?;
     drop(tx);
+    for (tenant, account) in ahead {
+        let drawn = async {
+            let mut tx = db.tenant(tenant).await?;
+            due::gone_by_now(&mut tx, account).await?;
+            tx.commit().await
+        };
+        past(db, account, drawn.await).await?;
+    }
     for (tenant, account) in accounts {
         let swept = async {
             let mut tx = db.tenant(tenant).await?;

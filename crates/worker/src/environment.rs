@@ -31,7 +31,7 @@ pub fn new(config: Config, shutdown: CancellationToken) -> anyhow::Result<Enviro
             OutboundPolicy::parse(&config.outbound_allow)?,
             &Dns::new(&config.dns_servers),
         )),
-        tls: TlsConfig::new(config.tls_extra_ca_file.as_deref())?,
+        tls: TlsConfig::new(config.extra_authorities())?,
         pace: Pace::new(config.imap_connects_per_second, config.imap_connects_per_host_per_second),
         work: Arc::new(Semaphore::new(config.worker_concurrency)),
         haste: Haste::Round,

@@ -125,3 +125,68 @@ fn the_most_pods_there_can_be_fit_into_two_hundred_connections() {
         assert!(connections <= 200, "{overlay}: {pods} pods may open {connections} connections");
     }
 }
+
+/// The wave that Argo CD applies an object in; it waits for each to be well.
+fn wave(object: &Value) -> i64 {
+    let wave = object["metadata"]["annotations"]["argocd.argoproj.io/sync-wave"].as_str();
+    wave.map_or(0, |wave| wave.parse().unwrap())
+}
+
+#[test]
+fn the_migration_comes_before_the_services_and_after_what_it_needs() {
+    for environment in ENVIRONMENTS {
+        let objects = objects(environment);
+        let migration = find(&objects, "Job", "emailclient-migrate");
+        assert_eq!(migration["metadata"]["annotations"]["argocd.argoproj.io/hook"], "Sync");
+        for object in &objects {
+            let kind = object["kind"].as_str().unwrap();
+            let (before, after) = (wave(object) < wave(&migration), wave(object) > wave(&migration));
+            match kind {
+                "Namespace" | "ServiceAccount" | "ConfigMap" | "NetworkPolicy" => {
+                    assert!(before, "{environment}: {kind}")
+                }
+                "Job" => {}
+                _ => assert!(after, "{environment}: {kind}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn every_pod_may_pull_from_a_registry_with_a_log_in() {
+    for environment in ENVIRONMENTS {
+        let account = find(&objects(environment), "ServiceAccount", "emailclient");
+        assert_eq!(account["imagePullSecrets"], json!([{ "name": "emailclient-registry" }]), "{environment}");
+    }
+}
+
+/// `32m` and its like, in bytes.
+fn megabytes(text: &str) -> u64 {
+    text.trim_end_matches('m').parse::<u64>().unwrap() * 1024 * 1024
+}
+
+#[test]
+fn every_proxy_takes_the_largest_body_that_the_api_takes_and_they_agree() {
+    let guide = std::fs::read_to_string(super::render::root().join("DEPLOYMENT.md")).unwrap();
+    let mut limits: Vec<String> = guide
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("client_max_body_size ")?.strip_suffix(';'))
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(limits.len(), 1, "the guide has one nginx");
+    let host = "api.example.com";
+    assert!(guide.contains(&format!("server_name {host};")));
+    for (environment, host) in
+        [("overlays/production", host), ("overlays/staging", "api.staging.example.com")]
+    {
+        let ingress = find(&objects(environment), "Ingress", "emailclient-api");
+        let limit = &ingress["metadata"]["annotations"]["nginx.ingress.kubernetes.io/proxy-body-size"];
+        limits.push(limit.as_str().unwrap().to_owned());
+        assert_eq!(ingress["spec"]["rules"][0]["host"], host);
+        assert_eq!(ingress["spec"]["tls"][0]["hosts"], json!([host]));
+    }
+    assert!(limits.iter().all(|limit| limit == &limits[0]), "{limits:?}");
+    let largest = u64::try_from(emailclient_core::draft::attachment::MAX_ATTACHMENTS_BYTES).unwrap();
+    // The rest is the form around the files.
+    assert!(megabytes(&limits[0]) > largest + 1024 * 1024, "{limits:?}, and {largest} bytes of files");
+}

@@ -54,6 +54,8 @@ async fn a_sound_deployment_passes_every_check() {
         "schema",
         "wall",
         "job table",
+        "due times",
+        "writes",
         "clock",
         "stored passwords",
         "Redis",
@@ -276,5 +278,42 @@ async fn a_clock_that_is_off_is_a_warning_and_then_a_failure() {
         assert_eq!(clocks.len(), 1);
         assert_eq!(clocks[0].verdict, wanted, "{seconds} s: {clocks:?}");
     }
+    database.drop_it().await;
+}
+
+#[tokio::test]
+async fn leases_and_due_times_beyond_all_bounds_are_a_warning() {
+    let database = Database::create().await;
+    let mut conn = database.superuser().await;
+    let tenant = new_uuid();
+    conn.execute(AssertSqlSafe(format!(
+        "INSERT INTO tenants (id, slug, name) VALUES ('{tenant}', 'acme', '');
+         INSERT INTO jobs (tenant_id, id, kind, payload, state, lease_owner, lease_until, max_attempts)
+         VALUES ('{tenant}', '{tenant}', 'x', '{{}}', 'running', '{tenant}', now() + interval '1 hour', 1);
+         INSERT INTO jobs (tenant_id, id, kind, payload, run_at, max_attempts)
+         VALUES ('{tenant}', gen_random_uuid(), 'x', '{{}}', now() + interval '1 hour', 1),
+                ('{tenant}', gen_random_uuid(), 'x', '{{}}', now() + interval '10 seconds', 1)"
+    )))
+    .await
+    .unwrap();
+    let warned = found(&Settings::of(&database), "warning");
+    assert_one(&warned, &["due times", "2 leases or due times", "so the clock was set back", "scheduler"]);
+    drop(conn);
+    database.drop_it().await;
+}
+
+#[tokio::test]
+async fn a_database_and_a_redis_that_take_no_writes_are_failures_that_name_the_disk() {
+    let database = Database::create().await;
+    let mut conn = database.superuser().await;
+    let read_only = format!("ALTER DATABASE {} SET default_transaction_read_only = on", database.name);
+    conn.execute(AssertSqlSafe(read_only)).await.unwrap();
+    let redis = PrivateRedis::start(&["--maxmemory-policy", "noeviction", "--maxmemory", "1"]);
+    let settings = Settings::of(&database).with("REDIS_URL", &redis.url());
+    let failed = found(&settings, "failed");
+    assert_one(&failed, &["writes", "read-only transaction", "disk"]);
+    assert_one(&failed, &["Redis", "takes no writes", "OOM", "disk"]);
+    assert_eq!(failed.len(), 2, "{failed:#?}");
+    drop(conn);
     database.drop_it().await;
 }

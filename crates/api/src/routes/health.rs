@@ -23,9 +23,9 @@ pub fn routes() -> OpenApiRouter<AppState> {
 /// One word on each of the surroundings.
 #[derive(Debug, Serialize, ToSchema)]
 struct Checks {
-    /// `ok` or `failed`.
+    /// `ok`, or `failed` when it does not answer or takes no writes, as on a full disk.
     database: &'static str,
-    /// `ok` or `failed`; without Redis limits are kept in each process.
+    /// `ok`, or `failed` when it does not answer or takes no writes; without Redis limits are kept in each process.
     redis: &'static str,
     /// `ok`, or `failed` when the schema is older than this release. A newer one is `ok`: an update is under way.
     migrations: &'static str,
@@ -47,8 +47,11 @@ fn word(good: bool) -> &'static str {
 }
 
 async fn look(state: &AppState) -> Health {
-    let database = async { matches!(tokio::time::timeout(PATIENCE, state.db.ping()).await, Ok(Ok(()))) };
-    let redis = async { emailclient_core::redis_pool::ping(&state.redis).await.is_ok() };
+    let database = async {
+        let answers = matches!(tokio::time::timeout(PATIENCE, state.db.ping()).await, Ok(Ok(())));
+        answers && state.writes.are_taken(&state.db).await
+    };
+    let redis = async { emailclient_core::redis_pool::takes_writes(&state.redis).await.is_ok() };
     let schema =
         async { matches!(tokio::time::timeout(PATIENCE, state.db.schema_suffices()).await, Ok(Ok(true))) };
     let (database, redis, migrations) = tokio::join!(database, redis, schema);
@@ -73,7 +76,7 @@ async fn live() -> Response {
     axum::Json(serde_json::json!({ "status": "ok" })).into_response()
 }
 
-/// Whether requests should be sent here: 503 while starting, draining, or without a usable database.
+/// Whether requests should be sent here: 503 while starting, draining, or without a database that takes writes.
 #[utoipa::path(get, path = "/health/ready", tag = "health", responses((status = 200, body = Health), (status = 503, body = Health)))]
 async fn ready(State(state): State<AppState>) -> Response {
     if state.is_draining() {

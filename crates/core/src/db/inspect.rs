@@ -11,6 +11,7 @@ use sqlx::{Connection as _, Row as _};
 
 use super::migrate::{self, Refusal};
 use super::{DbError, SESSION};
+use crate::ahead::{self, Longest};
 use crate::clock::Clock;
 use crate::secret::Secret;
 
@@ -152,6 +153,26 @@ impl Look {
             running: row.get("running"),
             dead: row.get("dead"),
         })
+    }
+
+    /// Whether a write is taken; as `emailclient_system`. Nothing stays of it.
+    ///
+    /// # Errors
+    /// With PostgreSQL's own words, such as those of a full disk.
+    pub async fn takes_writes(&mut self) -> Result<(), DbError> {
+        let mut tx = self.conn.begin().await?;
+        super::writes::write(&mut tx).await?;
+        // To the disk, as every write of the services.
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Leases and due times that lie further ahead than any can; as `emailclient_system`.
+    ///
+    /// # Errors
+    /// When they cannot be counted.
+    pub async fn ahead(&mut self, longest: Longest) -> Result<i64, DbError> {
+        ahead::count(&mut self.conn, longest).await
     }
 
     /// By how many milliseconds this machine's clock is ahead of the database's (negative: behind).

@@ -120,13 +120,32 @@ const LOCK_TIMEOUT: &str = "SET lock_timeout = '2s'";
 const TRIES: u32 = 60;
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Makes the roles and brings the schema up to date. Safe to repeat, to run twice at once, and while services run.
-///
-/// `owner` must be able to create roles; the two service addresses give the passwords the service roles get.
+/// The same server, user and options with another database; nothing when `name` is not made of letters, digits and `_`.
+#[must_use]
+pub fn in_database(url: &Secret, name: &str) -> Option<Secret> {
+    if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+        return None;
+    }
+    let (address, options) = match url.expose().split_once('?') {
+        Some((address, options)) => (address, format!("?{options}")),
+        None => (url.expose(), String::new()),
+    };
+    let (scheme, rest) = address.split_once("://")?;
+    let authority = rest.split('/').next()?;
+    Some(Secret::new(format!("{scheme}://{authority}/{name}{options}")))
+}
+
+/// Makes the roles, gives them their passwords and lets them into the database; the schema stays as it is. A dump can be read
+/// into the database then.
 ///
 /// # Errors
 /// With the statement's reason when the database refuses.
-pub async fn run(owner: &Secret, app: &Secret, system: &Secret) -> anyhow::Result<()> {
+pub async fn roles(owner: &Secret, app: &Secret, system: &Secret) -> anyhow::Result<()> {
+    with_roles(owner, app, system).await?.close().await?;
+    Ok(())
+}
+
+async fn with_roles(owner: &Secret, app: &Secret, system: &Secret) -> anyhow::Result<PgConnection> {
     let options: PgConnectOptions = owner.expose().parse()?;
     let mut conn = PgConnection::connect_with(&options).await?;
     // Roles belong to the cluster: two databases migrated at once would race for them.
@@ -134,10 +153,27 @@ pub async fn run(owner: &Secret, app: &Secret, system: &Secret) -> anyhow::Resul
     let made = make_roles(&mut conn, app, system).await;
     conn.execute("SELECT pg_advisory_unlock(7203452)").await?;
     made?;
+    Ok(conn)
+}
+
+/// Makes the roles and brings the schema up to date. Safe to repeat, to run twice at once, and while services run.
+///
+/// `owner` must be able to create roles; the two service addresses give the passwords the service roles get.
+///
+/// # Errors
+/// [`Refusal::Schema`] for a schema that is newer than this binary: it is left as it is. Else the statement's reason when the
+/// database refuses.
+pub async fn run(owner: &Secret, app: &Secret, system: &Secret) -> anyhow::Result<()> {
+    let mut conn = with_roles(owner, app, system).await?;
     conn.execute("SET ROLE emailclient_owner").await?;
     conn.execute(LOCK_TIMEOUT).await?;
     let mut tries = 1;
     while let Err(error) = MIGRATIONS.run(&mut conn).await {
+        if let MigrateError::VersionMissing(found) = error
+            && found > expected()
+        {
+            return Err(Refusal::Schema { applied: Some(found), expected: expected() }.into());
+        }
         // What was applied before stays, the rest is rolled back: a migration is one transaction.
         if tries == TRIES || !is_lock_timeout(&error) {
             return Err(error.into());
@@ -237,6 +273,24 @@ fn password_of(url: &str) -> Option<Secret> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_is_led_to_another_database_of_the_same_server() {
+        let led = |url: &str, name| in_database(&Secret::new(url), name).map(|url| url.expose().to_owned());
+        for (url, wanted) in [
+            (
+                "postgres://u:p%2Fss@h:5/d?sslmode=verify-full",
+                Some("postgres://u:p%2Fss@h:5/new_1?sslmode=verify-full"),
+            ),
+            ("postgresql://u@h", Some("postgresql://u@h/new_1")),
+            ("h:5/d", None),
+        ] {
+            assert_eq!(led(url, "new_1").as_deref(), wanted, "{url}");
+        }
+        for name in ["", "a b", "a/b", "a?b", "ä"] {
+            assert_eq!(led("postgres://u@h/d", name), None, "{name}");
+        }
+    }
 
     #[test]
     fn the_password_of_an_address_is_decoded() {

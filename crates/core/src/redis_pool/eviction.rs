@@ -27,6 +27,9 @@ pub enum RedisTrouble {
     /// The server does not know the user or the password.
     #[error("the server refuses to log us in ({0}); correct the user or the password in the address")]
     Login(String),
+    /// It takes no writes.
+    #[error("it takes no writes ({0}); give it memory, or free its disk, and see that it is no replica")]
+    Refused(String),
     /// No answer; it may come back by itself.
     #[error("no answer ({0}); is it running, and are host and port right?")]
     Away(String),
@@ -78,6 +81,19 @@ pub async fn policy(url: &Secret) -> Result<Option<String>, RedisTrouble> {
         let line = text.lines().find_map(|line| line.strip_prefix("maxmemory_policy:"))?;
         Some(line.trim().to_owned())
     }))
+}
+
+/// Whether the Redis at `url` takes a write; with its own words when it does not.
+///
+/// # Errors
+/// [`RedisTrouble`] when it does not, or cannot be talked to.
+pub async fn takes_writes(url: &Secret) -> Result<(), RedisTrouble> {
+    let mut conn = open(url).await?;
+    super::write(&mut conn).await.map_err(|error| match error.code() {
+        // OOM: its memory is full. MISCONF: its disk. READONLY: a replica. NOPERM: the user may not.
+        Some(_) => RedisTrouble::Refused(error.to_string()),
+        None => RedisTrouble::from_error(&error),
+    })
 }
 
 async fn open(url: &Secret) -> Result<MultiplexedConnection, RedisTrouble> {

@@ -141,7 +141,8 @@ pub async fn postpone(
 pub async fn shall_wait(db: &Db, tenant: TenantId, account: AccountId) -> Result<bool, DbError> {
     let mut tx = db.tenant(tenant).await?;
     Ok(sqlx::query_scalar(
-        "SELECT EXISTS (SELECT 1 FROM unindexed_batches WHERE tenant_id = $1 AND stored_at > now() - make_interval(secs => $3))
+        "SELECT EXISTS (SELECT 1 FROM unindexed_batches WHERE tenant_id = $1 AND stored_at > now() - make_interval(secs => $3)
+                       AND stored_at < now() + interval '1 minute')
            AND NOT EXISTS (SELECT 1 FROM unindexed_batches WHERE tenant_id = $1 AND account_id = $2
              AND stored_at < now() - make_interval(secs => $4))",
     )

@@ -236,12 +236,13 @@ pub struct Finished {
     pub retry_after: Option<Duration>,
 }
 
-/// Records how the attempt ended: recipients, state, event, and the jobs that follow. `unit` is a random number in
-/// `[0, 1)` for the jitter. `None`: the lease was lost, nothing was written.
+/// Records how the attempt ended: recipients, state, event, and the jobs that follow. `own_server`: the server is the operator's.
+/// `unit` is a random number in `[0, 1)` for the jitter. `None`: the lease was lost, nothing was written.
 pub async fn finish(
     tx: &mut TenantTx,
     handover: &Handover,
     ending: &Ending,
+    own_server: bool,
     unit: f64,
 ) -> Result<Option<Finished>, DbError> {
     let attempt = &handover.attempt;
@@ -267,7 +268,12 @@ pub async fn finish(
             if *other == Login::Accepted {
                 credentials::accepted(tx, attempt.account_id).await?;
             }
-            mail::backoff::send(u32::try_from(attempt.number).unwrap_or(1), unit)
+            let number = u32::try_from(attempt.number).unwrap_or(1);
+            if own_server && ending.server_is_ill() {
+                mail::backoff::send_at_home(number, unit)
+            } else {
+                mail::backoff::send(number, unit)
+            }
         }
     };
     let left: f64 = held.try_get("left")?;

@@ -49,7 +49,7 @@ pub(super) async fn refused(
                FROM accounts WHERE tenant_id = $1 AND id = $2 FOR NO KEY UPDATE) o,
               submission_attempts t
          WHERE a.tenant_id = $1 AND a.id = o.id AND t.tenant_id = $1 AND t.submission_id = $3 AND t.number = $8
-           AND a.updated_at <= t.started_at
+           AND (a.updated_at <= t.started_at OR a.updated_at > clock_timestamp())
          RETURNING coalesce(o.known, false)",
     )
     .bind(tx.tenant())

@@ -126,6 +126,14 @@ impl Ending {
         refused.filter(|_| !self.in_doubt).and_then(|v| v.text.as_deref()).or(self.text.as_deref())
     }
 
+    /// The server itself is not well, such as one whose spool is full: a status X.3.X (RFC 3463 §3.4) that passes.
+    #[must_use]
+    pub fn server_is_ill(&self) -> bool {
+        let ill =
+            |v: &Verdict| v.state == "deferred" && v.text.as_ref().is_some_and(|t| t.starts_with("4.3."));
+        !self.in_doubt && self.verdicts.iter().any(ill)
+    }
+
     /// From what the conversation gave; `offered` are the replies to RCPT that the hand-over had recorded, `None` where it
     /// did not come that far.
     #[must_use]

@@ -11,7 +11,7 @@
 
 use mail::sync::LocalView;
 use mail::uid::{Uid, UidSet};
-use sqlx::Row as _;
+use sqlx::{AssertSqlSafe, Row as _};
 
 use super::Target;
 use crate::db::{DbError, TenantTx};
@@ -22,6 +22,12 @@ use crate::lease::Lease;
 const RAW_AFTER: i32 = 2;
 /// Deaths after which it is left out: then it is not the parser that dies.
 const OUT_AFTER: i32 = 4;
+
+/// SQL: message `a` of [`load`]'s table is left out now. It is for a day at most, and from its last try on: beyond, the clock
+/// was set back since.
+pub(super) const LEFT_OUT: &str =
+    "coalesce(a.next_try_at > now() AND a.next_try_at <= now() + interval '1 day'
+    AND a.last_at < now() + interval '1 minute', false)";
 
 /// Notes what is about to be looked into. Commit it before the first byte is; it need not reach the disk, because it is
 /// this process that may die, not the database.
@@ -123,10 +129,10 @@ pub async fn settle(
 
 /// Tells the planner what is in the way; what it knows as stored is not.
 pub async fn load(tx: &mut TenantTx, target: &Target, view: &mut LocalView) -> Result<(), DbError> {
-    let rows = sqlx::query(
-        "SELECT uid, deaths >= $4 AS raw, coalesce(next_try_at > now(), false) AS out FROM ingest_attempts
+    let rows = sqlx::query(AssertSqlSafe(format!(
+        "SELECT uid, deaths >= $4 AS raw, {LEFT_OUT} AS out FROM ingest_attempts a
          WHERE tenant_id = $1 AND mailbox_id = $2 AND generation = $3 ORDER BY uid",
-    )
+    )))
     .bind(tx.tenant())
     .bind(target.mailbox)
     .bind(target.generation)
@@ -175,12 +181,12 @@ pub async fn broke_the_line(
 
 /// How many of a mailbox that are in the way, and not left out, had their last try before this one's.
 pub async fn longer_waiting(tx: &mut TenantTx, target: &Target, uid: Uid) -> Result<usize, DbError> {
-    let count: i64 = sqlx::query_scalar(
+    let count: i64 = sqlx::query_scalar(AssertSqlSafe(format!(
         "SELECT count(*) FROM ingest_attempts a JOIN ingest_attempts o
            ON a.tenant_id = o.tenant_id AND a.mailbox_id = o.mailbox_id AND a.generation = o.generation
          WHERE o.tenant_id = $1 AND o.mailbox_id = $2 AND o.generation = $3 AND o.uid = $4
-           AND (a.last_at, a.uid) < (o.last_at, o.uid) AND coalesce(a.next_try_at <= now(), true)",
-    )
+           AND (a.last_at, a.uid) < (o.last_at, o.uid) AND NOT {LEFT_OUT}",
+    )))
     .bind(tx.tenant())
     .bind(target.mailbox)
     .bind(target.generation)

@@ -33,7 +33,7 @@ pub async fn write(tx: &mut TenantTx, target: &Target, at: &Checkpoint, exists: 
 
 /// SQL: the cause of mailbox `b` is still to be told though the mailbox was read.
 const LASTS: &str = "CASE b.cause_code
-    WHEN 'refused' THEN b.cause_since > now() - interval '1 day'
+    WHEN 'refused' THEN b.cause_since BETWEEN now() - interval '1 day' AND now() + interval '1 minute'
     WHEN 'edits-refused' THEN EXISTS (
       SELECT 1 FROM edits e JOIN message_mailboxes p ON p.tenant_id = e.tenant_id AND p.message_id = e.message_id AND p.mailbox_id = b.id
       WHERE e.tenant_id = b.tenant_id AND e.account_id = b.account_id AND e.refusals > 0)
@@ -78,7 +78,8 @@ pub async fn visited(tx: &mut TenantTx, target: &Target, visit: Visited) -> Resu
 /// All of the mailbox was compared, as a user had asked for at `asked_at`; what was asked for since stays asked for.
 pub async fn read_anew(tx: &mut TenantTx, target: &Target, asked_at: DateTime<Utc>) -> Result<(), DbError> {
     sqlx::query(
-        "UPDATE mailboxes SET resync_asked_at = NULL WHERE tenant_id = $1 AND id = $2 AND resync_asked_at <= $3",
+        "UPDATE mailboxes SET resync_asked_at = NULL WHERE tenant_id = $1 AND id = $2 
+           AND (resync_asked_at <= $3 OR resync_asked_at > clock_timestamp())",
     )
     .bind(tx.tenant())
     .bind(target.mailbox)

@@ -347,7 +347,7 @@ pub async fn refuse(
     let ids: Vec<i64> = rows.iter().map(|r| r.edit).collect();
     let counted: Vec<(i64, i32)> = sqlx::query_as(sqlx::AssertSqlSafe(format!(
         "UPDATE edits e SET last_error = $3, refusals = e.refusals + n.counts, refused_at = CASE n.counts WHEN 1 THEN now() ELSE e.refused_at END
-         FROM (SELECT id, CASE WHEN refused_at > now() - {COUNTED_AFTER} THEN 0 ELSE 1 END AS counts
+         FROM (SELECT id, CASE WHEN refused_at > now() - {COUNTED_AFTER} AND refused_at < now() + {COUNTED_AFTER} THEN 0 ELSE 1 END AS counts
                FROM edits WHERE tenant_id = $1 AND id = ANY ($2)) n
          WHERE e.tenant_id = $1 AND e.id = n.id RETURNING e.id, e.refusals",
     )))

@@ -8,6 +8,7 @@ use mail::uid::{Uid, UidSet, UidValidity};
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
+use super::attempts::LEFT_OUT;
 use super::edits::Portion;
 use super::pending::GIVE_UP_AFTER;
 use super::{Target, attempts};
@@ -125,7 +126,7 @@ pub async fn tree(tx: &mut TenantTx, account: AccountId) -> Result<Vec<Entry>, D
          SELECT b.id, b.wire_name, b.delimiter, b.selectable, b.subscribed, b.role, b.mailboxid, {CHECKPOINT},
            b.state = 'failed' OR b.resync_asked_at IS NOT NULL
            OR EXISTS (SELECT 1 FROM ingest_attempts a WHERE a.tenant_id = $1 AND a.mailbox_id = b.id AND a.generation = b.generation
-                      AND coalesce(a.next_try_at <= now(), true)) AS unfinished,
+                      AND NOT {LEFT_OUT}) AS unfinished,
            EXISTS (SELECT 1 FROM changes c WHERE c.mailbox_id = b.id AND c.kind IN ('subscribe', 'unsubscribe'))
              AS subscription_waits,
            coalesce((SELECT floor(extract(epoch FROM p.sort_at))::bigint FROM message_mailboxes p

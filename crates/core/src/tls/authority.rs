@@ -54,6 +54,11 @@ impl Authority {
         TlsAcceptor::from(Arc::clone(&self.server))
     }
 
+    /// Its certificate.
+    pub fn path(&self) -> &Path {
+        self.file.path()
+    }
+
     /// A client that trusts it.
     pub fn trusted(&self) -> TlsConfig {
         TlsConfig::new(Some(self.file.path())).unwrap()

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use emailclient_core::account::keys;
+use emailclient_core::ahead::Longest;
 use emailclient_core::clock::Clock;
 use emailclient_core::config::Config;
 use emailclient_core::db::inspect::{Look, Unreachable};
@@ -32,7 +33,7 @@ pub async fn look(
 ) {
     let mut whole = true;
     for (setting, role, url) in start::roles(config) {
-        whole &= as_role(setting, role, url, clock, report).await;
+        whole &= as_role(setting, role, url, Longest::of(config), clock, report).await;
     }
     if let Some(url) = owner
         && let Some(look) = open("DATABASE_OWNER_URL", url, report).await
@@ -71,12 +72,14 @@ async fn as_role(
     setting: &'static str,
     role: &'static str,
     url: &Secret,
+    longest: Longest,
     clock: &dyn Clock,
     report: &mut Report,
 ) -> bool {
     let system = role == "emailclient_system";
     let Some(mut look) = open(setting, url, report).await else {
-        for check in ["schema", "wall", if system { "job table" } else { "clock" }] {
+        let of_role: &[&str] = if system { &["job table", "due times", "writes"] } else { &["clock"] };
+        for check in ["schema", "wall"].iter().chain(of_role) {
             report.skip(check, format!("no connection by {setting}"));
         }
         return false;
@@ -85,6 +88,8 @@ async fn as_role(
     wall(setting, role, &mut look, report).await;
     if system {
         jobs(good, &mut look, report).await;
+        due_times(good, longest, &mut look, report).await;
+        writes(good, &mut look, report).await;
     } else {
         tables(&mut look, report).await;
         time(&mut look, clock, report).await;
@@ -175,6 +180,41 @@ async fn jobs(schema_is_good: bool, look: &mut Look, report: &mut Report) {
                 report.ok("job table", detail);
             }
         }
+    }
+}
+
+async fn writes(schema_is_good: bool, look: &mut Look, report: &mut Report) {
+    if !schema_is_good {
+        return report.skip("writes", "the schema is another one");
+    }
+    match look.takes_writes().await {
+        Ok(()) => report.ok("writes", "the database takes them"),
+        Err(error) => report.fail(
+            "writes",
+            format!(
+                "the database takes none: {}; is the disk of PostgreSQL full, or is it a standby?",
+                all_causes(error)
+            ),
+        ),
+    }
+}
+
+async fn due_times(schema_is_good: bool, longest: Longest, look: &mut Look, report: &mut Report) {
+    if !schema_is_good {
+        return report.skip("due times", "the schema is another one");
+    }
+    match look.ahead(longest).await {
+        Err(error) => report.fail(
+            "due times",
+            format!("cannot be read: {}; run `emailctl migrate`, which grants it", all_causes(error)),
+        ),
+        Ok(0) => report.ok("due times", "none lies further ahead than it can"),
+        Ok(ahead) => report.warn(
+            "due times",
+            format!("{ahead} leases or due times lie too far ahead, so the clock was set back"),
+            "a scheduler draws them in within seconds; is one running (`emailctl healthcheck --service scheduler`)? Keep \
+             the clocks right by NTP",
+        ),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What is not the database: Redis, mail hosts, certificates, folders.
 
 use std::fs::{self, File};
+use std::io::{ErrorKind, Write as _};
 use std::path::Path;
 use std::time::Duration;
 
@@ -15,6 +16,8 @@ use super::report::Report;
 
 /// Each step of the connection to a mail host. They are the operator's own, so near.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// Written to see whether there is room.
+const ROOM_BYTES: usize = 64 * 1024;
 
 /// Redis answers, lets us in, and evicts nothing.
 pub async fn redis(url: &Secret, report: &mut Report) {
@@ -23,9 +26,10 @@ pub async fn redis(url: &Secret, report: &mut Report) {
     }
     let masked = url.masked_address();
     match eviction::policy(url).await {
-        Ok(Some(policy)) if policy == eviction::WANTED => {
-            report.ok("Redis", format!("{masked}, maxmemory-policy {policy}"));
-        }
+        Ok(Some(policy)) if policy == eviction::WANTED => match eviction::takes_writes(url).await {
+            Ok(()) => report.ok("Redis", format!("{masked}, maxmemory-policy {policy}")),
+            Err(trouble) => report.fail("Redis", format!("REDIS_URL: {masked}: {trouble}")),
+        },
         Ok(Some(policy)) => report.fail("Redis", format!("REDIS_URL: {}", start::evicts(url, &policy))),
         Ok(None) => report.warn(
             "Redis",
@@ -84,17 +88,17 @@ async fn exists(host: &str) -> Result<(), DialError> {
 
 /// There are authorities to trust, and `TLS_EXTRA_CA_FILE` holds certificates.
 pub fn certificates(config: &Config, report: &mut Report) {
-    let file = config.tls_extra_ca_file.as_deref();
-    match (TlsConfig::new(file), file) {
-        (Ok(_), None) => report.ok("certificates", "the system's authorities"),
-        (Ok(_), Some(file)) => {
-            report.ok("certificates", format!("the system's authorities and {}", file.display()));
+    let files: Vec<String> = config.extra_authorities().map(|file| file.display().to_string()).collect();
+    match (TlsConfig::new(config.extra_authorities()), files.is_empty()) {
+        (Ok(_), true) => report.ok("certificates", "the system's authorities"),
+        (Ok(_), false) => {
+            report.ok("certificates", format!("the system's authorities and {}", files.join(", ")));
         }
-        (Err(error), Some(_)) => report.fail(
+        (Err(error), false) => report.fail(
             "certificates",
             format!("TLS_EXTRA_CA_FILE: {error}; give a PEM file that this user may read, or leave it out"),
         ),
-        (Err(error), None) => report.fail(
+        (Err(error), true) => report.fail(
             "certificates",
             format!("{error}; install the system's authorities (ca-certificates), or name some in TLS_EXTRA_CA_FILE"),
         ),
@@ -114,8 +118,8 @@ pub fn folders(config: &Config, report: &mut Report) {
             Err(error) => report.fail(
                 "folders",
                 format!(
-                    "{setting}: {} cannot be written: {error}; make the folder, or give it to the user that the \
-                     services run as",
+                    "{setting}: {} cannot be written: {error}; make the folder, give it to the user that the services \
+                     run as, or free its disk",
                     path.display()
                 ),
             ),
@@ -126,17 +130,25 @@ pub fn folders(config: &Config, report: &mut Report) {
     }
 }
 
-/// A log that exists is opened and left as it is; for a new one the folder decides.
+/// A log that exists is opened and left as it is; whether there is room the folder tells.
 fn appendable(file: &Path) -> std::io::Result<()> {
-    if file.exists() {
-        return File::options().append(true).open(file).map(drop);
-    }
     let folder = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    writable(folder)
+    if !file.exists() {
+        return writable(folder);
+    }
+    File::options().append(true).open(file)?;
+    match writable(folder) {
+        Err(error) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => Err(error),
+        // The folder may be somebody else's.
+        _ => Ok(()),
+    }
 }
 
+/// On a full disk an empty file can still be made.
 fn writable(folder: &Path) -> std::io::Result<()> {
     let probe = folder.join(format!(".emailctl-check-{}", std::process::id()));
-    File::options().write(true).create_new(true).open(&probe)?;
-    fs::remove_file(probe)
+    let mut file = File::options().write(true).create_new(true).open(&probe)?;
+    let written = file.write_all(&[b'x'; ROOM_BYTES]).and_then(|()| file.sync_all());
+    fs::remove_file(probe)?;
+    written
 }

@@ -36,8 +36,8 @@ pub async fn run(env: &Environment, tenant: TenantId, submission_id: SubmissionI
     }
     let Some(handover) = claim(env, tenant, submission_id).await? else { return Ok(()) };
     tracing::info!(submission = %submission_id, number = handover.attempt.number, "submission {submission_id}: attempt begins");
-    let (ending, connection) = attempt(env, tenant, &handover).await;
-    let finished = write_down(env, tenant, &handover, &ending).await;
+    let Attempted { ending, connection, own_server } = attempt(env, tenant, &handover).await;
+    let finished = write_down(env, tenant, &handover, &ending, own_server).await;
     if let Some(connection) = connection {
         connection.quit().await;
     }
@@ -69,8 +69,23 @@ async fn claim(env: &Environment, tenant: TenantId, id: SubmissionId) -> Result<
     }
 }
 
+/// What came of a conversation.
+struct Attempted {
+    ending: Ending,
+    /// Still to be closed.
+    connection: Option<Connection>,
+    /// The operator named it in `OUTBOUND_ALLOW`.
+    own_server: bool,
+}
+
+impl Attempted {
+    fn without_connection(ending: Ending) -> Self {
+        Self { ending, connection: None, own_server: false }
+    }
+}
+
 /// The conversation, with the lease kept alive beside it.
-async fn attempt(env: &Environment, tenant: TenantId, handover: &Handover) -> (Ending, Option<Connection>) {
+async fn attempt(env: &Environment, tenant: TenantId, handover: &Handover) -> Attempted {
     let count = handover.recipients.len();
     let lost = CancellationToken::new();
     let _renewal =
@@ -78,15 +93,21 @@ async fn attempt(env: &Environment, tenant: TenantId, handover: &Handover) -> (E
     let mut recorder = Recorder { env, tenant, handover, lost: &lost, offered: None, held: false };
     let connecting = async {
         let server = server(env, tenant, handover).await?;
-        smtp::connect(&dialler(env), &server).await
+        let (host, port) = (server.endpoint.host.clone(), server.endpoint.port);
+        let own_server = env.outbound.is_allowed_explicitly(&host, port);
+        Ok((smtp::connect(&dialler(env), &server).await, own_server))
     };
     let connected = tokio::select! {
         connected = connecting => connected,
-        () = lost.cancelled() => return (Ending::interrupted(count), None),
+        () = lost.cancelled() => return Attempted::without_connection(Ending::interrupted(count)),
     };
+    let (connected, own_server) = connected.unwrap_or_else(|error| (Err(error), false));
     let mut connection = match connected {
         Ok(connection) => connection,
-        Err(error) => return (Ending::before(&error, count), None),
+        Err(error) => {
+            let ending = Ending::before(&error, count);
+            return Attempted { own_server, ..Attempted::without_connection(ending) };
+        }
     };
     let envelope = Envelope {
         sender: handover.sender.clone(),
@@ -98,7 +119,8 @@ async fn attempt(env: &Environment, tenant: TenantId, handover: &Handover) -> (E
         return (Ending::held(count), None);
     }
     let usable = matches!(&result, Ok(_) | Err(SendError::Before(SmtpError::Refused(_))));
-    (Ending::of(&result, recorder.offered.as_deref(), count), usable.then_some(connection))
+    let ending = Ending::of(&result, recorder.offered.as_deref(), count);
+    Attempted { ending, connection: usable.then_some(connection), own_server }
 }
 
 fn dialler(env: &Environment) -> Dialler<'_> {
@@ -202,12 +224,14 @@ async fn write_down(
     tenant: TenantId,
     handover: &Handover,
     ending: &Ending,
+    own_server: bool,
 ) -> Result<Option<Finished>, DbError> {
     let mut tries = 0;
     loop {
         let written = async {
             let mut tx = env.db.tenant(tenant).await?;
-            let finished = submission::finish(&mut tx, handover, ending, env.clock.unit()).await?;
+            let finished =
+                submission::finish(&mut tx, handover, ending, own_server, env.clock.unit()).await?;
             if finished.is_none() && ending.verdicts.iter().any(|v| v.state == "accepted") {
                 // The lease ran out while the server answered: if nobody else went on, its word still counts.
                 submission::record_found(&mut tx, handover.attempt.id).await?;

@@ -61,7 +61,14 @@ pub async fn settle(tx: &mut TenantTx, account: AccountId, after: i64) -> Result
     let next = if rows.len() >= PORTION { rows.last().map(|(id, _)| *id) } else { None };
     let messages: Vec<Uuid> = rows.into_iter().map(|(_, message)| message).collect();
     let mut works = edits::load(tx, account, &messages).await?;
-    let read = if works.iter().any(is_in_doubt) { read_at(tx, account).await? } else { ReadAt::default() };
+    let read = if works.iter().any(is_in_doubt) {
+        if sent_in_the_future(tx, account).await? {
+            works = edits::load(tx, account, &messages).await?;
+        }
+        read_at(tx, account).await?
+    } else {
+        ReadAt::default()
+    };
     let mut lost = Vec::new();
     for work in &mut works {
         if resolve(work, &read) {
@@ -81,10 +88,27 @@ fn is_in_doubt(work: &Work) -> bool {
 /// When each mailbox was last read: its arrivals, and all of it.
 type ReadAt = HashMap<MailboxKey, (Option<DateTime<Utc>>, Option<DateTime<Utc>>)>;
 
+/// What was sent before the clock was set back counts as sent now: a mailbox that is read from now on tells of it. Whether
+/// there was any.
+async fn sent_in_the_future(tx: &mut TenantTx, account: AccountId) -> Result<bool, DbError> {
+    let done = sqlx::query(
+        "UPDATE edits SET sent_at = clock_timestamp()
+         WHERE tenant_id = $1 AND account_id = $2 AND sent_at > clock_timestamp()",
+    )
+    .bind(tx.tenant())
+    .bind(account)
+    .execute(tx.conn())
+    .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// A reading that the clock puts into the future vouches for nothing that was sent since.
 async fn read_at(tx: &mut TenantTx, account: AccountId) -> Result<ReadAt, DbError> {
     type Row = (Uuid, Option<DateTime<Utc>>, Option<DateTime<Utc>>);
     let rows: Vec<Row> = sqlx::query_as(
-        "SELECT id, arrivals_read_at, read_at FROM mailboxes WHERE tenant_id = $1 AND account_id = $2 AND tail_uid = 1",
+        "SELECT id, CASE WHEN arrivals_read_at <= clock_timestamp() THEN arrivals_read_at END,
+                CASE WHEN read_at <= clock_timestamp() THEN read_at END
+         FROM mailboxes WHERE tenant_id = $1 AND account_id = $2 AND tail_uid = 1",
     )
     .bind(tx.tenant())
     .bind(account)
