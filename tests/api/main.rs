@@ -17,6 +17,7 @@ mod hosts;
 mod isolation;
 mod jobs;
 mod limits;
+mod locked_rows;
 mod memory;
 mod patience;
 mod status;

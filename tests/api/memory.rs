@@ -72,6 +72,7 @@ async fn strangers_make_open_routes_hold_next_to_nothing() {
     let grown = grew_by(&served, before);
     assert!(grown < 32 * MIB, "400 strangers took {} MiB", grown / MIB);
     drop(lines);
+    drop(served);
     app.finish().await;
 }
 
@@ -126,6 +127,7 @@ async fn slow_readers_of_a_large_message_hold_a_piece_of_it_each() {
     let part = app.request(&tenant, "GET", &format!("/api/messages/{id}/attachments/0"));
     let part = tests::app::send(part.header("Range", "bytes=30000001-30000006")).await;
     assert_eq!((part.status, part.text()), (206, "BCABCA".to_owned()));
+    drop(served);
     app.finish().await;
 }
 
@@ -134,9 +136,8 @@ async fn slow_uploads_hold_a_piece_each_and_none_to_a_draft_that_is_not_there() 
     let app = App::start().await;
     let (tenant, other) = (app.tenant().await, app.tenant().await);
     let user = mail::new_mailbox(&app);
-    let mut settings = mail::settings(&app, &user);
-    settings["verify"] = json!(false);
-    let account = app.post(&tenant, "/api/accounts", &settings).await.expect(201);
+    let settings = mail::settings(&app, &user);
+    let account = app.post(&tenant, "/api/accounts?verify=false", &settings).await.expect(201);
     let draft = app.post(&tenant, "/api/compose", &json!({"account_id": account["id"], "text": "x"})).await;
     let draft = draft.expect(201)["id"].as_str().unwrap().to_owned();
     let served = Served::start(&app);
@@ -182,6 +183,7 @@ async fn slow_uploads_hold_a_piece_each_and_none_to_a_draft_that_is_not_there() 
         (left == 0).then_some(())
     })
     .await;
+    drop(served);
     app.finish().await;
 }
 
@@ -212,5 +214,6 @@ async fn large_bodies_of_one_tenant_leave_room_for_another() {
     let grown = grew_by(&served, before);
     assert!(grown < 96 * MIB, "60 bodies took {} MiB", grown / MIB);
     drop(lines);
+    drop(served);
     app.finish().await;
 }

@@ -29,7 +29,7 @@ pub async fn hold(State(state): State<AppState>, request: Request, next: Next) -
     };
     let tenant = context.and_then(|c| c.tenant());
     let length = usize::try_from(length).unwrap_or(usize::MAX);
-    let held = match state.memory.take(tenant, length).await {
+    let held = match state.lines.take(tenant, length).await {
         Ok(held) => held,
         Err(spent) => return ApiError::from(spent).into_response(),
     };

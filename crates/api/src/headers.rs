@@ -41,7 +41,7 @@ pub async fn edge(State(state): State<AppState>, mut request: Request, next: Nex
         user = tracing::field::Empty,
     );
     request.extensions_mut().insert(context.clone());
-    request.extensions_mut().insert(state.memory.clone());
+    request.extensions_mut().insert(state.lines.clone());
     request.extensions_mut().insert(Patience(state.config.api_body_timeout));
     let started = std::time::Instant::now();
     let response = async {

@@ -6,7 +6,7 @@ mod compose;
 mod health;
 mod jobs;
 mod mailboxes;
-mod messages;
+pub(crate) mod messages;
 mod search;
 mod submissions;
 mod sync;

@@ -18,9 +18,12 @@ use emailclient_core::token::TokenKey;
 
 use crate::caller::Known;
 use crate::ratelimit::Limiter;
+use crate::routes::messages::source::Places;
 
-/// Bytes in hand of all requests together; the rest of the process takes some 40 MiB.
-const MEMORY_BYTES: usize = 64 * 1024 * 1024;
+/// Bytes in work, of all requests together. A source of 50 MB, which goes alone, takes twice its size.
+const WORK_BYTES: usize = 48 * 1024 * 1024;
+/// Bytes on their way from and to clients.
+const LINES_BYTES: usize = 48 * 1024 * 1024;
 
 /// Shared by all requests; cheap to clone.
 #[derive(Debug, Clone)]
@@ -45,8 +48,13 @@ pub struct AppState {
     pub tokens: Arc<TokenKey>,
     /// Request limits.
     pub limiter: Arc<Limiter>,
-    /// Bytes in hand: bodies, sources that are parsed, answers that are not yet taken.
+    /// Bytes that we are at work with, such as a source that is parsed: for seconds.
     pub memory: Budget,
+    /// Bytes that are in hand for as long as a client likes: bodies that arrive, answers that are taken slowly. What we are at
+    /// work with would wait for all of them, if both were one.
+    pub lines: Budget,
+    /// Where attachments lie in their sources.
+    pub places: Arc<Places>,
     /// Who may change which draft or account now.
     pub turns: Arc<Turns>,
     /// Tenants and sessions seen within the last seconds.
@@ -74,8 +82,10 @@ impl AppState {
             dns,
             tls: TlsConfig::new(config.extra_authorities())?,
             tokens: Arc::new(TokenKey::new(&config.jwt_secret)),
-            memory: Budget::new(MEMORY_BYTES),
+            memory: Budget::new(WORK_BYTES),
+            lines: Budget::new(LINES_BYTES),
             turns: Arc::default(),
+            places: Arc::default(),
             known: Arc::new(Known::default()),
             writes: Arc::default(),
             draining: Arc::default(),

@@ -6,8 +6,8 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use sqlx::Row as _;
 use sqlx::postgres::PgRow;
+use sqlx::{AssertSqlSafe, Row as _};
 
 use crate::account::Cause;
 use crate::db::{DbError, TenantTx};
@@ -144,9 +144,79 @@ pub struct MailboxProgress {
     pub audit_repairs: i64,
 }
 
-/// How far the selectable mailboxes of an account are, and those that the server refused to make.
-pub async fn progress(tx: &mut TenantTx, account: AccountId) -> Result<Vec<MailboxProgress>, DbError> {
-    let rows = sqlx::query(
+/// How far all mailboxes of an account are together.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Sums {
+    /// Placements that are here.
+    pub synced: i64,
+    /// Placements on the servers, as last seen.
+    pub total: i64,
+    /// When the mailbox that has waited longest was compared with the server.
+    pub last_audit_at: Option<DateTime<Utc>>,
+    /// As [`MailboxProgress::audit_repairs`].
+    pub audit_repairs: i64,
+}
+
+/// Placements of a mailbox on the server.
+const TOTAL: &str = "CASE WHEN state = 'synced' THEN total + (SELECT count(*) FROM ingest_attempts a WHERE a.tenant_id = $1
+    AND a.mailbox_id = mailboxes.id AND a.generation = mailboxes.generation) ELSE greatest(total::bigint, exists_seen) END";
+/// The mailboxes that are told of.
+const TOLD: &str =
+    "mailboxes WHERE tenant_id = $1 AND account_id = $2 AND (selectable OR cause_code = 'refused')";
+
+/// The sums over all mailboxes of [`progress`].
+///
+/// # Errors
+/// Those of the database.
+pub async fn sums(tx: &mut TenantTx, account: AccountId) -> Result<Sums, DbError> {
+    let row = sqlx::query(AssertSqlSafe(format!(
+        "SELECT coalesce(sum(total), 0)::bigint AS synced, coalesce(sum({TOTAL}), 0)::bigint AS total,
+                CASE WHEN bool_and(last_audit_at IS NOT NULL) THEN min(last_audit_at) END AS last_audit_at,
+                coalesce(sum(audit_repairs), 0)::bigint AS audit_repairs
+         FROM {TOLD}"
+    )))
+    .bind(tx.tenant())
+    .bind(account)
+    .fetch_one(tx.conn())
+    .await?;
+    Ok(Sums {
+        synced: row.get("synced"),
+        total: row.get("total"),
+        last_audit_at: row.get("last_audit_at"),
+        audit_repairs: row.get("audit_repairs"),
+    })
+}
+
+/// How far the selectable mailboxes of an account are, and those that the server refused to make: `limit` of them in the
+/// order of their paths, those that follow `after`. `None`: that one is gone.
+///
+/// # Errors
+/// Those of the database.
+pub async fn progress(
+    tx: &mut TenantTx,
+    account: AccountId,
+    after: Option<MailboxId>,
+    limit: i64,
+) -> Result<Option<Vec<MailboxProgress>>, DbError> {
+    let place: Option<String> = match after {
+        None => None,
+        Some(after) => {
+            let path = sqlx::query_scalar(
+                "SELECT path FROM mailboxes WHERE tenant_id = $1 AND id = $2 AND account_id = $3",
+            )
+            .bind(tx.tenant())
+            .bind(after)
+            .bind(account)
+            .fetch_optional(tx.conn())
+            .await?;
+            match path {
+                Some(path) => Some(path),
+                None => return Ok(None),
+            }
+        }
+    };
+    let from = if place.is_some() { "AND (path, id) > ($5, $6)" } else { "" };
+    let rows = sqlx::query(AssertSqlSafe(format!(
         "SELECT id, name, role, state, total::bigint AS synced, last_synced_at, last_audit_at, audit_repairs,
                 cause_code, cause_text, cause_upstream, cause_since,
                 CASE cause_code
@@ -158,17 +228,18 @@ pub async fn progress(tx: &mut TenantTx, account: AccountId) -> Result<Vec<Mailb
                   ELSE (SELECT l.next_due_at FROM account_leases l WHERE l.tenant_id = $1 AND l.account_id = $2
                     AND l.paused_at IS NULL)
                 END AS cause_next_try_at,
-                CASE WHEN state = 'synced' THEN total + (SELECT count(*) FROM ingest_attempts a WHERE a.tenant_id = $1
-                  AND a.mailbox_id = mailboxes.id AND a.generation = mailboxes.generation)
-                ELSE greatest(total::bigint, exists_seen) END AS total
-         FROM mailboxes WHERE tenant_id = $1 AND account_id = $2 AND (selectable OR cause_code = 'refused') ORDER BY path, id",
-    )
+                {TOTAL} AS total
+         FROM {TOLD} {from} ORDER BY path, id LIMIT $4"
+    )))
     .bind(tx.tenant())
     .bind(account)
     .bind(GIVE_UP_AFTER)
+    .bind(limit)
+    .bind(place)
+    .bind(after)
     .fetch_all(tx.conn())
     .await?;
-    Ok(rows
+    let found = rows
         .iter()
         .map(|r| MailboxProgress {
             id: crate::id::MailboxId(r.get("id")),
@@ -182,7 +253,8 @@ pub async fn progress(tx: &mut TenantTx, account: AccountId) -> Result<Vec<Mailb
             last_audit_at: r.get("last_audit_at"),
             audit_repairs: r.get("audit_repairs"),
         })
-        .collect())
+        .collect();
+    Ok(Some(found))
 }
 
 /// When the account's next round is due; never while it is paused.

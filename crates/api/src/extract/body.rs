@@ -13,6 +13,7 @@ use http::request::Parts;
 use http_body_util::BodyExt as _;
 use tokio::time::{Instant, timeout_at};
 
+use crate::again::Once;
 use crate::context::Context;
 use crate::error::ApiError;
 
@@ -37,6 +38,7 @@ const LONGEST_UPLOAD: Duration = Duration::from_secs(900);
 pub struct Arriving {
     body: Body,
     limit: usize,
+    announced: Option<usize>,
     patience: Duration,
 }
 
@@ -71,11 +73,21 @@ impl Arriving {
     /// # Errors
     /// 413 when `Content-Length` is over `limit`.
     pub fn new(parts: &Parts, body: Body, limit: usize) -> Result<Self, ApiError> {
-        if announced(parts).is_some_and(|n| n > limit) {
+        let announced = announced(parts);
+        if announced.is_some_and(|n| n > limit) {
             return Err(too_large(limit));
         }
+        if let Some(once) = parts.extensions.get::<Once>() {
+            once.keep_nothing();
+        }
         let Patience(patience) = Patience::of(parts);
-        Ok(Self { body, limit, patience })
+        Ok(Self { body, limit, announced, patience })
+    }
+
+    /// How many bytes come, if the client said so.
+    #[must_use]
+    pub fn announced(&self) -> Option<usize> {
+        self.announced
     }
 
     /// The pieces as they come, and the reason when they end with an error: 413 as soon as they are over the limit, 408 when
@@ -123,6 +135,8 @@ fn too_large(limit: usize) -> ApiError {
     ApiError::payload_too_large(format!("this route takes at most {limit} bytes"))
 }
 
+/// A body is there as it is read, and once more as it came, for another run (`again`).
+const COPIES: usize = 2;
 /// What a body of unknown length is thought to have at first.
 const UNANNOUNCED_BYTES: usize = 16 * 1024;
 
@@ -141,7 +155,7 @@ pub async fn read(parts: &Parts, body: Body, limit: usize) -> Result<Bytes, ApiE
     let memory = parts.extensions.get::<Budget>();
     let mut counted = announced.unwrap_or(UNANNOUNCED_BYTES.min(limit));
     if let Some(memory) = memory {
-        context.hold(memory.take(context.tenant(), counted).await?);
+        context.hold(memory.take(context.tenant(), COPIES * counted).await?);
     }
     let late = |_| ApiError::request_timeout("the body did not arrive in time");
     let end = Instant::now() + time;
@@ -157,7 +171,7 @@ pub async fn read(parts: &Parts, body: Body, limit: usize) -> Result<Bytes, ApiE
             if all.len() + data.len() > counted {
                 // All that may still come at once: whoever waits for more and more is never done.
                 if let Some(memory) = memory {
-                    context.hold(memory.take(context.tenant(), limit - counted).await?);
+                    context.hold(memory.take(context.tenant(), COPIES * (limit - counted)).await?);
                 }
                 counted = limit;
             }

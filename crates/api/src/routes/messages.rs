@@ -14,7 +14,7 @@ mod html;
 mod list;
 mod raw;
 pub mod shape;
-mod source;
+pub(crate) mod source;
 mod text;
 mod update;
 

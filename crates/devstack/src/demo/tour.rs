@@ -36,7 +36,10 @@ call "$API/api/accounts/$ALICE/mailboxes"
 call "$API/api/accounts/$ALICE/messages?role=inbox&limit=3"
 MESSAGE=$(call "$API/api/accounts/$ALICE/messages?role=inbox&limit=1" | first_id)
 call "$API/api/messages/$MESSAGE?body=text"
+# Star it, archive it, take the star back: three edits within a second, seen at once and done on the server in this order.
 call -X PATCH "$API/api/messages/$MESSAGE" -d '{{"starred":true}}' | head -c 300; echo
+call "$API/api/messages/actions" -d '{{"ids":["'"$MESSAGE"'"],"action":"archive"}}'
+call -X PATCH "$API/api/messages/$MESSAGE" -d '{{"starred":false}}' | head -c 300; echo
 call "$API/api/accounts/$ALICE/threads?limit=2"
 # Search; the words of bodies are indexed in the background, a moment after the mail is visible.
 for TRY in $(seq 20); do call -G "$API/api/sync/search" --data-urlencode 'query=invoice OR budget' -d limit=2 | grep -q '<mark>' && break; sleep 1; done
@@ -46,6 +49,7 @@ call -G "$API/api/sync/search" --data-urlencode 'query=has:attachment larger:50k
 SUBJECT="Hello from the demo $(date +%H:%M:%S)"
 DRAFT=$(call "$API/api/compose" -d '{{"account_id":"'"$ALICE"'","to":["{bob}"],"subject":"'"$SUBJECT"'","text":"It works."}}' | first_id)
 call "$API/api/compose/$DRAFT"
+call -X POST "$API/api/compose/$DRAFT/attachments?filename=notes.txt" --data-binary 'Notes for Bob.'
 SUBMISSION=$(call -X POST "$API/api/compose/$DRAFT/send" -d '{{}}' | first_id)
 # It arrives in Bob's inbox, and the submission says so.
 for TRY in $(seq 30); do call "$API/api/accounts/$BOB/messages?role=inbox&limit=1" | grep -q "$SUBJECT" && break; sleep 1; done

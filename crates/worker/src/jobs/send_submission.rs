@@ -116,7 +116,7 @@ async fn attempt(env: &Environment, tenant: TenantId, handover: &Handover) -> At
     let result: Result<Sent, SendError> =
         smtp::send(&mut connection, &envelope, &handover.mime, &mut recorder).await;
     if recorder.held {
-        return (Ending::held(count), None);
+        return Attempted::without_connection(Ending::held(count));
     }
     let usable = matches!(&result, Ok(_) | Err(SendError::Before(SmtpError::Refused(_))));
     let ending = Ending::of(&result, recorder.offered.as_deref(), count);

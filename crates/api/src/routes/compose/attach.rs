@@ -84,8 +84,9 @@ pub(super) async fn attach_file(
     upload: Upload,
 ) -> Result<Response, ApiError> {
     let Upload { conditions, headers, body, context } = upload;
-    // What nobody may upload is not read. A repetition is, for it is answered even when the draft is gone.
-    if !key.is_known(&state, &caller).await? {
+    // What nobody may upload is not read, but for what fits into one piece: of that, what is unreadable is told first, as of any
+    // body. A repetition is read, for it is answered even when the draft is gone.
+    if body.announced().is_none_or(|n| n > PIECE_BYTES) && !key.is_known(&state, &caller).await? {
         let mut look = caller.tx(&state).await?;
         let draft = draft::get(&mut look, id).await?.ok_or_else(ApiError::not_found)?;
         look.release();
@@ -93,7 +94,7 @@ pub(super) async fn attach_file(
         editable(&draft)?;
     }
     let mut spool = Spool::new(&state.db, caller.tenant);
-    let held = state.memory.take(Some(caller.tenant), 2 * PIECE_BYTES).await?;
+    let held = state.lines.take(Some(caller.tenant), 2 * PIECE_BYTES).await?;
     let mut digest = Sha256::new();
     let files = read_files(&headers, body, &query, &mut spool, &mut digest).await;
     drop(held);
@@ -108,10 +109,15 @@ pub(super) async fn attach_file(
     };
     context.set_body_hash(digest.finalize().into());
     key.once(&state, &caller, async {
+        // What cannot be read at all is told at once, what it means only after the draft was found.
+        let files = match files {
+            Err(unreadable) if unreadable.status() == StatusCode::BAD_REQUEST => return Err(unreadable),
+            other => other,
+        };
         caller.turn(&state, id.0).await?;
-        let files = files?;
         let (mut tx, current) = held_draft(&state, &caller, &key, id).await?;
         conditions.check_match(&tag(&current))?;
+        let files = files?;
         editable(&current)?;
         let added = draft::attachment::add(&mut tx, id, &files).await.map_err(attach_refusal)?;
         let stored = reread(&mut tx, id).await?;

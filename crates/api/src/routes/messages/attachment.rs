@@ -2,14 +2,15 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use emailclient_core::blob;
+use emailclient_core::blob::{self, Stored};
+use emailclient_core::db::TenantTx;
 use emailclient_core::id::MessageId;
-use mail::mime::find_attachment;
+use mail::mime::{AttachmentPlace, find_attachment};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::content::{Asked, Bytes, Content, blocking, serve, unchanged};
-use super::source::{InHand, Piecewise, in_hand};
+use super::source::{Piecewise, room};
 use crate::caller::Caller;
 use crate::error::{ApiError, Problem};
 use crate::etag::{Conditions, ETag};
@@ -47,16 +48,7 @@ pub(super) async fn get_attachment(
     let stored = blob::find(&mut tx, place.id).await?.ok_or_else(ApiError::not_found)?;
     let tag = ETag::content(&[stored.hash.as_slice(), &place.n.to_be_bytes()].concat());
     let index = usize::try_from(place.n).unwrap_or(usize::MAX);
-    let InHand { source, held } =
-        in_hand(&state, &caller, tx, stored.clone()).await?.ok_or_else(ApiError::not_found)?;
-    let find = move || {
-        let raw = source.readable();
-        let found = find_attachment(raw, index)?;
-        let contents = (found.size_bytes <= SMALL_BYTES).then(|| found.contents(raw));
-        drop(held);
-        Some((found, contents))
-    };
-    let (found, contents) = blocking(find).await?.ok_or_else(ApiError::not_found)?;
+    let (found, contents) = find(&state, &caller, tx, &stored, index).await?;
     if let Some(response) = unchanged(&tag, &conditions, true) {
         return Ok(response);
     }
@@ -75,4 +67,36 @@ pub(super) async fn get_attachment(
         tag,
     };
     serve(&state, &caller, content, &asked).await
+}
+
+/// Where the attachment lies, and its contents when it had to be looked for and is small.
+async fn find(
+    state: &AppState,
+    caller: &Caller,
+    tx: TenantTx,
+    stored: &Stored,
+    index: usize,
+) -> Result<(AttachmentPlace, Option<Vec<u8>>), ApiError> {
+    if let Some(known) = state.places.get(&stored.hash, index) {
+        tx.release();
+        return Ok((known, None));
+    }
+    let (mut tx, held) = room(state, caller, tx, stored).await?;
+    // While this one waited for memory another may have found it.
+    if let Some(known) = state.places.get(&stored.hash, index) {
+        tx.release();
+        return Ok((known, None));
+    }
+    let source = blob::load(&mut tx, stored.clone()).await?.ok_or_else(ApiError::not_found)?;
+    tx.release();
+    let look = move || {
+        let raw = source.readable();
+        let found = find_attachment(raw, index)?;
+        let contents = (found.size_bytes <= SMALL_BYTES).then(|| found.contents(raw));
+        drop(held);
+        Some((found, contents))
+    };
+    let (found, contents) = blocking(look).await?.ok_or_else(ApiError::not_found)?;
+    state.places.put(&stored.hash, index, &found);
+    Ok((found, contents))
 }

@@ -1,7 +1,9 @@
 //! The source of a message in hand: read whole for whoever parses it, or handed out piece by piece.
 
+use std::collections::HashMap;
 use std::io;
 use std::ops::Range;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
@@ -11,7 +13,7 @@ use emailclient_core::budget::Held;
 use emailclient_core::db::{Db, TenantTx};
 use emailclient_core::id::TenantId;
 use futures::stream::try_unfold;
-use mail::mime::AttachmentDecoder;
+use mail::mime::{AttachmentDecoder, AttachmentPlace};
 
 use crate::caller::Caller;
 use crate::error::ApiError;
@@ -28,8 +30,7 @@ const LONGEST: Duration = Duration::from_secs(600);
 #[derive(Debug)]
 pub(super) struct InHand {
     pub(super) source: Source,
-    /// Given back when it is dropped.
-    pub(super) held: Held,
+    _held: Held,
 }
 
 /// Reads a source and ends the transaction. `None`: it has just gone.
@@ -42,19 +43,52 @@ pub(super) async fn in_hand(
     tx: TenantTx,
     stored: Stored,
 ) -> Result<Option<InHand>, ApiError> {
-    let bytes = stored.size.saturating_mul(PARSED);
-    let (mut tx, held) = match state.memory.try_take(Some(caller.tenant), bytes) {
-        Some(held) => (tx, held),
-        None => {
-            // Whoever waits for memory holds no connection.
-            tx.release();
-            let held = state.memory.take(Some(caller.tenant), bytes).await?;
-            (caller.tx(state).await?, held)
-        }
-    };
+    let (mut tx, held) = room(state, caller, tx, &stored).await?;
     let source = blob::load(&mut tx, stored).await?;
     tx.release();
-    Ok(source.map(|source| InHand { source, held }))
+    Ok(source.map(|source| InHand { source, _held: held }))
+}
+
+/// Waits until there is memory for a source; whoever waits holds no connection.
+///
+/// # Errors
+/// As [`in_hand`].
+pub(super) async fn room(
+    state: &AppState,
+    caller: &Caller,
+    tx: TenantTx,
+    stored: &Stored,
+) -> Result<(TenantTx, Held), ApiError> {
+    let bytes = stored.size.saturating_mul(PARSED);
+    if let Some(held) = state.memory.try_take(Some(caller.tenant), bytes) {
+        return Ok((tx, held));
+    }
+    tx.release();
+    let held = state.memory.take(Some(caller.tenant), bytes).await?;
+    Ok((caller.tx(state).await?, held))
+}
+
+/// Where attachments were found lately: clients ask for one in parts, and many at once for the same.
+#[derive(Debug, Default)]
+pub struct Places(Mutex<HashMap<(Vec<u8>, usize), AttachmentPlace>>);
+
+/// Some hundred bytes each.
+const REMEMBERED: usize = 1000;
+
+impl Places {
+    /// By the hash of the source and the attachment's index.
+    pub(super) fn get(&self, hash: &[u8], index: usize) -> Option<AttachmentPlace> {
+        self.0.lock().ok()?.get(&(hash.to_vec(), index)).cloned()
+    }
+
+    pub(super) fn put(&self, hash: &[u8], index: usize, place: &AttachmentPlace) {
+        if let Ok(mut places) = self.0.lock() {
+            if places.len() >= REMEMBERED {
+                places.clear();
+            }
+            places.insert((hash.to_vec(), index), place.clone());
+        }
+    }
 }
 
 /// A part of a source that is read from the database as fast as its reader takes it.
@@ -89,7 +123,7 @@ pub(super) async fn stream(
     from: Piecewise,
     wanted: Range<usize>,
 ) -> Result<Body, ApiError> {
-    let held = state.memory.take(Some(caller.tenant), 2 * PIECE_BYTES).await?;
+    let held = state.lines.take(Some(caller.tenant), 2 * PIECE_BYTES).await?;
     let mut reading = Reading {
         db: state.db.clone(),
         tenant: caller.tenant,

@@ -3,16 +3,17 @@
 use axum::extract::State;
 use chrono::{DateTime, Utc};
 use emailclient_core::account;
-use emailclient_core::id::AccountId;
+use emailclient_core::id::{AccountId, MailboxId};
 use emailclient_core::sync_run::{self, MailboxProgress};
-use serde::Serialize;
-use utoipa::ToSchema;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::RunView;
 use crate::caller::Caller;
 use crate::error::{ApiError, Problem};
-use crate::extract::{NoQuery, PathId, Query};
+use crate::extract::{PathId, Query};
+use crate::page::Scope;
 use crate::reply::Reply;
 use crate::routes::accounts::CauseView;
 use crate::state::AppState;
@@ -62,7 +63,19 @@ pub struct Status {
     progress: Progress,
     audit: Audit,
     mailboxes: Vec<MailboxView>,
+    /// What to send as `mailboxes_cursor` for those that follow; a page has 1,000.
+    mailboxes_next_cursor: Option<String>,
 }
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct StatusQuery {
+    /// `mailboxes_next_cursor` of the page before.
+    mailboxes_cursor: Option<String>,
+}
+
+/// Mailboxes in one answer: 50,000 would make 11 MB of it.
+const MAILBOXES: usize = 1000;
 
 fn view(m: MailboxProgress) -> MailboxView {
     MailboxView {
@@ -80,21 +93,30 @@ fn view(m: MailboxProgress) -> MailboxView {
 
 /// State, progress of each mailbox, cause of trouble, next try.
 #[utoipa::path(get, path = "/api/sync/status/{account_id}", tag = "sync", security(("bearer" = [])),
-    params(("account_id" = Uuid, Path)),
+    params(("account_id" = Uuid, Path), StatusQuery),
     responses((status = 200, body = Status), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn status(
     State(state): State<AppState>,
     caller: Caller,
     PathId(id): PathId<AccountId>,
-    Query(NoQuery {}): Query<NoQuery>,
+    Query(query): Query<StatusQuery>,
 ) -> Result<Reply, ApiError> {
+    let scope = Scope::new(&state, caller.tenant, "sync-status", &[&id.to_string()]);
+    let after: Option<MailboxId> = scope.open(query.mailboxes_cursor.as_deref())?;
     let mut tx = caller.snapshot(&state).await?;
     let account = account::get(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
     let run = sync_run::latest(&mut tx, id).await?;
     let next_due_at = sync_run::next_due(&mut tx, id).await?;
-    let mailboxes: Vec<MailboxView> = sync_run::progress(&mut tx, id).await?.into_iter().map(view).collect();
+    let sums = sync_run::sums(&mut tx, id).await?;
+    let limit = i64::try_from(MAILBOXES).unwrap_or(i64::MAX).saturating_add(1);
+    let found = sync_run::progress(&mut tx, id, after, limit).await?;
+    let mut mailboxes =
+        found.ok_or_else(|| ApiError::invalid_cursor("the mailbox it stood at is gone; begin anew"))?;
     tx.release();
-    let sum = |of: fn(&MailboxView) -> i64| mailboxes.iter().map(of).sum();
+    let more = mailboxes.len() > MAILBOXES;
+    mailboxes.truncate(MAILBOXES);
+    let last = mailboxes.last().filter(|_| more).map(|m| m.id);
+    let mailboxes_next_cursor = last.map(|last| scope.seal(&last)).transpose()?;
     Reply::ok(&Status {
         account_id: id.0,
         state: account.state,
@@ -102,14 +124,9 @@ pub async fn status(
         last_synced_at: account.last_synced_at,
         next_due_at,
         run: run.map(RunView::from),
-        progress: Progress {
-            messages_synced: sum(|m| m.messages_synced),
-            messages_total: sum(|m| m.messages_total),
-        },
-        audit: Audit {
-            last_at: mailboxes.iter().map(|m| m.audit.last_at).min().flatten(),
-            repairs: sum(|m| m.audit.repairs),
-        },
-        mailboxes,
+        progress: Progress { messages_synced: sums.synced, messages_total: sums.total },
+        audit: Audit { last_at: sums.last_audit_at, repairs: sums.audit_repairs },
+        mailboxes: mailboxes.into_iter().map(view).collect(),
+        mailboxes_next_cursor,
     })
 }
