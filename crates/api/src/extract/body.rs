@@ -58,7 +58,8 @@ pub async fn read(parts: &Parts, body: Body, limit: usize, pace: Pace) -> Result
             Pace::EachPiece => timeout(time, body.frame()).await.map_err(late)?,
         };
         let Some(frame) = frame else { return Ok(all.freeze()) };
-        let frame = frame.map_err(|e| ApiError::malformed_json("the body broke off").with_cause(e))?;
+        let broken = |e| ApiError::malformed_json("the body broke off").with_cause(e).broken_off();
+        let frame = frame.map_err(broken)?;
         if let Some(data) = frame.data_ref() {
             if all.len() + data.len() > limit {
                 return Err(too_large());

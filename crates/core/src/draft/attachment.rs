@@ -169,6 +169,24 @@ pub(super) async fn of_drafts(
     Ok(files)
 }
 
+/// One file of a draft with its contents; `None`: the draft has no such file.
+pub async fn file(
+    tx: &mut TenantTx,
+    draft: DraftId,
+    id: AttachmentId,
+) -> Result<Option<(Attachment, Vec<u8>)>, DbError> {
+    let row = sqlx::query(
+        "SELECT id, filename, content_type, size_bytes, inline, content_id, created_at, content FROM draft_attachments
+         WHERE tenant_id = $1 AND draft_id = $2 AND id = $3",
+    )
+    .bind(tx.tenant())
+    .bind(draft)
+    .bind(id)
+    .fetch_optional(tx.conn())
+    .await?;
+    row.map(|row| Ok((read(&row)?, row.try_get("content")?))).transpose()
+}
+
 /// The files of one draft as they go into the message.
 pub(super) async fn contents(
     tx: &mut TenantTx,

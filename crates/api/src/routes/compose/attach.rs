@@ -11,7 +11,8 @@ use mail::address::clean_text;
 use mail::error::check_single_line;
 use mail::mime::safe_filename;
 use serde::Deserialize;
-use utoipa::IntoParams;
+use sha2::{Digest as _, Sha256};
+use utoipa::{IntoParams, ToSchema};
 
 use super::create::{attach_refusal, reread};
 use super::replace::editable;
@@ -42,6 +43,15 @@ pub(super) struct AttachQuery {
     content_id: Option<String>,
 }
 
+/// A form with files.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "it describes the form; the parts are read one by one")]
+struct FileForm {
+    /// One part each.
+    #[schema(value_type = Vec<String>, format = Binary, min_items = 1, max_items = 100)]
+    file: Vec<Vec<u8>>,
+}
+
 /// The body with the headers that tell what it is.
 #[derive(Debug)]
 pub(super) struct Upload {
@@ -64,7 +74,7 @@ impl FromRequest<AppState> for Upload {
 /// Attaches files: parts of `multipart/form-data` named `file`, or the body itself with `filename=`. One file is
 /// answered by itself, several as a list; the answer carries the draft's new ETag.
 #[utoipa::path(post, path = "/api/compose/{id}/attachments", tag = "compose", security(("bearer" = [])),
-    params(("id" = Uuid, Path), AttachQuery), request_body(content = Vec<u8>, content_type = "multipart/form-data"),
+    params(("id" = Uuid, Path), AttachQuery, ("If-Match" = Option<String>, Header, description = "the ETag that was read")), request_body(content((FileForm = "multipart/form-data"), (Vec<u8> = "application/octet-stream"))),
     responses((status = 201, body = AttachmentView), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn attach_file(
     State(state): State<AppState>,
@@ -74,10 +84,15 @@ pub(super) async fn attach_file(
     key: IdempotencyKey,
     upload: Upload,
 ) -> Result<Response, ApiError> {
+    let Upload { conditions, headers, body } = upload;
+    let (files, hash) = read_files(&headers, body, &query).await;
+    // Known before the key is looked up: a form is told apart by its parts.
+    if let Some(hash) = hash {
+        caller.context.set_body_hash(hash);
+    }
     key.once(&state, &caller, async {
-        let Upload { conditions, headers, body } = upload;
         // What cannot be read at all is told at once, what it means only after the draft was found.
-        let files = match read_files(&headers, body, &query).await {
+        let files = match files {
             Err(unreadable) if unreadable.status() == StatusCode::BAD_REQUEST => return Err(unreadable),
             other => other,
         };
@@ -104,30 +119,28 @@ pub(super) async fn attach_file(
     .await
 }
 
+/// The files of a request, and what a form is told apart by.
 async fn read_files(
     headers: &HeaderMap,
     body: Bytes,
     query: &AttachQuery,
-) -> Result<Vec<NewAttachment>, ApiError> {
+) -> (Result<Vec<NewAttachment>, ApiError>, Option<[u8; 32]>) {
     let essence = negotiate::content_type(headers).0;
+    if essence != "multipart/form-data" {
+        return (one_file(essence, body, query).and_then(|f| placed(vec![f], query)), None);
+    }
+    match read_multipart(headers, body).await {
+        Ok(parts) => (files_of(&parts).and_then(|files| placed(files, query)), Some(form_hash(&parts))),
+        Err(malformed) => (Err(malformed), None),
+    }
+}
+
+fn placed(mut files: Vec<NewAttachment>, query: &AttachQuery) -> Result<Vec<NewAttachment>, ApiError> {
     let content_id = query.content_id.as_deref().map(content_id).transpose()?;
     if query.inline && content_id.is_none() {
         let detail = "a file shown inside the HTML needs the content_id that the HTML names";
         return Err(ApiError::invalid_field("/content_id", "missing", detail));
     }
-    let mut files = if essence == "multipart/form-data" {
-        read_multipart(headers, body).await?
-    } else {
-        let name = query.filename.as_deref().ok_or_else(|| {
-            ApiError::invalid_parameter(
-                "name the file with filename=, or send it as a part of multipart/form-data",
-            )
-        })?;
-        // What curl says unless told otherwise says nothing about the file.
-        let unsaid = essence.is_empty() || essence == "application/x-www-form-urlencoded";
-        let content_type = if unsaid { UNKNOWN_TYPE.to_owned() } else { essence };
-        vec![file(name, content_type, body)?]
-    };
     if content_id.is_some() && files.len() > 1 {
         return Err(ApiError::invalid_parameter("content_id belongs to one file"));
     }
@@ -138,7 +151,27 @@ async fn read_files(
     Ok(files)
 }
 
-async fn read_multipart(headers: &HeaderMap, body: Bytes) -> Result<Vec<NewAttachment>, ApiError> {
+fn one_file(essence: String, body: Bytes, query: &AttachQuery) -> Result<NewAttachment, ApiError> {
+    let name = query.filename.as_deref().ok_or_else(|| {
+        ApiError::invalid_parameter(
+            "name the file with filename=, or send it as a part of multipart/form-data",
+        )
+    })?;
+    // What curl says unless told otherwise says nothing about the file.
+    let unsaid = essence.is_empty() || essence == "application/x-www-form-urlencoded";
+    file(name, if unsaid { UNKNOWN_TYPE.to_owned() } else { essence }, body)
+}
+
+/// A part of a form, as it was sent.
+#[derive(Debug)]
+struct Part {
+    field: String,
+    filename: Option<String>,
+    content_type: Option<String>,
+    content: Bytes,
+}
+
+async fn read_multipart(headers: &HeaderMap, body: Bytes) -> Result<Vec<Part>, ApiError> {
     let malformed = |text: String| {
         // The parser's words may repeat a header of the part.
         ApiError::malformed_multipart(format!("the form cannot be read: {}", clean_text(&text, 200)))
@@ -149,26 +182,52 @@ async fn read_multipart(headers: &HeaderMap, body: Bytes) -> Result<Vec<NewAttac
     }
     // The body is in memory already, within the limit of the route.
     DefaultBodyLimit::disable().apply(&mut request);
-    let mut parts = Multipart::from_request(request, &()).await.map_err(|e| malformed(e.body_text()))?;
-    let mut files = Vec::new();
-    while let Some(part) = parts.next_field().await.map_err(|e| malformed(e.body_text()))? {
-        let field = part.name().unwrap_or_default().to_owned();
-        if field != "file" {
-            return Err(ApiError::invalid_field(
-                &format!("/{}", escape(&clean_text(&field, 100))),
-                "unknown-field",
-                "only parts named file are read here",
-            ));
-        }
-        let name = part.file_name().unwrap_or(NAMELESS).to_owned();
-        let content_type = part.content_type().unwrap_or(UNKNOWN_TYPE).to_owned();
-        let content = part.bytes().await.map_err(|e| malformed(e.body_text()))?;
-        files.push(file(&name, content_type, content)?);
+    let mut form = Multipart::from_request(request, &()).await.map_err(|e| malformed(e.body_text()))?;
+    let mut parts = Vec::new();
+    while let Some(part) = form.next_field().await.map_err(|e| malformed(e.body_text()))? {
+        parts.push(Part {
+            field: part.name().unwrap_or_default().to_owned(),
+            filename: part.file_name().map(str::to_owned),
+            content_type: part.content_type().map(str::to_owned),
+            content: part.bytes().await.map_err(|e| malformed(e.body_text()))?,
+        });
     }
-    if files.is_empty() {
+    Ok(parts)
+}
+
+fn files_of(parts: &[Part]) -> Result<Vec<NewAttachment>, ApiError> {
+    if let Some(other) = parts.iter().find(|p| p.field != "file") {
+        return Err(ApiError::invalid_field(
+            &format!("/{}", escape(&clean_text(&other.field, 100))),
+            "unknown-field",
+            "only parts named file are read here",
+        ));
+    }
+    if parts.is_empty() {
         return Err(ApiError::invalid_field("/file", "missing", "send at least one file"));
     }
-    Ok(files)
+    let read = |part: &Part| {
+        let content_type = part.content_type.clone().unwrap_or_else(|| UNKNOWN_TYPE.to_owned());
+        file(part.filename.as_deref().unwrap_or(NAMELESS), content_type, part.content.clone())
+    };
+    parts.iter().map(read).collect()
+}
+
+/// A form's boundary is made anew each time it is sent; its parts tell whether it is the same form. Lengths stand before
+/// texts, so that no two lists of parts run together alike.
+fn form_hash(parts: &[Part]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for part in parts {
+        for text in [Some(&part.field), part.filename.as_ref(), part.content_type.as_ref()] {
+            let bytes = text.map(|t| t.as_bytes());
+            hash.update([u8::from(bytes.is_some())]);
+            hash.update(bytes.map_or(0, <[u8]>::len).to_be_bytes());
+            hash.update(bytes.unwrap_or_default());
+        }
+        hash.update(part.content.len().to_be_bytes());
+        hash.update(&part.content);
+    }
+    hash.finalize().into()
 }
 
 /// The file under a name that is safe to save under wherever it arrives: no path, nothing invisible or reordering, nothing
@@ -221,108 +280,4 @@ fn content_id(text: &str) -> Result<String, ApiError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn multipart(body: &'static str) -> (HeaderMap, Bytes) {
-        let mut headers = HeaderMap::new();
-        headers.insert(header::CONTENT_TYPE, "multipart/form-data; boundary=b".parse().unwrap());
-        (headers, Bytes::from_static(body.as_bytes()))
-    }
-
-    const QUERY: AttachQuery = AttachQuery { filename: None, inline: false, content_id: None };
-
-    #[tokio::test]
-    async fn parts_named_file_are_files() {
-        let (headers, body) = multipart(
-            "--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.txt\"\r\nContent-Type: text/plain\r\n\r\nhello\r\n--b--\r\n",
-        );
-        let files = read_files(&headers, body, &QUERY).await.unwrap();
-        assert_eq!(
-            (files[0].filename.as_str(), files[0].content_type.as_str(), &files[0].content[..]),
-            ("a.txt", "text/plain", &b"hello"[..])
-        );
-    }
-
-    #[tokio::test]
-    async fn parts_of_another_name_are_refused_by_their_name() {
-        let (headers, body) = multipart(
-            "--b\r\nContent-Disposition: form-data; name=\"other\"; filename=\"a.txt\"\r\n\r\nhello\r\n--b--\r\n",
-        );
-        let error = read_files(&headers, body, &QUERY).await.unwrap_err();
-        assert_eq!(
-            (error.code(), error.problem().errors[0].pointer.as_str()),
-            ("validation-error", "/other")
-        );
-    }
-
-    #[tokio::test]
-    async fn what_is_shown_inside_the_html_has_a_name_there() {
-        let query = AttachQuery { filename: Some("a.png".into()), inline: true, content_id: None };
-        let error = read_files(&HeaderMap::new(), Bytes::from_static(b"x"), &query).await.unwrap_err();
-        assert_eq!(
-            (error.code(), error.problem().errors[0].pointer.as_str()),
-            ("validation-error", "/content_id")
-        );
-    }
-
-    #[tokio::test]
-    async fn a_form_without_files_is_422_and_what_cannot_be_read_400() {
-        for body in ["--b--\r\n", "--b\r\nContent-Disposition: form-data; name=\"x\"\r\n\r\n1\r\n--b--\r\n"] {
-            let (headers, body) = multipart(body);
-            assert_eq!(read_files(&headers, body, &QUERY).await.unwrap_err().code(), "validation-error");
-        }
-        for body in [
-            "nonsense",
-            "",
-            "--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a\"\r\n\r\ncut off",
-            "--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a\"\r\n",
-        ] {
-            let (headers, body) = multipart(body);
-            assert_eq!(read_files(&headers, body, &QUERY).await.unwrap_err().code(), "malformed-multipart");
-        }
-        let error = read_files(&HeaderMap::new(), Bytes::from_static(b"x"), &QUERY).await.unwrap_err();
-        assert_eq!(error.code(), "invalid-parameter");
-    }
-
-    #[test]
-    fn names_and_types_are_kept_in_their_safe_form() {
-        for (name, kept) in [
-            ("../../etc/passwd", "passwd"),
-            ("..", "attachment"),
-            ("CON.txt", "_CON.txt"),
-            ("a\u{202e}gpj.exe", "agpj.exe"),
-            ("\"x\".pdf", "_x_.pdf"),
-        ] {
-            assert_eq!(file(name, String::new(), Bytes::new()).unwrap().filename, kept, "{name}");
-        }
-        let long = format!("{}.pdf", "ü".repeat(300));
-        let kept = file(&long, String::new(), Bytes::new()).unwrap().filename;
-        assert!(kept.len() <= 255 && kept.ends_with(".pdf"), "{kept}");
-        let over = file(&"x".repeat(1025), String::new(), Bytes::new()).unwrap_err();
-        assert_eq!(
-            (over.code(), over.problem().errors[0].pointer.as_str()),
-            ("validation-error", "/filename")
-        );
-        for (given, kept) in
-            [("Image/PNG; q=1", "image/png"), ("no type", UNKNOWN_TYPE), ("a/b\" x", UNKNOWN_TYPE)]
-        {
-            assert_eq!(media_type(given), kept);
-        }
-    }
-
-    #[tokio::test]
-    async fn a_raw_body_takes_name_and_content_id_from_the_query() {
-        let query =
-            AttachQuery {
-                filename: Some("ü.png".into()), inline: true, content_id: Some("<logo@x>".into())
-            };
-        let files = read_files(&HeaderMap::new(), Bytes::from_static(b"x"), &query).await.unwrap();
-        assert_eq!((files[0].content_id.as_deref(), files[0].inline), (Some("logo@x"), true));
-        let query = AttachQuery { filename: Some("a\r\nb".into()), ..query };
-        assert_eq!(
-            read_files(&HeaderMap::new(), Bytes::new(), &query).await.unwrap_err().code(),
-            "invalid-header"
-        );
-    }
-}
+mod tests;

@@ -7,7 +7,7 @@ use emailclient_core::id::MessageId;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::content::{Asked, Content, blocking, serve, unchanged};
+use super::content::{Asked, Content, blocking, serve, unchanged_content};
 use crate::caller::Caller;
 use crate::error::{ApiError, Problem};
 use crate::etag::{Conditions, ETag};
@@ -21,7 +21,7 @@ pub(super) struct Place {
     #[param(value_type = Uuid)]
     id: MessageId,
     /// The attachment's `index`, from 0.
-    #[param(value_type = u32)]
+    #[param(value_type = u32, maximum = 4294967295_u64)]
     n: u32,
 }
 
@@ -46,7 +46,7 @@ pub(super) async fn get_attachment(
     let found = blocking(move || mail::mime::attachment(source.readable(), index))
         .await?
         .ok_or_else(ApiError::not_found)?;
-    if let Some(response) = unchanged(&tag, &conditions, true) {
+    if let Some(response) = unchanged_content(&tag, &conditions) {
         return Ok(response);
     }
     let content = Content {

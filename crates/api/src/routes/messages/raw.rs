@@ -5,7 +5,7 @@ use axum::response::Response;
 use emailclient_core::blob;
 use emailclient_core::id::MessageId;
 
-use super::content::{Asked, Content, serve, unchanged};
+use super::content::{Asked, Content, serve, unchanged_content};
 use crate::caller::Caller;
 use crate::error::{ApiError, Problem};
 use crate::etag::{Conditions, ETag};
@@ -28,7 +28,7 @@ pub(super) async fn get_message_raw(
     let mut tx = caller.tx(&state).await?;
     let hash = blob::hash_of_message(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
     let tag = ETag::content(&hash);
-    if let Some(response) = unchanged(&tag, &conditions, true) {
+    if let Some(response) = unchanged_content(&tag, &conditions) {
         return Ok(response);
     }
     let source = blob::of_message(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;

@@ -57,8 +57,10 @@ pub struct Status {
     cause: Option<CauseView>,
     last_synced_at: Option<DateTime<Utc>>,
     next_due_at: Option<DateTime<Utc>>,
-    /// The round that was asked for last, kept after its end.
+    /// The round that a client asked for last, kept after its end.
     run: Option<RunView>,
+    /// The last round that nobody asked for.
+    background: Option<RunView>,
     progress: Progress,
     audit: Audit,
     mailboxes: Vec<MailboxView>,
@@ -90,7 +92,7 @@ pub async fn status(
 ) -> Result<Reply, ApiError> {
     let mut tx = caller.snapshot(&state).await?;
     let account = account::get(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
-    let run = sync_run::latest(&mut tx, id).await?;
+    let rounds = sync_run::latest(&mut tx, id).await?;
     let next_due_at = sync_run::next_due(&mut tx, id).await?;
     let mailboxes: Vec<MailboxView> = sync_run::progress(&mut tx, id).await?.into_iter().map(view).collect();
     tx.release();
@@ -101,7 +103,8 @@ pub async fn status(
         cause: account.cause.map(CauseView::from),
         last_synced_at: account.last_synced_at,
         next_due_at,
-        run: run.map(RunView::from),
+        run: rounds.asked.map(RunView::from),
+        background: rounds.background.map(RunView::from),
         progress: Progress {
             messages_synced: sum(|m| m.messages_synced),
             messages_total: sum(|m| m.messages_total),
