@@ -174,3 +174,117 @@ async fn log_ins_stay_limited_where_the_limits_of_tenants_are_off() {
     login(other + 2 * NEXT, &tenant.email).await.expect(200);
     app.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_emoji_is_a_query_and_a_year_is_a_year() {
+    let app = App::start_all().await;
+    let tenant = app.tenant().await;
+    let user = mail::new_mailbox(&app);
+    let coded = |text: &str| {
+        use base64::Engine as _;
+        format!("=?utf-8?B?{}?=", base64::engine::general_purpose::STANDARD.encode(text))
+    };
+    let row = |subject: &str, body: &str, at: i64| {
+        let id = format!("{}@x.test", emailclient_core::id::new_uuid().simple());
+        ("INBOX", vec![], at, mail::message(&coded(subject), &id, body))
+    };
+    let rows = [
+        row("🎉 at the end", "x", 1_704_067_199),
+        row("one", "we have 👩\u{200d}💻 and 🇩🇪 here", 1_704_067_200),
+        row("last", "👍🏽", 1_735_689_599),
+        row("later", "words only", 1_735_689_600),
+    ];
+    app.stack.fill(&user, rows.into_iter()).unwrap();
+    let account = mail::connect(&app, &tenant, &user).await;
+    mail::synchronise(&app, &tenant, &account).await;
+    let search = async |query: &str| {
+        let path = format!("/api/sync/search?query={}", percent(query));
+        let found = app.get(&tenant, &path).await.expect(200);
+        let all = found["data"].as_array().unwrap().clone();
+        all.iter()
+            .map(|m| (m["subject"].as_str().unwrap().to_owned(), m["snippet"].to_string()))
+            .collect::<Vec<_>>()
+    };
+    tests::eventually::eventually("the text is indexed", std::time::Duration::from_secs(60), async || {
+        (search("words").await.len() == 1 && !search("here").await.is_empty()).then_some(())
+    })
+    .await;
+    let subjects = async |query: &str| search(query).await.into_iter().map(|(s, _)| s).collect::<Vec<_>>();
+    assert_eq!(subjects("🎉").await, ["🎉 at the end"]);
+    assert_eq!(subjects("subject:🎉").await, ["🎉 at the end"]);
+    assert_eq!(subjects("👩\u{200d}💻").await, ["one"]);
+    assert_eq!(subjects("🇩🇪 👩\u{200d}💻").await, ["one"]);
+    assert_eq!(subjects("👍").await, ["last"]);
+    assert!(search("👍").await[0].1.contains("<mark>👍</mark>"));
+    assert!(subjects("🚀").await.is_empty());
+    assert_eq!(subjects("-🎉 after:2023 before:2024").await, Vec::<String>::new());
+    assert_eq!(subjects("after:2024").await, ["later", "last", "one"]);
+    assert_eq!(subjects("after:2024 before:2025").await, ["last", "one"]);
+    assert_eq!(subjects("after:2024-12 before:2025-01").await, ["last"]);
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_that_is_cut_stays_whole_html() {
+    let app = App::start_all().await;
+    let tenant = app.tenant().await;
+    let user = mail::new_mailbox(&app);
+    let html =
+        "<div><p>One &amp; two</p><ul><li><a href=\"https://x.test/?a=1&amp;b=2\">link</a></li></ul></div>";
+    let source = format!("Subject: M\r\nMessage-ID: <1@x.test>\r\nContent-Type: text/html\r\n\r\n{html}\r\n");
+    mail::fill(&app, &user, "INBOX", vec![source.into_bytes()]);
+    let account = mail::connect(&app, &tenant, &user).await;
+    mail::synchronise(&app, &tenant, &account).await;
+    let listed = app.get(&tenant, &format!("/api/accounts/{account}/messages?role=inbox")).await.expect(200);
+    let path =
+        format!("/api/messages/{}?body=html&max_body_bytes", listed["data"][0]["id"].as_str().unwrap());
+    let whole = app.get(&tenant, &format!("{path}=100000")).await.expect(200);
+    assert_eq!(whole["truncated"], false);
+    let length = whole["html"].as_str().unwrap().len();
+    for max in (0..length).step_by(7) {
+        let cut = app.get(&tenant, &format!("{path}={max}")).await.expect(200);
+        let html = cut["html"].as_str().unwrap();
+        assert!(html.len() <= max && cut["truncated"] == true, "{max}: {cut}");
+        for name in ["div", "p", "ul", "li", "a"] {
+            let begun =
+                html.matches(&format!("<{name}>")).count() + html.matches(&format!("<{name} ")).count();
+            assert_eq!(begun, html.matches(&format!("</{name}>")).count(), "{max}: {html}");
+        }
+        assert_eq!(html.matches('<').count(), html.matches('>').count(), "{max}: {html}");
+        assert!(!html.ends_with('&') && !html.contains("&a<") && !html.contains("&am<"), "{max}: {html}");
+    }
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn null_in_a_patch_is_a_field_left_out_and_a_second_original_is_at_fault() {
+    let app = App::start().await;
+    let tenant = app.tenant().await;
+    let user = mail::new_mailbox(&app);
+    let account = mail::connect(&app, &tenant, &user).await;
+    let path = format!("/api/accounts/{account}?verify=false");
+    let before = app.get(&tenant, &format!("/api/accounts/{account}")).await.expect(200);
+    let nulls = json!({"email": null, "name": null, "imap": null, "smtp": {"host": null, "port": null, "password": null}, "identities": null});
+    let after = app.patch(&tenant, &path, &nulls).await.expect(200);
+    for field in ["email", "name", "imap", "smtp", "identities"] {
+        assert_eq!(after[field], before[field], "{field}");
+    }
+    let id = uuid::Uuid::nil();
+    let fields = ["reply_to_message_id", "reply_all_to_message_id", "forward_message_id"];
+    for (given, at_fault) in [
+        (&[0, 1][..], &["/reply_all_to_message_id"][..]),
+        (&[0, 2], &["/forward_message_id"]),
+        (&[1, 2], &["/forward_message_id"]),
+        (&[0, 1, 2], &["/reply_all_to_message_id", "/forward_message_id"]),
+    ] {
+        let mut body = json!({"account_id": account});
+        for n in given {
+            body[fields[*n]] = json!(id);
+        }
+        let problem = app.post(&tenant, "/api/compose", &body).await.refused(422, "validation-error");
+        let pointers: Vec<&str> =
+            problem["errors"].as_array().unwrap().iter().map(|e| e["pointer"].as_str().unwrap()).collect();
+        assert_eq!(pointers, at_fault, "{problem}");
+    }
+    app.finish().await;
+}

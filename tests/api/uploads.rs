@@ -244,3 +244,56 @@ async fn a_form_that_cannot_be_read_is_400_and_one_without_files_422() {
     draft.form(&app, type_b, whole).await.expect(201);
     app.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_uploaded_file_is_readable_where_its_location_says() {
+    let app = App::start().await;
+    let draft = Draft::new(&app).await;
+    let made = draft.raw(&app, "ü \"x\".txt").await;
+    made.expect(201);
+    let at = made.header("location");
+    let file = app.get(&draft.tenant, &at).await;
+    assert_eq!((file.status, file.text().as_str()), (200, "content"), "{}", file.text());
+    assert_eq!(file.header("content-type"), "application/octet-stream");
+    assert!(file.header("content-disposition").starts_with("attachment; filename"), "{:?}", file.headers);
+    assert!(file.header("content-security-policy").contains("sandbox"), "{:?}", file.headers);
+    assert_eq!(file.header("cache-control"), "private, immutable");
+    let asked = |name: &str, value: &str| app.request(&draft.tenant, "GET", &at).header(name, value);
+    let part = send(asked("Range", "bytes=3-4")).await;
+    assert_eq!((part.status, part.text().as_str()), (206, "te"));
+    assert_eq!(send(asked("If-None-Match", &file.header("etag"))).await.status, 304);
+    let head = send(app.request(&draft.tenant, "HEAD", &at)).await;
+    assert_eq!((head.status, head.header("content-length").as_str()), (200, "7"));
+    // By its form, among several, and for nobody else.
+    let form = "--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.html\"\r\nContent-Type: text/html\r\n\r\n<p>\r\n--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"b\"\r\n\r\n2\r\n--b--\r\n";
+    let several = draft.form(&app, "multipart/form-data; boundary=b", form).await.expect(201);
+    for (file, content) in several["data"].as_array().unwrap().iter().zip(["<p>", "2"]) {
+        let path = format!("/api/compose/{}/attachments/{}", draft.id, file["id"].as_str().unwrap());
+        assert_eq!(app.get(&draft.tenant, &path).await.text(), content);
+    }
+    let stranger = app.tenant().await;
+    app.get(&stranger, &at).await.refused(404, "not-found");
+    let other = Draft::new(&app).await;
+    let elsewhere = at.replace(&draft.id, &other.id);
+    app.get(&other.tenant, &elsewhere).await.refused(404, "not-found");
+    assert_eq!(app.delete(&draft.tenant, &at).await.status, 204);
+    app.get(&draft.tenant, &at).await.refused(404, "not-found");
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_draft_that_waits_to_be_sent_is_not_thrown_away() {
+    let app = App::start().await;
+    let draft = Draft::new(&app).await;
+    let path = format!("/api/compose/{}", draft.id);
+    let order = json!({"undo_seconds": 100});
+    let sent = app.post(&draft.tenant, &format!("{path}/send"), &order).await.expect(202);
+    let delete = async || send(app.request(&draft.tenant, "DELETE", &path).header("If-Match", "*")).await;
+    delete().await.refused(409, "already-sending");
+    app.delete(&draft.tenant, &path).await.refused(428, "precondition-required");
+    let cancel = format!("/api/submissions/{}/cancel", sent["id"].as_str().unwrap());
+    app.post(&draft.tenant, &cancel, &json!({})).await.expect(200);
+    assert_eq!(delete().await.status, 204);
+    delete().await.refused(404, "not-found");
+    app.finish().await;
+}

@@ -35,22 +35,29 @@ pub async fn connect(app: &App, tenant: &Tenant, user: &str) -> String {
     account["id"].as_str().unwrap().to_owned()
 }
 
-/// Asks for a round and waits until it is done.
+/// Asks for a round and waits until it is done, and old mail with it: the status then.
 pub async fn synchronise(app: &App, tenant: &Tenant, account: &str) -> Value {
     let run = app.post(tenant, &format!("/api/sync/imap/{account}"), &json!({})).await.expect(202);
     let id = run["id"].as_str().unwrap().to_owned();
     eventually("the round is done", Duration::from_secs(300), async || {
         let status = app.get(tenant, &format!("/api/sync/status/{account}")).await.expect(200);
-        let run = &status["run"];
+        let last = last_round(&status);
         // A later round (the scheduler's or the watcher's) covers this one as well.
-        let later = run["id"].as_str().unwrap_or_default() > id.as_str();
-        match run["state"].as_str().unwrap_or_default() {
-            "done" if later || run["id"] == id.as_str() => Some(status),
-            "failed" if run["id"] == id.as_str() => panic!("the round failed: {status}"),
+        let later = last["id"].as_str().unwrap_or_default() > id.as_str();
+        match last["state"].as_str().unwrap_or_default() {
+            "done" if later || last["id"] == id.as_str() => Some(status),
+            "failed" if last["id"] == id.as_str() => panic!("the round failed: {status}"),
             _ => None,
         }
     })
     .await
+}
+
+/// The later one of the two rounds in a status, asked for or not.
+#[must_use]
+pub fn last_round(status: &Value) -> Value {
+    let rounds = [&status["run"], &status["background"]].into_iter().filter(|round| !round.is_null());
+    rounds.max_by_key(|round| round["id"].as_str().map(str::to_owned)).cloned().unwrap_or_default()
 }
 
 /// A small message with this subject, CRLF line ends.

@@ -100,8 +100,9 @@ impl Case {
         let path = format!("/api/sync/status/{}", self.account);
         eventually("the round is over", Duration::from_secs(120), async || {
             let status = self.app.get(&self.tenant, &path).await.expect(200);
-            let is_it = status["run"]["id"].as_str() >= asked["id"].as_str();
-            (is_it && matches!(status["run"]["state"].as_str(), Some("done" | "failed"))).then_some(status)
+            let last = mail::last_round(&status);
+            let is_it = last["id"].as_str() >= asked["id"].as_str();
+            (is_it && matches!(last["state"].as_str(), Some("done" | "failed"))).then_some(status)
         })
         .await
     }

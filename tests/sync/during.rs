@@ -246,7 +246,10 @@ async fn a_move_under_way_into_a_mailbox_our_user_deletes_ends_in_trash_with_its
     case.patch(&ids["M1"], &json!({"move_to": doomed})).await;
     held.reached().await;
     // It is back in INBOX for our user, and then the server moves it all the same, and the mailbox is emptied into Trash.
-    assert_eq!(case.app.delete(&case.tenant, &format!("/api/mailboxes/{doomed}")).await.status, 204);
+    assert_eq!(
+        case.app.delete(&case.tenant, &format!("/api/mailboxes/{doomed}?with_messages=true")).await.status,
+        204
+    );
     held.release();
     case.sync().await;
     case.settled().await;
@@ -306,7 +309,10 @@ async fn a_mailbox_that_takes_the_name_of_a_deleted_one_during_a_round_gets_what
     let path = format!("/api/sync/imap/{}", case.account);
     case.app.post(&case.tenant, &path, &json!({})).await.expect(202);
     held.reached().await;
-    assert_eq!(case.app.delete(&case.tenant, &format!("/api/mailboxes/{old}")).await.status, 204);
+    assert_eq!(
+        case.app.delete(&case.tenant, &format!("/api/mailboxes/{old}?with_messages=true")).await.status,
+        204
+    );
     let path = format!("/api/mailboxes/{work}");
     case.app.patch(&case.tenant, &path, &json!({"name": "Old"})).await.expect(200);
     case.patch(&ids["M1"], &json!({"move_to": work})).await;

@@ -250,7 +250,7 @@ pub async fn settle(case: &Case) {
         oracle::at_rest(&case.app, &case.account).await;
         let waiting: Vec<String> = sqlx::query_scalar(WAITING).fetch_all(&mut conn).await.unwrap();
         // What was pushed after a round, by its own job, raises the server's mod-sequence, which the next round takes over.
-        let rests = status["run"]["state"] == "done" && waiting.is_empty();
+        let rests = rig_mail::last_round(&status)["state"] == "done" && waiting.is_empty();
         if rests && rested {
             return;
         }

@@ -387,7 +387,10 @@ async fn a_message_whose_copy_was_not_made_yet_stays_when_the_mailbox_of_the_cop
     case.patch(&before["M1"], &json!({"move_to": work})).await;
     assert_eq!(case.count("SELECT count(*) FROM edits WHERE kind = 'move'").await, 1);
     let events = case.events().await;
-    assert_eq!(case.app.delete(&case.tenant, &format!("/api/mailboxes/{work}")).await.status, 204);
+    assert_eq!(
+        case.app.delete(&case.tenant, &format!("/api/mailboxes/{work}?with_messages=true")).await.status,
+        204
+    );
     assert_eq!(events.kinds(&case.app).await, ["mailbox.deleted", "message.updated"]);
     case.app.post(&case.tenant, &format!("{account}/resume"), &json!({})).await.expect(200);
     case.sync().await;

@@ -280,7 +280,8 @@ async fn connect(app: &App, tenant: &Tenant, port: u16, expected: &str) -> Strin
 async fn is_over(app: &App, tenant: &Tenant, account: &str, run: &str) -> String {
     eventually("the round is over", Duration::from_secs(30), async || {
         let status = app.get(tenant, &format!("/api/sync/status/{account}")).await.expect(200);
-        let (id, state) = (status["run"]["id"].as_str()?, status["run"]["state"].as_str()?);
+        let last = rig::last_round(&status);
+        let (id, state) = (last["id"].as_str()?, last["state"].as_str()?);
         (id >= run && ["done", "failed"].contains(&state)).then(|| state.to_owned())
     })
     .await

@@ -71,6 +71,12 @@ async fn a_mailbox_that_the_server_refuses_stays_with_its_cause_until_it_is_rena
     let account = mail::connect(&app, &tenant, &user).await;
     mail::synchronise(&app, &tenant, &account).await;
     let all = format!("/api/accounts/{account}/mailboxes");
+    // Both mailboxes and the message on its way there before the server hears of any.
+    let turn = async |verb: &str| {
+        let path = format!("/api/accounts/{account}/{verb}");
+        app.post(&tenant, &path, &json!({})).await.expect(200);
+    };
+    turn("pause").await;
     let ids = [
         app.post(&tenant, &all, &json!({"name": "v1.2"})).await.expect(201),
         app.post(&tenant, &all, &json!({"name": "v1.3"})).await.expect(201),
@@ -79,6 +85,7 @@ async fn a_mailbox_that_the_server_refuses_stays_with_its_cause_until_it_is_rena
     let page = app.get(&tenant, &format!("/api/accounts/{account}/messages")).await.expect(200);
     let message = format!("/api/messages/{}", page["data"][0]["id"].as_str().unwrap());
     app.patch(&tenant, &message, &json!({"move_to": ids[0]})).await.expect(200);
+    turn("resume").await;
     for id in &ids {
         let told = refused(&app, &tenant, &account, id).await;
         let cause = &told["cause"];
@@ -92,6 +99,10 @@ async fn a_mailbox_that_the_server_refuses_stays_with_its_cause_until_it_is_rena
         assert_eq!(upstream["response_code"], "CANNOT", "{cause}");
         assert!(!upstream["text"].as_str().unwrap().is_empty(), "{cause}");
         assert!(cause["since"].is_string() && cause["next_try_at"].is_string(), "it is tried again: {cause}");
+        let row = mailbox(&app, &tenant, &account, id).await;
+        assert_eq!(row["selectable"], false, "from the first refusal on: {row}");
+        let more = app.patch(&tenant, &message, &json!({"move_to": id})).await;
+        assert_eq!(more.status, 422, "nothing more goes there: {}", more.text());
     }
     for _ in 0..ROUNDS {
         mail::synchronise(&app, &tenant, &account).await;

@@ -184,7 +184,7 @@ async fn what_our_user_deleted_for_good_stays_deleted_though_it_could_not_be_mov
     change(&odd, 2, json!({"move_to": work})).await;
     delete(format!("/api/messages/{}?permanent=true", ids[1])).await;
     odd.told().await;
-    delete(format!("/api/mailboxes/{work}")).await;
+    delete(format!("/api/mailboxes/{work}?with_messages=true")).await;
     assert_eq!(odd.told().await, ["mailbox.deleted"]);
     pause(&odd, "resume").await;
     odd.healthy().await;

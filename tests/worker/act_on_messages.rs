@@ -197,7 +197,10 @@ async fn messages_and_mailboxes_that_went_meanwhile_are_skipped_or_told() {
     let target = app.post(&stage.tenant, &mailboxes, &json!({"name": "Target"})).await.expect(201);
     let target = target["id"].as_str().unwrap();
     let moved = stage.ask("move", Some(target)).await;
-    assert_eq!(app.delete(&stage.tenant, &format!("/api/mailboxes/{target}")).await.status, 204);
+    assert_eq!(
+        app.delete(&stage.tenant, &format!("/api/mailboxes/{target}?with_messages=true")).await.status,
+        204
+    );
     stage.work(moved).await;
     assert_eq!(stage.reached(moved).await, reached("failed", 0, 0));
     assert_eq!(stage.told(moved).await["error"], "there is no such mailbox");

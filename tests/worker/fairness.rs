@@ -107,9 +107,8 @@ pub async fn refreshed(app: &App, tenant: &Tenant, (user, account): (&str, &str)
     listed(app, tenant, account, subject).await;
     let took = started.elapsed();
     eventually("the refresh is over", SOON, async || {
-        let status = app.get(tenant, &format!("/api/sync/status/{account}")).await.expect(200);
-        let (id, now) = (run["id"].as_str().unwrap(), status["run"]["id"].as_str().unwrap());
-        (now > id || (now == id && status["run"]["state"] == "done")).then_some(())
+        let path = format!("/api/sync/runs/{}", run["id"].as_str().unwrap());
+        (app.get(tenant, &path).await.expect(200)["state"] == "done").then_some(())
     })
     .await;
     took

@@ -182,7 +182,7 @@ impl FromRequestParts<AppState> for Caller {
             limit(state, &tenant, &context).await?;
         }
         extract::rules(parts).check(&parts.method, &parts.headers)?;
-        Ok(Self {
+        let caller = Self {
             tenant: tenant.id,
             tenant_slug: tenant.slug,
             user_id: claims.sub,
@@ -193,7 +193,10 @@ impl FromRequestParts<AppState> for Caller {
             token_expires: claims.exp,
             context,
             actor: format!("user:{}", claims.sub),
-        })
+        };
+        // For the reader of the body, which keeps its refusals under the caller's Idempotency-Key.
+        parts.extensions.insert(caller.clone());
+        Ok(caller)
     }
 }
 

@@ -44,8 +44,9 @@ pub struct Upstream {
     pub protocol: String,
     /// Its response code, for example `AUTHENTICATIONFAILED` or `535 5.7.8`.
     pub response_code: Option<String>,
-    /// Its words, shortened and cleaned.
-    pub text: String,
+    /// Its words, shortened and cleaned; absent where it said nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
     /// Whether the same attempt may succeed later.
     pub retryable: bool,
 }
@@ -86,6 +87,7 @@ struct Inner {
     cause: Option<anyhow::Error>,
     replay: Option<Reply>,
     busy: bool,
+    broken_off: bool,
 }
 
 /// A refusal on its way to the client.
@@ -110,7 +112,14 @@ impl ApiError {
             upstream: None,
             column: None,
         };
-        Self(Box::new(Inner { problem, headers: Vec::new(), cause: None, replay: None, busy: false }))
+        Self(Box::new(Inner {
+            problem,
+            headers: Vec::new(),
+            cause: None,
+            replay: None,
+            busy: false,
+            broken_off: false,
+        }))
     }
 
     /// An answer that was given before under the same key: ends the handler through `?`.
@@ -122,6 +131,17 @@ impl ApiError {
 
     pub(crate) fn is_replay(&self) -> bool {
         self.0.replay.is_some()
+    }
+
+    /// Marks a refusal that the line is to blame for and not the client's words: the same request may succeed.
+    #[must_use]
+    pub(crate) fn broken_off(mut self) -> Self {
+        self.0.broken_off = true;
+        self
+    }
+
+    pub(crate) fn is_broken_off(&self) -> bool {
+        self.0.broken_off
     }
 
     /// Adds faults of the input.

@@ -65,11 +65,12 @@ impl Conditions {
         self.check_match(current)
     }
 
-    /// True when the client has this version already: answer 304. The comparison is weak (RFC 9110 §13.1.2).
+    /// True when the client has this version already: answer 304, with the headers that the 200 would have. The comparison
+    /// is weak (RFC 9110 §13.1.2). `*` is not looked at here: see [`crate::coding::mark`].
     #[must_use]
     pub fn is_current(&self, current: &ETag) -> bool {
         let weak = |t: &str| t.strip_prefix("W/").unwrap_or(t) == current.as_str();
-        self.if_none_match.as_ref().is_some_and(|tags| tags.iter().any(|t| t == "*" || weak(t)))
+        self.if_none_match.as_ref().is_some_and(|tags| tags.iter().any(|t| weak(t)))
     }
 }
 

@@ -12,7 +12,8 @@ mod value;
 
 use std::str::FromStr;
 
-use axum::extract::{FromRequest, FromRequestParts, RawPathParams, Request};
+use axum::body::Body;
+use axum::extract::{FromRequest, FromRequestParts, OptionalFromRequest, RawPathParams, Request};
 use http::request::Parts;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -20,7 +21,9 @@ use sha2::{Digest as _, Sha256};
 
 use crate::context::Context;
 use crate::error::{ApiError, FieldError};
+use crate::idempotency;
 use crate::limits::PARAMETER_BYTES;
+use crate::state::AppState;
 
 pub use negotiate::Rules;
 pub(crate) use typed::escape;
@@ -97,65 +100,101 @@ pub fn from_value<T: DeserializeOwned>(value: &Value, nul_allowed: bool) -> Resu
     Err(ApiError::validation("see errors for the fields").with_errors(faults))
 }
 
-async fn read_value(request: Request) -> Result<Value, ApiError> {
-    let (parts, body) = request.into_parts();
+/// What stands for a body that was not read to its end, in the hash of what was asked.
+const UNREAD: &[u8] = b"unread";
+
+/// Notes that nothing of the body was read to its end.
+pub(crate) fn unread(context: &Context) {
+    context.set_body_hash(Sha256::digest(UNREAD).into());
+}
+
+async fn read_value(parts: &Parts, body: Body) -> Result<Value, ApiError> {
+    let context = Context::of(parts);
+    unread(&context);
     if negotiate::has_body(&parts.headers) {
         negotiate::check_json_type(&parts.headers)?;
     }
-    let bytes = body::read(&parts, body, rules(&parts).body_limit).await?;
+    let bytes = body::read(parts, body, rules(parts).body_limit).await?;
+    context.set_body_hash(Sha256::digest(&bytes).into());
     let value = value::parse(&bytes).map_err(ApiError::malformed_json)?;
     // Keys are sorted by the map, so equal bodies hash alike however they were written.
     let canonical = serde_json::to_vec(&value).map_err(ApiError::internal)?;
-    Context::of(&parts).set_body_hash(Sha256::digest(canonical).into());
+    context.set_body_hash(Sha256::digest(canonical).into());
     Ok(value)
 }
 
-async fn read_json<T: DeserializeOwned>(request: Request, nul_allowed: bool) -> Result<T, ApiError> {
-    from_value(&read_value(request).await?, nul_allowed)
+/// Hands on what was read; a refusal is kept under the request's Idempotency-Key first, if it has one.
+pub(crate) async fn settled<T: Send>(
+    read: Result<T, ApiError>,
+    state: &AppState,
+    parts: &Parts,
+) -> Result<T, ApiError> {
+    match read {
+        Ok(read) => Ok(read),
+        Err(refused) => Err(idempotency::keep_refusal(state, parts, refused).await),
+    }
 }
 
-impl<S: Send + Sync, T: DeserializeOwned, const NUL: bool> FromRequest<S> for Deferred<T, NUL> {
+async fn read_json<T: DeserializeOwned + Send>(
+    request: Request,
+    state: &AppState,
+    nul_allowed: bool,
+) -> Result<T, ApiError> {
+    let (parts, body) = request.into_parts();
+    let read = read_value(&parts, body).await.and_then(|value| from_value(&value, nul_allowed));
+    settled(read, state, &parts).await
+}
+
+async fn read_deferred<T: DeserializeOwned + Send, const NUL: bool>(
+    request: Request,
+    state: &AppState,
+) -> Result<Deferred<T, NUL>, ApiError> {
+    let (parts, body) = request.into_parts();
+    let read = read_value(&parts, body).await;
+    let value = settled(read, state, &parts).await?;
+    Ok(Deferred(from_value(&value, NUL)))
+}
+
+impl<T: DeserializeOwned + Send, const NUL: bool> FromRequest<AppState> for Deferred<T, NUL> {
     type Rejection = ApiError;
-    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
-        Ok(Self(from_value(&read_value(request).await?, NUL)))
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
+        read_deferred(request, state).await
     }
 }
 
 /// An optional body: nothing when the request has none.
-impl<S: Send + Sync, T: DeserializeOwned, const NUL: bool> axum::extract::OptionalFromRequest<S>
-    for Deferred<T, NUL>
-{
+impl<T: DeserializeOwned + Send, const NUL: bool> OptionalFromRequest<AppState> for Deferred<T, NUL> {
     type Rejection = ApiError;
-    async fn from_request(request: Request, _: &S) -> Result<Option<Self>, ApiError> {
+    async fn from_request(request: Request, state: &AppState) -> Result<Option<Self>, ApiError> {
         if !negotiate::has_body(request.headers()) {
             return Ok(None);
         }
-        Ok(Some(Self(from_value(&read_value(request).await?, NUL))))
+        read_deferred(request, state).await.map(Some)
     }
 }
 
-impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
+impl<T: DeserializeOwned + Send> FromRequest<AppState> for Json<T> {
     type Rejection = ApiError;
-    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
-        read_json(request, false).await.map(Json)
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
+        read_json(request, state, false).await.map(Json)
     }
 }
 
-impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonNul<T> {
+impl<T: DeserializeOwned + Send> FromRequest<AppState> for JsonNul<T> {
     type Rejection = ApiError;
-    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
-        read_json(request, true).await.map(JsonNul)
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
+        read_json(request, state, true).await.map(JsonNul)
     }
 }
 
 /// An optional body: nothing when the request has none.
-impl<S: Send + Sync, T: DeserializeOwned> axum::extract::OptionalFromRequest<S> for Json<T> {
+impl<T: DeserializeOwned + Send> OptionalFromRequest<AppState> for Json<T> {
     type Rejection = ApiError;
-    async fn from_request(request: Request, _: &S) -> Result<Option<Self>, ApiError> {
+    async fn from_request(request: Request, state: &AppState) -> Result<Option<Self>, ApiError> {
         if !negotiate::has_body(request.headers()) {
             return Ok(None);
         }
-        read_json(request, false).await.map(|v| Some(Json(v)))
+        read_json(request, state, false).await.map(|v| Some(Json(v)))
     }
 }
 

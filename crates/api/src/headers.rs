@@ -13,6 +13,7 @@ use tracing::Instrument as _;
 use crate::context::Context;
 use crate::error::{ApiError, Pending};
 use crate::extract::body::Patience;
+use crate::host;
 use crate::state::AppState;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -45,7 +46,11 @@ pub async fn edge(State(state): State<AppState>, mut request: Request, next: Nex
     request.extensions_mut().insert(Patience(state.config.api_body_timeout));
     let started = std::time::Instant::now();
     let response = async {
-        let response = finish(&context, next.run(request).await);
+        let answer = match host::check(request.version(), request.headers()) {
+            Ok(()) => next.run(request).await,
+            Err(refused) => refused.into_response(),
+        };
+        let response = finish(&context, answer);
         let (status, ms) = (response.status().as_u16(), started.elapsed().as_millis());
         if quiet {
             tracing::debug!(status, ms, "answered");
@@ -61,8 +66,9 @@ fn finish(context: &Context, response: Response) -> Response {
     let mut response = as_problem(context, response);
     let etag = response.headers().contains_key(header::ETAG);
     let headers = response.headers_mut();
+    // An answer that is given again has the id of the first time.
     if let Ok(id) = HeaderValue::from_str(context.request_id()) {
-        headers.insert(REQUEST_ID, id);
+        headers.entry(REQUEST_ID).or_insert(id);
     }
     if let Some((policy, left)) = context.rate_headers()
         && let (Ok(policy), Ok(left)) = (policy.parse(), left.parse())

@@ -13,9 +13,10 @@
 //! ```
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::FromRequestParts;
-use axum::response::{IntoResponse as _, Response};
+use axum::response::{IntoResponse, Response};
 use emailclient_core::config::Config;
 use emailclient_core::db::TenantTx;
 use emailclient_core::idempotency::{self, Kept, Slot};
@@ -32,6 +33,10 @@ use crate::state::AppState;
 
 const NAME: &str = "idempotency-key";
 const MAX_CHARS: usize = 255;
+const IN_PROGRESS: &str = "idempotency-in-progress";
+/// How often, and after which pauses, is looked whether a transaction that was dropped has given its key back.
+const ROLLBACK_LOOKS: usize = 50;
+const ROLLBACK_PAUSE: Duration = Duration::from_millis(20);
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 /// The key of a request, if it has one. Refuses 400 `invalid-idempotency-key`.
@@ -47,13 +52,42 @@ pub struct IdempotencyKey {
 impl FromRequestParts<AppState> for IdempotencyKey {
     type Rejection = ApiError;
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+        let key = Self::read(parts, state)?;
+        // For the reader of the body, which comes next.
+        parts.extensions.insert(key.clone());
+        Ok(key)
+    }
+}
+
+/// Keeps the refusal of a body that cannot be read, as the handler keeps its own. Without a key, and where the refusal
+/// is none that would be the same next time, it is handed back as it came.
+pub(crate) async fn keep_refusal(state: &AppState, parts: &Parts, refused: ApiError) -> ApiError {
+    let (Some(key), Some(caller)) =
+        (parts.extensions.get::<IdempotencyKey>(), parts.extensions.get::<Caller>())
+    else {
+        return refused;
+    };
+    if key.key.is_none() || !is_final(&refused) {
+        return refused;
+    }
+    match key.answer(state, caller, async { Err(refused) }).await {
+        Ok(reply) => ApiError::replay(reply),
+        Err(error) => error,
+    }
+}
+
+impl IdempotencyKey {
+    fn read(parts: &Parts, state: &AppState) -> Result<Self, ApiError> {
         let mut values = parts.headers.get_all(NAME).iter();
         let key = match (values.next(), values.next()) {
             (None, _) => None,
             (Some(_), Some(_)) => return Err(ApiError::invalid_idempotency_key("the key is there twice")),
             (Some(value), None) => {
-                let text = value.to_str().ok().map(str::trim).filter(|t| (1..=MAX_CHARS).contains(&t.len()));
-                let bad = || ApiError::invalid_idempotency_key("a key is 1 to 255 visible ASCII characters");
+                let printable = |t: &&str| t.bytes().all(|b| (b' '..=b'~').contains(&b));
+                let fits = |t: &&str| (1..=MAX_CHARS).contains(&t.len());
+                let text = value.to_str().ok().map(str::trim).filter(fits).filter(printable);
+                let bad =
+                    || ApiError::invalid_idempotency_key("a key is 1 to 255 printable ASCII characters");
                 Some(text.ok_or_else(bad)?.to_owned())
             }
         };
@@ -65,9 +99,7 @@ impl FromRequestParts<AppState> for IdempotencyKey {
             config: Arc::clone(&state.config),
         })
     }
-}
 
-impl IdempotencyKey {
     fn slot<'a>(&'a self, caller: &'a Caller) -> Option<Slot<'a>> {
         self.key.as_deref().map(|key| Slot { caller: caller.actor(), route: &self.route, key })
     }
@@ -106,6 +138,18 @@ impl IdempotencyKey {
         Ok(known)
     }
 
+    /// As [`Self::tx`], after the transaction of the refusal was dropped: it holds the key until its connection has rolled
+    /// back, which is soon and not at once.
+    async fn tx_after(&self, state: &AppState, caller: &Caller) -> Result<TenantTx, ApiError> {
+        for _ in 0..ROLLBACK_LOOKS {
+            match self.tx(state, caller).await {
+                Err(held) if held.code() == IN_PROGRESS => tokio::time::sleep(ROLLBACK_PAUSE).await,
+                other => return other,
+            }
+        }
+        Err(ApiError::idempotency_in_progress())
+    }
+
     async fn refuse_known(&self, tx: &mut TenantTx, slot: &Slot<'_>) -> Result<(), ApiError> {
         match idempotency::find(tx, slot).await? {
             None => Ok(()),
@@ -127,10 +171,19 @@ impl IdempotencyKey {
         caller: &Caller,
         work: impl Future<Output = Result<(TenantTx, Reply), ApiError>> + Send,
     ) -> Result<Response, ApiError> {
+        self.answer(state, caller, work).await.map(IntoResponse::into_response)
+    }
+
+    async fn answer(
+        &self,
+        state: &AppState,
+        caller: &Caller,
+        work: impl Future<Output = Result<(TenantTx, Reply), ApiError>> + Send,
+    ) -> Result<Reply, ApiError> {
         let Some(slot) = self.slot(caller) else {
             let (tx, reply) = work.await?;
             tx.commit().await?;
-            return Ok(reply.into_response());
+            return Ok(reply);
         };
         // A repetition is answered before anything slow is done for it.
         let mut look = caller.tx(state).await?;
@@ -140,11 +193,12 @@ impl IdempotencyKey {
             Ok(done) => done,
             Err(error) if is_final(&error) => {
                 let reply = written_out(&error, &self.context)?;
-                (self.tx(state, caller).await?, reply)
+                (self.tx_after(state, caller).await?, reply)
             }
             Err(error) => return Err(error),
         };
-        if !idempotency::keep(&mut tx, &slot, &pack(&reply, self.hash())).await? {
+        let kept = pack(&reply, self.hash(), self.context.request_id());
+        if !idempotency::keep(&mut tx, &slot, &kept).await? {
             // A twin was faster: its effect stands, ours is rolled back.
             drop(tx);
             let mut look = caller.tx(state).await?;
@@ -152,15 +206,16 @@ impl IdempotencyKey {
             return Err(ApiError::idempotency_in_progress());
         }
         tx.commit().await?;
-        Ok(reply.into_response())
+        Ok(reply)
     }
 }
 
 fn is_final(error: &ApiError) -> bool {
     let transient = [StatusCode::UNAUTHORIZED, StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS];
-    let about_keys = ["idempotency-in-progress", "idempotency-key-reused", "upstream-unreachable"];
+    let about_keys = [IN_PROGRESS, "idempotency-key-reused", "upstream-unreachable"];
     error.status().is_client_error()
         && !error.is_replay()
+        && !error.is_broken_off()
         && !transient.contains(&error.status())
         && !about_keys.contains(&error.code())
 }
@@ -174,11 +229,15 @@ fn written_out(error: &ApiError, context: &Context) -> Result<Reply, ApiError> {
     Ok(Reply::raw(error.status(), vec![(header::CONTENT_TYPE, kind)], body))
 }
 
-fn pack(reply: &Reply, body_hash: Vec<u8>) -> Kept {
+/// The name under which a kept answer has the id of the request it was first given to.
+const FIRST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+fn pack(reply: &Reply, body_hash: Vec<u8>, request_id: &str) -> Kept {
     let pair = |(name, value): &(HeaderName, HeaderValue)| {
         Some((name.to_string(), Value::String(value.to_str().ok()?.to_owned())))
     };
-    let headers: Map<String, Value> = reply.headers().iter().filter_map(pair).collect();
+    let mut headers: Map<String, Value> = reply.headers().iter().filter_map(pair).collect();
+    headers.insert(FIRST_ID.to_string(), Value::String(request_id.to_owned()));
     let status = i16::try_from(reply.status().as_u16()).unwrap_or(200);
     Kept { body_hash, status, headers: Value::Object(headers), body: reply.body().to_vec() }
 }

@@ -36,10 +36,12 @@ pub mod caller;
 mod coding;
 pub mod context;
 mod cors;
+mod early;
 pub mod error;
 pub mod etag;
 pub mod extract;
 mod headers;
+mod host;
 pub mod idempotency;
 mod limits;
 mod line;
@@ -80,7 +82,7 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
     let state = AppState::new(config)?;
     state.db.verify().await?;
     tracing::info!(address = %listener.local_addr()?, "listening");
-    server::run(&state, router::build(state.clone()), listener, shutdown).await;
+    server::run(&state, router::build(state.clone())?, listener, shutdown).await;
     state.db.close().await;
     Ok(())
 }

@@ -1,8 +1,12 @@
 //! The description of the API (OpenAPI 3.1), made from the handlers, and the explorer that shows it.
 
+mod complete;
+
 use std::fmt::Write as _;
 
 use axum::response::Html;
+use emailclient_core::config::Config;
+use serde_json::Value;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
@@ -22,6 +26,15 @@ impl Modify for Bearer {
         let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build();
         api.components.get_or_insert_default().add_security_scheme("bearer", SecurityScheme::Http(scheme));
     }
+}
+
+/// The whole description: what the handlers say, and what is the same around all of them.
+///
+/// # Errors
+/// When it cannot be written as JSON.
+pub fn whole(handlers: &utoipa::openapi::OpenApi, config: &Config) -> anyhow::Result<Value> {
+    let described = serde_json::to_value(handlers)?;
+    Ok(complete::complete(described, &config.tenant_id_header, config.default_tenant_id.is_none()))
 }
 
 /// What the explorer's page may load: its own files, and styles it writes into the page.

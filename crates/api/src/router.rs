@@ -20,17 +20,21 @@ use crate::coding;
 use crate::cors::{self, Cors};
 use crate::error::ApiError;
 use crate::headers::edge;
-use crate::openapi::{Description, EXPLORER_POLICY, problems};
+use crate::openapi::{Description, EXPLORER_POLICY, problems, whole};
 use crate::routes;
 use crate::state::AppState;
 
 /// The service for one process.
-pub fn build(state: AppState) -> Router {
+///
+/// # Errors
+/// When its description cannot be written as JSON.
+pub fn build(state: AppState) -> anyhow::Result<Router> {
     let (api, description) =
         OpenApiRouter::with_openapi(Description::openapi()).merge(routes::all()).split_for_parts();
+    let description = whole(&description, &state.config)?;
     let explorer = Router::<AppState>::new()
         .route("/docs/problems", get(problems))
-        .merge(SwaggerUi::new("/docs").url("/openapi.json", description))
+        .merge(SwaggerUi::new("/docs").external_url_unchecked("/openapi.json", description))
         .layer(from_fn(async |request: axum::extract::Request, next: axum::middleware::Next| {
             let mut response = next.run(request).await;
             response
@@ -50,7 +54,7 @@ pub fn build(state: AppState) -> Router {
     if let Some(cors) = Cors::new(&state) {
         router = router.layer(from_fn_with_state(cors, cors::layer));
     }
-    router.layer(from_fn_with_state(state.clone(), edge)).with_state(state)
+    Ok(router.layer(from_fn_with_state(state.clone(), edge)).with_state(state))
 }
 
 /// Bytes that may be asked for in parts stay as they are: ranges and the strong tag belong to one form of them.

@@ -1,9 +1,12 @@
 //! The listener: HTTP/1.1 connections with a deadline for headers, and an orderly end.
 
+use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use axum::response::Response;
 use http::Request;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -12,6 +15,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
+use crate::early::{self, Staged};
 use crate::headers::Peer;
 use crate::line::Line;
 use crate::state::AppState;
@@ -54,11 +58,11 @@ pub async fn run(state: &AppState, router: Router, listener: TcpListener, shutdo
         };
         let _ = stream.set_nodelay(true);
         let router = router.clone();
-        let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(Peer(peer));
-            router.clone().oneshot(request.map(Body::new))
+        let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+            answer(router.clone(), peer, request)
         });
-        let connection = graceful.watch(builder.serve_connection(TokioIo::new(Line::new(stream)), service));
+        let line = TokioIo::new(Staged::new(Line::new(stream)));
+        let connection = graceful.watch(builder.serve_connection(line, service));
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "connection ended");
@@ -69,4 +73,17 @@ pub async fn run(state: &AppState, router: Router, listener: TcpListener, shutdo
     if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
         tracing::warn!("requests were still running after the drain time and are cut off");
     }
+}
+
+async fn answer(
+    router: Router,
+    peer: SocketAddr,
+    mut request: Request<Incoming>,
+) -> Result<Response, Infallible> {
+    request.extensions_mut().insert(Peer(peer));
+    let (parts, body) = request.into_parts();
+    let (body, watch) = early::watch(body);
+    let mut response = router.oneshot(Request::from_parts(parts, Body::new(body))).await?;
+    watch.mark(&mut response).await;
+    Ok(response)
 }

@@ -135,6 +135,12 @@ impl Draft {
         is_open(self.submission_state.as_deref())
     }
 
+    /// Whether its message has yet to leave.
+    #[must_use]
+    pub fn waits(&self) -> bool {
+        waits(self.submission_state.as_deref())
+    }
+
     fn read(row: &PgRow) -> Result<Self, sqlx::Error> {
         let content: Json<Content> = row.try_get("content")?;
         Ok(Self {
@@ -149,6 +155,10 @@ impl Draft {
             updated_at: row.try_get("updated_at")?,
         })
     }
+}
+
+fn waits(submission_state: Option<&str>) -> bool {
+    matches!(submission_state, Some("queued" | "sending"))
 }
 
 fn is_open(submission_state: Option<&str>) -> bool {

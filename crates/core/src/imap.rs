@@ -143,6 +143,24 @@ impl ImapError {
         }
     }
 
+    /// The server's own words, where it said something.
+    #[must_use]
+    pub fn server_text(&self) -> Option<&str> {
+        let text = match self {
+            Self::Throttled { text, .. }
+            | Self::AuthRejected { text, .. }
+            | Self::NoSuchMailbox(text)
+            | Self::Refused { text, .. }
+            | Self::Closed { bye: Some(text) } => text,
+            Self::Unreachable(_)
+            | Self::NotAllowed(_)
+            | Self::Protocol(_)
+            | Self::Timeout
+            | Self::Closed { bye: None } => return None,
+        };
+        Some(text.as_str()).filter(|text| !text.is_empty())
+    }
+
     /// The same error without `secret` in the server's words: some servers repeat the command that they refuse.
     fn without(mut self, secret: &Secret) -> Self {
         match &mut self {

@@ -60,6 +60,9 @@ pub enum MailboxError {
     /// It has mailboxes below it.
     #[error("the mailbox has others below it; delete those first")]
     HasChildren,
+    /// It has mail in it, and that was not to be deleted with it.
+    #[error("the mailbox has mail in it; say with_messages=true to have that moved to Trash")]
+    NotEmpty,
     /// Our user moved or copied messages out of it, and the server has not done so yet: they would go with it.
     #[error("messages are still on their way out of the mailbox; try again in a moment")]
     MovesWait,

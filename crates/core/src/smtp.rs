@@ -90,6 +90,17 @@ impl SmtpError {
         }
     }
 
+    /// The server's own words, with the enhanced status, where it said something.
+    #[must_use]
+    pub fn server_text(&self) -> Option<String> {
+        match self {
+            Self::AuthRejected(reply) | Self::Refused(reply) => {
+                Some(reply_text(reply)).filter(|text| !text.is_empty())
+            }
+            _ => None,
+        }
+    }
+
     fn protocol(text: &str) -> Self {
         Self::Protocol(text.to_owned())
     }

@@ -10,7 +10,7 @@ use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Row as _};
 
 use crate::account::Cause;
-use crate::db::{DbError, TenantTx};
+use crate::db::{DbError, SystemTx, TenantTx};
 use crate::id::{AccountId, MailboxId, RunId};
 use crate::job::{Job, enqueue, priority};
 use crate::lease;
@@ -21,6 +21,8 @@ use crate::sync_store::pending::GIVE_UP_AFTER;
 pub struct Run {
     /// Its id.
     pub id: RunId,
+    /// Whose it is.
+    pub account_id: AccountId,
     /// `queued`, `running`, `done` or `failed`.
     pub state: String,
     /// When it began.
@@ -32,6 +34,7 @@ pub struct Run {
 fn from_row(row: &PgRow) -> Run {
     Run {
         id: RunId(row.get("id")),
+        account_id: AccountId(row.get("account_id")),
         state: row.get("state"),
         started_at: row.get("started_at"),
         finished_at: row.get("finished_at"),
@@ -47,7 +50,7 @@ pub async fn request(tx: &mut TenantTx, account: AccountId) -> Result<Run, DbErr
     let row = sqlx::query(
         "INSERT INTO sync_runs (tenant_id, id, account_id, state) VALUES ($1, $2, $3, 'queued')
          ON CONFLICT (tenant_id, account_id) WHERE state = 'queued' DO UPDATE SET state = 'queued'
-         RETURNING id, state, started_at, finished_at",
+         RETURNING id, account_id, state, started_at, finished_at",
     )
     .bind(tx.tenant())
     .bind(RunId::new())
@@ -106,17 +109,62 @@ pub async fn interrupt(tx: &mut TenantTx, account: AccountId, reason: &str) -> R
     Ok(())
 }
 
-/// The round that was asked for last.
-pub async fn latest(tx: &mut TenantTx, account: AccountId) -> Result<Option<Run>, DbError> {
+/// A condition on a row: somebody asked for the round. Those that nobody asked for begin as they are written down.
+const ASKED: &str = "started_at IS DISTINCT FROM requested_at";
+
+/// The last rounds of an account.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Latest {
+    /// Asked for by a client.
+    pub asked: Option<Run>,
+    /// Asked for by nobody.
+    pub background: Option<Run>,
+}
+
+/// The last round that was asked for, and the last that was not.
+pub async fn latest(tx: &mut TenantTx, account: AccountId) -> Result<Latest, DbError> {
+    let last = |condition: &str| {
+        format!(
+            "(SELECT id, account_id, state, started_at, finished_at, {ASKED} AS asked FROM sync_runs
+              WHERE tenant_id = $1 AND account_id = $2 AND {condition} ORDER BY requested_at DESC, id DESC LIMIT 1)"
+        )
+    };
+    let both = format!("{} UNION ALL {}", last(ASKED), last(&format!("NOT ({ASKED})")));
+    let rows = sqlx::query(AssertSqlSafe(both)).bind(tx.tenant()).bind(account).fetch_all(tx.conn()).await?;
+    let mut latest = Latest::default();
+    for row in &rows {
+        let place = if row.try_get("asked")? { &mut latest.asked } else { &mut latest.background };
+        *place = Some(from_row(row));
+    }
+    Ok(latest)
+}
+
+/// One round, for a day after its end at least.
+pub async fn get(tx: &mut TenantTx, id: RunId) -> Result<Option<Run>, DbError> {
     let row = sqlx::query(
-        "SELECT id, state, started_at, finished_at FROM sync_runs WHERE tenant_id = $1 AND account_id = $2
-         ORDER BY requested_at DESC, id DESC LIMIT 1",
+        "SELECT id, account_id, state, started_at, finished_at FROM sync_runs WHERE tenant_id = $1 AND id = $2",
     )
     .bind(tx.tenant())
-    .bind(account)
+    .bind(id)
     .fetch_optional(tx.conn())
     .await?;
     Ok(row.as_ref().map(from_row))
+}
+
+/// Forgets rounds that ended more than a day ago, but for the last ones of each account. Returns how many.
+pub async fn prune(tx: &mut SystemTx) -> Result<u64, DbError> {
+    let done = sqlx::query(AssertSqlSafe(format!(
+        "DELETE FROM sync_runs WHERE (tenant_id, id) IN (
+           SELECT r.tenant_id, r.id FROM sync_runs r
+           CROSS JOIN LATERAL (SELECT r.started_at IS DISTINCT FROM r.requested_at AS asked) a
+           WHERE r.finished_at < now() - interval '1 day' AND EXISTS (
+             SELECT 1 FROM sync_runs WHERE tenant_id = r.tenant_id AND account_id = r.account_id
+               AND requested_at > r.requested_at AND ({ASKED}) = a.asked)
+           LIMIT 20000)",
+    )))
+    .execute(tx.conn())
+    .await?;
+    Ok(done.rows_affected())
 }
 
 /// How far one mailbox is. Placements are counted.

@@ -20,8 +20,10 @@ use crate::error::check_single_line;
 
 /// Longest value of a header that a user sets, in bytes.
 const MAX_HEADER_BYTES: usize = 8 * 1024;
-/// Longest run without a blank in such a value: lines cannot be folded inside it (RFC 5322 §2.1.1).
-const MAX_WORD_BYTES: usize = 900;
+/// Longest line without its CRLF (RFC 5322 §2.1.1).
+const MAX_LINE_BYTES: usize = 998;
+/// Longest id: it stands on a line of its own, between brackets.
+const MAX_ID_BYTES: usize = 900;
 /// Headers beside `X-*` that a user may set.
 const ALLOWED: [&str; 6] = [
     "importance",
@@ -122,17 +124,30 @@ pub fn check_header(name: &str, value: &str) -> Result<(), ComposeError> {
         return Err(ComposeError::HeaderNotAllowed { name: name.to_owned() });
     }
     check_single_line(value).map_err(|_| invalid())?;
-    let foldable = value.split([' ', '\t']).all(|w| w.len() <= MAX_WORD_BYTES);
     let plain = own || value.is_ascii();
     if value.trim().is_empty()
         || value.len() > MAX_HEADER_BYTES
-        || !foldable
+        || !foldable(name, value.trim())
         || !plain
         || value.chars().any(|c| c.is_control() && c != '\t')
     {
         return Err(invalid());
     }
     Ok(())
+}
+
+/// Whether no line gets too long. Lines are folded before a run of blanks, and nowhere else; what is not ASCII is written
+/// as encoded words, which fit on any line.
+fn foldable(name: &str, value: &str) -> bool {
+    let mut line = name.len() + ": ".len();
+    let mut after_blank = false;
+    !value.is_ascii()
+        || value.bytes().all(|b| {
+            let blank = matches!(b, b' ' | b'\t');
+            line = if blank && !after_blank { 1 } else { line + 1 };
+            after_blank = blank;
+            line <= MAX_LINE_BYTES
+        })
 }
 
 impl Draft {
@@ -178,7 +193,7 @@ impl Draft {
 /// Whether an id can stand between angle brackets: visible ASCII (or other scripts' letters) without them.
 #[must_use]
 pub fn is_id(id: &str) -> bool {
-    let fits = !id.is_empty() && id.len() <= MAX_WORD_BYTES;
+    let fits = !id.is_empty() && id.len() <= MAX_ID_BYTES;
     fits && id.chars().all(|c| !c.is_whitespace() && !c.is_control() && !"<>()\",;\\".contains(c))
 }
 

@@ -38,6 +38,9 @@ pub enum NameError {
     /// `.`, `..`, or `~` at the beginning: servers keep mail in files of these names and refuse them.
     #[error("the mailbox name must be neither `.` nor `..`, nor begin with `~`")]
     Reserved,
+    /// Blanks at its beginning or end, which nobody sees and servers keep or drop.
+    #[error("the mailbox name must not begin or end with a blank")]
+    Blanks,
 }
 
 /// The readable form of a wire name. What is not valid modified UTF-7 is shown as it is on the wire (8-bit
@@ -120,12 +123,19 @@ pub fn encode_name(name: &str) -> Result<String, NameError> {
     if out.len() > MAX_NAME_BYTES { Err(NameError::TooLong) } else { Ok(out) }
 }
 
+/// Judges a name that somebody asked for. Names that the server has may be otherwise.
+///
+/// # Errors
+/// [`NameError::Blanks`].
+pub fn check_blanks(name: &str) -> Result<(), NameError> {
+    if name.trim() == name { Ok(()) } else { Err(NameError::Blanks) }
+}
+
 /// The wire form of one new level below `parent` (a wire name), or at the top.
 ///
 /// # Errors
 /// [`NameError`] as for [`encode_name`], when `name` holds the delimiter, `*` or `%`, and when it is reserved.
 pub fn child_name(parent: Option<&str>, delimiter: Option<char>, name: &str) -> Result<String, NameError> {
-    let name = name.trim();
     if name.contains(['*', '%']) || delimiter.is_some_and(|d| name.contains(d)) {
         return Err(NameError::Forbidden);
     }
@@ -174,7 +184,7 @@ pub fn quote(wire: &[u8]) -> Option<String> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{NameError, child_name, decode_name, encode_name, quote, split_last};
+    use super::{NameError, check_blanks, child_name, decode_name, encode_name, quote, split_last};
 
     #[test]
     fn the_examples_of_the_rfc_decode() {
@@ -199,12 +209,16 @@ mod tests {
         assert_eq!(encode_name(&"ü".repeat(200)), Err(NameError::TooLong));
         assert_eq!(child_name(None, Some('/'), "a/b"), Err(NameError::Forbidden));
         assert_eq!(child_name(Some("INBOX"), Some('.'), "Größe"), Ok("INBOX.Gr&APYA3w-e".into()));
-        for name in ["", "  ", "*", "a%", "a\u{7}", "a\0b", &"x".repeat(256)] {
+        for name in ["", "*", "a%", "a\u{7}", "a\0b", &"x".repeat(256)] {
             assert!(child_name(None, Some('/'), name).is_err(), "{name:?}");
         }
-        for name in [".", "..", " .. ", "~", "~x"] {
+        for name in [".", "..", "~", "~x"] {
             assert_eq!(child_name(None, Some('/'), name), Err(NameError::Reserved), "{name:?}");
         }
+        for name in [" a", "a ", " ", "\t", "a\u{a0}", "\u{3000}a"] {
+            assert_eq!(check_blanks(name), Err(NameError::Blanks), "{name:?}");
+        }
+        assert_eq!(check_blanks("a b"), Ok(()));
         assert_eq!(child_name(Some("a"), Some('/'), ".."), Err(NameError::Reserved));
         assert_eq!(child_name(Some("a"), Some('/'), "~x"), Ok("a/~x".into()));
         assert_eq!(child_name(None, Some('/'), "..."), Ok("...".into()));

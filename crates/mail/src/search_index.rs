@@ -8,6 +8,7 @@
 //! `Field` in [`crate::query`]. Changing [`fold`] or the word boundaries makes rows indexed before unfindable,
 //! so it needs a reindex of every message.
 
+mod pictures;
 mod tsvector;
 
 use std::ops::{ControlFlow, Range};
@@ -15,6 +16,7 @@ use std::ops::{ControlFlow, Range};
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
 
+pub use self::pictures::{is_picture, pictures};
 pub use self::tsvector::{LEXEMES_MAX, POSITION_MAX, TSVECTOR_MAX_BYTES, TsVector};
 
 /// Longest word in bytes after folding; the rest of a longer run is ignored, in queries too.

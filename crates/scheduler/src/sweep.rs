@@ -8,7 +8,7 @@ use emailclient_core::draft::spool;
 use emailclient_core::id::AccountId;
 use emailclient_core::job::{Job, enqueue, priority, queue};
 use emailclient_core::search::index;
-use emailclient_core::{due, operation, statistics, submission, sync_store};
+use emailclient_core::{due, operation, statistics, submission, sync_run, sync_store};
 
 /// Finished jobs are kept this long, for whoever asks what became of them.
 const KEEP_JOBS: Duration = Duration::from_secs(24 * 3600);
@@ -160,6 +160,7 @@ pub async fn prune(db: &Db) -> Result<(), DbError> {
     let mut tx = db.system().await?;
     queue::prune(&mut tx, KEEP_JOBS).await?;
     due::prune_idempotency(&mut tx).await?;
+    sync_run::prune(&mut tx).await?;
     operation::prune(&mut tx).await?;
     spool::prune(&mut tx).await?;
     tx.commit().await

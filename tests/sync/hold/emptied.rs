@@ -45,7 +45,10 @@ async fn a_mailbox_below_trash_goes_with_what_is_in_it() {
     client.append("Trash/Old", "", None, &numbered(1)).await;
     case.sync().await;
     let old = case.mailbox("Trash/Old").await;
-    assert_eq!(case.app.delete(&case.tenant, &format!("/api/mailboxes/{old}")).await.status, 204);
+    assert_eq!(
+        case.app.delete(&case.tenant, &format!("/api/mailboxes/{old}?with_messages=true")).await.status,
+        204
+    );
     case.sync().await;
     assert!(there(&case, 1).await.is_empty());
     case.settled().await;

@@ -51,6 +51,8 @@ impl ApiError {
         account_exists: CONFLICT, "account-exists", "This address is connected already";
         /// The account is not synchronised at present.
         account_paused: CONFLICT, "account-paused", "The account is paused";
+        /// The mailbox has mail in it.
+        mailbox_not_empty: CONFLICT, "mailbox-not-empty", "The mailbox is not empty";
         /// It is too late for that.
         already_sending: CONFLICT, "already-sending", "The message is on its way already";
         /// `If-Match` names another version.
@@ -248,6 +250,7 @@ impl ApiError {
             StatusCode::BAD_REQUEST => Self::invalid_parameter("the request cannot be read"),
             StatusCode::NOT_FOUND => Self::not_found(),
             StatusCode::METHOD_NOT_ALLOWED => Self::method_not_allowed(),
+            StatusCode::NOT_ACCEPTABLE => Self::not_acceptable("no acceptable form or coding can be made"),
             StatusCode::REQUEST_TIMEOUT => Self::request_timeout("the request did not arrive in time"),
             StatusCode::PAYLOAD_TOO_LARGE => {
                 Self::payload_too_large("the body is over the limit of this route")

@@ -108,7 +108,8 @@ impl Arriving {
                         }
                         Ok(None) => return Ok(None),
                         Ok(Some(Err(error))) => {
-                            let broken = ApiError::malformed_json("the body broke off").with_cause(error);
+                            let broken =
+                                ApiError::malformed_json("the body broke off").with_cause(error).broken_off();
                             return Err(told.put(broken));
                         }
                         Ok(Some(Ok(frame))) => frame,
@@ -163,7 +164,8 @@ pub async fn read(parts: &Parts, body: Body, limit: usize) -> Result<Bytes, ApiE
     loop {
         let frame = timeout_at(end, body.frame()).await.map_err(late)?;
         let Some(frame) = frame else { return Ok(all.freeze()) };
-        let frame = frame.map_err(|e| ApiError::malformed_json("the body broke off").with_cause(e))?;
+        let broken = |e| ApiError::malformed_json("the body broke off").with_cause(e).broken_off();
+        let frame = frame.map_err(broken)?;
         if let Some(data) = frame.data_ref() {
             if all.len() + data.len() > limit {
                 return Err(too_large(limit));

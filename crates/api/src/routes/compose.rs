@@ -8,6 +8,7 @@ mod attach;
 mod create;
 mod delete;
 mod detach;
+mod file;
 mod get;
 mod list;
 mod prepare;
@@ -41,9 +42,8 @@ pub fn routes() -> OpenApiRouter<AppState> {
     let uploads = OpenApiRouter::new()
         .routes(routes!(attach::attach_file))
         .layer(Extension(Rules::UPLOAD.limit(MAX_UPLOAD_BYTES)));
-    OpenApiRouter::new()
-        .merge(contents)
-        .merge(uploads)
-        .routes(routes!(detach::detach_file))
-        .routes(routes!(send::send_draft))
+    let files = OpenApiRouter::new()
+        .routes(routes!(file::get_file, detach::detach_file))
+        .layer(Extension(Rules::ANY));
+    OpenApiRouter::new().merge(contents).merge(uploads).merge(files).routes(routes!(send::send_draft))
 }

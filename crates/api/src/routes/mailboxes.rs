@@ -82,6 +82,7 @@ fn refusal(error: MailboxError) -> ApiError {
         // No field is at fault: the pointer is that of the whole.
         MailboxError::Inbox => ApiError::invalid_field("", "inbox", &text),
         MailboxError::HasChildren => ApiError::invalid_field("", "has-children", &text),
+        MailboxError::NotEmpty => ApiError::mailbox_not_empty(text),
         MailboxError::MovesWait => ApiError::invalid_field("", "moves-wait", &text),
         MailboxError::Db(error) => error.into(),
     }

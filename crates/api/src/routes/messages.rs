@@ -6,7 +6,7 @@
 
 mod actions;
 mod attachment;
-mod content;
+pub(super) mod content;
 mod delete;
 mod fields;
 mod get;

@@ -30,6 +30,7 @@ pub fn routes() -> OpenApiRouter<AppState> {
 #[into_params(parameter_in = Query)]
 struct SearchQuery {
     /// What to look for.
+    #[param(min_length = 1, max_length = 2000)]
     query: String,
     /// Only in this account.
     #[param(value_type = Option<Uuid>)]
@@ -38,7 +39,7 @@ struct SearchQuery {
     tz: Option<String>,
     /// Rows of a page, 1 to 200.
     #[serde(default)]
-    #[param(value_type = Option<u32>)]
+    #[param(value_type = Option<u32>, minimum = 1, maximum = 200, default = 50)]
     limit: Limit,
     /// `next_cursor` of the page before.
     cursor: Option<String>,

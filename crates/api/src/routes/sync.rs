@@ -1,5 +1,6 @@
 //! Rounds of synchronisation: asking for one, watching it.
 
+mod run;
 mod start;
 mod status;
 
@@ -19,7 +20,10 @@ use crate::state::AppState;
 
 /// The routes of this domain.
 pub fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(start::start)).routes(routes!(status::status))
+    OpenApiRouter::new()
+        .routes(routes!(start::start))
+        .routes(routes!(status::status))
+        .routes(routes!(run::run))
 }
 
 /// Refuses to ask for a round that would not come: of an account that is not there, or paused.
@@ -39,6 +43,8 @@ pub async fn require_active(tx: &mut TenantTx, account: AccountId) -> Result<(),
 pub struct RunView {
     /// Its id.
     id: Uuid,
+    /// Its account.
+    account_id: Uuid,
     /// `queued`, `running`, `done` or `failed`.
     state: String,
     /// When it began.
@@ -49,6 +55,12 @@ pub struct RunView {
 
 impl From<Run> for RunView {
     fn from(run: Run) -> Self {
-        Self { id: run.id.0, state: run.state, started_at: run.started_at, finished_at: run.finished_at }
+        Self {
+            id: run.id.0,
+            account_id: run.account_id.0,
+            state: run.state,
+            started_at: run.started_at,
+            finished_at: run.finished_at,
+        }
     }
 }

@@ -183,6 +183,49 @@ pub(super) async fn of_drafts(
     Ok(files)
 }
 
+/// One file of a draft, without its contents; `None`: the draft has no such file.
+///
+/// # Errors
+/// Those of the database.
+pub async fn find(
+    tx: &mut TenantTx,
+    draft: DraftId,
+    id: AttachmentId,
+) -> Result<Option<Attachment>, DbError> {
+    let row = sqlx::query(
+        "SELECT id, filename, content_type, size_bytes, inline, content_id, created_at FROM draft_attachments
+         WHERE tenant_id = $1 AND draft_id = $2 AND id = $3",
+    )
+    .bind(tx.tenant())
+    .bind(draft)
+    .bind(id)
+    .fetch_optional(tx.conn())
+    .await?;
+    Ok(row.as_ref().map(read).transpose()?)
+}
+
+/// `length` bytes of a file, from `offset` on. `None`: the file is gone.
+///
+/// # Errors
+/// Those of the database.
+pub async fn piece(
+    tx: &mut TenantTx,
+    id: AttachmentId,
+    offset: usize,
+    length: usize,
+) -> Result<Option<Vec<u8>>, DbError> {
+    // Counted from 1; no file is longer than PostgreSQL's numbers.
+    Ok(sqlx::query_scalar(
+        "SELECT substring(content FROM $3 FOR $4) FROM draft_attachments WHERE tenant_id = $1 AND id = $2",
+    )
+    .bind(tx.tenant())
+    .bind(id)
+    .bind(i32::try_from(offset.saturating_add(1)).unwrap_or(i32::MAX))
+    .bind(i32::try_from(length).unwrap_or(i32::MAX))
+    .fetch_optional(tx.conn())
+    .await?)
+}
+
 /// The files of one draft as they go into the message.
 pub(super) async fn contents(
     tx: &mut TenantTx,

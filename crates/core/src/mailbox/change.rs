@@ -4,7 +4,7 @@
 //! `delete_mailbox` the wire name `wire_name_hex` (its row is gone by then), both as hexadecimal bytes because old names
 //! need not be UTF-8. Both with what is known of the mailbox itself, see [`Meant`].
 
-use mail::mailbox::{decode_name, is_inbox, split_last};
+use mail::mailbox::{check_blanks, decode_name, is_inbox, split_last};
 use mail::uid::UidValidity;
 use serde_json::{Value, json};
 use sqlx::Row as _;
@@ -160,6 +160,8 @@ async fn rename(tx: &mut TenantTx, row: &Row, change: &Change) -> Result<bool, M
     if change.name.is_none() && change.parent.is_none() {
         return Ok(false);
     }
+    // A name that is kept is the server's, whatever it is like.
+    change.name.as_deref().map_or(Ok(()), check_blanks)?;
     let spot = match change.parent {
         Some(parent) => Spot::find(tx, row.account, parent).await?,
         None => Spot { parent: parent_of(row), delimiter: row.delimiter },
@@ -244,14 +246,14 @@ fn length(count: usize) -> i32 {
     i32::try_from(count).unwrap_or(i32::MAX - 1)
 }
 
-/// Deletes a mailbox with the placements in it; `false` when there is none. The worker moves what the server has in it to
-/// Trash before it deletes it there.
+/// Deletes a mailbox, with the placements in it if `with_messages` says so; `false` when there is none. The worker moves
+/// what the server has in it to Trash before it deletes it there.
 ///
 /// Messages on their way into it go back to where they came from: our user deleted the mailbox, not them.
 ///
 /// # Errors
 /// [`MailboxError`]; then the transaction must not be committed.
-pub async fn delete(tx: &mut TenantTx, id: MailboxId) -> Result<bool, MailboxError> {
+pub async fn delete(tx: &mut TenantTx, id: MailboxId, with_messages: bool) -> Result<bool, MailboxError> {
     // Before any other: what a worker records of these messages locks them in another order.
     lock_account(tx, id).await?;
     let Some(row) = lock(tx, id).await? else { return Ok(false) };
@@ -260,6 +262,9 @@ pub async fn delete(tx: &mut TenantTx, id: MailboxId) -> Result<bool, MailboxErr
     }
     if row.delimiter.is_some() && has_children(tx, &row).await? {
         return Err(MailboxError::HasChildren);
+    }
+    if !with_messages && shows_mail(tx, id).await? {
+        return Err(MailboxError::NotEmpty);
     }
     if edits::leaves(tx, id).await? {
         return Err(MailboxError::MovesWait);
@@ -288,6 +293,17 @@ pub async fn delete(tx: &mut TenantTx, id: MailboxId) -> Result<bool, MailboxErr
     remember(tx, row.account, None, "delete_mailbox", data).await?;
     record(tx, row.account, id, "mailbox.deleted").await?;
     Ok(true)
+}
+
+/// Whether its user sees mail in it, or would if all of it were here.
+async fn shows_mail(tx: &mut TenantTx, id: MailboxId) -> Result<bool, DbError> {
+    Ok(sqlx::query_scalar(
+        "SELECT total > 0 OR (state <> 'synced' AND exists_seen > 0) FROM mailboxes WHERE tenant_id = $1 AND id = $2",
+    )
+    .bind(tx.tenant())
+    .bind(id)
+    .fetch_one(tx.conn())
+    .await?)
 }
 
 async fn holds_mail(tx: &mut TenantTx, id: MailboxId) -> Result<bool, DbError> {

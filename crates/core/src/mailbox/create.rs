@@ -1,6 +1,6 @@
 //! Making a mailbox: the row at once, CREATE on the server by the push job.
 
-use mail::mailbox::{Role, child_name, decode_name, is_inbox, split_last};
+use mail::mailbox::{Role, check_blanks, child_name, decode_name, is_inbox, split_last};
 use sqlx::Row as _;
 
 use super::{Mailbox, MailboxError, get, record, remember};
@@ -59,6 +59,7 @@ pub async fn create(
     name: &str,
     parent: Option<MailboxId>,
 ) -> Result<Mailbox, MailboxError> {
+    check_blanks(name)?;
     let spot = Spot::find(tx, account, parent).await?;
     let wire = spot.wire_name(name)?;
     let id = insert(tx, account, &wire, &spot, None).await?.ok_or(MailboxError::Exists)?;

@@ -14,7 +14,8 @@ use crate::db::{DbError, TenantTx};
 use crate::event;
 use crate::id::{AccountId, ChangeId, MailboxId};
 
-/// Records at the mailbox of `change` what the server said; an event tells of the first refusal. Refusals to delete
+/// Records at the mailbox of `change` what the server said; an event tells of the first refusal, from which on nothing more
+/// can be put into a mailbox that our user wants made. Refusals to delete
 /// or to subscribe are shown by the next listing alone.
 pub async fn tell(
     tx: &mut TenantTx,
@@ -32,7 +33,7 @@ pub async fn tell(
     };
     let told: Option<MailboxId> = sqlx::query_scalar(
         "UPDATE mailboxes b SET cause_code = 'refused', cause_text = $3, cause_upstream = $5, cause_since = now(),
-           state = CASE WHEN $4 THEN b.state ELSE 'failed' END
+           state = CASE WHEN $4 THEN b.state ELSE 'failed' END, selectable = b.selectable AND ($4 OR b.role IS NOT NULL)
          FROM pending_changes c WHERE c.tenant_id = $1 AND c.id = $2 AND b.tenant_id = $1 AND b.id = c.mailbox_id
            AND (b.cause_code IS DISTINCT FROM 'refused' OR b.cause_text IS DISTINCT FROM $3
                 OR b.cause_upstream IS DISTINCT FROM $5)
@@ -58,7 +59,8 @@ pub async fn tell(
 pub async fn forget(tx: &mut TenantTx, change: ChangeId) -> Result<(), DbError> {
     sqlx::query(
         "UPDATE mailboxes b SET cause_code = NULL, cause_text = NULL, cause_upstream = NULL, cause_since = NULL,
-           state = CASE WHEN c.kind = 'create_mailbox' THEN 'new' ELSE b.state END
+           state = CASE WHEN c.kind = 'create_mailbox' THEN 'new' ELSE b.state END,
+           selectable = b.selectable OR c.kind = 'create_mailbox'
          FROM pending_changes c WHERE c.tenant_id = $1 AND c.id = $2 AND c.kind IN ('create_mailbox', 'rename_mailbox')
            AND b.tenant_id = $1 AND b.id = c.mailbox_id AND b.cause_code = 'refused'",
     )

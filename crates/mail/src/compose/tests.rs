@@ -175,7 +175,7 @@ fn only_listed_headers_may_be_set() {
     ] {
         assert!(check_header(name, value).is_err(), "{name:?}");
     }
-    assert!(check_header("X-A", &"x".repeat(901)).is_err());
+    assert!(check_header("X-A", &"x".repeat(994)).is_err());
     let d = Draft {
         headers: vec![("X-Mine".into(), "grün".into()), ("Priority".into(), "urgent".into())],
         ..draft()
@@ -282,5 +282,45 @@ proptest! {
         prop_assert_eq!(m.attachments.len(), 1);
         prop_assert_eq!(attachment(&raw, 0).unwrap().bytes, contents);
         prop_assert!(body(&raw).headers.iter().filter(|(n, _)| n == "Subject").count() == 1);
+    }
+}
+
+#[test]
+fn a_header_folds_where_it_can_and_is_refused_where_a_word_is_longer_than_a_line() {
+    let longest = |name: &str| "w".repeat(998 - name.len() - 2);
+    let words = "word ".repeat(1600);
+    let blanks = format!("a{}b", " ".repeat(997));
+    for (name, value) in [
+        ("X-A", longest("X-A")),
+        ("X-A", format!("short {}", "w".repeat(997))),
+        ("X-A", format!("a\t{} {}", "w".repeat(997), "v".repeat(997))),
+        ("X-A", words.trim().to_owned()),
+        ("X-A", "ü".repeat(4000)),
+        ("X-A", format!("ü{}", "w".repeat(3000))),
+        ("X-A", blanks),
+        (
+            "List-Unsubscribe",
+            format!("<https://x.test/{}>, <mailto:{}@x.test>", "w".repeat(900), "v".repeat(900)),
+        ),
+    ] {
+        let bytes = bytes(&Draft { headers: vec![(name.to_owned(), value.clone())], ..draft() });
+        let longest = bytes.split(|b| *b == b'\n').map(|line| line.trim_ascii_end().len()).max().unwrap();
+        assert!(longest <= 998, "{name}: {longest}");
+        let read = mail_parser::MessageParser::new().parse(&bytes).unwrap();
+        let got = read.header(name).and_then(|h| h.as_text()).map(str::to_owned);
+        // Of a field that it does not know the reader leaves encoded words as they are.
+        if let Some(got) = got.filter(|_| value.is_ascii()) {
+            let squeezed = |t: &str| t.split_whitespace().collect::<String>();
+            assert_eq!(squeezed(&got), squeezed(&value), "{name}");
+        }
+    }
+    for (name, value) in [
+        ("X-A", format!("{}w", longest("X-A"))),
+        ("X-A", format!("short {}", "w".repeat(998))),
+        ("X-A", format!("a{}b", " ".repeat(998))),
+        ("List-Unsubscribe", format!("<https://x.test/{}>", "w".repeat(1000))),
+    ] {
+        let refused = check_header(name, &value).unwrap_err();
+        assert_eq!(refused, ComposeError::InvalidHeader { name: name.to_owned() });
     }
 }

@@ -6,6 +6,7 @@
 
 mod budget;
 mod css;
+mod cut;
 mod plain;
 
 use std::borrow::Cow;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use self::budget::within_budget;
+pub use self::cut::truncate;
 pub use self::plain::{to_text, to_text_limited};
 
 /// Raised when the rules below change, so that a cached result can be told apart.

@@ -3,7 +3,7 @@
 use std::ops::{ControlFlow, Range};
 
 use super::{Query, Term, Words};
-use crate::search_index::for_each_token;
+use crate::search_index::{for_each_token, is_picture};
 
 /// Words of the text that are looked at; a hit behind them is still a hit, its snippet is the beginning.
 const WORDS_SCANNED: usize = 20_000;
@@ -62,7 +62,22 @@ fn matches(text: &str, wanted: &[&Words]) -> Vec<Match> {
             break;
         }
     }
+    mark_pictures(text, wanted, &mut found);
     found
+}
+
+/// Pictures are no words of the text: they are looked for as they are.
+fn mark_pictures(text: &str, wanted: &[&Words], found: &mut Vec<Match>) {
+    let before = found.len();
+    for (term, words) in wanted.iter().enumerate() {
+        for picture in words.words.iter().filter(|word| is_picture(word)) {
+            let places = text.match_indices(picture.as_str()).take(MATCHES_WEIGHED);
+            found.extend(places.map(|(at, _)| Match { span: at..at + picture.len(), term }));
+        }
+    }
+    if found.len() > before {
+        found.sort_by_key(|m| (m.span.start, m.term));
+    }
 }
 
 /// The end of the match that begins with the first of `tokens`.

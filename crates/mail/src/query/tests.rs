@@ -159,6 +159,18 @@ fn dates_are_days_in_the_zone_given_or_unix_seconds() {
     assert_eq!(term("after:2024-01-31"), Term::After(at(1_706_659_200)));
     assert_eq!(term("before:2024/1/31"), Term::Before(at(1_706_659_200)));
     assert_eq!(term("after:1706659201"), Term::After(at(1_706_659_201)));
+    for (year, first) in [("2024", 1_704_067_200), ("1999", 915_148_800), ("9999", 253_370_764_800)] {
+        assert_eq!(term(&format!("after:{year}")), Term::After(at(first)));
+        assert_eq!(term(&format!("before:{year}")), Term::Before(at(first)));
+    }
+    assert_eq!(term("after:2024-02"), Term::After(at(1_706_745_600)));
+    assert_eq!(term("before:2024/2"), Term::Before(at(1_706_745_600)));
+    assert_eq!(term("after:20240"), Term::After(at(20_240)), "seconds");
+    for bad in
+        ["after:0999", "after:2024-13", "after:2024-", "after:2024-1-1-1", "after:-999", "before:2024/0"]
+    {
+        assert!(refused(bad) > 0, "{bad}");
+    }
     let east = FixedOffset::east_opt(2 * 3600).unwrap();
     assert_eq!(
         Query::parse("after:2024-01-31", now(), east).unwrap(),
@@ -369,4 +381,34 @@ proptest! {
         let shown = plain.replace("&amp;", "&").replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"").replace("&#39;", "'");
         prop_assert!(shown.chars().count() <= max + 2, "{}", shown);
     }
+}
+
+#[test]
+fn pictures_alone_are_a_query_and_beside_words_decoration() {
+    let one = |words: &[&str]| {
+        Query::Term(Term::Text(Words {
+            words: words.iter().map(|w| (*w).to_owned()).collect(),
+            prefix: false,
+        }))
+    };
+    for (query, words) in [
+        ("🎉", &["🎉"][..]),
+        ("\"🎉\"", &["🎉"]),
+        ("❤\u{fe0f}", &["❤"]),
+        ("👍🏽", &["👍"]),
+        ("👩\u{200d}💻", &["👩\u{200d}💻"]),
+        ("🇩🇪", &["🇩🇪"]),
+        ("🎉🎊", &["🎉", "🎊"]),
+        ("☎", &["☎"]),
+    ] {
+        assert_eq!(parse(query), one(words), "{query}");
+    }
+    assert_eq!(parse("party🎉!"), text("party"), "one term");
+    assert_eq!(parse("party 🎉"), Query::And(vec![text("party"), one(&["🎉"])]), "two of them");
+    assert_eq!(
+        term("subject:🎉"),
+        Term::Field(Field::Subject, Words { words: vec!["🎉".into()], prefix: false })
+    );
+    assert_eq!(to_tsquery_text(&term("🎉🎊")), "'🎉' & '🎊'", "in any order");
+    assert_eq!(to_tsquery_text(&term("subject:🎉")), "'s/🎉'");
 }

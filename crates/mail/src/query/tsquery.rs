@@ -1,7 +1,7 @@
 //! The full-text conditions of a query, as literals to be cast with `::tsquery`.
 
 use super::{Query, Term, Words};
-use crate::search_index::quote_lexeme;
+use crate::search_index::{is_picture, quote_lexeme};
 
 /// The exact condition of a term on the text index: adjacent words by `<->`, a prefix by `:*`. Empty for a
 /// term that is not about text.
@@ -22,7 +22,9 @@ fn condition(prefix: &str, words: &Words) -> String {
     {
         last.push_str(":*");
     }
-    lexemes.join(" <-> ")
+    // Pictures are in the index without their places.
+    let pictures = words.words.iter().all(|word| is_picture(word));
+    lexemes.join(if pictures { " & " } else { " <-> " })
 }
 
 /// A condition that every match of `query` fulfils, though not only they: what the index can be asked for

@@ -7,7 +7,7 @@ use unicode_normalization::char::is_combining_mark;
 
 use super::{Field, Place, Status, Term, Words, Zone};
 use crate::mailbox::Role;
-use crate::search_index::tokens;
+use crate::search_index::{pictures, tokens};
 
 /// What relative values refer to.
 #[derive(Debug, Clone, Copy)]
@@ -66,13 +66,19 @@ impl Operator {
 }
 
 /// The words of a text, `None` when it has none. A star at the end of an unquoted one makes it a prefix.
+///
+/// Pictures count where there is nothing else: beside words they are decoration, which few people repeat.
 pub(super) fn words(text: &str, quoted: bool) -> Option<Words> {
     let words = tokens(text);
+    if words.is_empty() {
+        let pictures = pictures(text);
+        return (!pictures.is_empty()).then_some(Words { words: pictures, prefix: false });
+    }
     let prefix = !quoted
         && text.strip_suffix('*').is_some_and(|stem| {
             stem.chars().next_back().is_some_and(|c| c.is_alphanumeric() || is_combining_mark(c))
         });
-    (!words.is_empty()).then_some(Words { words, prefix })
+    Some(Words { words, prefix })
 }
 
 /// The condition that `operator` makes of `text`, or a sentence on why it makes none.
@@ -142,12 +148,14 @@ fn thread(text: &str) -> Result<String, String> {
 /// The first second of year 1 and of year 10,000: what both `PostgreSQL` and RFC 3339 can write.
 const SECONDS: std::ops::Range<i64> = -62_135_596_800..253_402_300_800;
 
-/// A day (`2024-01-31`, `2024/1/31`: its first instant in `tz`) or unix seconds.
+/// The first instant in `tz` of a day (`2024-01-31`, `2024/1/31`), a month (`2024-01`) or a year (`2024`), or unix
+/// seconds. Four digits are a year: as seconds they would be an hour of 1970.
 fn instant(text: &str, tz: Zone) -> Result<DateTime<Utc>, String> {
     let wrong = || format!("“{text}” is neither a date like 2024-01-31 nor unix seconds");
-    let seconds = match text.parse::<i64>() {
-        Ok(seconds) if !text.starts_with('+') => seconds,
-        _ => day(text).and_then(|day| tz.start_of_day(day)).ok_or_else(wrong)?,
+    let seconds = match (day(text), text.parse::<i64>()) {
+        (Some(day), _) => tz.start_of_day(day).ok_or_else(wrong)?,
+        (None, Ok(seconds)) if !text.starts_with('+') && text.len() != 4 => seconds,
+        _ => return Err(wrong()),
     };
     if !SECONDS.contains(&seconds) {
         return Err(wrong());
@@ -161,7 +169,9 @@ fn day(text: &str) -> Option<NaiveDate> {
         let digits = (1..=4).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit());
         digits.then(|| part.parse::<u32>().ok()).flatten()
     });
-    let (year, month, day) = (parts.next()??, parts.next()??, parts.next()??);
+    let year = parts.next()??;
+    let mut part = || parts.next().map_or(Some(1), |given| given);
+    let (month, day) = (part()?, part()?);
     let date = NaiveDate::from_ymd_opt(i32::try_from(year).ok()?, month, day)?;
     // Two digits of a year would be the first century, which nobody means.
     (parts.next().is_none() && year >= 1000).then_some(date)

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::ops::ControlFlow;
 
-use super::{Document, Prefix, for_each_token};
+use super::{Document, Prefix, for_each_token, pictures};
 
 /// Highest position a `tsvector` can hold; PostgreSQL would move later ones onto this one.
 pub const POSITION_MAX: u16 = 16_383;
@@ -155,6 +155,18 @@ impl Lexemes {
             }
             if room { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         });
+        self.add_pictures(text, field);
+    }
+
+    /// Without places, so that words left and right of one stay side by side.
+    fn add_pictures(&mut self, text: &str, field: &Field) {
+        for picture in pictures(text) {
+            let prefixed = field.prefix.map(|prefix| format!("{}{picture}", prefix.as_str()));
+            let plain = field.plain.then_some(picture);
+            if !plain.into_iter().chain(prefixed).all(|word| self.put(&word, None)) {
+                return;
+            }
+        }
     }
 
     /// `false` when there is no more room; a word that is known already may still be refused its position.

@@ -52,6 +52,7 @@ impl From<SecurityIn> for Security {
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 pub struct ServerIn {
     host: String,
+    #[schema(minimum = 1, maximum = 65535)]
     port: u16,
     security: SecurityIn,
     username: String,
@@ -84,6 +85,7 @@ pub struct AccountIn {
 #[derive(Debug, Deserialize, ToSchema)]
 pub struct ServerPatch {
     host: Option<String>,
+    #[schema(minimum = 1, maximum = 65535)]
     port: Option<u16>,
     security: Option<SecurityIn>,
     username: Option<String>,

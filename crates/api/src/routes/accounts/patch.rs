@@ -15,8 +15,9 @@ use crate::state::AppState;
 
 /// Changes the fields that are given. Changed credentials are tried first, unless `verify=false`.
 #[utoipa::path(patch, path = "/api/accounts/{id}", tag = "accounts", security(("bearer" = [])),
-    params(("id" = Uuid, Path), ("verify" = Option<bool>, Query)), request_body = AccountPatch,
-    responses((status = 200, body = AccountView), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
+    params(("id" = Uuid, Path), ("verify" = Option<bool>, Query),
+    ("If-Match" = Option<String>, Header, description = "the ETag that was read")), request_body = AccountPatch,
+    responses((status = 200, body = AccountView), (status = 409, body = Problem, content_type = "application/problem+json"), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn patch(
     State(state): State<AppState>,
     caller: Caller,

@@ -18,8 +18,9 @@ use crate::state::AppState;
 
 /// Replaces the account; a password that is left out stays, if host, port, security and user name do. Changed credentials are tried first, unless `verify=false`.
 #[utoipa::path(put, path = "/api/accounts/{id}", tag = "accounts", security(("bearer" = [])),
-    params(("id" = Uuid, Path), ("verify" = Option<bool>, Query)), request_body = AccountIn,
-    responses((status = 200, body = AccountView), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
+    params(("id" = Uuid, Path), ("verify" = Option<bool>, Query),
+    ("If-Match" = Option<String>, Header, description = "the ETag that was read")), request_body = AccountIn,
+    responses((status = 200, body = AccountView), (status = 409, body = Problem, content_type = "application/problem+json"), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn replace(
     State(state): State<AppState>,
     caller: Caller,

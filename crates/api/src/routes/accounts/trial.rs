@@ -95,11 +95,11 @@ async fn try_imap(state: &AppState, server: &NewServer, password: &Secret) -> Re
             _ => ("upstream-unreachable", true),
         };
         let response_code = error.response_code().map(str::to_owned);
-        let text = error.to_string();
+        let said = error.server_text().map(str::to_owned);
         Failure {
             code,
-            upstream: Upstream { protocol: "imap".into(), response_code, text: text.clone(), retryable },
-            text,
+            upstream: Upstream { protocol: "imap".into(), response_code, text: said, retryable },
+            text: error.to_string(),
         }
     })
 }
@@ -129,7 +129,7 @@ async fn try_smtp(state: &AppState, server: &NewServer, password: &Secret) -> Re
         let upstream = Upstream {
             protocol: "smtp".into(),
             response_code,
-            text: error.text(),
+            text: error.server_text(),
             retryable: error.is_temporary(),
         };
         Failure { code, upstream, text: error.to_string() }

@@ -60,8 +60,7 @@ pub async fn verify(
     let new = NewAccount::from(body);
     key.once(&state, &caller, async {
         check(&new, None)?;
-        // A name that does not resolve is told as the server's outcome, not as a refusal.
-        check_hosts(&state, &new, true).await?;
+        check_hosts(&state, &new, false).await?;
         tries::admit(&state, &caller, &new).await?;
         let none = Secret::default();
         let (imap, smtp) = trial::both(&state, &new, (&none, &none)).await;

@@ -11,7 +11,7 @@ use emailclient_core::user::{self, User};
 use emailclient_core::{password, session};
 use http::{HeaderMap, HeaderValue, header};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::guard::{self, Target};
@@ -19,7 +19,7 @@ use super::{LoginView, TenantView};
 use crate::caller::{is_tenant_name, named_tenant};
 use crate::context::Context;
 use crate::error::{ApiError, Problem};
-use crate::extract::{self, body, negotiate};
+use crate::extract::{self, NoQuery, body, negotiate};
 use crate::limits::{self, Limits};
 use crate::reply::Reply;
 use crate::state::AppState;
@@ -78,6 +78,8 @@ impl FromRequest<AppState> for LoginBody {
                 ));
             }
         };
+        // The query stands in logs: a password in it must not be taken for the body's.
+        extract::from_query::<NoQuery>(parts.uri.query().unwrap_or_default())?;
         let bytes = body::read(&parts, content, BODY_LIMIT).await?;
         let looks_like_json = bytes.iter().find(|b| !b.is_ascii_whitespace()).is_some_and(|b| *b == b'{');
         let login: Login =
@@ -90,7 +92,12 @@ impl FromRequest<AppState> for LoginBody {
 fn from_form(bytes: &[u8]) -> Result<Login, ApiError> {
     let text = std::str::from_utf8(bytes).map_err(|_| ApiError::malformed_json("the form is not UTF-8"))?;
     let pairs = extract::form_pairs(text.trim_end_matches(['\r', '\n'])).map_err(ApiError::malformed_json)?;
-    let object = pairs.into_iter().map(|(name, value)| (name, Value::String(value))).collect();
+    let mut object = Map::new();
+    for (name, value) in pairs {
+        if object.insert(name, Value::String(value)).is_some() {
+            return Err(ApiError::malformed_json("a field stands twice in the form"));
+        }
+    }
     extract::from_value(&Value::Object(object), false)
 }
 

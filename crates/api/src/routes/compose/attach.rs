@@ -16,7 +16,7 @@ use mail::error::check_single_line;
 use mail::mime::safe_filename;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
-use utoipa::IntoParams;
+use utoipa::{IntoParams, ToSchema};
 
 use super::create::{attach_refusal, reread};
 use super::replace::editable;
@@ -35,6 +35,8 @@ use crate::reply::Reply;
 use crate::state::AppState;
 
 const UNKNOWN_TYPE: &str = "application/octet-stream";
+/// A draft has a hundred files; more parts than that are not remembered.
+const MOST_PARTS: usize = 1000;
 /// The name of a file whose own leaves nothing that is safe, or that has none.
 const NAMELESS: &str = "attachment";
 
@@ -50,30 +52,41 @@ pub(super) struct AttachQuery {
     content_id: Option<String>,
 }
 
+/// A form with files.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "it describes the form; the parts are read one by one")]
+struct FileForm {
+    /// One part each.
+    #[schema(value_type = Vec<String>, format = Binary, min_items = 1, max_items = 100)]
+    file: Vec<Vec<u8>>,
+}
+
 /// The body, unread, with the headers that tell what it is.
 #[derive(Debug)]
 pub(super) struct Upload {
     conditions: Conditions,
     headers: HeaderMap,
     body: Arriving,
-    context: Context,
 }
 
 impl FromRequest<AppState> for Upload {
     type Rejection = ApiError;
     async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
         let (mut parts, body) = request.into_parts();
-        negotiate::check_encoding(&parts.headers)?;
-        let body = Arriving::new(&parts, body, extract::rules(&parts).body_limit)?;
+        extract::unread(&Context::of(&parts));
+        let limit = extract::rules(&parts).body_limit;
+        let arriving =
+            negotiate::check_encoding(&parts.headers).and_then(|()| Arriving::new(&parts, body, limit));
+        let body = extract::settled(arriving, state, &parts).await?;
         let Ok(conditions) = Conditions::from_request_parts(&mut parts, state).await;
-        Ok(Self { conditions, body, context: Context::of(&parts), headers: parts.headers })
+        Ok(Self { conditions, body, headers: parts.headers })
     }
 }
 
 /// Attaches files: parts of `multipart/form-data` named `file`, or the body itself with `filename=`. One file is
 /// answered by itself, several as a list; the answer carries the draft's new ETag.
 #[utoipa::path(post, path = "/api/compose/{id}/attachments", tag = "compose", security(("bearer" = [])),
-    params(("id" = Uuid, Path), AttachQuery), request_body(content = Vec<u8>, content_type = "multipart/form-data"),
+    params(("id" = Uuid, Path), AttachQuery, ("If-Match" = Option<String>, Header, description = "the ETag that was read")), request_body(content((FileForm = "multipart/form-data"), (Vec<u8> = "application/octet-stream"))),
     responses((status = 201, body = AttachmentView), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn attach_file(
     State(state): State<AppState>,
@@ -83,7 +96,7 @@ pub(super) async fn attach_file(
     key: IdempotencyKey,
     upload: Upload,
 ) -> Result<Response, ApiError> {
-    let Upload { conditions, headers, body, context } = upload;
+    let Upload { conditions, headers, body } = upload;
     // What nobody may upload is not read, but for what fits into one piece: of that, what is unreadable is told first, as of any
     // body. A repetition is read, for it is answered even when the draft is gone.
     if body.announced().is_none_or(|n| n > PIECE_BYTES) && !key.is_known(&state, &caller).await? {
@@ -95,19 +108,19 @@ pub(super) async fn attach_file(
     }
     let mut spool = Spool::new(&state.db, caller.tenant);
     let held = state.lines.take(Some(caller.tenant), 2 * PIECE_BYTES).await?;
-    let mut digest = Sha256::new();
-    let files = read_files(&headers, body, &query, &mut spool, &mut digest).await;
+    let (files, hash) = read_files(&headers, body, &query, &mut spool).await;
     drop(held);
-    // A body that did not arrive is nothing to be kept under a key.
+    // A body that did not arrive, or a database that did not take it, is nothing to be kept under a key.
     let files = match files {
-        Err(error)
-            if [StatusCode::REQUEST_TIMEOUT, StatusCode::SERVICE_UNAVAILABLE].contains(&error.status()) =>
-        {
+        Err(error) if error.status() == StatusCode::REQUEST_TIMEOUT || error.status().is_server_error() => {
             return Err(error);
         }
         other => other,
     };
-    context.set_body_hash(digest.finalize().into());
+    // Known before the key is looked up: a form is told apart by its parts.
+    if let Some(hash) = hash {
+        caller.context.set_body_hash(hash);
+    }
     key.once(&state, &caller, async {
         // What cannot be read at all is told at once, what it means only after the draft was found.
         let files = match files {
@@ -156,42 +169,32 @@ async fn held_draft(
     }
 }
 
-/// Reads the files of a body. `digest` takes what was sent, however it was wrapped: a form is its parts, not the boundary
-/// between them.
+/// Reads the files of a body, and what it is told apart by: the bytes, or of a form its parts and not the boundary between
+/// them. None when it is over the limit.
 async fn read_files(
     headers: &HeaderMap,
     body: Arriving,
     query: &AttachQuery,
     spool: &mut Spool,
-    digest: &mut Sha256,
-) -> Result<Vec<NewAttachment>, ApiError> {
-    let essence = negotiate::content_type(headers).0;
+) -> (Result<Vec<NewAttachment>, ApiError>, Option<[u8; 32]>) {
+    let mut digest = Sha256::new();
+    let read = if negotiate::content_type(headers).0 == "multipart/form-data" {
+        read_multipart(headers, body, spool, &mut digest).await
+    } else {
+        read_whole(headers, body, query, spool, &mut digest).await
+    };
+    let over = matches!(&read, Err(error) if error.status() == StatusCode::PAYLOAD_TOO_LARGE);
+    let hash = (!over).then(|| digest.finalize().into());
+    (read.and_then(|files| placed(files, query)), hash)
+}
+
+/// The files as the query places them.
+fn placed(mut files: Vec<NewAttachment>, query: &AttachQuery) -> Result<Vec<NewAttachment>, ApiError> {
     let content_id = query.content_id.as_deref().map(content_id).transpose()?;
     if query.inline && content_id.is_none() {
         let detail = "a file shown inside the HTML needs the content_id that the HTML names";
         return Err(ApiError::invalid_field("/content_id", "missing", detail));
     }
-    let mut files = if essence == "multipart/form-data" {
-        read_multipart(headers, body, spool, digest).await?
-    } else {
-        let name = query.filename.as_deref().ok_or_else(|| {
-            ApiError::invalid_parameter(
-                "name the file with filename=, or send it as a part of multipart/form-data",
-            )
-        })?;
-        // What curl says unless told otherwise says nothing about the file.
-        let unsaid = essence.is_empty() || essence == "application/x-www-form-urlencoded";
-        let content_type = if unsaid { UNKNOWN_TYPE.to_owned() } else { essence };
-        let named = Named::new(name, &content_type)?;
-        let mut incoming = spool.file();
-        let (mut pieces, refusal) = body.pieces();
-        while let Some(piece) = pieces.next().await {
-            incoming.push(&piece.map_err(|e| refusal.take(e))?).await?;
-        }
-        let (content, hash) = incoming.end().await?;
-        digest.update(hash);
-        vec![named.with(content)]
-    };
     if content_id.is_some() && files.len() > 1 {
         return Err(ApiError::invalid_parameter("content_id belongs to one file"));
     }
@@ -200,6 +203,32 @@ async fn read_files(
         file.content_id.clone_from(&content_id);
     }
     Ok(files)
+}
+
+async fn read_whole(
+    headers: &HeaderMap,
+    body: Arriving,
+    query: &AttachQuery,
+    spool: &mut Spool,
+    digest: &mut Sha256,
+) -> Result<Vec<NewAttachment>, ApiError> {
+    let name = query.filename.as_deref().ok_or_else(|| {
+        ApiError::invalid_parameter(
+            "name the file with filename=, or send it as a part of multipart/form-data",
+        )
+    });
+    let essence = negotiate::content_type(headers).0;
+    // What curl says unless told otherwise says nothing about the file.
+    let unsaid = essence.is_empty() || essence == "application/x-www-form-urlencoded";
+    let named = name.and_then(|name| Named::new(name, if unsaid { UNKNOWN_TYPE } else { &essence }));
+    let mut incoming = spool.file();
+    let (mut pieces, refusal) = body.pieces();
+    while let Some(piece) = pieces.next().await {
+        incoming.push(&piece.map_err(|e| refusal.take(e))?).await?;
+    }
+    let (content, hash) = incoming.end().await?;
+    digest.update(hash);
+    Ok(vec![named?.with(content)])
 }
 
 async fn read_multipart(
@@ -221,34 +250,40 @@ async fn read_multipart(
     }
     // What arrives is bounded already.
     DefaultBodyLimit::disable().apply(&mut request);
-    let mut parts = Multipart::from_request(request, &()).await.map_err(|e| malformed(e.body_text()))?;
-    let mut files = Vec::new();
-    while let Some(mut part) = parts.next_field().await.map_err(|e| malformed(e.body_text()))? {
-        let field = part.name().unwrap_or_default().to_owned();
-        if field != "file" {
-            return Err(ApiError::invalid_field(
-                &format!("/{}", escape(&clean_text(&field, 100))),
+    let mut form = Multipart::from_request(request, &()).await.map_err(|e| malformed(e.body_text()))?;
+    // Read to its end whatever it means, so that the same form is the same however it is refused.
+    let mut files: Vec<Result<NewAttachment, ApiError>> = Vec::new();
+    while let Some(mut part) = form.next_field().await.map_err(|e| malformed(e.body_text()))? {
+        for told in [part.name(), part.file_name(), part.content_type()] {
+            digest.update([u8::from(told.is_some())]);
+            digest.update(told.map_or(0, str::len).to_be_bytes());
+            digest.update(told.unwrap_or_default());
+        }
+        let named = match part.name().unwrap_or_default() {
+            "file" => {
+                Named::new(part.file_name().unwrap_or(NAMELESS), part.content_type().unwrap_or(UNKNOWN_TYPE))
+            }
+            other => Err(ApiError::invalid_field(
+                &format!("/{}", escape(&clean_text(other, 100))),
                 "unknown-field",
                 "only parts named file are read here",
-            ));
-        }
-        let named =
-            Named::new(part.file_name().unwrap_or(NAMELESS), part.content_type().unwrap_or(UNKNOWN_TYPE))?;
+            )),
+        };
         let mut incoming = spool.file();
         while let Some(piece) = part.chunk().await.map_err(|e| malformed(e.body_text()))? {
             incoming.push(&piece).await?;
         }
         let (content, hash) = incoming.end().await?;
-        for told in [named.filename.as_bytes(), named.content_type.as_bytes(), &hash] {
-            digest.update(told.len().to_be_bytes());
-            digest.update(told);
+        digest.update(hash);
+        if files.len() >= MOST_PARTS {
+            return Err(ApiError::malformed_multipart("the form has too many parts"));
         }
-        files.push(named.with(content));
+        files.push(named.map(|named| named.with(content)));
     }
     if files.is_empty() {
         return Err(ApiError::invalid_field("/file", "missing", "send at least one file"));
     }
-    Ok(files)
+    files.into_iter().collect()
 }
 
 /// What a file is called and is, before its first byte is read.
@@ -308,136 +343,4 @@ fn content_id(text: &str) -> Result<String, ApiError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-    use emailclient_core::config::{Config, Source};
-    use emailclient_core::db::Db;
-    use emailclient_core::id::TenantId;
-
-    use super::*;
-
-    fn multipart(body: &'static str) -> (HeaderMap, Bytes) {
-        let mut headers = HeaderMap::new();
-        headers.insert(header::CONTENT_TYPE, "multipart/form-data; boundary=b".parse().unwrap());
-        (headers, Bytes::from_static(body.as_bytes()))
-    }
-
-    /// What is small needs no database, so this one is never asked.
-    async fn read(
-        headers: &HeaderMap,
-        body: Bytes,
-        query: &AttachQuery,
-    ) -> Result<Vec<NewAttachment>, ApiError> {
-        let settings = [
-            ("DATABASE_URL", "postgres://a@127.0.0.1:1/a"),
-            ("DATABASE_SYSTEM_URL", "postgres://a@127.0.0.1:1/a"),
-        ];
-        let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let db = Db::new(&Config::read(&Source::new(settings))).unwrap();
-        let mut request = Request::new(Body::from(body));
-        *request.headers_mut() = headers.clone();
-        let (parts, body) = request.into_parts();
-        let body = Arriving::new(&parts, body, 1 << 20).unwrap();
-        read_files(headers, body, query, &mut Spool::new(&db, TenantId::new()), &mut Sha256::new()).await
-    }
-
-    fn here(file: &NewAttachment) -> &[u8] {
-        match &file.content {
-            Contents::Here(bytes) => bytes,
-            Contents::Spooled { .. } => panic!("a small file was written to the database"),
-        }
-    }
-
-    const QUERY: AttachQuery = AttachQuery { filename: None, inline: false, content_id: None };
-
-    #[tokio::test]
-    async fn parts_named_file_are_files() {
-        let (headers, body) = multipart(
-            "--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.txt\"\r\nContent-Type: text/plain\r\n\r\nhello\r\n--b--\r\n",
-        );
-        let files = read(&headers, body, &QUERY).await.unwrap();
-        assert_eq!(
-            (files[0].filename.as_str(), files[0].content_type.as_str(), here(&files[0])),
-            ("a.txt", "text/plain", &b"hello"[..])
-        );
-    }
-
-    #[tokio::test]
-    async fn parts_of_another_name_are_refused_by_their_name() {
-        let (headers, body) = multipart(
-            "--b\r\nContent-Disposition: form-data; name=\"other\"; filename=\"a.txt\"\r\n\r\nhello\r\n--b--\r\n",
-        );
-        let error = read(&headers, body, &QUERY).await.unwrap_err();
-        assert_eq!(
-            (error.code(), error.problem().errors[0].pointer.as_str()),
-            ("validation-error", "/other")
-        );
-    }
-
-    #[tokio::test]
-    async fn what_is_shown_inside_the_html_has_a_name_there() {
-        let query = AttachQuery { filename: Some("a.png".into()), inline: true, content_id: None };
-        let error = read(&HeaderMap::new(), Bytes::from_static(b"x"), &query).await.unwrap_err();
-        assert_eq!(
-            (error.code(), error.problem().errors[0].pointer.as_str()),
-            ("validation-error", "/content_id")
-        );
-    }
-
-    #[tokio::test]
-    async fn a_form_without_files_is_422_and_what_cannot_be_read_400() {
-        for body in ["--b--\r\n", "--b\r\nContent-Disposition: form-data; name=\"x\"\r\n\r\n1\r\n--b--\r\n"] {
-            let (headers, body) = multipart(body);
-            assert_eq!(read(&headers, body, &QUERY).await.unwrap_err().code(), "validation-error");
-        }
-        for body in [
-            "nonsense",
-            "",
-            "--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a\"\r\n\r\ncut off",
-            "--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a\"\r\n",
-        ] {
-            let (headers, body) = multipart(body);
-            assert_eq!(read(&headers, body, &QUERY).await.unwrap_err().code(), "malformed-multipart");
-        }
-        let error = read(&HeaderMap::new(), Bytes::from_static(b"x"), &QUERY).await.unwrap_err();
-        assert_eq!(error.code(), "invalid-parameter");
-    }
-
-    #[test]
-    fn names_and_types_are_kept_in_their_safe_form() {
-        for (name, kept) in [
-            ("../../etc/passwd", "passwd"),
-            ("..", "attachment"),
-            ("CON.txt", "_CON.txt"),
-            ("a\u{202e}gpj.exe", "agpj.exe"),
-            ("\"x\".pdf", "_x_.pdf"),
-        ] {
-            assert_eq!(Named::new(name, "").unwrap().filename, kept, "{name}");
-        }
-        let long = format!("{}.pdf", "ü".repeat(300));
-        let kept = Named::new(&long, "").unwrap().filename;
-        assert!(kept.len() <= 255 && kept.ends_with(".pdf"), "{kept}");
-        let over = Named::new(&"x".repeat(1025), "").err().unwrap();
-        assert_eq!(
-            (over.code(), over.problem().errors[0].pointer.as_str()),
-            ("validation-error", "/filename")
-        );
-        for (given, kept) in
-            [("Image/PNG; q=1", "image/png"), ("no type", UNKNOWN_TYPE), ("a/b\" x", UNKNOWN_TYPE)]
-        {
-            assert_eq!(media_type(given), kept);
-        }
-    }
-
-    #[tokio::test]
-    async fn a_raw_body_takes_name_and_content_id_from_the_query() {
-        let query =
-            AttachQuery {
-                filename: Some("ü.png".into()), inline: true, content_id: Some("<logo@x>".into())
-            };
-        let files = read(&HeaderMap::new(), Bytes::from_static(b"x"), &query).await.unwrap();
-        assert_eq!((files[0].content_id.as_deref(), files[0].inline), (Some("logo@x"), true));
-        let query = AttachQuery { filename: Some("a\r\nb".into()), ..query };
-        assert_eq!(read(&HeaderMap::new(), Bytes::new(), &query).await.unwrap_err().code(), "invalid-header");
-    }
-}
+mod tests;

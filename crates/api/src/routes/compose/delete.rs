@@ -12,10 +12,10 @@ use crate::extract::{NoQuery, PathId, Query};
 use crate::reply::Reply;
 use crate::state::AppState;
 
-/// Throws a draft away. A submission made of it stays.
+/// Throws a draft away; one that waits to be sent is cancelled first. A submission made of it stays.
 #[utoipa::path(delete, path = "/api/compose/{id}", tag = "compose", security(("bearer" = [])),
     params(("id" = Uuid, Path), ("If-Match" = String, Header, description = "the ETag that was read")),
-    responses((status = 204), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 204), (status = 409, body = Problem, content_type = "application/problem+json"), (status = 428, body = Problem, content_type = "application/problem+json"), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn delete_draft(
     State(state): State<AppState>,
     caller: Caller,
@@ -27,6 +27,9 @@ pub(super) async fn delete_draft(
     let mut tx = caller.tx(&state).await?;
     let current = draft::get_for_update(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
     conditions.require_match(&tag(&current))?;
+    if current.waits() {
+        return Err(ApiError::already_sending("the draft waits to be sent; cancel its submission first"));
+    }
     draft::delete(&mut tx, id).await?;
     tx.commit().await?;
     Ok(Reply::no_content())

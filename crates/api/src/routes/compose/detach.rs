@@ -17,14 +17,14 @@ use crate::state::AppState;
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Place {
-    id: DraftId,
-    attachment_id: AttachmentId,
+    pub(super) id: DraftId,
+    pub(super) attachment_id: AttachmentId,
 }
 
 /// Removes a file from a draft; the answer carries the draft's new ETag.
 #[utoipa::path(delete, path = "/api/compose/{id}/attachments/{attachment_id}", tag = "compose", security(("bearer" = [])),
-    params(("id" = Uuid, Path), ("attachment_id" = Uuid, Path)),
-    responses((status = 204), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
+    params(("id" = Uuid, Path), ("attachment_id" = Uuid, Path), ("If-Match" = Option<String>, Header, description = "the ETag that was read")),
+    responses((status = 204), (status = 409, body = Problem, content_type = "application/problem+json"), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn detach_file(
     State(state): State<AppState>,
     caller: Caller,

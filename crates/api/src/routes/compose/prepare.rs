@@ -107,13 +107,12 @@ fn merge(given: Given, mut content: Content) -> Result<(Open, Content), ApiError
         }
     }
     let named = [given.reply_to_message_id, given.reply_all_to_message_id, given.forward_message_id];
-    if named.iter().flatten().count() > 1 {
-        faults.push(FieldError::new(
-            "/forward_message_id",
-            "conflict",
-            "a draft answers or passes on one message, in one way",
-        ));
-    }
+    // The first of them could be meant; each further one is at fault.
+    let pointers = ["/reply_to_message_id", "/reply_all_to_message_id", "/forward_message_id"];
+    let given_twice = pointers.iter().zip(&named).filter(|(_, id)| id.is_some()).skip(1);
+    faults.extend(given_twice.map(|(pointer, _)| {
+        FieldError::new(*pointer, "conflict", "a draft answers or passes on one message, in one way")
+    }));
     if !faults.is_empty() {
         return Err(ApiError::validation("see errors for the fields").with_errors(faults));
     }

@@ -18,7 +18,7 @@ use crate::state::AppState;
 /// Replaces what is written in a draft; its files stay.
 #[utoipa::path(put, path = "/api/compose/{id}", tag = "compose", security(("bearer" = [])),
     params(("id" = Uuid, Path), ("If-Match" = String, Header, description = "the ETag that was read")), request_body = ReplacedDraft,
-    responses((status = 200, body = DraftView), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = DraftView), (status = 409, body = Problem, content_type = "application/problem+json"), (status = 428, body = Problem, content_type = "application/problem+json"), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn replace_draft(
     State(state): State<AppState>,
     caller: Caller,

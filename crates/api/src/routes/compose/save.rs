@@ -18,7 +18,7 @@ use crate::reply::Reply;
 use crate::state::AppState;
 
 /// Saves a draft: makes one, or with `id` changes the fields that are given.
-#[utoipa::path(post, path = "/api/compose/draft", tag = "compose", security(("bearer" = [])), request_body = SavedDraft,
+#[utoipa::path(post, path = "/api/compose/draft", tag = "compose", security(("bearer" = [])), params(("If-Match" = Option<String>, Header, description = "the ETag that was read")), request_body = SavedDraft,
     responses((status = 200, body = DraftView), (status = 201, body = DraftView),
               (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn save_draft(

@@ -32,6 +32,7 @@ const MAX_SCHEDULE_DAYS: i64 = 366;
 #[derive(Debug, Default, Deserialize, ToSchema)]
 pub(super) struct SendOrder {
     /// Not before this instant (RFC 3339 with a zone).
+    #[schema(format = DateTime)]
     send_at: Option<String>,
     /// Wait this long, 0 to 120, so that it can be cancelled; ignored with `send_at`.
     #[schema(maximum = 120)]

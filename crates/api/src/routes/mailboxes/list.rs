@@ -20,7 +20,7 @@ use crate::state::AppState;
 pub(super) struct ListQuery {
     /// Rows of a page, 1 to 200.
     #[serde(default)]
-    #[param(value_type = Option<u32>)]
+    #[param(value_type = Option<u32>, minimum = 1, maximum = 200, default = 50)]
     limit: Limit,
     /// `next_cursor` of the page before.
     cursor: Option<String>,

@@ -63,9 +63,10 @@ pub(super) enum ActionName {
 #[derive(Debug, Deserialize, ToSchema)]
 pub(super) struct ActionRequest {
     /// Which messages, 10,000 at most.
-    #[schema(value_type = Option<Vec<Uuid>>)]
+    #[schema(value_type = Option<Vec<Uuid>>, max_items = 10000)]
     ids: Option<Vec<MessageId>>,
     /// Which messages, in the search syntax; 100,000 at most.
+    #[schema(min_length = 1, max_length = 2000)]
     query: Option<String>,
     /// What is done with them.
     action: ActionName,

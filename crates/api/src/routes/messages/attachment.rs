@@ -9,8 +9,8 @@ use mail::mime::{AttachmentPlace, find_attachment};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::content::{Asked, Bytes, Content, blocking, serve, unchanged};
-use super::source::{Piecewise, room};
+use super::content::{Asked, Bytes, Content, blocking, serve, unchanged_content};
+use super::source::{Origin, Piecewise, room};
 use crate::caller::Caller;
 use crate::error::{ApiError, Problem};
 use crate::etag::{Conditions, ETag};
@@ -27,7 +27,7 @@ pub(super) struct Place {
     #[param(value_type = Uuid)]
     id: MessageId,
     /// The attachment's `index`, from 0.
-    #[param(value_type = u32)]
+    #[param(value_type = u32, maximum = 4294967295_u64)]
     n: u32,
 }
 
@@ -49,7 +49,7 @@ pub(super) async fn get_attachment(
     let tag = ETag::content(&[stored.hash.as_slice(), &place.n.to_be_bytes()].concat());
     let index = usize::try_from(place.n).unwrap_or(usize::MAX);
     let (found, contents) = find(&state, &caller, tx, &stored, index).await?;
-    if let Some(response) = unchanged(&tag, &conditions, true) {
+    if let Some(response) = unchanged_content(&tag, &conditions) {
         return Ok(response);
     }
     let content = Content {
@@ -57,7 +57,7 @@ pub(super) async fn get_attachment(
         bytes: match contents {
             Some(contents) => Bytes::Here(contents),
             None => Bytes::Piecewise(Piecewise {
-                stored,
+                origin: Origin::Source(stored),
                 encoded: found.range.clone(),
                 decoder: Some(found.decoder()),
             }),

@@ -84,22 +84,33 @@ fn slice(range: Option<&str>, length: usize) -> Slice {
     if first >= length { Slice::Outside } else { Slice::Part { first, last: last.min(length - 1) } }
 }
 
-/// An answer without a body when the client has these bytes already.
-pub(super) fn unchanged(tag: &ETag, conditions: &Conditions, immutable: bool) -> Option<Response> {
+/// An answer without a body when the client has these bytes already. It needs the headers that its 200 has.
+pub(super) fn unchanged(tag: &ETag, conditions: &Conditions) -> Option<Response> {
     conditions.is_current(tag).then(|| {
         let mut response = StatusCode::NOT_MODIFIED.into_response();
         set(&mut response, header::ETAG, tag.as_str());
-        if immutable {
-            set(&mut response, header::CACHE_CONTROL, IMMUTABLE);
-        }
         response
     })
 }
 
-const IMMUTABLE: &str = "private, immutable";
+/// As [`unchanged`], of bytes that [`serve`] hands out.
+pub(in crate::routes) fn unchanged_content(tag: &ETag, conditions: &Conditions) -> Option<Response> {
+    let mut response = unchanged(tag, conditions)?;
+    set_immutable(&mut response);
+    Some(response)
+}
+
+fn set_immutable(response: &mut Response) {
+    set(response, header::CACHE_CONTROL, "private, immutable");
+    set(response, header::ACCEPT_RANGES, "bytes");
+    set(response, header::CONTENT_SECURITY_POLICY, SANDBOX);
+}
+
+/// What a browser may do with a body that a stranger wrote: nothing.
+pub(super) const SANDBOX: &str = "default-src 'none'; frame-ancestors 'none'; sandbox";
 
 /// Where the bytes of an answer are.
-pub(super) enum Bytes {
+pub(in crate::routes) enum Bytes {
     /// In memory.
     Here(Vec<u8>),
     /// In the database.
@@ -107,17 +118,17 @@ pub(super) enum Bytes {
 }
 
 /// Bytes with what clients and browsers are told about them.
-pub(super) struct Content {
-    pub(super) bytes: Bytes,
-    pub(super) length: usize,
-    pub(super) content_type: String,
-    pub(super) disposition: String,
-    pub(super) tag: ETag,
+pub(in crate::routes) struct Content {
+    pub(in crate::routes) bytes: Bytes,
+    pub(in crate::routes) length: usize,
+    pub(in crate::routes) content_type: String,
+    pub(in crate::routes) disposition: String,
+    pub(in crate::routes) tag: ETag,
 }
 
 /// The part that a request asks for. `Range` is read with GET only (RFC 9110 §14.2).
 #[derive(Debug, Default)]
-pub(super) struct Asked {
+pub(in crate::routes) struct Asked {
     range: Option<String>,
     if_range: Option<String>,
 }
@@ -141,7 +152,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Asked {
 }
 
 /// Hands out immutable bytes, or the part of them that is asked for. A browser is to save them, never to run them.
-pub(super) async fn serve(
+pub(in crate::routes) async fn serve(
     state: &AppState,
     caller: &Caller,
     content: Content,
@@ -178,13 +189,7 @@ fn head(content: &Content, asked: &Asked) -> Result<(Range<usize>, Response), Ap
     set(&mut response, header::CONTENT_TYPE, &content.content_type);
     set(&mut response, header::CONTENT_DISPOSITION, &content.disposition);
     set(&mut response, header::ETAG, content.tag.as_str());
-    set(&mut response, header::CACHE_CONTROL, IMMUTABLE);
-    set(&mut response, header::ACCEPT_RANGES, "bytes");
-    set(
-        &mut response,
-        header::CONTENT_SECURITY_POLICY,
-        "default-src 'none'; frame-ancestors 'none'; sandbox",
-    );
+    set_immutable(&mut response);
     Ok((wanted, response))
 }
 

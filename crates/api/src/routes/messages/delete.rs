@@ -24,7 +24,7 @@ pub(super) struct DeleteQuery {
 }
 
 /// Moves a message to Trash; from Trash, or with `permanent=true`, it is gone for good.
-#[utoipa::path(delete, path = "/api/messages/{id}", tag = "messages", security(("bearer" = [])), params(("id" = Uuid, Path), DeleteQuery),
+#[utoipa::path(delete, path = "/api/messages/{id}", tag = "messages", security(("bearer" = [])), params(("id" = Uuid, Path), DeleteQuery, ("If-Match" = Option<String>, Header, description = "the ETag that was read")),
     responses((status = 204), (status = 404, body = Problem, content_type = "application/problem+json"),
               (status = 412, body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn delete_message(

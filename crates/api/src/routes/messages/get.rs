@@ -6,6 +6,7 @@ use emailclient_core::blob;
 use emailclient_core::db::TenantTx;
 use emailclient_core::id::MessageId;
 use emailclient_core::message::{self, Message};
+use mail::mime::html;
 use mail::mime::text::truncate;
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
@@ -43,7 +44,9 @@ pub(super) struct GetQuery {
     #[serde(default)]
     #[param(inline)]
     body: BodyChoice,
-    /// Longest `text` and `html` in bytes, each; `truncated` tells that one was cut.
+    /// Longest `text` and `html` in bytes, each; `truncated` tells that one was cut. HTML is cut between elements or
+    /// characters, and what is open there is closed.
+    #[param(maximum = 4294967295_u64)]
     max_body_bytes: Option<u32>,
     /// Names of the fields to answer with, separated by commas; `headers` only when named.
     fields: Option<String>,
@@ -82,9 +85,9 @@ pub(super) async fn read(
     }
     let Some(stored) = blob::find(&mut tx, id).await? else { return Ok((view, tag)) };
     if let Some(found) = in_hand(state, caller, tx, stored).await? {
-        let html = wanted.html();
+        let with_html = wanted.html();
         let parse = move || {
-            if html {
+            if with_html {
                 readable(id, found.source.readable(), false)
             } else {
                 Readable { body: mail::mime::body(found.source.readable()), html: None }
@@ -97,14 +100,12 @@ pub(super) async fn read(
 
 fn fill(view: &mut MessageView, read: Readable, wanted: &Wanted) {
     let limit = wanted.max_body_bytes.unwrap_or(usize::MAX);
-    let mut truncated = false;
-    let mut cut = |text: String| {
-        truncated |= text.len() > limit;
-        truncate(text, limit)
-    };
-    view.text = read.body.text.filter(|_| wanted.text()).map(&mut cut);
-    view.html = read.html.map(|safe| safe.html).filter(|_| wanted.html()).map(&mut cut);
-    view.truncated = truncated;
+    let text = read.body.text.filter(|_| wanted.text());
+    let html = read.html.map(|safe| safe.html).filter(|_| wanted.html());
+    let over = |part: &Option<String>| part.as_ref().is_some_and(|t| t.len() > limit);
+    view.truncated = over(&text) || over(&html);
+    view.text = text.map(|t| truncate(t, limit));
+    view.html = html.map(|h| html::truncate(&h, limit));
     if wanted.headers {
         let headers = read.body.headers.into_iter().map(|(name, value)| HeaderView { name, value });
         view.headers = Some(headers.collect());
@@ -135,7 +136,7 @@ pub(super) async fn get_message(
     let mut tx = caller.tx(&state).await?;
     // Asked first: a client that has the message costs no parsing.
     let message = message::get(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
-    if let Some(response) = unchanged(&etag(&message), &conditions, false) {
+    if let Some(response) = unchanged(&etag(&message), &conditions) {
         return Ok(response);
     }
     let (view, tag) = read(&state, &caller, tx, message, wanted).await?;

@@ -61,7 +61,8 @@ pub(super) async fn get_message_html(
     let tag = ETag::content(
         &[stored.hash.as_slice(), format!("html {POLICY_VERSION} {id} {}", query.remote).as_bytes()].concat(),
     );
-    if let Some(response) = unchanged(&tag, &conditions, false) {
+    if let Some(mut response) = unchanged(&tag, &conditions) {
+        set(&mut response, header::CONTENT_SECURITY_POLICY, &policy(query.remote));
         return Ok(response);
     }
     let found = in_hand(&state, &caller, tx, stored).await?.ok_or_else(ApiError::not_found)?;

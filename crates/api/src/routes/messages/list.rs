@@ -23,7 +23,7 @@ use crate::state::AppState;
 pub(super) struct ListQuery {
     /// Rows of a page, 1 to 200.
     #[serde(default)]
-    #[param(value_type = Option<u32>)]
+    #[param(value_type = Option<u32>, minimum = 1, maximum = 200, default = 50)]
     limit: Limit,
     /// `next_cursor` of the page before.
     cursor: Option<String>,
@@ -42,6 +42,7 @@ pub(super) struct ListQuery {
     #[param(value_type = Option<Uuid>)]
     thread_id: Option<ThreadId>,
     /// `-received_at` (default), `received_at`, `-date` or `date`.
+    #[param(pattern = "^-?(received_at|date)$")]
     sort: Option<String>,
     /// Names of the fields to answer with, separated by commas.
     fields: Option<String>,

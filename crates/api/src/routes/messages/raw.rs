@@ -5,8 +5,8 @@ use axum::response::Response;
 use emailclient_core::blob;
 use emailclient_core::id::MessageId;
 
-use super::content::{Asked, Bytes, Content, serve, unchanged};
-use super::source::Piecewise;
+use super::content::{Asked, Bytes, Content, serve, unchanged_content};
+use super::source::{Origin, Piecewise};
 use crate::caller::Caller;
 use crate::error::{ApiError, Problem};
 use crate::etag::{Conditions, ETag};
@@ -30,12 +30,16 @@ pub(super) async fn get_message_raw(
     let stored = blob::find(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
     tx.release();
     let tag = ETag::content(&stored.hash);
-    if let Some(response) = unchanged(&tag, &conditions, true) {
+    if let Some(response) = unchanged_content(&tag, &conditions) {
         return Ok(response);
     }
     let length = stored.size;
     let content = Content {
-        bytes: Bytes::Piecewise(Piecewise { stored, encoded: 0..length, decoder: None }),
+        bytes: Bytes::Piecewise(Piecewise {
+            origin: Origin::Source(stored),
+            encoded: 0..length,
+            decoder: None,
+        }),
         length,
         content_type: "message/rfc822".to_owned(),
         disposition: format!("attachment; filename=\"{id}.eml\""),

@@ -11,7 +11,8 @@ use bytes::Bytes;
 use emailclient_core::blob::{self, Source, Stored};
 use emailclient_core::budget::Held;
 use emailclient_core::db::{Db, TenantTx};
-use emailclient_core::id::TenantId;
+use emailclient_core::draft::attachment;
+use emailclient_core::id::{AttachmentId, TenantId};
 use futures::stream::try_unfold;
 use mail::mime::{AttachmentDecoder, AttachmentPlace};
 
@@ -91,13 +92,21 @@ impl Places {
     }
 }
 
-/// A part of a source that is read from the database as fast as its reader takes it.
-pub(super) struct Piecewise {
-    pub(super) stored: Stored,
-    /// Where in the source the bytes lie.
-    pub(super) encoded: Range<usize>,
+/// What is handed out in pieces.
+pub(in crate::routes) enum Origin {
+    /// The source of a message.
+    Source(Stored),
+    /// A file of a draft.
+    File(AttachmentId),
+}
+
+/// A part of it that is read from the database as fast as its reader takes it.
+pub(in crate::routes) struct Piecewise {
+    pub(in crate::routes) origin: Origin,
+    /// Where in it the bytes lie.
+    pub(in crate::routes) encoded: Range<usize>,
     /// What they are decoded by, if they are encoded.
-    pub(super) decoder: Option<AttachmentDecoder>,
+    pub(in crate::routes) decoder: Option<AttachmentDecoder>,
 }
 
 struct Reading {
@@ -170,7 +179,11 @@ impl Reading {
         }
         let (at, length) = (self.from.encoded.start, self.from.encoded.len().min(PIECE_BYTES));
         let mut tx = self.db.tenant(self.tenant).await.map_err(io::Error::other)?;
-        let piece = blob::piece(&mut tx, &self.from.stored, at, length).await.map_err(io::Error::other)?;
+        let piece = match &self.from.origin {
+            Origin::Source(stored) => blob::piece(&mut tx, stored, at, length).await,
+            Origin::File(id) => attachment::piece(&mut tx, *id, at, length).await,
+        };
+        let piece = piece.map_err(io::Error::other)?;
         tx.release();
         let piece = piece.filter(|p| !p.is_empty()).ok_or(io::ErrorKind::UnexpectedEof)?;
         self.from.encoded.start += piece.len();

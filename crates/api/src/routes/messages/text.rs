@@ -8,7 +8,7 @@ use emailclient_core::id::MessageId;
 use http::header;
 use mail::mime::html::{POLICY_VERSION, to_text_limited};
 
-use super::content::{blocking, set, unchanged};
+use super::content::{SANDBOX, blocking, set, unchanged};
 use super::source::in_hand;
 use crate::caller::Caller;
 use crate::error::{ApiError, Problem};
@@ -30,18 +30,15 @@ pub(super) async fn get_message_text(
     let mut tx = caller.tx(&state).await?;
     let stored = blob::find(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
     let tag = ETag::content(&[stored.hash.as_slice(), format!("text {POLICY_VERSION}").as_bytes()].concat());
-    if let Some(response) = unchanged(&tag, &conditions, false) {
+    if let Some(mut response) = unchanged(&tag, &conditions) {
+        set(&mut response, header::CONTENT_SECURITY_POLICY, SANDBOX);
         return Ok(response);
     }
     let found = in_hand(&state, &caller, tx, stored).await?.ok_or_else(ApiError::not_found)?;
     let text = blocking(move || text_of(found.source.readable())).await?;
     let mut response = Response::new(Body::from(text));
     set(&mut response, header::CONTENT_TYPE, "text/plain; charset=utf-8");
-    set(
-        &mut response,
-        header::CONTENT_SECURITY_POLICY,
-        "default-src 'none'; frame-ancestors 'none'; sandbox",
-    );
+    set(&mut response, header::CONTENT_SECURITY_POLICY, SANDBOX);
     set(&mut response, header::ETAG, tag.as_str());
     Ok(response)
 }

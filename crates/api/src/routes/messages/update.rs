@@ -34,12 +34,16 @@ pub(super) struct MessagePatch {
     /// Sets or clears `\Answered`.
     answered: Option<bool>,
     /// System flags to set, by name.
+    #[schema(max_items = 100)]
     flags_add: Option<Vec<String>>,
     /// System flags to clear, by name.
+    #[schema(max_items = 100)]
     flags_remove: Option<Vec<String>>,
     /// Keywords to set.
+    #[schema(max_items = 100)]
     keywords_add: Option<Vec<String>>,
     /// Keywords to clear.
+    #[schema(max_items = 100)]
     keywords_remove: Option<Vec<String>>,
     /// The mailbox to move to.
     #[schema(value_type = Option<Uuid>)]
@@ -138,7 +142,7 @@ async fn check_source(
 }
 
 /// Changes flags and keywords of a message, or moves it.
-#[utoipa::path(patch, path = "/api/messages/{id}", tag = "messages", security(("bearer" = [])), params(("id" = Uuid, Path)),
+#[utoipa::path(patch, path = "/api/messages/{id}", tag = "messages", security(("bearer" = [])), params(("id" = Uuid, Path), ("If-Match" = Option<String>, Header, description = "the ETag that was read")),
     request_body = MessagePatch,
     responses((status = 200, body = MessageView), (status = 404, body = Problem, content_type = "application/problem+json"),
               (status = 412, body = Problem, content_type = "application/problem+json"),

@@ -34,10 +34,11 @@ pub(super) struct ListQuery {
     #[param(value_type = Option<uuid::Uuid>)]
     account_id: Option<AccountId>,
     /// Submissions in this state only.
+    #[param(inline)]
     state: Option<Wanted>,
     /// Rows of a page, 1 to 200.
     #[serde(default)]
-    #[param(value_type = Option<u32>)]
+    #[param(value_type = Option<u32>, minimum = 1, maximum = 200, default = 50)]
     limit: Limit,
     /// `next_cursor` of the page before.
     cursor: Option<String>,

@@ -58,8 +58,10 @@ pub struct Status {
     cause: Option<CauseView>,
     last_synced_at: Option<DateTime<Utc>>,
     next_due_at: Option<DateTime<Utc>>,
-    /// The round that was asked for last, kept after its end.
+    /// The round that a client asked for last, kept after its end.
     run: Option<RunView>,
+    /// The last round that nobody asked for.
+    background: Option<RunView>,
     progress: Progress,
     audit: Audit,
     mailboxes: Vec<MailboxView>,
@@ -105,7 +107,7 @@ pub async fn status(
     let after: Option<MailboxId> = scope.open(query.mailboxes_cursor.as_deref())?;
     let mut tx = caller.snapshot(&state).await?;
     let account = account::get(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
-    let run = sync_run::latest(&mut tx, id).await?;
+    let rounds = sync_run::latest(&mut tx, id).await?;
     let next_due_at = sync_run::next_due(&mut tx, id).await?;
     let sums = sync_run::sums(&mut tx, id).await?;
     let limit = i64::try_from(MAILBOXES).unwrap_or(i64::MAX).saturating_add(1);
@@ -123,7 +125,8 @@ pub async fn status(
         cause: account.cause.map(CauseView::from),
         last_synced_at: account.last_synced_at,
         next_due_at,
-        run: run.map(RunView::from),
+        run: rounds.asked.map(RunView::from),
+        background: rounds.background.map(RunView::from),
         progress: Progress { messages_synced: sums.synced, messages_total: sums.total },
         audit: Audit { last_at: sums.last_audit_at, repairs: sums.audit_repairs },
         mailboxes: mailboxes.into_iter().map(view).collect(),

@@ -24,7 +24,7 @@ const PAGE: usize = 200;
 #[into_params(parameter_in = Query)]
 pub(super) struct GetQuery {
     /// Messages of a page, 1 to 200; 200 without it.
-    #[param(value_type = Option<u32>)]
+    #[param(value_type = Option<u32>, minimum = 1, maximum = 200)]
     limit: Option<Limit>,
     /// `next_cursor` of the page before.
     cursor: Option<String>,

@@ -1,0 +1,27 @@
+//! One round.
+
+use axum::extract::State;
+use emailclient_core::id::RunId;
+use emailclient_core::sync_run;
+
+use super::RunView;
+use crate::caller::Caller;
+use crate::error::{ApiError, Problem};
+use crate::extract::{NoQuery, PathId, Query};
+use crate::reply::Reply;
+use crate::state::AppState;
+
+/// How a round stands; readable for a day after its end.
+#[utoipa::path(get, path = "/api/sync/runs/{id}", tag = "sync", security(("bearer" = [])), params(("id" = Uuid, Path)),
+    responses((status = 200, body = RunView), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
+pub async fn run(
+    State(state): State<AppState>,
+    caller: Caller,
+    PathId(id): PathId<RunId>,
+    Query(NoQuery {}): Query<NoQuery>,
+) -> Result<Reply, ApiError> {
+    let mut tx = caller.tx(&state).await?;
+    let run = sync_run::get(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
+    tx.release();
+    Reply::ok(&RunView::from(run))
+}
