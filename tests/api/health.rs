@@ -211,3 +211,28 @@ async fn a_redis_whose_memory_is_full_is_told_as_failed_and_takes_nothing_away()
     assert_eq!(overview().await["checks"]["redis"], "ok");
     app.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dump_that_reads_every_table_for_hours_makes_nobody_unready() {
+    let app = App::start().await;
+    let mut dump = app.database.superuser().await;
+    dump.execute("BEGIN; LOCK TABLE write_probe IN ACCESS SHARE MODE").await.unwrap();
+    let rows = async || -> i64 {
+        let mut conn = app.database.superuser().await;
+        sqlx::query_scalar("SELECT count(*) FROM write_probe").fetch_one(&mut conn).await.unwrap()
+    };
+    eventually("a write was tried beside it", Duration::from_secs(30), async || {
+        let (status, health) = ready(&app).await;
+        assert_eq!(status, 200, "{health}");
+        (rows().await >= 2).then_some(())
+    })
+    .await;
+    dump.execute("COMMIT").await.unwrap();
+    eventually("the rows of meanwhile are gone", Duration::from_secs(30), async || {
+        assert_eq!(ready(&app).await.0, 200);
+        (rows().await == 1).then_some(())
+    })
+    .await;
+    drop(dump);
+    app.finish().await;
+}

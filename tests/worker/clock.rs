@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use emailclient_core::capability_off;
+use emailclient_core::clock::{Clock as _, SystemClock};
 use emailclient_core::id::{AccountId, MailboxId};
 use emailclient_core::imap::{Endpoint, Security};
 use emailclient_core::job::{Job, enqueue};
@@ -185,7 +186,7 @@ async fn nothing_that_is_stored_waits_for_longer_than_it_can() {
     )
     .await;
     set_back(&app, 3 * 86_400).await;
-    let scheduled = chrono::Utc::now() + chrono::TimeDelta::days(9);
+    let scheduled = SystemClock.now() + chrono::TimeDelta::days(9);
     let named = send(&app, &tenant, &account, json!({"send_at": scheduled})).await;
     run(&mut conn, &format!("UPDATE submissions SET envelope_from = 'named' WHERE id = '{named}'")).await;
     let stands = "SELECT (send_after > now() + interval '8 days')::int::bigint FROM submissions WHERE envelope_from = 'named'";
@@ -259,7 +260,7 @@ async fn what_is_judged_where_it_is_read_lets_nobody_wait_for_an_instant_of_befo
     assert_eq!(out().await, (0, 0, true), "the clock was set back");
     assert!(!index::shall_wait(&app.db, tenant.id, a).await.unwrap(), "nothing has come in for an hour");
     let mut tx = app.db.tenant(tenant.id).await.unwrap();
-    checkpoint::read_anew(&mut tx, &target, chrono::Utc::now()).await.unwrap();
+    checkpoint::read_anew(&mut tx, &target, SystemClock.now()).await.unwrap();
     tx.commit().await.unwrap();
     assert_eq!(
         count(&app, "SELECT count(*) FROM mailboxes WHERE resync_asked_at IS NOT NULL").await,

@@ -10,6 +10,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{Connection as _, Row as _};
 
 use super::migrate::{self, Refusal};
+use super::writes::{self, Room};
 use super::{DbError, SESSION};
 use crate::ahead::{self, Longest};
 use crate::clock::Clock;
@@ -155,14 +156,14 @@ impl Look {
         })
     }
 
-    /// Whether a write is taken; as `emailclient_system`. Nothing stays of it.
+    /// Whether a write is taken; as `emailclient_system`. A row stays in the table for it, until the next health check.
     ///
     /// # Errors
     /// With PostgreSQL's own words, such as those of a full disk.
     pub async fn takes_writes(&mut self) -> Result<(), DbError> {
         let mut tx = self.conn.begin().await?;
-        super::writes::write(&mut tx).await?;
-        // To the disk, as every write of the services.
+        writes::write(&mut tx, Room::Added).await?;
+        // To the disk, as every write of the services; the next health check takes it away.
         tx.commit().await?;
         Ok(())
     }

@@ -50,18 +50,42 @@ impl Writes {
 
 async fn attempt(db: &Db) -> Result<(), DbError> {
     let mut tx = db.system().await?;
-    write(tx.conn()).await?;
+    if !ours(tx.conn()).await? {
+        return Ok(());
+    }
+    match write(tx.conn(), Room::Emptied).await {
+        Err(error) if error.is_lock_timeout() => {}
+        done => {
+            done?;
+            return tx.commit().await;
+        }
+    }
+    drop(tx);
+    let mut tx = db.system().await?;
+    write(tx.conn(), Room::Added).await?;
     tx.commit().await
 }
 
-/// Writes a row into a file of its own, inside a transaction; as `emailclient_system`. While another process tries, nothing is
-/// written.
-pub(super) async fn write(conn: &mut PgConnection) -> Result<(), DbError> {
-    let ours: bool =
-        sqlx::query_scalar("SELECT pg_try_advisory_xact_lock(7203454)").fetch_one(&mut *conn).await?;
-    if ours {
+/// How a row gets a page of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Room {
+    /// In a new file.
+    Emptied,
+    /// At the end of the file, where a reader of the table, such as a dump that runs for hours, lets nobody empty it.
+    Added,
+}
+
+/// While another process tries, nobody else need.
+pub(super) async fn ours(conn: &mut PgConnection) -> Result<bool, DbError> {
+    Ok(sqlx::query_scalar("SELECT pg_try_advisory_xact_lock(7203454)").fetch_one(conn).await?)
+}
+
+/// Writes a row, inside a transaction; as `emailclient_system`.
+pub(super) async fn write(conn: &mut PgConnection, room: Room) -> Result<(), DbError> {
+    if room == Room::Emptied {
+        sqlx::query("SET LOCAL lock_timeout = '100ms'").execute(&mut *conn).await?;
         sqlx::query("TRUNCATE write_probe").execute(&mut *conn).await?;
-        sqlx::query("INSERT INTO write_probe (at) VALUES (now())").execute(&mut *conn).await?;
     }
+    sqlx::query("INSERT INTO write_probe (room) VALUES (repeat('x', 7000))").execute(conn).await?;
     Ok(())
 }
