@@ -2,6 +2,7 @@
 # Starts Postfix in the foreground, configured from the environment:
 #   MAIL_HOSTNAME      the name of this server, in its greeting and its certificate
 #   MAIL_DOMAINS       domains whose mail is delivered to Dovecot, separated by commas
+#   DELIVERY_HOST      the name of Dovecot on the network that only the two share; without it `dovecot`
 #   MAIL_OUTSIDE       mail for other domains: `deliver` by MX, `relay:[host]:port`, `catch:NAME` (all of it into one
 #                      mailbox of the first domain), `refuse`
 #   RELAY_PASSWORD_FILE  for `relay:`, a file with the line `[host]:port user:password`. It is given only to a server
@@ -29,6 +30,8 @@ cp -r /usr/local/share/emailclient/. /etc/postfix/
 settings=(
   "myhostname=$hostname"
   "virtual_mailbox_domains=$domains"
+  "virtual_transport=lmtp:inet:${DELIVERY_HOST:-dovecot}:24"
+  "smtpd_sasl_path=inet:${DELIVERY_HOST:-dovecot}:12345"
   "message_size_limit=${MESSAGE_MAX_BYTES:-52428800}"
   "smtpd_tls_cert_file=$cert"
   "smtpd_tls_key_file=$key"
