@@ -56,7 +56,7 @@ async fn the_texts_of_an_account_have_limits() {
         let mut at = with(&good, pointer, text(limit));
         for server in ["imap", "smtp"] {
             if pointer != format!("/{server}/username") {
-                at[server]["username"] = json!(uuid::Uuid::new_v4());
+                at[server]["username"] = json!(emailclient_core::id::new_uuid());
             }
         }
         let at = app.post(&tenant, create, &at).await;
