@@ -97,7 +97,7 @@ impl Product {
     async fn ctl(&self, arguments: &[&str]) -> Result<()> {
         // The owner's address is for the migration alone.
         let owner = arguments.first() == Some(&"migrate");
-        let owner = owner.then(|| ("DATABASE_OWNER_URL", self.owner_url.as_str()));
+        let owner = owner.then_some(("DATABASE_OWNER_URL", self.owner_url.as_str()));
         let output =
             self.program("emailctl")?.envs(owner).args(arguments).stdin(Stdio::null()).output().await?;
         if !output.status.success() {
