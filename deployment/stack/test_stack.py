@@ -2,7 +2,7 @@
 """make test-stack: the stack in containers, from nothing to its end.
 
 On an engine without images the base images are pulled or, where no registry is reached, built by deployment/offline.
-Then: the images, the start, the README's tour through the published port, each service restarted under traffic, two
+Then: the images, the start, who reaches whom, the README's tour through the published port, each service restarted under traffic, two
 copies of the API and three workers, the figures, and everything taken down. Needs Python 3.9, Docker, docker-compose.
 """
 
@@ -13,7 +13,7 @@ import time
 
 import restarts
 import tour
-from engine import Failed, Stack
+from engine import Failed, Stack, run
 from postbox import Mail
 from rest import TENANT, Client
 
@@ -51,6 +51,31 @@ def set_up(stack):
     client = Client(stack.api_urls()[0])
     client.log_in(USER, PASSWORD)
     return client, mail
+
+
+def check_walls(stack):
+    """Who reaches whom, tried from a stranger on each network."""
+    image = next(container["Config"]["Image"] for name, container in stack.services() if name == "postfix")
+
+    def reaches(network, host, port):
+        attempt = f"timeout 5 bash -c '</dev/tcp/{host}/{port}' 2>/dev/null && echo yes || echo no"
+        told = run("docker", "run", "--rm", "--network", network, "--entrypoint", "bash", image, "-c", attempt)
+        return told.strip() == "yes"
+
+    wanted = {
+        ("emailclient-net", "dovecot", 143): True,
+        ("emailclient-net", "dovecot", 24): False,
+        ("emailclient-net", "dovecot", 12345): False,
+        ("emailclient-net", "postgres", 5432): False,
+        ("emailclient-net", "redis", 6379): False,
+        ("emailclient-post", "dovecot-delivery", 24): True,
+        ("emailclient-post", "postgres", 5432): False,
+        ("emailclient-store", "postgres", 5432): True,
+        ("emailclient-store", "dovecot", 24): False,
+    }
+    wrong = [f"{way}: {not right}" for way, right in wanted.items() if reaches(*way) != right]
+    if wrong:
+        raise Failed(f"the networks do not part what they should: {'; '.join(wrong)}")
 
 
 def check_restarts(stack, client, mail, account):
@@ -140,6 +165,8 @@ def main():
         if wrong:
             raise Failed(f"the mail servers are not shut: {'; '.join(wrong)}")
         say("the mail servers refuse what they must")
+        check_walls(stack)
+        say("each network has what it is for, and LMTP and the judging of log-ins are Postfix's alone")
         tour.check_outside(mail)
         say("mail for another domain ended in the mailbox that catches it; POP3 has it, too")
         account = tour.take(client, mail, FILLED)

@@ -124,3 +124,26 @@ async fn every_answer_of_a_login_tells_the_limit_of_logins() {
     assert!(last.header("ratelimit").contains(";r=0;t="), "{:?}", last.headers);
     app.finish().await;
 }
+
+#[tokio::test]
+async fn only_a_good_refresh_token_is_told_of_a_suspension_and_stays_good() {
+    let app = App::start().await;
+    let (tenant, other) = (app.tenant().await, app.tenant().await);
+    app.emailctl(&["tenant", "suspend", &tenant.slug]).await;
+    let refresh = |token: &str| {
+        app.http.post(format!("{}/auth/refresh", app.base)).json(&json!({"refresh_token": token}))
+    };
+    let (name, own) = tenant.refresh_token.split_once('.').unwrap();
+    let (_, theirs) = other.refresh_token.split_once('.').unwrap();
+    let flipped: String = own.chars().map(|c| if c == 'A' { 'B' } else { 'A' }).collect();
+    for stranger in [format!("{name}.{theirs}"), format!("{name}.{flipped}")] {
+        let told = send(refresh(&stranger)).await;
+        told.refused(401, "invalid-token");
+    }
+    for _ in 0..2 {
+        send(refresh(&tenant.refresh_token)).await.refused(403, "tenant-suspended");
+    }
+    app.emailctl(&["tenant", "resume", &tenant.slug]).await;
+    send(refresh(&tenant.refresh_token)).await.expect(200);
+    app.finish().await;
+}

@@ -104,8 +104,10 @@ async fn servers_are_found_by_the_table_by_records_and_by_who_takes_the_mail() {
 
     let told = found(&app, &tenant, "ann@inside.test").await;
     assert_eq!(told["candidates"], json!([]), "a host of the inside is not suggested: {told}");
-    assert_eq!(outcomes(&told), ["table nothing", "autoconfig failed", "srv nothing", "mx nothing"]);
-    assert_eq!(told["sources"][1]["text"], "this host may not be connected to");
+    // As if there were none of that name, which is nobody's business.
+    assert_eq!(outcomes(&told), ["table nothing", "autoconfig nothing", "srv nothing", "mx nothing"]);
+    let nowhere = found(&app, &tenant, "ann@nowhere.test").await;
+    assert_eq!((&told["sources"], &told["cause"]), (&nowhere["sources"], &nowhere["cause"]));
 
     for email in ["ann", "ann@localhost", "ann@127.0.0.1", "ann@[127.0.0.1]"] {
         let refused = app.post(&tenant, "/api/accounts/discover", &json!({"email": email})).await;
@@ -249,13 +251,19 @@ async fn a_domains_own_document_is_read_wherever_it_may_be_and_agreement_is_told
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_document_that_leads_inside_or_astray_or_is_no_document_is_refused() {
-    let domains = ["inside", "clear", "loop", "large", "bomb", "broken", "private-server"];
+    let domains =
+        ["inside", "nowhere", "address", "clear", "loop", "large", "bomb", "broken", "private-server"];
     let hosts: Vec<String> = domains.iter().map(|d| format!("autoconfig.{d}.test")).collect();
     let names: Vec<&str> = hosts.iter().map(String::as_str).collect();
     let bomb = "<!DOCTYPE c [<!ENTITY a \"x\"><!ENTITY b \"&a;&a;\">]><clientConfig>&b;</clientConfig>";
     let web = web(&names, |port| {
         HashMap::from([
             (format!("autoconfig.inside.test{FIRST}"), moved(&format!("https://secret.inside.test:{port}/"))),
+            (
+                format!("autoconfig.nowhere.test{FIRST}"),
+                moved(&format!("https://secret.nowhere.test:{port}/")),
+            ),
+            (format!("autoconfig.address.test{FIRST}"), moved(&format!("https://10.0.0.1:{port}/"))),
             (format!("autoconfig.clear.test{FIRST}"), moved("http://autoconfig.clear.test/x")),
             (format!("autoconfig.loop.test{FIRST}"), moved(FIRST)),
             (format!("autoconfig.large.test{FIRST}"), page(&format!("<a>{}</a>", "x".repeat(100_000)))),
@@ -273,7 +281,7 @@ async fn a_document_that_leads_inside_or_astray_or_is_no_document_is_refused() {
     records.push(a("imap.secret.test", "192.168.0.1"));
     let dns = name_server::serve(records).await;
     for (domain, words) in [
-        ("inside", "this host may not be connected to"),
+        ("address", "this host may not be connected to"),
         ("clear", "a redirect leads away from HTTPS"),
         ("loop", "too many redirects"),
         ("large", "the document is too large, or was cut off"),
@@ -289,6 +297,11 @@ async fn a_document_that_leads_inside_or_astray_or_is_no_document_is_refused() {
             "{domain}: {told:?}"
         );
     }
+    // A name of the inside is told from one of nowhere by nothing.
+    let inside = ask(&web, dns.address, "inside.test").await;
+    let nowhere = ask(&web, dns.address, "nowhere.test").await;
+    assert_eq!((&inside.candidates, &inside.sources), (&nowhere.candidates, &nowhere.sources));
+    assert_eq!(inside.candidates, []);
     let told = ask(&web, dns.address, "private-server.test").await;
     assert_eq!(told.candidates, [], "a server of the inside is not suggested");
 }

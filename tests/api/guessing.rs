@@ -90,15 +90,21 @@ async fn wrong_tries_from_anywhere_lock_the_user_out_nowhere() {
     refresh(&app, &tenant).await.expect(200);
     // From where it never was it takes longer, and succeeds.
     let began = Instant::now();
-    let abroad = login(&app, net + 101 * NEXT, &tenant.slug, (&tenant.email, PASSWORD)).await;
+    let mut abroad = login(&app, net + 101 * NEXT, &tenant.slug, (&tenant.email, PASSWORD)).await;
+    while abroad.status == 503 && began.elapsed() < Duration::from_secs(15) {
+        // On a busy machine the password work of the tenant's strangers may be full: the answer says when to come back.
+        let wait = abroad.header("retry-after").parse().unwrap();
+        tokio::time::sleep(Duration::from_secs(wait)).await;
+        abroad = login(&app, net + 102 * NEXT, &tenant.slug, (&tenant.email, PASSWORD)).await;
+    }
     abroad.expect(200);
     let waited = began.elapsed();
-    assert!(waited > Duration::from_secs(1) && waited < Duration::from_secs(15), "{waited:?}");
+    assert!(waited > Duration::from_secs(1) && waited < Duration::from_secs(25), "{waited:?}");
     // Another user of the tenant is not slowed down.
     let other = format!("other@{}.test", tenant.slug);
     app.user(tenant.id, &other).await;
     let began = Instant::now();
-    login(&app, net + 102 * NEXT, &tenant.slug, (&other, PASSWORD)).await.expect(200);
+    login(&app, net + 103 * NEXT, &tenant.slug, (&other, PASSWORD)).await.expect(200);
     assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
     app.finish().await;
 }

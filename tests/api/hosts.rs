@@ -6,6 +6,7 @@ use std::time::Duration;
 use emailclient_core::id::new_uuid;
 use serde_json::{Value, json};
 use tests::app::{Answer, App, Tenant, send};
+use tests::name_server;
 use tokio::net::TcpListener;
 
 /// Addresses that belong to no public host, as somebody might write them.
@@ -193,24 +194,83 @@ async fn what_is_no_host_name_is_refused_by_every_door() {
     app.finish().await;
 }
 
-/// A name is judged by what it resolves to: here by the names that this machine knows by itself.
+/// Every door again, for a name: what each answered, without what differs from request to request.
+async fn answers(app: &App, tenant: &Tenant, saved: &str, host: &str) -> Vec<(String, u16, Value)> {
+    let mut answers = Vec::new();
+    let whole = account(host, host);
+    for path in ["/api/accounts", "/api/accounts?verify=false", "/api/accounts/verify"] {
+        answers.push((path.to_owned(), app.post(tenant, path, &whole).await));
+    }
+    for query in ["", "?verify=false"] {
+        let path = format!("/api/accounts/{saved}{query}");
+        let put = app.request(tenant, "PUT", &path).json(&whole);
+        answers.push((format!("PUT {query}"), send(put).await));
+        for field in ["imap", "smtp"] {
+            let patch = json!({field: {"host": host, "password": "p", "username": new_uuid().to_string()}});
+            answers.push((format!("PATCH {query} {field}"), app.patch(tenant, &path, &patch).await));
+        }
+    }
+    let plain = json!({"imap": {"host": host, "security": "none", "password": "p", "username": new_uuid().to_string()}});
+    let path = format!("/api/accounts/{saved}?verify=false");
+    answers.push(("PATCH without TLS".to_owned(), app.patch(tenant, &path, &plain).await));
+    let port =
+        json!({"imap": {"host": host, "port": 8080, "password": "p", "username": new_uuid().to_string()}});
+    answers.push(("PATCH of another port".to_owned(), app.patch(tenant, &path, &port).await));
+    let anew = app.post(tenant, &format!("/api/accounts/{saved}/diagnose"), &json!({})).await;
+    answers.push(("diagnose".to_owned(), anew));
+    let told = |(door, answer): (String, Answer)| {
+        let mut body = answer.json();
+        if let Some(object) = body.as_object_mut() {
+            object.remove("request_id");
+            if object.contains_key("id") {
+                body = Value::Null;
+            }
+        }
+        if door == "diagnose" {
+            body = json!(body.to_string().matches("host-not-found").count());
+        }
+        (door, answer.status, body)
+    };
+    answers.into_iter().map(told).collect()
+}
+
+/// A name is judged by what it resolves to, and whether it exists inside the operator's network is not to be learned: every
+/// door answers as for one that does not exist.
 #[tokio::test]
-async fn names_that_resolve_to_private_addresses_are_refused() {
-    let app = App::start_with(&[("OUTBOUND_ALLOW", "")]).await;
+async fn names_that_resolve_to_private_addresses_are_told_like_those_that_do_not_exist() {
+    let names = name_server::serve(vec![
+        name_server::a("private.example", "10.0.0.9"),
+        name_server::a("loop.example", "127.0.0.1"),
+        name_server::a("meta.example", "169.254.169.254"),
+        name_server::a("half.example", "8.8.8.8"),
+        name_server::a("half.example", "192.168.1.1"),
+    ])
+    .await;
+    let server = names.address.to_string();
+    let app = App::start_with(&[("OUTBOUND_ALLOW", ""), ("DNS_SERVERS", &server)]).await;
     let tenant = app.tenant().await;
-    let saved = saved_account(&app, &tenant).await;
-    let hosts = std::fs::read_to_string("/etc/hosts").unwrap();
-    let lines = hosts.lines().map(|l| l.split('#').next().unwrap_or_default());
-    let names: Vec<&str> = lines
-        .filter_map(|line| {
-            let (address, names) = line.trim().split_once(char::is_whitespace)?;
-            let private = !emailclient_core::dial::is_global_unicast(address.parse().ok()?);
-            private.then(|| names.split_whitespace())
-        })
-        .flatten()
-        .collect();
-    assert!(names.contains(&"localhost"), "{names:?}");
-    refused_everywhere(&app, &tenant, &saved, names.into_iter()).await;
+    let mut wanted = None;
+    for name in ["nowhere.example", "private.example", "loop.example", "meta.example", "half.example"] {
+        let saved = saved_account(&app, &tenant).await;
+        let told: Vec<_> = answers(&app, &tenant, &saved, name)
+            .await
+            .into_iter()
+            .map(|(door, status, body)| (door, status, body.to_string().replace(&saved, "ID")))
+            .collect();
+        let refused = told
+            .iter()
+            .filter(|(_, status, body)| *status == 422 && body.contains("\"host-not-found\""))
+            .count();
+        assert!(refused >= 3, "{name}: {told:#?}");
+        assert!(
+            !told.iter().any(|(door, ..)| door != "PATCH without TLS" && door.contains("host-not-allowed"))
+        );
+        assert_eq!(wanted.get_or_insert_with(|| told.clone()), &told, "{name}");
+        let id = app.get(&tenant, "/api/accounts").await.expect(200)["data"].as_array().unwrap().clone();
+        for account in id {
+            app.delete(&tenant, &format!("/api/accounts/{}", account["id"].as_str().unwrap())).await;
+        }
+    }
     app.finish().await;
 }
 

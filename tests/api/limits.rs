@@ -58,7 +58,14 @@ async fn the_texts_of_an_account_have_limits() {
     ] {
         let over = app.post(&tenant, create, &with(&good, pointer, text(limit + 1))).await;
         pointed_at(&over.refused(422, "validation-error"), pointer, "too-long");
-        let at = app.post(&tenant, create, &with(&good, pointer, text(limit))).await;
+        // Passwords of one user are not tried as often as here.
+        let mut at = with(&good, pointer, text(limit));
+        for server in ["imap", "smtp"] {
+            if pointer != format!("/{server}/username") {
+                at[server]["username"] = json!(emailclient_core::id::new_uuid());
+            }
+        }
+        let at = app.post(&tenant, create, &at).await;
         if at.status == 201 {
             app.delete(&tenant, &format!("/api/accounts/{}", at.json()["id"].as_str().unwrap())).await;
         } else {

@@ -135,11 +135,52 @@ fn the_stack_has_the_promised_volumes_and_network() {
     assert_eq!(keys(&compose["volumes"]).len(), 8);
     let network = &compose["networks"]["emailclient-net"];
     assert_eq!(network["ipam"]["config"][0]["subnet"], "172.25.0.0/16");
+    let (net, store, post) = ("emailclient-net", "emailclient-store", "emailclient-post");
+    // By name the first is the one whose gateway the published ports have.
+    assert!(net < post && net < store);
     for (name, service) in services(&compose) {
-        assert_eq!(words(&service["networks"]), ["emailclient-net"].into(), "{name}");
+        let on: BTreeSet<&str> = match name {
+            "postgres" | "redis" | "migrate" | "scheduler" => [store].into(),
+            "email-service" | "worker" | "emailctl" => [net, store].into(),
+            "postfix" | "dovecot" => [net, post].into(),
+            "mailpit" => [net].into(),
+            other => panic!("{other}: which networks does it need?"),
+        };
+        let listed = match &service["networks"] {
+            Value::Mapping(networks) => networks.keys().filter_map(Value::as_str).collect(),
+            _ => words(&service["networks"]),
+        };
+        assert_eq!(listed, on, "{name}");
+    }
+    assert_eq!(compose["networks"][post]["internal"], true);
+    let delivery = compose["services"]["dovecot"]["networks"][post]["aliases"][0].as_str().unwrap();
+    for server in ["postfix", "dovecot"] {
+        assert_eq!(compose["services"][server]["environment"]["DELIVERY_HOST"], delivery, "{server}");
     }
     for four in ["postgres", "redis", "postfix", "dovecot"] {
         let condition = &compose["services"]["email-service"]["depends_on"][four]["condition"];
         assert_eq!(condition, "service_healthy", "{four}");
+    }
+}
+
+#[test]
+fn nobody_is_given_a_key_that_it_does_not_need() {
+    let compose = compose();
+    for (name, service) in services(&compose) {
+        let needs = match name {
+            "email-service" | "worker" | "emailctl" => true,
+            "migrate" | "scheduler" | "postgres" | "redis" | "postfix" | "dovecot" | "mailpit" => false,
+            other => panic!("{other}: does it sign or open anything?"),
+        };
+        for (secret, setting) in [("jwt_secret", "JWT_SECRET"), ("encryption_key", "ENCRYPTION_KEY")] {
+            let has = service.get("secrets").is_some_and(|s| words(s).contains(secret));
+            assert_eq!(has, needs, "{name}: {secret}");
+            let told = service["environment"].get(format!("{setting}_FILE")).is_some();
+            assert_eq!(told, needs, "{name}: {setting}_FILE");
+        }
+        let old = service["environment"].get("ENCRYPTION_KEYS_OLD").is_some();
+        assert_eq!(old, needs, "{name}: ENCRYPTION_KEYS_OLD");
+        let owner = service.get("secrets").is_some_and(|s| words(s).contains("database_owner_url"));
+        assert_eq!(owner, name == "migrate", "{name}: database_owner_url");
     }
 }

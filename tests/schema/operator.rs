@@ -71,6 +71,59 @@ async fn an_operator_migrates_checks_and_makes_a_tenant_with_a_user() {
     database.drop_it().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operator_lists_and_changes_users_and_ends_their_sessions() {
+    let database = Database::create().await;
+    let mut conn = database.superuser().await;
+    assert!(emailctl(&database, &["tenant", "create", "--slug", "acme"], "").success());
+    let user = ["user", "create", "--tenant", "acme", "--email", "a@acme.test", "--role", "admin"];
+    let made = emailctl(&database, &user, "a long enough password\n");
+    assert!(made.success(), "{}", text(&made));
+    let listed = emailctl(&database, &["user", "list", "--tenant", "acme"], "");
+    let fields: Vec<&str> = listed.out.trim_end_matches('\n').split('\t').collect();
+    assert_eq!(
+        (listed.success(), &fields[..3]),
+        (true, &["a@acme.test", "admin", "active"][..]),
+        "{listed:?}"
+    );
+    assert_eq!(fields[3], made.out.trim());
+    let who = ["--tenant", "acme", "--email", "A@Acme.test"];
+    let users = |verb: &[&str], more: &[&str], input: &str| {
+        emailctl(&database, &[&["user"], verb, &who[..], more].concat(), input)
+    };
+    assert!(users(&["disable"], &[], "").success());
+    assert!(
+        emailctl(&database, &["user", "list", "--tenant", "acme"], "").out.contains("\tadmin\tdisabled\t")
+    );
+    assert!(users(&["enable"], &[], "").success());
+    assert!(users(&["role"], &["--role", "viewer"], "").success());
+    assert!(!users(&["role"], &["--role", "king"], "").success());
+    assert!(!users(&["password"], &[], "short\n").success(), "a short password was taken");
+    assert!(users(&["password"], &[], "another long enough one\n").success());
+    assert!(
+        emailctl(&database, &["user", "list", "--tenant", "acme"], "").out.contains("\tviewer\tactive\t")
+    );
+    sqlx::query("INSERT INTO sessions (tenant_id, id, user_id, expires_at) SELECT tenant_id, id, id, now() + interval '1 day' FROM users")
+        .execute(&mut conn)
+        .await
+        .unwrap();
+    let sessions = users(&["sessions", "list"], &[], "");
+    assert_eq!(sessions.out.split('\t').next(), Some(made.out.trim()), "{sessions:?}");
+    let other = ["--session", "00000000-0000-0000-0000-000000000000"];
+    let none = users(&["sessions", "end"], &other, "");
+    assert!(!none.success() && none.err.contains("no session"), "{none:?}");
+    let ended = users(&["sessions", "end"], &[], "");
+    assert!(ended.success() && ended.out.starts_with("1 "), "{ended:?}");
+    assert_eq!(users(&["sessions", "list"], &[], "").out, "");
+    for verb in [&["disable"][..], &["enable"], &["sessions", "list"], &["sessions", "end"]] {
+        let nobody = [&["user"], verb, &["--tenant", "acme", "--email", "nobody@acme.test"]].concat();
+        let told = emailctl(&database, &nobody, "");
+        assert!(!told.success() && told.err.contains("no user nobody@acme.test"), "{verb:?}: {told:?}");
+    }
+    conn.close().await.unwrap();
+    database.drop_it().await;
+}
+
 /// As at a provider of PostgreSQL: the owner makes roles and owns the database, and is no superuser.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_owner_who_is_no_superuser_migrates_again_and_again() {

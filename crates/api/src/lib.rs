@@ -56,7 +56,7 @@ pub mod state;
 
 use std::process::ExitCode;
 
-use emailclient_core::config::Config;
+use emailclient_core::config::{Config, Keys};
 use emailclient_core::start::{self, StartError};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -65,7 +65,7 @@ use crate::state::AppState;
 
 /// The program `emailclient-api`, from its settings in the environment to its exit status: see [`start::service`].
 pub async fn main() -> ExitCode {
-    start::service("emailclient-api", async |config, shutdown| {
+    start::service("emailclient-api", Keys::Needed, async |config, shutdown| {
         let listener = TcpListener::bind(&config.api_listen).await.map_err(|e| {
             StartError::setting("API_LISTEN", format!("cannot listen on {}: {e}", config.api_listen))
         })?;

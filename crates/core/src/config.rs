@@ -4,27 +4,15 @@
 //! too short or the sample value. The next setting: a field here, a line in `.env.example`, a line in compose; the
 //! unit test below compares the first two.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+mod source;
+
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::time::Duration;
 
-use crate::secret::Secret;
+pub use source::Source;
 
-/// Parts of values that examples carry; whoever copies one has not chosen a secret.
-const SAMPLES: [&str; 8] = [
-    "change-me",
-    "change_me",
-    "changeme",
-    "change-this",
-    "changethis",
-    "replace-me",
-    "your-secret",
-    "your_secret",
-];
-/// A key of 32 bytes with fewer different characters than this was typed, not drawn. Random ones have twenty and more.
-const FEWEST_CHARACTERS: usize = 5;
+use crate::secret::Secret;
 
 /// A shorter lease would be lost to a commit that takes its time.
 const SHORTEST_LEASE: Duration = Duration::from_secs(3);
@@ -41,6 +29,15 @@ pub struct LogConfig {
     pub level: String,
     /// `LOG_FILE`: written beside standard output.
     pub file: Option<PathBuf>,
+}
+
+/// Whether a program signs tokens and opens sealed passwords.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keys {
+    /// It does: `JWT_SECRET` and `ENCRYPTION_KEY` must be there.
+    Needed,
+    /// It does not, so it need not be given them; they are empty then.
+    Spared,
 }
 
 /// Requests allowed to a tenant that has no limits of its own.
@@ -67,9 +64,9 @@ pub struct Config {
     pub database_max_connections: u32,
     /// `REDIS_URL`.
     pub redis_url: Secret,
-    /// `JWT_SECRET`: at least 32 bytes.
+    /// `JWT_SECRET`: at least 32 bytes. Empty in a program that is spared the keys.
     pub jwt_secret: Secret,
-    /// `ENCRYPTION_KEY`: 32 bytes in base64.
+    /// `ENCRYPTION_KEY`: 32 bytes in base64. Empty in a program that is spared the keys.
     pub encryption_key: Secret,
     /// `ENCRYPTION_KEYS_OLD`: earlier keys, separated by commas.
     pub encryption_keys_old: Vec<Secret>,
@@ -129,156 +126,6 @@ pub struct Config {
     pub message_max_bytes: usize,
 }
 
-/// Reads settings by name and remembers what was wrong and which names were asked for.
-pub struct Source {
-    values: BTreeMap<String, String>,
-    asked: Mutex<BTreeSet<String>>,
-    errors: Mutex<Vec<String>>,
-}
-
-impl Source {
-    /// From pairs of names and values.
-    pub fn new(values: impl IntoIterator<Item = (String, String)>) -> Self {
-        let values = values.into_iter().filter(|(_, v)| !v.is_empty()).collect();
-        Self { values, asked: Mutex::default(), errors: Mutex::default() }
-    }
-
-    /// From this process's environment.
-    #[expect(clippy::disallowed_methods, reason = "this is the one home of the environment")]
-    #[must_use]
-    pub fn from_env() -> Self {
-        Self::new(
-            std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))),
-        )
-    }
-
-    fn complain(&self, message: String) {
-        if let Ok(mut errors) = self.errors.lock() {
-            errors.push(message);
-        }
-    }
-
-    /// The value of `name`, or nothing.
-    pub fn get(&self, name: &str) -> Option<String> {
-        if let Ok(mut asked) = self.asked.lock() {
-            asked.insert(name.to_owned());
-        }
-        self.values.get(name).cloned()
-    }
-
-    /// The value of `name`, or `default`; a value that does not read as `T` is remembered as an error.
-    pub fn parse<T: std::str::FromStr>(&self, name: &str, default: T) -> T {
-        match self.get(name) {
-            None => default,
-            Some(text) => text.parse().unwrap_or_else(|_| {
-                self.complain(format!("{name}: {text:?} cannot be read as a {}", std::any::type_name::<T>()));
-                default
-            }),
-        }
-    }
-
-    fn seconds(&self, name: &str, default: u64) -> Duration {
-        Duration::from_secs(self.parse(name, default).max(1))
-    }
-
-    fn at_least_one(&self, name: &str, default: u32) -> u32 {
-        let number = self.parse(name, default);
-        if number == 0 {
-            self.complain(format!("{name}: 0 would lift this limit, which always holds; set 1 or more"));
-        }
-        number.max(1)
-    }
-
-    /// Origins as browsers spell them (RFC 6454 §6.2): anything else would match none, without a word.
-    fn origins(&self, name: &str) -> Vec<String> {
-        let origins = self.list(name);
-        for origin in &origins {
-            let rest = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
-            let plain = |rest: &str| {
-                !rest.is_empty()
-                    && rest.bytes().all(|b| {
-                        b.is_ascii_lowercase()
-                            || b.is_ascii_digit()
-                            || matches!(b, b'.' | b'-' | b':' | b'[' | b']')
-                    })
-            };
-            if !rest.is_some_and(plain) {
-                self.complain(format!(
-                    "{name}: {origin:?} is no origin; write https://host or https://host:port, in lower case and without a path"
-                ));
-            }
-        }
-        origins
-    }
-
-    fn dns_servers(&self, name: &str) -> Vec<SocketAddr> {
-        let servers = self.list(name);
-        let found: Vec<SocketAddr> = servers.iter().filter_map(|text| name_server(text)).collect();
-        if found.len() < servers.len() {
-            self.complain(format!(
-                "{name}: write addresses, separated by commas, each with a port if it is not 53"
-            ));
-        }
-        found
-    }
-
-    fn list(&self, name: &str) -> Vec<String> {
-        let text = self.get(name).unwrap_or_default();
-        text.split(',').map(str::trim).filter(|s| !s.is_empty()).map(str::to_owned).collect()
-    }
-
-    /// A secret by `NAME` or `NAME_FILE`, if either is set.
-    pub fn optional_secret(&self, name: &str) -> Option<Secret> {
-        let file_name = format!("{name}_FILE");
-        match (self.get(name), self.values.get(&file_name)) {
-            (Some(_), Some(_)) => {
-                self.complain(format!("{name}: set either {name} or {file_name}, not both"));
-                None
-            }
-            (Some(value), None) => Some(Secret::new(value)),
-            (None, Some(path)) => match std::fs::read_to_string(path) {
-                Ok(text) => Some(Secret::new(text.trim_end_matches(['\r', '\n']))),
-                Err(error) => {
-                    self.complain(format!("{file_name}: {path} cannot be read: {error}"));
-                    None
-                }
-            },
-            (None, None) => None,
-        }
-    }
-
-    /// A secret that must be there, at least `min_bytes` long and not the sample value.
-    pub fn secret(&self, name: &str, min_bytes: usize) -> Secret {
-        let before = self.errors.lock().map(|e| e.len()).unwrap_or(0);
-        let Some(secret) = self.optional_secret(name) else {
-            if self.errors.lock().map(|e| e.len()).unwrap_or(0) == before {
-                self.complain(format!("{name}: missing; set {name} or {name}_FILE"));
-            }
-            return Secret::default();
-        };
-        let text = secret.expose();
-        if text.len() < min_bytes {
-            self.complain(format!(
-                "{name}: {} bytes, at least {min_bytes} are needed; make one with `openssl rand -base64 32`",
-                text.len()
-            ));
-        } else if SAMPLES.iter().any(|sample| text.to_ascii_lowercase().contains(sample)) {
-            self.complain(format!("{name}: still the sample value; make one with `openssl rand -base64 32`"));
-        } else if min_bytes >= 32 && text.bytes().collect::<BTreeSet<u8>>().len() < FEWEST_CHARACTERS {
-            self.complain(format!(
-                "{name}: weak, the same few characters over and over; make one with `openssl rand -base64 32`"
-            ));
-        }
-        secret
-    }
-
-    /// All complaints so far, or success.
-    pub fn finish(&self) -> Result<(), ConfigError> {
-        let errors = self.errors.lock().map(|e| e.clone()).unwrap_or_default();
-        if errors.is_empty() { Ok(()) } else { Err(ConfigError(errors)) }
-    }
-}
-
 impl Config {
     /// The files of [`Config::tls_extra_ca_files`].
     pub fn extra_authorities(&self) -> impl Iterator<Item = &Path> {
@@ -289,8 +136,8 @@ impl Config {
     ///
     /// # Errors
     /// All that is missing or malformed, at once.
-    pub fn from_env() -> Result<Self, ConfigError> {
-        Self::from_source(&Source::from_env())
+    pub fn from_env(keys: Keys) -> Result<Self, ConfigError> {
+        Self::from_source_for(&Source::from_env(), keys)
     }
 
     /// From any source of names and values.
@@ -298,7 +145,15 @@ impl Config {
     /// # Errors
     /// All that is missing or malformed, at once.
     pub fn from_source(s: &Source) -> Result<Self, ConfigError> {
-        let config = Self::read(s);
+        Self::from_source_for(s, Keys::Needed)
+    }
+
+    /// The same for a program that may be spared the keys.
+    ///
+    /// # Errors
+    /// All that is missing or malformed, at once.
+    pub fn from_source_for(s: &Source, keys: Keys) -> Result<Self, ConfigError> {
+        let config = Self::read_with(s, keys);
         s.finish()?;
         Ok(config)
     }
@@ -307,13 +162,17 @@ impl Config {
     /// the complaints. For `emailctl check`, which looks at the rest all the same.
     #[must_use]
     pub fn read(s: &Source) -> Self {
+        Self::read_with(s, Keys::Needed)
+    }
+
+    fn read_with(s: &Source, keys: Keys) -> Self {
         Self {
             database_url: s.secret("DATABASE_URL", 1),
             database_system_url: s.secret("DATABASE_SYSTEM_URL", 1),
             database_max_connections: s.parse("DATABASE_MAX_CONNECTIONS", 20),
             redis_url: s.secret("REDIS_URL", 1),
-            jwt_secret: s.secret("JWT_SECRET", 32),
-            encryption_key: s.secret("ENCRYPTION_KEY", 32),
+            jwt_secret: s.key("JWT_SECRET", keys),
+            encryption_key: s.key("ENCRYPTION_KEY", keys),
             encryption_keys_old: s
                 .optional_secret("ENCRYPTION_KEYS_OLD")
                 .map(|keys| {
@@ -359,16 +218,10 @@ impl Config {
     }
 }
 
-/// `address`, `[address]` of IPv6, or either with a port.
-fn name_server(text: &str) -> Option<SocketAddr> {
-    let bracketed = || text.strip_prefix('[')?.strip_suffix(']')?.parse::<Ipv6Addr>().ok();
-    let alone = || text.parse().ok().or_else(|| bracketed().map(IpAddr::V6));
-    let server = text.parse().ok().or_else(|| Some(SocketAddr::new(alone()?, 53)))?;
-    (server.port() != 0).then_some(server)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
     use super::*;
 
     fn good() -> BTreeMap<String, String> {

@@ -53,13 +53,14 @@ impl Default for Deadlines {
 /// Why no connection was made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DialError {
-    /// The name is malformed, or one of its addresses is not global unicast and not allowed by the operator.
+    /// The name is malformed, or an address that is not global unicast and not allowed by the operator.
     #[error("this host may not be connected to")]
     HostNotAllowed,
     /// The port is not one of mail's and not allowed by the operator.
     #[error("this port may not be connected to")]
     PortNotAllowed,
-    /// The name does not exist or has no address.
+    /// The name does not exist, has no address, or one that may not be dialled: which of these is nobody's business, or
+    /// names inside the operator's network could be told from those that are not there.
     #[error("the host was not found")]
     HostNotFound,
     /// Every address refused or failed; the last reason.
@@ -196,6 +197,18 @@ fn is_host_name(host: &str) -> bool {
     let named = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     host.parse::<IpAddr>().is_ok()
         || (host.len() <= 253 && host.bytes().all(named) && host.bytes().any(|b| b != b'.'))
+}
+
+/// Whether this is an address and no name, in whatever spelling a resolver takes for one: nothing ends in a number but these.
+/// `localhost` means an address everywhere (RFC 6761 §6.3).
+fn is_address(host: &str) -> bool {
+    let host = host.trim_end_matches('.');
+    let last = host.rsplit('.').next().unwrap_or_default();
+    let number = match last.strip_prefix("0x").or_else(|| last.strip_prefix("0X")) {
+        Some(digits) => digits.bytes().all(|b| b.is_ascii_hexdigit()),
+        None => !last.is_empty() && last.bytes().all(|b| b.is_ascii_digit()),
+    };
+    number || last.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok()
 }
 
 /// Whether an address belongs to one host of the public internet (IANA special-purpose registries). Forms
@@ -400,16 +413,21 @@ impl Outbound {
                 None => Ok(lookup_host((host, port)).await.map_err(|e| lookup_error(&e))?.collect()),
             }
         });
-        let addresses: Vec<SocketAddr> = found.await.unwrap_or(Err(DialError::Timeout))?;
+        let not_dialled = if is_address(host) { DialError::HostNotAllowed } else { DialError::HostNotFound };
+        let addresses: Vec<SocketAddr> = match found.await.unwrap_or(Err(DialError::Timeout)) {
+            Err(DialError::HostNotFound) => return Err(not_dialled),
+            other => other?,
+        };
         if addresses.is_empty() {
-            return Err(DialError::HostNotFound);
+            return Err(not_dialled);
         }
         for ip in addresses.iter().map(SocketAddr::ip) {
             if named || self.policy.allows_address(ip, port) {
                 continue;
             }
             if !is_global_unicast(ip) {
-                return Err(DialError::HostNotAllowed);
+                tracing::info!(host, %ip, port, "this address may not be connected to; OUTBOUND_ALLOW may name it");
+                return Err(not_dialled);
             }
             if !usual_port {
                 return Err(DialError::PortNotAllowed);

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Keys};
 use crate::db::inspect::{Look, Unreachable};
 use crate::db::migrate::Refusal;
 use crate::dial::OutboundPolicy;
@@ -29,10 +29,11 @@ pub const EX_UNAVAILABLE: u8 = 69;
 /// refuses to start on bad ground ([`verify`]), and tells `serve` by the token when SIGTERM or SIGINT asks it to end.
 pub async fn service(
     program: &str,
+    keys: Keys,
     serve: impl AsyncFnOnce(Config, CancellationToken) -> anyhow::Result<()>,
 ) -> ExitCode {
     let run = async || {
-        let config = Config::from_env()?;
+        let config = Config::from_env(keys)?;
         telemetry::init(&config.log)?;
         tls::install_provider();
         verify(&config).await?;
@@ -91,8 +92,11 @@ impl From<HeartbeatError> for StartError {
 /// # Errors
 /// [`StartError`] with the first fault, secrets masked.
 pub async fn verify(config: &Config) -> Result<(), StartError> {
-    Keyring::new(&config.encryption_key, &config.encryption_keys_old)
-        .map_err(|e| StartError::setting("ENCRYPTION_KEY, ENCRYPTION_KEYS_OLD", e))?;
+    // Without one the program is spared it.
+    if !config.encryption_key.is_empty() {
+        Keyring::new(&config.encryption_key, &config.encryption_keys_old)
+            .map_err(|e| StartError::setting("ENCRYPTION_KEY, ENCRYPTION_KEYS_OLD", e))?;
+    }
     OutboundPolicy::parse(&config.outbound_allow).map_err(|e| StartError::setting("OUTBOUND_ALLOW", e))?;
     TlsConfig::new(config.extra_authorities()).map_err(|e| StartError::setting("TLS_EXTRA_CA_FILE", e))?;
     verify_database(config).await?;

@@ -1,6 +1,9 @@
 //! Logs: one JSON object a line, UTC, to standard output and, where LOG_FILE names one, to a file as well.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::Path;
 use std::sync::Mutex;
 
 use tracing_subscriber::EnvFilter;
@@ -30,7 +33,7 @@ pub fn init(log: &LogConfig) -> anyhow::Result<()> {
     let file = match &log.file {
         None => None,
         Some(path) => {
-            let file = OpenOptions::new().create(true).append(true).open(path).map_err(|e| {
+            let file = open(path).map_err(|e| {
                 let words = format!(
                     "{} cannot be written: {e}; give a file that this user may write",
                     path.display()
@@ -48,4 +51,42 @@ pub fn init(log: &LogConfig) -> anyhow::Result<()> {
     };
     tracing_subscriber::registry().with(filter).with(stdout).with(file).try_init()?;
     Ok(())
+}
+
+/// Opens a log to write at its end, for its owner and group only: it tells who did what when.
+///
+/// # Errors
+/// When the file cannot be opened.
+pub fn open(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().create(true).append(true).mode(0o640).open(path)?;
+    // One that an earlier release made for everybody. What is no file (`/dev/stderr`), or is not ours, stays as it is.
+    let metadata = file.metadata()?;
+    let mode = metadata.permissions().mode();
+    if metadata.is_file() && mode & 0o007 != 0 {
+        // Not being its owner is no reason not to write.
+        let _ = file.set_permissions(std::fs::Permissions::from_mode(mode & 0o770));
+    }
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_is_for_its_owner_and_group_also_one_that_was_for_all() {
+        let dir = std::env::temp_dir().join(format!("log-{}", crate::id::new_uuid().simple()));
+        std::fs::create_dir(&dir).unwrap();
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let new = dir.join("new.log");
+        drop(open(&new).unwrap());
+        assert_eq!(mode(&new) & 0o007, 0, "{:o}", mode(&new));
+        let old = dir.join("old.log");
+        std::fs::write(&old, "before\n").unwrap();
+        std::fs::set_permissions(&old, std::fs::Permissions::from_mode(0o644)).unwrap();
+        io::Write::write_all(&mut open(&old).unwrap(), b"after\n").unwrap();
+        assert_eq!(mode(&old), 0o640);
+        assert_eq!(std::fs::read_to_string(&old).unwrap(), "before\nafter\n");
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
 }

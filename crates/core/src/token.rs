@@ -110,6 +110,9 @@ impl TokenKey {
     /// [`TokenError::Expired`] for a genuine token after its end, else [`TokenError::Invalid`].
     pub fn read(&self, token: &str, now: DateTime<Utc>) -> Result<Claims, TokenError> {
         let header = jsonwebtoken::decode_header(token).map_err(|_| TokenError::Invalid)?;
+        if demands_an_extension(token) {
+            return Err(TokenError::Invalid);
+        }
         // Compared, never used to look anything up: `kid`, `jku`, `x5u` of a stranger lead nowhere.
         if header.kid.as_deref() != Some(self.kid.as_str()) || header.typ.as_deref() != Some(TYPE) {
             return Err(TokenError::Invalid);
@@ -133,6 +136,15 @@ impl TokenKey {
         }
         Ok(claims)
     }
+}
+
+/// Whether the header names extensions that must be understood (`crit`, RFC 7515 §4.1.11): we know none, and jsonwebtoken
+/// 11.1 does not look at it.
+fn demands_an_extension(token: &str) -> bool {
+    let header = token.split('.').next().unwrap_or_default();
+    let header = URL_SAFE_NO_PAD.decode(header).unwrap_or_default();
+    let fields: Result<serde_json::Map<String, serde_json::Value>, _> = serde_json::from_slice(&header);
+    fields.is_ok_and(|fields| fields.contains_key("crit"))
 }
 
 /// A new refresh token and the hash to keep of it. The tenant stands in front, since its owner sends nothing else.
@@ -224,6 +236,33 @@ mod tests {
         for missing in ["exp", "nbf", "iss", "aud", "sub", "tid", "sid"] {
             assert!(!signed(&|_, c| drop(c.as_object_mut().unwrap().remove(missing))), "{missing}");
         }
+    }
+
+    #[test]
+    fn a_token_that_demands_an_extension_is_refused_whatever_it_is() {
+        let key = TokenKey::new(&secret('a'));
+        let (user, tenant, session) = (UserId::new(), TenantId::new(), SessionId::new());
+        let good = key.sign(user, tenant, session, moment()).unwrap();
+        let claims = good.split('.').nth(1).unwrap();
+        for crit in
+            ["[\"b64\"]", "[\"exp\"]", "[\"http://example.com/UNDEFINED\"]", "[]", "null", "\"b64\"", "{}"]
+        {
+            for more in ["", ",\"b64\":false", ",\"exp\":1"] {
+                let kid = &key.kid;
+                let header = format!(r#"{{"typ":"{TYPE}","alg":"HS256","kid":"{kid}","crit":{crit}{more}}}"#);
+                let signed = format!("{}.{claims}", URL_SAFE_NO_PAD.encode(&header));
+                let signature =
+                    jsonwebtoken::crypto::sign(signed.as_bytes(), &key.encoding, Algorithm::HS256).unwrap();
+                let token = format!("{signed}.{signature}");
+                assert_eq!(key.read(&token, moment()), Err(TokenError::Invalid), "{header}");
+            }
+        }
+        // The same way of signing, without it.
+        let header = format!(r#"{{"typ":"{TYPE}","alg":"HS256","kid":"{}"}}"#, key.kid);
+        let signed = format!("{}.{claims}", URL_SAFE_NO_PAD.encode(header));
+        let signature =
+            jsonwebtoken::crypto::sign(signed.as_bytes(), &key.encoding, Algorithm::HS256).unwrap();
+        assert!(key.read(&format!("{signed}.{signature}"), moment()).is_ok());
     }
 
     #[test]

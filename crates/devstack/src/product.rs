@@ -35,6 +35,7 @@ pub(crate) struct Product {
     pub(crate) start_to_ready: Duration,
     programs: PathBuf,
     environment: Vec<(&'static str, String)>,
+    owner_url: String,
     logs: PathBuf,
     services: Vec<Service>,
 }
@@ -67,6 +68,7 @@ impl Product {
             start_to_ready: Duration::ZERO,
             programs,
             environment: settings_of(endpoints, listen, settings)?,
+            owner_url: endpoints.postgres_url.clone(),
             logs: endpoints.dir.join("log"),
             services: Vec::new(),
         };
@@ -93,7 +95,11 @@ impl Product {
     }
 
     async fn ctl(&self, arguments: &[&str]) -> Result<()> {
-        let output = self.program("emailctl")?.args(arguments).stdin(Stdio::null()).output().await?;
+        // The owner's address is for the migration alone.
+        let owner = arguments.first() == Some(&"migrate");
+        let owner = owner.then_some(("DATABASE_OWNER_URL", self.owner_url.as_str()));
+        let output =
+            self.program("emailctl")?.envs(owner).args(arguments).stdin(Stdio::null()).output().await?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr);
             bail!("emailctl {}: {}\n{said}", arguments.first().unwrap_or(&""), output.status);
@@ -107,7 +113,7 @@ impl Product {
             bail!("{} is not built; use `make demo` or `make bench`", path.display());
         }
         let mut command = Command::new(path);
-        command.envs(self.environment.iter().map(|(k, v)| (k, v)));
+        command.env_remove("DATABASE_OWNER_URL").envs(self.environment.iter().map(|(k, v)| (k, v)));
         Ok(command)
     }
 
@@ -262,7 +268,6 @@ fn environment(endpoints: &Endpoints, listen: &str) -> Result<Vec<(&'static str,
     Ok(vec![
         ("DATABASE_URL", as_role("emailclient_app")),
         ("DATABASE_SYSTEM_URL", as_role("emailclient_system")),
-        ("DATABASE_OWNER_URL", endpoints.postgres_url.clone()),
         ("REDIS_URL", endpoints.redis_url.clone()),
         ("JWT_SECRET", secret(&endpoints.dir.join("jwt-secret"))?),
         ("ENCRYPTION_KEY", secret(&endpoints.dir.join("encryption-key"))?),
@@ -314,4 +319,23 @@ fn tail(log: &Path) -> String {
         lines.get(lines.len().saturating_sub(15)..).unwrap_or_default().join("\n"),
         log.display()
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_services_are_not_given_the_owners_address() {
+        let dir = std::env::temp_dir().join(format!("devstack-product-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let stack = json!({ "postgres_url": "postgres://postgres@127.0.0.1:1/postgres", "redis_url": "redis://127.0.0.1:1/",
+            "imap_port": 1, "imaps_port": 1, "lmtp_port": 1, "smtp_port": 1, "submission_port": 1, "submissions_port": 1,
+            "ca_file": dir, "dovecot_conf": dir, "postfix_conf_dir": dir, "users_dir": dir, "mail_root": dir, "dir": dir });
+        let given = settings_of(&serde_json::from_value(stack).unwrap(), "127.0.0.1:1", &[]).unwrap();
+        fs::remove_dir_all(&dir).unwrap();
+        for (name, value) in given {
+            assert!(name != "DATABASE_OWNER_URL" && !value.contains("postgres@"), "{name}={value}");
+        }
+    }
 }

@@ -9,7 +9,7 @@ pub mod sweep;
 
 use std::process::ExitCode;
 
-use emailclient_core::config::Config;
+use emailclient_core::config::{Config, Keys};
 use emailclient_core::db::Db;
 use emailclient_core::heartbeat::Heartbeat;
 use emailclient_core::start;
@@ -21,7 +21,7 @@ const LOOP: &str = "loop";
 /// The program `emailclient-scheduler`, from its settings in the environment to its exit status: see
 /// [`start::service`].
 pub async fn main() -> ExitCode {
-    start::service("emailclient-scheduler", serve).await
+    start::service("emailclient-scheduler", Keys::Spared, serve).await
 }
 
 /// Runs until `shutdown` fires.

@@ -12,7 +12,7 @@ pub mod watch;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use emailclient_core::config::Config;
+use emailclient_core::config::{Config, Keys};
 use emailclient_core::heartbeat::Heartbeat;
 use emailclient_core::start;
 use tokio_util::sync::CancellationToken;
@@ -27,7 +27,7 @@ const IDLE_BEAT: Duration = Duration::from_secs(5);
 
 /// The program `emailclient-worker`, from its settings in the environment to its exit status: see [`start::service`].
 pub async fn main() -> ExitCode {
-    start::service("emailclient-worker", serve).await
+    start::service("emailclient-worker", Keys::Needed, serve).await
 }
 
 /// Runs until `shutdown` fires and the jobs in hand have ended.

@@ -4,6 +4,7 @@
 #   MAIL_DOMAINS       domains whose mail is delivered to Dovecot, separated by commas
 #   MAIL_POSTMASTER    who gets the mail for postmaster@ and abuse@ of each of these domains: postmaster@ of the first. Until that
 #                      mailbox is there, such mail is refused
+#   DELIVERY_HOST      the name of Dovecot on the network that only the two share; without it `dovecot`
 #   MAIL_OUTSIDE       mail for other domains: `deliver` by MX, `relay:[host]:port`, `catch:NAME` (all of it into one
 #                      mailbox of the first domain), `refuse`
 #   RELAY_PASSWORD_FILE  for `relay:`, a file with the line `[host]:port user:password`. It is given only to a server

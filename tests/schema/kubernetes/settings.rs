@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use clap::Parser as _;
-use emailclient_core::config::{Config, Source};
+use emailclient_core::config::{Config, Keys, Source};
 use serde_json::Value;
 
 use super::render::{ENVIRONMENTS, find, list, objects, of_kind, root, workloads};
@@ -87,7 +87,12 @@ fn every_setting_in_the_manifests_is_in_the_example_file_and_reads() {
             }
             let given = environment(&objects, workload);
             if workload["kind"] == "Deployment" {
-                let read = Config::from_source(&Source::new(given.clone()));
+                let scheduler = workload["metadata"]["labels"]["app.kubernetes.io/component"] == "scheduler";
+                let keys = if scheduler { Keys::Spared } else { Keys::Needed };
+                for key in ["JWT_SECRET", "ENCRYPTION_KEY"] {
+                    assert_eq!(given.contains_key(key), keys == Keys::Needed, "{place}: {key}");
+                }
+                let read = Config::from_source_for(&Source::new(given.clone()), keys);
                 assert!(read.is_ok(), "{place}: {}", read.err().unwrap());
             } else {
                 let needs = ["DATABASE_OWNER_URL", "DATABASE_URL", "DATABASE_SYSTEM_URL"];

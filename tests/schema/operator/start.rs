@@ -18,6 +18,10 @@ fn all_refuse(settings: &Settings, code: i32, lines: &[&[&str]]) {
         let ended = settings.refused(service);
         assert_eq!(ended.code, Some(code), "{service}: {ended:?}");
         let said: Vec<&str> = ended.err.lines().collect();
+        // The scheduler neither signs nor opens anything.
+        let spared =
+            |parts: &&&[&str]| service != "emailclient-scheduler" || !parts[0].ends_with(": missing");
+        let lines: Vec<&&[&str]> = lines.iter().filter(spared).collect();
         assert_eq!(said.len(), lines.len(), "{service}: {ended:?}");
         for parts in lines {
             let whole = |line: &&&str| parts.iter().all(|part| line.contains(part));
@@ -46,6 +50,30 @@ async fn missing_and_weak_secrets_are_all_named_by_every_service() {
     let settings =
         Settings::of(&database).with("ENCRYPTION_KEY", "hunter2 hunter2 hunter2 hunter2 hunter2 hunter2");
     all_refuse(&settings, 78, &[&["ENCRYPTION_KEY", "32 bytes in base64", "openssl rand"]]);
+    database.drop_it().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_scheduler_runs_without_the_keys_and_the_others_do_not() {
+    let database = Database::create().await;
+    let folder = Folder::new();
+    let settings = Settings::of(&database)
+        .with("JWT_SECRET", "")
+        .with("ENCRYPTION_KEY", "")
+        .with("HEARTBEAT_DIR", &folder.file("."));
+    for service in ["emailclient-api", "emailclient-worker"] {
+        let ended = settings.refused(service);
+        assert!(
+            ended.code == Some(78) && ended.err.contains("ENCRYPTION_KEY: missing"),
+            "{service}: {ended:?}"
+        );
+    }
+    let scheduler = settings.start("emailclient-scheduler");
+    eventually("the scheduler goes round", std::time::Duration::from_secs(20), async || {
+        settings.emailctl(&["healthcheck", "--service", "scheduler"], "").success().then_some(())
+    })
+    .await;
+    assert_eq!(scheduler.stop(), Some(0));
     database.drop_it().await;
 }
 

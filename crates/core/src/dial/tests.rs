@@ -1,6 +1,6 @@
 use std::net::IpAddr;
 
-use super::{Deadlines, DialError, Outbound, OutboundPolicy, is_global_unicast};
+use super::{Deadlines, DialError, Outbound, OutboundPolicy, is_address, is_global_unicast};
 
 fn outbound(list: &str) -> Outbound {
     Outbound::new(OutboundPolicy::parse(list).unwrap())
@@ -115,6 +115,56 @@ async fn every_spelling_of_loopback_is_refused() {
         &"x".repeat(300),
     ] {
         assert_eq!(o.check(host, 143).await, Err(DialError::HostNotAllowed), "{host:?}");
+    }
+}
+
+#[test]
+fn an_address_is_told_from_a_name_in_any_spelling() {
+    for address in [
+        "127.0.0.1",
+        "127.1",
+        "1",
+        "0x7f000001",
+        "0X7F.1",
+        "0x",
+        "127.0.0.1.",
+        "::1",
+        "fd00::1",
+        "localhost",
+        "a.localhost.",
+        "999.1.1.1",
+        "mail.example.1",
+    ] {
+        assert!(is_address(address), "{address}");
+    }
+    for name in
+        ["mail.example", "1and1.example", "0x7f.example", "x0x1", "localhost.example", "1.example.", "", "."]
+    {
+        assert!(!is_address(name), "{name}");
+    }
+}
+
+/// A name of this machine's own that means a private address: told like one that does not exist.
+#[tokio::test]
+async fn a_name_with_a_private_address_is_told_like_one_that_does_not_exist() {
+    let hosts = std::fs::read_to_string("/etc/hosts").unwrap();
+    let names: Vec<&str> = hosts
+        .lines()
+        .filter_map(|line| line.split('#').next().unwrap_or_default().trim().split_once(char::is_whitespace))
+        .filter(|(address, _)| address.parse().is_ok_and(|ip| !is_global_unicast(ip)))
+        .flat_map(|(_, names)| names.split_whitespace())
+        .filter(|name| !is_address(name))
+        .collect();
+    assert!(!names.is_empty(), "{hosts}");
+    let o = Outbound::default();
+    for name in names {
+        assert_eq!(o.check(name, 143).await, Err(DialError::HostNotFound), "{name}");
+        assert_eq!(o.check(name, 22).await, Err(DialError::PortNotAllowed), "{name}");
+        assert_eq!(
+            o.dial(name, 143, &Deadlines::default()).await.map(drop),
+            Err(DialError::HostNotFound),
+            "{name}"
+        );
     }
 }
 

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use emailclient_core::account::{NewAccount, NewServer};
-use emailclient_core::dial::Deadlines;
+use emailclient_core::dial::{Deadlines, DialError};
 use emailclient_core::imap::{self, Credentials, Endpoint, ImapError};
 use emailclient_core::secret::Secret;
 use emailclient_core::smtp::{self, Dialler, SmtpError, SmtpServer};
@@ -63,6 +63,7 @@ fn refusal(failure: Failure, at: &str) -> ApiError {
     let (error, field) = match failure.code {
         "upstream-auth-failed" => (ApiError::upstream_auth_failed(failure.text.clone()), "password"),
         "host-not-allowed" => (ApiError::host_not_allowed(failure.text.clone()), "host"),
+        "host-not-found" => (ApiError::host_not_found(failure.text.clone()), "host"),
         _ => (ApiError::upstream_unreachable(failure.text.clone()), "host"),
     };
     error
@@ -78,7 +79,26 @@ fn deadlines(reply: Duration) -> Deadlines {
     Deadlines { reply: reply.min(PATIENCE), ..Deadlines::default() }
 }
 
+/// A name that resolves to nothing that may be dialled, in the words of a server that there is not.
+async fn find(state: &AppState, protocol: &str, server: &NewServer) -> Result<(), Failure> {
+    match state.outbound.resolve(&server.host, server.port, deadlines(PATIENCE).resolve).await {
+        Err(DialError::HostNotFound) => {
+            let text = DialError::HostNotFound.to_string();
+            let upstream = Upstream {
+                protocol: protocol.to_owned(),
+                response_code: None,
+                text: text.clone(),
+                retryable: true,
+            };
+            Err(Failure { code: "host-not-found", text, upstream })
+        }
+        // What else is wrong with it is told by the try itself.
+        _ => Ok(()),
+    }
+}
+
 async fn try_imap(state: &AppState, server: &NewServer, password: &Secret) -> Result<(), Failure> {
+    find(state, "imap", server).await?;
     let credentials = Credentials::Password { user: server.username.clone(), password: password.clone() };
     let deadlines = deadlines(state.config.imap_command_timeout);
     let attempt = async {
@@ -105,6 +125,7 @@ async fn try_imap(state: &AppState, server: &NewServer, password: &Secret) -> Re
 }
 
 async fn try_smtp(state: &AppState, server: &NewServer, password: &Secret) -> Result<(), Failure> {
+    find(state, "smtp", server).await?;
     let dialler = Dialler {
         outbound: &state.outbound,
         tls: &state.tls,

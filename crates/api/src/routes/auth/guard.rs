@@ -98,7 +98,9 @@ pub(super) async fn slow_down(state: &AppState, target: &Target<'_>) -> Result<(
         return Ok(());
     }
     let _waits = Waits::begin().ok_or_else(|| ApiError::busy("too many log-ins wait", LONGEST_WAIT))?;
-    tokio::time::sleep(verdict.retry_after.min(LONGEST_WAIT)).await;
+    // Not all at the same moment: the queue for the password work is short.
+    let spread = 0.5 + state.clock.unit() / 2.0;
+    tokio::time::sleep(verdict.retry_after.min(LONGEST_WAIT).mul_f64(spread)).await;
     Ok(())
 }
 
