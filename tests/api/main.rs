@@ -10,6 +10,7 @@ mod diagnose;
 mod discover;
 mod early;
 mod edges;
+mod explorer;
 mod health;
 mod hosts;
 mod idempotency;
