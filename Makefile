@@ -23,6 +23,11 @@ PACKAGES := \
   kubernetes-client:/usr/bin/kubectl \
   ca-certificates:/usr/sbin/update-ca-certificates
 
+# What the tests need beside those: a browser for the explorer's page, and Python, by which they install schemathesis.
+TEST_PACKAGES := \
+  chromium:/usr/bin/chromium \
+  python3-venv:/usr/lib/python3*/ensurepip/__init__.py
+
 # BUILD=release builds what the demo runs with all optimisation, which takes minutes; measurements always are so.
 # Unoptimised, every target builds the whole workspace, so that all share one set of artefacts. Optimised, the four
 # programs are links to one, as in the image: what they share is optimised once.
@@ -53,7 +58,7 @@ endef
 ##@ Run on this machine, without containers
 
 .PHONY: demo
-demo: deps ## The whole product with two filled mailboxes; prints curl lines to try.
+demo: servers ## The whole product with two filled mailboxes; prints curl lines to try.
 	$(build_$(BUILD))
 	$(BIN)/devstack demo $(ARGS)
 
@@ -196,7 +201,7 @@ lint: build-deps ## Formatting, clippy with every warning an error, and cargo-de
 
 .PHONY: bench
 bench: BUILD = release
-bench: deps ## Measurements against mbsync and by the clock, as tables and as JSON: half an hour (ARGS="--rows first-sync" for one row).
+bench: servers ## Measurements against mbsync and by the clock, as tables and as JSON: half an hour (ARGS="--rows first-sync" for one row).
 	$(build_$(BUILD))
 	$(BIN)/devstack bench $(ARGS)
 
@@ -294,8 +299,12 @@ k8s-test: deps ## The checks of the manifests alone (make test has them too); ne
 
 ##@ Set up
 
-.PHONY: deps
+.PHONY: deps servers
 deps: ## Installs the Debian packages that are missing; as root or through sudo; starts no daemon.
+	@$(call install,$(PACKAGES) $(TEST_PACKAGES))
+
+# Measurements and the demo need no browser.
+servers:
 	@$(call install,$(PACKAGES))
 
 # Building needs a compiler only, no servers.

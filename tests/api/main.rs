@@ -12,6 +12,7 @@ mod diagnose;
 mod discover;
 mod early;
 mod edges;
+mod explorer;
 mod guessing;
 mod hangups;
 mod health;

@@ -8,6 +8,7 @@
 //! The next test: a file under `api/`, `worker/`, `sync/` or `schema/` where its URL, job or case is, and a `mod` line.
 
 pub mod app;
+pub mod chromium;
 pub mod database;
 pub mod dice;
 pub mod eventually;
