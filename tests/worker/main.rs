@@ -11,6 +11,7 @@ mod large;
 mod leases;
 mod locked;
 mod lost;
+mod one_connection;
 mod places;
 mod queue;
 mod sending;

@@ -9,7 +9,7 @@ use emailclient_core::dial::{Outbound, OutboundPolicy};
 use emailclient_core::dns::Dns;
 use emailclient_core::id::new_uuid;
 use emailclient_core::imap::execute::{FRESH_MEMORY_BYTES, LARGE_MEMORY_BYTES, MEMORY_BYTES};
-use emailclient_core::imap::{Haste, MemoryBudget, Pace};
+use emailclient_core::imap::{GiveWay, Haste, MemoryBudget, Pace};
 use emailclient_core::seal::Keyring;
 use emailclient_core::tls::TlsConfig;
 use tokio::sync::Semaphore;
@@ -34,6 +34,7 @@ pub fn new(config: Config, shutdown: CancellationToken) -> anyhow::Result<Enviro
         tls: TlsConfig::new(config.tls_extra_ca_file.as_deref())?,
         pace: Pace::new(config.imap_connects_per_second, config.imap_connects_per_host_per_second),
         work: Arc::new(Semaphore::new(config.worker_concurrency)),
+        give_way: GiveWay::default(),
         haste: Haste::Round,
         config: Arc::new(config),
         worker_id: new_uuid(),

@@ -115,10 +115,10 @@ pub async fn set_account(
     Ok(())
 }
 
-/// Moves the account's next turn to `wait` from now.
+/// Moves the account's next turn to `wait` from now. Until then it waits, whoever has it tried meanwhile.
 async fn put_off(tx: &mut TenantTx, account: AccountId, wait: Duration) -> Result<(), DbError> {
     sqlx::query(
-        "UPDATE account_leases SET next_due_at = now() + make_interval(secs => $3)
+        "UPDATE account_leases SET next_due_at = now() + make_interval(secs => $3), wait_until = now() + make_interval(secs => $3)
          WHERE tenant_id = $1 AND account_id = $2",
     )
     .bind(tx.tenant())
@@ -136,6 +136,8 @@ pub struct Failing {
     pub since: Duration,
     /// Until the next turn as it was before this failure.
     pub due_in: Duration,
+    /// What is left of the wait that the failure before this one began; `None` when it is over.
+    pub left: Option<Duration>,
 }
 
 /// Notes that an account's server failed us; `refused`: the credentials.
@@ -146,7 +148,8 @@ pub async fn fails(tx: &mut TenantTx, account: AccountId, refused: bool) -> Resu
            WHEN $3 AND EXISTS (SELECT 1 FROM accounts a WHERE a.tenant_id = $1 AND a.id = $2 AND a.state IN ('unreachable', 'throttled'))
            THEN now() ELSE coalesce(l.failing_since, now()) END
          WHERE tenant_id = $1 AND account_id = $2
-         RETURNING extract(epoch FROM now() - failing_since)::float8 AS since, extract(epoch FROM next_due_at - now())::float8 AS due_in",
+         RETURNING extract(epoch FROM now() - failing_since)::float8 AS since, extract(epoch FROM next_due_at - now())::float8 AS due_in,
+           extract(epoch FROM wait_until - now())::float8 AS left",
     )
     .bind(tx.tenant())
     .bind(account)
@@ -154,11 +157,12 @@ pub async fn fails(tx: &mut TenantTx, account: AccountId, refused: bool) -> Resu
     .fetch_optional(tx.conn())
     .await?;
     let of = |column: &str| -> Result<Duration, DbError> {
-        let seconds = row.as_ref().map(|r| r.try_get::<f64, _>(column)).transpose()?;
+        let seconds = row.as_ref().map(|r| r.try_get::<Option<f64>, _>(column)).transpose()?.flatten();
         // What is over is due now.
         Ok(Duration::try_from_secs_f64(seconds.unwrap_or_default()).unwrap_or_default())
     };
-    Ok(Failing { since: of("since")?, due_in: of("due_in")? })
+    let left = Some(of("left")?).filter(|left| !left.is_zero());
+    Ok(Failing { since: of("since")?, due_in: of("due_in")?, left })
 }
 
 /// Whether edits may have the server tried now. While it fails they wait for the account's next turn, which brings them
@@ -194,7 +198,7 @@ pub async fn edits_may_try(tx: &mut TenantTx, account: AccountId) -> Result<bool
 /// The server let us work: the next failure is a first one.
 async fn is_well(tx: &mut TenantTx, account: AccountId) -> Result<(), DbError> {
     sqlx::query(
-        "UPDATE account_leases SET failing_since = NULL
+        "UPDATE account_leases SET failing_since = NULL, wait_until = NULL
          WHERE tenant_id = $1 AND account_id = $2 AND failing_since IS NOT NULL",
     )
     .bind(tx.tenant())

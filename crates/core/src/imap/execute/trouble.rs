@@ -51,6 +51,8 @@ pub(super) async fn record(
         _ if reason == Reason::Edits => backoff::network(failing.since, unit).min(failing.due_in),
         _ => backoff::network(failing.since, unit),
     };
+    // A user who has it tried before its time must not wait longer for that.
+    let retry_in = failing.left.map_or(retry_in, |left| retry_in.min(left));
     status::set_account(&mut tx, lease.account, state, Some(&cause), Some(retry_in)).await?;
     tx.commit().await?;
     tracing::info!(account_id = %lease.account, state = state.as_str(), code = cause.code, retry_s = retry_in.as_secs(), "round failed");
