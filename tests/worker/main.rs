@@ -16,4 +16,5 @@ mod places;
 mod queue;
 mod sending;
 mod taken_over;
+mod told_too_much;
 mod watching;

@@ -34,6 +34,8 @@ use crate::part;
 
 /// Time between two looks at which accounts there are to watch.
 const LOOK: Duration = Duration::from_secs(2);
+/// A watch that stood so long does what it should.
+const PROVEN: Duration = Duration::from_secs(60);
 /// A connection that lasted so long was not refused because of others.
 const LASTED: Duration = Duration::from_secs(10);
 /// Where one connection serves all in turns, a round follows the end of another no sooner.
@@ -76,9 +78,11 @@ async fn watch_account(env: Environment, of: (TenantId, AccountId), mut orders: 
     let (mut reconnect, mut keepalive) = (Reconnect::default(), Keepalive::default());
     // Whether it gave way just now, and whether it was refused since because of other connections.
     let (mut after_others, mut crowded) = (false, false);
+    // Whether it is known that no cause of an earlier watch stands at the account.
+    let mut well = false;
     while orders.until_free().await {
         let started = Instant::now();
-        let error = match watch_once(&env, of, &mut keepalive, &mut orders, after_others).await {
+        let error = match watch_once(&env, of, (&mut keepalive, &mut well), &mut orders, after_others).await {
             Ok(Over::Stopped) => return,
             Ok(Over::GaveWay) => {
                 (after_others, crowded) = (true, false);
@@ -96,6 +100,10 @@ async fn watch_account(env: Environment, of: (TenantId, AccountId), mut orders: 
             continue;
         }
         let next = reconnect.after(started.elapsed(), &error, env.clock.unit());
+        if let SyncError::Imap(error @ ImapError::Protocol(_)) = &error {
+            let told = execute::tell_watch_trouble(&env, of, error, next.wait).await;
+            well &= told.is_err();
+        }
         tracing::debug!(%tenant, %account, %error, wait_ms = next.wait.as_millis() as u64, "the watch connection ended");
         if next.round
             && let Err(error) = ask_for_round(&env, tenant, account, Duration::ZERO).await
@@ -122,7 +130,7 @@ enum Over {
 async fn watch_once(
     env: &Environment,
     (tenant, account): (TenantId, AccountId),
-    keepalive: &mut Keepalive,
+    (keepalive, well): (&mut Keepalive, &mut bool),
     orders: &mut Orders,
     after_others: bool,
 ) -> Result<Over, SyncError> {
@@ -132,10 +140,16 @@ async fn watch_once(
         over = orders.until_over() => return Ok(over),
     };
     let mut open = begun?;
+    let begun = Instant::now();
     loop {
-        match open.session.idle(keepalive.interval(), async { _ = orders.until_over().await }).await {
+        let interval = if *well { keepalive.interval() } else { keepalive.interval().min(PROVEN) };
+        match open.session.idle(interval, async { _ = orders.until_over().await }).await {
             Ok(IdleEnd::News) => open = Box::pin(react(env, (tenant, account), open)).await?,
-            Ok(IdleEnd::TimedOut) => {}
+            Ok(IdleEnd::TimedOut) => {
+                if !*well && begun.elapsed() >= PROVEN {
+                    *well = execute::watch_is_well(env, (tenant, account)).await.is_ok();
+                }
+            }
             Ok(IdleEnd::Stopped) => {
                 open.session.logout().await;
                 return Ok(orders.until_over().await);

@@ -195,7 +195,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{GiveWay, Haste, ImapError, MemoryBudget, Pace, Session};
+use super::{GiveWay, Haste, ImapError, MemoryBudget, Pace, Rooms, Session};
 use crate::clock::SharedClock;
 use crate::config::Config;
 use crate::db::{Db, DbError};
@@ -210,11 +210,15 @@ pub use audit::{Audited, audit_account};
 pub use head::{Fresh, fetch_new};
 pub use open::{enter, forgo, open};
 pub(super) use trouble::cause_of;
+pub use trouble::{tell_watch_trouble, watch_is_well};
 
 /// Bytes of messages held in memory by all rounds of a process together.
 pub const MEMORY_BYTES: usize = 64 << 20;
 /// The same for new mail, which must not wait until a backfill lets go of memory.
 pub const FRESH_MEMORY_BYTES: usize = 16 << 20;
+/// Bytes of listings and flags, as they stand in memory, of all accounts of a process together. A tree of 50,000 mailboxes takes
+/// some 70 MiB of it, an ordinary one nothing.
+pub const TOLD_MEMORY_BYTES: usize = 160 << 20;
 /// Besides, for large messages, which may be on their way for minutes: once for old mail, once for new.
 pub const LARGE_MEMORY_BYTES: usize = 32 << 20;
 
@@ -239,6 +243,8 @@ pub struct SyncContext {
     pub memory: MemoryBudget,
     /// The same for new mail, usually [`FRESH_MEMORY_BYTES`] and [`LARGE_MEMORY_BYTES`].
     pub fresh_memory: MemoryBudget,
+    /// Room for what is no message, usually [`TOLD_MEMORY_BYTES`].
+    pub rooms: Rooms,
     /// Places for parsing and storing in bulk. Never held while a server is waited for.
     pub work: Arc<Semaphore>,
     /// How fast connections are made.

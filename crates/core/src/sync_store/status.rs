@@ -86,10 +86,14 @@ pub async fn set_account(
     }
     let upstream = cause.and_then(|c| c.upstream_json(state != AccountState::NeedsReauth));
     let changed: Option<bool> = sqlx::query_scalar(
-        "UPDATE accounts a SET state = $3, cause_code = $4, cause_text = $5, cause_upstream = $6,
-           cause_since = CASE WHEN $4::text IS NULL THEN NULL WHEN o.cause_code = $4 THEN coalesce(o.cause_since, now()) ELSE now() END,
-           cause_next_try_at = now() + make_interval(secs => $7::float8)
-         FROM (SELECT id, state, cause_code, cause_since, cause_upstream FROM accounts WHERE tenant_id = $1 AND id = $2 FOR NO KEY UPDATE) o
+        "UPDATE accounts a SET state = $3, cause_code = coalesce($4, o.kept), cause_text = CASE WHEN o.kept IS NULL THEN $5 ELSE a.cause_text END,
+           cause_upstream = CASE WHEN o.kept IS NULL THEN $6 ELSE a.cause_upstream END,
+           cause_since = CASE WHEN o.kept IS NOT NULL THEN a.cause_since WHEN $4::text IS NULL THEN NULL
+             WHEN o.cause_code = $4 THEN coalesce(o.cause_since, now()) ELSE now() END,
+           cause_next_try_at = CASE WHEN o.kept IS NULL THEN now() + make_interval(secs => $7::float8) ELSE a.cause_next_try_at END
+         FROM (SELECT id, state, cause_code, cause_since, cause_upstream,
+                 CASE WHEN cause_code = $8 AND $4::text IS NULL THEN cause_code END AS kept
+               FROM accounts WHERE tenant_id = $1 AND id = $2 FOR NO KEY UPDATE) o
          WHERE a.tenant_id = $1 AND a.id = o.id AND o.state <> 'paused'
            AND ($3 = 'needs_reauth' OR o.state <> 'needs_reauth' OR o.cause_upstream->>'protocol' IS DISTINCT FROM 'smtp')
          RETURNING (o.state <> a.state AND NOT (o.state IN ('syncing', 'connected') AND a.state IN ('syncing', 'connected')))
@@ -102,17 +106,73 @@ pub async fn set_account(
     .bind(cause.map(|c| c.text.as_str()))
     .bind(upstream)
     .bind(retry_in.map(|d| d.as_secs_f64()))
+    .bind(WATCH_FAILED)
     .fetch_optional(tx.conn())
     .await?;
     if changed == Some(true) {
-        let data = json!({ "state": state.as_str(), "cause": cause.map(|c| c.code) });
-        event::record(tx, Some(account), &[NewEvent { kind: "account.updated", object_id: account.0, data }])
-            .await?;
+        tell(tx, account, state.as_str(), cause.map(|c| c.code)).await?;
     }
     if let Some(wait) = retry_in {
         put_off(tx, account, wait).await?;
     }
     Ok(())
+}
+
+/// The cause of an account that is read and cannot be watched.
+pub const WATCH_FAILED: &str = "watch-failed";
+
+/// The watch failed over `cause` and begins anew after `wait`. The state stays, and so does a cause of something worse; rounds
+/// that succeed leave this one.
+pub async fn watch_failed(
+    tx: &mut TenantTx,
+    account: AccountId,
+    cause: &Cause,
+    wait: Duration,
+) -> Result<(), DbError> {
+    let before: Option<(String, Option<String>)> = sqlx::query_as(
+        "UPDATE accounts a SET cause_code = $3, cause_text = $4, cause_upstream = $5,
+           cause_since = CASE WHEN o.cause_code IS NULL THEN now() ELSE o.cause_since END,
+           cause_next_try_at = now() + make_interval(secs => $6)
+         FROM (SELECT id, state, cause_code, cause_since FROM accounts WHERE tenant_id = $1 AND id = $2 FOR NO KEY UPDATE) o
+         WHERE a.tenant_id = $1 AND a.id = o.id AND o.state IN ('connected', 'syncing') AND coalesce(o.cause_code, $3) = $3
+         RETURNING o.state, o.cause_code",
+    )
+    .bind(tx.tenant())
+    .bind(account)
+    .bind(cause.code)
+    .bind(&cause.text)
+    .bind(cause.upstream_json(true))
+    .bind(wait.as_secs_f64())
+    .fetch_optional(tx.conn())
+    .await?;
+    let Some((state, None)) = before else { return Ok(()) };
+    tell(tx, account, &state, Some(cause.code)).await
+}
+
+/// The watch works: see [`watch_failed`].
+pub async fn watch_is_well(tx: &mut TenantTx, account: AccountId) -> Result<(), DbError> {
+    let state: Option<String> = sqlx::query_scalar(
+        "UPDATE accounts SET cause_code = NULL, cause_text = NULL, cause_upstream = NULL, cause_since = NULL, cause_next_try_at = NULL
+         WHERE tenant_id = $1 AND id = $2 AND cause_code = $3 RETURNING state",
+    )
+    .bind(tx.tenant())
+    .bind(account)
+    .bind(WATCH_FAILED)
+    .fetch_optional(tx.conn())
+    .await?;
+    let Some(state) = state else { return Ok(()) };
+    tell(tx, account, &state, None).await
+}
+
+async fn tell(
+    tx: &mut TenantTx,
+    account: AccountId,
+    state: &str,
+    cause: Option<&str>,
+) -> Result<(), DbError> {
+    let data = json!({ "state": state, "cause": cause });
+    let event = NewEvent { kind: "account.updated", object_id: account.0, data };
+    event::record(tx, Some(account), &[event]).await
 }
 
 /// Moves the account's next turn to `wait` from now. Until then it waits, whoever has it tried meanwhile.

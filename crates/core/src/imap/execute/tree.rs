@@ -155,7 +155,8 @@ pub(super) async fn is_current(
     (tenant, account): (TenantId, AccountId),
     session: &mut Session,
 ) -> Result<bool, SyncError> {
-    let mut raw = session.list_status().await?;
+    let mut room = ctx.rooms.of(tenant);
+    let mut raw = session.list_status(&mut room).await?;
     let mut tx = ctx.db.tenant(tenant).await?;
     let ignored = tree::ignored(&mut tx, account).await?;
     let entries = view::tree(&mut tx, account).await?;
@@ -175,8 +176,10 @@ pub(super) async fn is_current(
 /// Takes over the server's tree. Returns the mailboxes to open, in order.
 pub(super) async fn refresh(link: &mut Link<'_>, depth: Depth) -> Result<Vec<MailboxId>, SyncError> {
     let mut known = Known::default();
+    // Held until the tree is taken over.
+    let mut room = link.ctx.rooms.of(link.lease.tenant);
     loop {
-        let mut raw = match link.session.list_status().await {
+        let mut raw = match link.session.list_status(&mut room).await {
             Ok(raw) => raw,
             Err(error) => {
                 link.forgo(error).await?;
