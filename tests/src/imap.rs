@@ -17,7 +17,7 @@ const ANSWER: Duration = Duration::from_secs(60);
 pub struct Imap {
     stream: BufReader<TcpStream>,
     tag: u32,
-    port: u16,
+    at: (String, u16),
     user: String,
     /// Whether the server said BYE, or ended the connection without it.
     pub ended: bool,
@@ -79,13 +79,18 @@ impl Outcome {
 impl Imap {
     /// Connects to the private Dovecot as `user`.
     pub async fn login(app: &App, user: &str) -> Self {
-        Self::connect(app.stack.imap_port, user.to_owned()).await
+        Self::login_at(app, "127.0.0.1", user).await
     }
 
-    async fn connect(port: u16, user: String) -> Self {
-        let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    /// The same through another address of the server.
+    pub async fn login_at(app: &App, host: &str, user: &str) -> Self {
+        Self::connect((host.to_owned(), app.stack.imap_port), user.to_owned()).await
+    }
+
+    async fn connect(at: (String, u16), user: String) -> Self {
+        let stream = TcpStream::connect((at.0.as_str(), at.1)).await.unwrap();
         let login = format!("LOGIN {user} {PASSWORD}");
-        let mut client = Self { stream: BufReader::new(stream), tag: 0, port, user, ended: false };
+        let mut client = Self { stream: BufReader::new(stream), tag: 0, at, user, ended: false };
         assert!(client.response().await.text.starts_with("OK"), "a greeting");
         client.ok(&login).await;
         client
@@ -93,7 +98,7 @@ impl Imap {
 
     /// Another connection of the same user in the place of this one.
     pub async fn again(&mut self) {
-        *self = Self::connect(self.port, self.user.clone()).await;
+        *self = Self::connect(self.at.clone(), self.user.clone()).await;
     }
 
     /// Sends a command and reads to its tagged line, whatever it says, or to BYE, which then is its status. So is the end of

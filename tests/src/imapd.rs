@@ -29,6 +29,10 @@ pub struct State {
     pub greeting: Reply,
     /// Separates levels of names.
     pub delimiter: Option<char>,
+    /// What NAMESPACE tells, where the word is among the capabilities.
+    pub namespaces: String,
+    /// Names that CREATE takes begin with this.
+    pub made_under: String,
     /// In the order of LIST.
     pub mailboxes: Vec<Mailbox>,
     /// Commands as they came, without tags; a literal is only its `{n}`.
@@ -164,6 +168,8 @@ impl Imapd {
             capabilities: capabilities.to_owned(),
             greeting: "* OK ready\r\n".into(),
             delimiter: Some('/'),
+            namespaces: "((\"\" \"/\")) NIL NIL".to_owned(),
+            made_under: String::new(),
             mailboxes: Vec::new(),
             heard: Vec::new(),
             connections: 0,

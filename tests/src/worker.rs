@@ -39,6 +39,17 @@ impl Worker {
         Self(child)
     }
 
+    /// The most memory it has had at once, in bytes.
+    ///
+    /// # Panics
+    /// When it has ended already.
+    #[must_use]
+    pub fn peak_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap();
+        let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    }
+
     /// Sends a signal by name, such as `-KILL`.
     ///
     /// # Panics

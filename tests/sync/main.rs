@@ -16,6 +16,7 @@ mod line;
 mod listing;
 mod login;
 mod many_gone;
+mod namespaces;
 mod odd;
 mod oracle;
 mod pausing;

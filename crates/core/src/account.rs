@@ -130,6 +130,8 @@ pub struct Account {
     pub smtp: Server,
     /// Who it may write as; its own address first.
     pub identities: Vec<Identity>,
+    /// Whether mailboxes of other users and shared ones (RFC 2342) are read as well.
+    pub shared_mailboxes: bool,
     /// Grows with every change a client makes.
     pub version: i64,
     /// Start of the last round that finished over all mailboxes.
@@ -181,7 +183,7 @@ const SELECT: &str =
     "SELECT id, email, name, state, cause_code, cause_text, cause_upstream, cause_since, cause_next_try_at,
     imap_host, imap_port, imap_security, imap_username, imap_password IS NOT NULL AS imap_has_password,
     smtp_host, smtp_port, smtp_security, smtp_username, smtp_password IS NOT NULL AS smtp_has_password,
-    identities, version, last_synced_at, created_at, updated_at FROM accounts";
+    identities, shared_mailboxes, version, last_synced_at, created_at, updated_at FROM accounts";
 
 fn server(row: &PgRow, protocol: &str) -> Server {
     let port: i32 = row.get(format!("{protocol}_port").as_str());
@@ -204,6 +206,7 @@ fn from_row(row: &PgRow) -> Account {
         imap: server(row, "imap"),
         smtp: server(row, "smtp"),
         identities: serde_json::from_value(row.get("identities")).unwrap_or_default(),
+        shared_mailboxes: row.get("shared_mailboxes"),
         version: row.get("version"),
         last_synced_at: row.get("last_synced_at"),
         created_at: row.get("created_at"),

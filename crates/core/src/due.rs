@@ -225,13 +225,24 @@ pub async fn prune_idempotency(tx: &mut SystemTx) -> Result<u64, DbError> {
     Ok(done.rows_affected())
 }
 
+/// An account that is to be watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Watched {
+    /// Its owner.
+    pub tenant: TenantId,
+    /// The account.
+    pub account: AccountId,
+    /// The server allows one connection, and somebody else of us needs it now.
+    pub gives_way: bool,
+}
+
 /// Accounts this worker shall watch: keeps those it watches, adds unwatched ones up to `limit`.
 pub async fn claim_watches(
     db: &Db,
     owner: Uuid,
     lease: Duration,
     limit: i64,
-) -> Result<Vec<(TenantId, AccountId)>, DbError> {
+) -> Result<Vec<Watched>, DbError> {
     let mut tx = db.system().await?;
     // Only what is free or a third gone is written: this is asked every two seconds, for thousands of rows.
     sqlx::query(
@@ -257,7 +268,9 @@ pub async fn claim_watches(
     keep_busy_watches(db, owner, lease).await?;
     let mut tx = db.system().await?;
     let rows = sqlx::query(
-        "SELECT l.tenant_id, l.account_id FROM account_leases l
+        "SELECT l.tenant_id, l.account_id, coalesce(l.connection_wanted_until > now(), false)
+           OR coalesce(l.one_connection_until > now() AND l.owner IS NOT NULL AND l.expires_at > now(), false) AS gives_way
+         FROM account_leases l
          JOIN accounts a ON a.tenant_id = l.tenant_id AND a.id = l.account_id
          JOIN tenants t ON t.id = l.tenant_id
          WHERE l.watch_owner = $1 AND l.watch_expires_at > now()
@@ -267,7 +280,12 @@ pub async fn claim_watches(
     .fetch_all(tx.conn())
     .await?;
     tx.release();
-    Ok(accounts_of(rows))
+    let of = |r: &sqlx::postgres::PgRow| Watched {
+        tenant: TenantId(r.get("tenant_id")),
+        account: AccountId(r.get("account_id")),
+        gives_way: r.get("gives_way"),
+    };
+    Ok(rows.iter().map(of).collect())
 }
 
 /// Renews what `owner` watches and [`claim_watches`] had to pass over. A round that writes without pause locks its account's

@@ -24,15 +24,18 @@ pub mod execute;
 mod facts;
 mod fetch;
 mod flags;
+mod give_way;
 mod guard;
 mod idle;
 mod list;
 mod login;
+mod namespace;
 mod notify;
 mod pace;
 mod parse;
 mod promise;
 mod proof;
+mod room;
 mod search;
 mod select;
 mod store;
@@ -51,12 +54,14 @@ pub use self::connect::{Connection, Endpoint, Security, connect};
 pub use self::diagnose::diagnose;
 pub use self::fetch::{FetchEvent, FetchedMessage};
 pub use self::flags::{ChangedSince, FetchedFlags, Uids};
+pub use self::give_way::GiveWay;
 pub use self::guard::{MAX_LITERAL_BYTES, MemoryBudget, Oversized, Transport};
 pub use self::idle::{IdleEnd, MAX_IDLE};
 pub use self::list::{ListedMailbox, MailboxStatus};
 pub use self::login::Credentials;
 pub use self::pace::{Haste, Pace};
 pub use self::proof::Proof;
+pub use self::room::{Room, Rooms};
 pub use self::select::{QresyncParam, Selected};
 pub use self::store::{StoreMode, StoreOutcome};
 pub use self::transfer::CopyUid;
@@ -175,6 +180,12 @@ impl ImapError {
             Self::Timeout | Self::Closed { bye: None } => {}
         }
         self
+    }
+
+    /// Whether the server let us not in because of other connections of the same user: with one less it would have.
+    #[must_use]
+    pub fn is_too_many_connections(&self) -> bool {
+        verdict::is_too_many_connections(self)
     }
 
     /// Whether the connection can still be used after this error: only a tagged NO or BAD leaves it so, and

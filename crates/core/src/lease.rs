@@ -106,7 +106,7 @@ pub async fn take_away(tx: &mut TenantTx, account: AccountId) -> Result<(), DbEr
 /// Lets the lease be taken again, and a round be due at once.
 pub async fn reopen(tx: &mut TenantTx, account: AccountId) -> Result<(), DbError> {
     sqlx::query(
-        "UPDATE account_leases SET paused_at = NULL, next_due_at = now(), failing_since = NULL
+        "UPDATE account_leases SET paused_at = NULL, next_due_at = now(), failing_since = NULL, wait_until = NULL
          WHERE tenant_id = $1 AND account_id = $2",
     )
     .bind(tx.tenant())
@@ -135,7 +135,7 @@ pub async fn renew(tx: &mut TenantTx, lease: &Lease, ttl: Duration) -> Result<bo
 /// Gives the lease up, so that the next holder need not wait. Harmless when it was lost.
 pub async fn release(tx: &mut TenantTx, lease: &Lease) -> Result<(), DbError> {
     sqlx::query(
-        "UPDATE account_leases SET owner = NULL, expires_at = NULL
+        "UPDATE account_leases SET owner = NULL, expires_at = NULL, connection_wanted_until = NULL
          WHERE tenant_id = $1 AND account_id = $2 AND owner = $3 AND epoch = $4",
     )
     .bind(lease.tenant)

@@ -10,7 +10,7 @@ use std::process::Command;
 use anyhow::Result;
 
 use crate::certificates::Certificates;
-use crate::endpoints::{CONDSTORE_HOST, PLAIN_HOST, RIGHTS_HOST};
+use crate::endpoints::{CONDSTORE_HOST, PLAIN_HOST, PREFIX_HOST, RIGHTS_HOST, SINGLE_HOST};
 use crate::process::{Group, Spawner, accepts, find};
 use crate::stack::Plan;
 
@@ -33,11 +33,15 @@ pub(crate) fn start(plan: &Plan, certificates: &Certificates, spawner: &Spawner)
 }
 
 fn configuration(plan: &Plan, certificates: &Certificates, version: &str) -> String {
-    let own = match version.starts_with("2.3.") {
-        true => settings_2_3(plan, certificates),
-        false => settings_2_4(plan, certificates),
+    let (own, public) = match version.starts_with("2.3.") {
+        true => (settings_2_3(plan, certificates), "location = maildir:~/Public"),
+        false => (settings_2_4(plan, certificates), "mail_driver = maildir\n      mail_path = ~/Public"),
     };
-    let mailboxes: String = ["Sent", "Drafts", "Trash", "Junk", "Archive"]
+    let none_made: String = ROLES
+        .iter()
+        .map(|name| format!("      mailbox {name} {{\n        special_use =\n        auto = no\n      }}\n"))
+        .collect();
+    let mailboxes: String = ROLES
         .iter()
         .map(|name| format!("  mailbox {name} {{\n    special_use = \\{name}\n    auto = subscribe\n  }}\n"))
         .collect();
@@ -46,7 +50,7 @@ fn configuration(plan: &Plan, certificates: &Certificates, version: &str) -> Str
 base_dir = {run}
 state_dir = {run}
 log_path = {log}
-listen = 127.0.0.1 {CONDSTORE_HOST} {PLAIN_HOST} {RIGHTS_HOST}
+listen = 127.0.0.1 {CONDSTORE_HOST} {PLAIN_HOST} {RIGHTS_HOST} {PREFIX_HOST} {SINGLE_HOST}
 ssl = yes
 auth_mechanisms = plain login
 auth_failure_delay = 0
@@ -76,7 +80,26 @@ service lmtp {{
     port = {lmtp}
   }}
 }}
-{SERVICES}{LESSER}",
+{SERVICES}{LESSER}local {PREFIX_HOST} {{
+  protocol imap {{
+    namespace inbox {{
+      prefix = INBOX.
+      separator = .
+{none_made}    }}
+    namespace public {{
+      type = public
+      prefix = Public.
+      separator = .
+      {public}
+    }}
+  }}
+}}
+local {SINGLE_HOST} {{
+  protocol imap {{
+    mail_max_userip_connections = 1
+  }}
+}}
+",
         run = plan.dir.join("dovecot").display(),
         log = plan.log("dovecot").display(),
         imap = plan.imap,
@@ -165,6 +188,9 @@ local {RIGHTS_HOST} {{
         mail = plan.mail_root().display(),
     )
 }
+
+/// Mailboxes that each user has, but for one address.
+const ROLES: [&str; 5] = ["Sent", "Drafts", "Trash", "Junk", "Archive"];
 
 /// On these addresses the same server, with the same mail, admits to less than it can.
 const LESSER: &str = "\

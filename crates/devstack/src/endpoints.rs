@@ -23,6 +23,12 @@ pub const PLAIN_HOST: &str = "127.0.0.3";
 /// Where Dovecot looks at `dovecot-acl` in a mailbox's folder (RFC 4314 rights, such as `owner lrs`), as it does not elsewhere.
 pub const RIGHTS_HOST: &str = "127.0.0.4";
 
+/// Where Dovecot has the user's mailboxes under `INBOX.`, as Courier and Cyrus do, and shared ones under `Public.`; none but
+/// INBOX is there before it is made.
+pub const PREFIX_HOST: &str = "127.0.0.5";
+/// Where Dovecot takes one connection of a user at a time.
+pub const SINGLE_HOST: &str = "127.0.0.6";
+
 /// A running stack as other processes see it. Mail hosts are `localhost` (certificates) and 127.0.0.1.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Endpoints {

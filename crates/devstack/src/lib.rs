@@ -23,7 +23,7 @@ mod shared;
 mod stack;
 mod watchdog;
 
-pub use endpoints::{CONDSTORE_HOST, Endpoints, PLAIN_HOST, RIGHTS_HOST};
+pub use endpoints::{CONDSTORE_HOST, Endpoints, PLAIN_HOST, PREFIX_HOST, RIGHTS_HOST, SINGLE_HOST};
 pub use process::signal;
 pub use shared::Shared;
 pub use stack::{Options, Stack};

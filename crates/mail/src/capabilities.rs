@@ -181,6 +181,7 @@ impl Capabilities {
             "LIST-STATUS" => &mut self.list_status,
             "ESEARCH" => &mut self.esearch,
             "UNSELECT" => &mut self.unselect,
+            "NAMESPACE" => &mut self.namespace,
             _ => return false,
         };
         std::mem::take(field)

@@ -18,6 +18,7 @@ pub mod flags;
 pub mod mailbox;
 pub mod mime;
 pub mod modseq;
+pub mod namespace;
 pub mod query;
 pub mod search_index;
 pub mod smtp_reply;

@@ -136,19 +136,27 @@ pub fn check_blanks(name: &str) -> Result<(), NameError> {
 /// # Errors
 /// [`NameError`] as for [`encode_name`], when `name` holds the delimiter, `*` or `%`, and when it is reserved.
 pub fn child_name(parent: Option<&str>, delimiter: Option<char>, name: &str) -> Result<String, NameError> {
+    match (parent, delimiter) {
+        (None, _) => prefixed_name("", delimiter, name),
+        (Some(parent), Some(d)) => prefixed_name(&format!("{parent}{d}"), delimiter, name),
+        (Some(_), None) => Err(NameError::Forbidden),
+    }
+}
+
+/// The wire form of one new level behind `prefix`, which ends in the delimiter where there is one: what the names of a
+/// namespace begin with (RFC 2342).
+///
+/// # Errors
+/// As for [`child_name`].
+pub fn prefixed_name(prefix: &str, delimiter: Option<char>, name: &str) -> Result<String, NameError> {
     if name.contains(['*', '%']) || delimiter.is_some_and(|d| name.contains(d)) {
         return Err(NameError::Forbidden);
     }
     // Dovecot refuses `~` only where the whole name begins with it.
-    if matches!(name, "." | "..") || (parent.is_none() && name.starts_with('~')) {
+    if matches!(name, "." | "..") || (prefix.is_empty() && name.starts_with('~')) {
         return Err(NameError::Reserved);
     }
-    let own = encode_name(name)?;
-    let full = match (parent, delimiter) {
-        (None, _) => own,
-        (Some(parent), Some(d)) => format!("{parent}{d}{own}"),
-        (Some(_), None) => return Err(NameError::Forbidden),
-    };
+    let full = format!("{prefix}{}", encode_name(name)?);
     if full.len() > MAX_NAME_BYTES { Err(NameError::TooLong) } else { Ok(full) }
 }
 

@@ -8,8 +8,10 @@ use emailclient_core::db::Db;
 use emailclient_core::dial::{Outbound, OutboundPolicy};
 use emailclient_core::dns::Dns;
 use emailclient_core::id::new_uuid;
-use emailclient_core::imap::execute::{FRESH_MEMORY_BYTES, LARGE_MEMORY_BYTES, MEMORY_BYTES};
-use emailclient_core::imap::{Haste, MemoryBudget, Pace};
+use emailclient_core::imap::execute::{
+    FRESH_MEMORY_BYTES, LARGE_MEMORY_BYTES, MEMORY_BYTES, TOLD_MEMORY_BYTES,
+};
+use emailclient_core::imap::{GiveWay, Haste, MemoryBudget, Pace, Rooms};
 use emailclient_core::seal::Keyring;
 use emailclient_core::tls::TlsConfig;
 use tokio::sync::Semaphore;
@@ -34,11 +36,13 @@ pub fn new(config: Config, shutdown: CancellationToken) -> anyhow::Result<Enviro
         tls: TlsConfig::new(config.extra_authorities())?,
         pace: Pace::new(config.imap_connects_per_second, config.imap_connects_per_host_per_second),
         work: Arc::new(Semaphore::new(config.worker_concurrency)),
+        give_way: GiveWay::default(),
         haste: Haste::Round,
         config: Arc::new(config),
         worker_id: new_uuid(),
         memory: MemoryBudget::new(MEMORY_BYTES).and_large(LARGE_MEMORY_BYTES),
         fresh_memory: MemoryBudget::new(FRESH_MEMORY_BYTES).and_large(LARGE_MEMORY_BYTES),
+        rooms: Rooms::new(TOLD_MEMORY_BYTES),
         shutdown,
     })
 }

@@ -5,18 +5,20 @@
 //! connection, under the account's writing lease; other news asks for a round. What was missed while nobody watched is found by a listing at the
 //! beginning of each watch, and by the periodic rounds.
 //!
+//! A server that allows one connection has the watch and whoever works take turns: see [`Orders`].
+//!
 //! A connection is never taken for alive by default: each interval ([`keepalive`]) something is said and must be
 //! answered, sooner where a server that speaks regularly falls silent. When to come back after a failure is
 //! [`reconnect`]; how fast, the process's pace of connections.
 
 mod keepalive;
 mod reconnect;
+mod watchers;
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use emailclient_core::db::DbError;
-use emailclient_core::due;
+use emailclient_core::due::{self, Watched};
 use emailclient_core::heartbeat::Heartbeat;
 use emailclient_core::id::{AccountId, TenantId};
 use emailclient_core::imap::execute::{self, Fresh, SyncError};
@@ -24,51 +26,42 @@ use emailclient_core::imap::{Endpoint, Haste, IdleEnd, ImapError, Selected, Sess
 use emailclient_core::job::{Job, enqueue, priority};
 use keepalive::Keepalive;
 use reconnect::Reconnect;
-use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use watchers::{Orders, Watchers};
 
 use crate::environment::Environment;
 use crate::part;
 
 /// Time between two looks at which accounts there are to watch.
 const LOOK: Duration = Duration::from_secs(2);
+/// A watch that stood so long does what it should.
+const PROVEN: Duration = Duration::from_secs(60);
+/// A connection that lasted so long was not refused because of others.
+const LASTED: Duration = Duration::from_secs(10);
+/// Where one connection serves all in turns, a round follows the end of another no sooner.
+const REST: Duration = Duration::from_secs(30);
 /// Accounts one worker watches at most; the rest is left to others.
 const MOST: i64 = 10_000;
 
 /// Watches until the environment's shutdown fires.
 pub async fn watch(env: &Environment, heartbeat: &Heartbeat) {
     let env = &Environment { haste: Haste::Watch, ..env.clone() };
-    let mut watching: HashMap<AccountId, CancellationToken> = HashMap::new();
-    let mut tasks = JoinSet::new();
+    let mut watchers = Watchers::new(env.give_way.clone());
+    let start = |one: &Watched, orders: Orders| watch_account(env.clone(), (one.tenant, one.account), orders);
     while !env.shutdown.is_cancelled() {
         match due::claim_watches(&env.db, env.worker_id, env.config.worker_lease, MOST).await {
             Ok(claimed) => {
                 heartbeat.beat(part::WATCH);
-                watching.retain(|id, stop| {
-                    let keep = claimed.iter().any(|(_, account)| account == id);
-                    if !keep {
-                        stop.cancel();
-                    }
-                    keep
-                });
-                for (tenant, account) in claimed {
-                    if let std::collections::hash_map::Entry::Vacant(entry) = watching.entry(account) {
-                        let stop = env.shutdown.child_token();
-                        entry.insert(stop.clone());
-                        tasks.spawn(watch_account(env.clone(), tenant, account, stop));
-                    }
-                }
+                watchers.set(&claimed, Instant::now(), &env.shutdown, start);
             }
             Err(error) => tracing::warn!(%error, "the list of accounts to watch could not be read"),
         }
-        while tasks.try_join_next().is_some() {}
         tokio::select! {
             () = tokio::time::sleep(LOOK) => {}
             () = env.shutdown.cancelled() => {}
         }
     }
-    while tasks.join_next().await.is_some() {}
+    watchers.end().await;
     if let Err(error) = release(env).await {
         tracing::warn!(%error, "watches could not be released; they run out instead");
     }
@@ -80,45 +73,86 @@ async fn release(env: &Environment) -> Result<(), DbError> {
     tx.commit().await
 }
 
-async fn watch_account(env: Environment, tenant: TenantId, account: AccountId, stop: CancellationToken) {
+async fn watch_account(env: Environment, of: (TenantId, AccountId), mut orders: Orders) {
+    let (tenant, account) = of;
     let (mut reconnect, mut keepalive) = (Reconnect::default(), Keepalive::default());
-    while !stop.is_cancelled() {
+    // Whether it gave way just now, and whether it was refused since because of other connections.
+    let (mut after_others, mut crowded) = (false, false);
+    // Whether it is known that no cause of an earlier watch stands at the account.
+    let mut well = false;
+    while orders.until_free().await {
         let started = Instant::now();
-        let Err(error) = watch_once(&env, (tenant, account), &mut keepalive, &stop).await else { return };
+        let error = match watch_once(&env, of, (&mut keepalive, &mut well), &mut orders, after_others).await {
+            Ok(Over::Stopped) => return,
+            Ok(Over::GaveWay) => {
+                (after_others, crowded) = (true, false);
+                continue;
+            }
+            Err(error) => error,
+        };
+        crowded &= started.elapsed() < LASTED;
+        after_others = false;
+        if !std::mem::replace(&mut crowded, is_crowded(&error)) && crowded {
+            // Perhaps by a round of ours: the next look tells, and then it is over soon.
+            if orders.stops_within(LOOK + LOOK / 2).await {
+                return;
+            }
+            continue;
+        }
         let next = reconnect.after(started.elapsed(), &error, env.clock.unit());
+        if let SyncError::Imap(error @ ImapError::Protocol(_)) = &error {
+            let told = execute::tell_watch_trouble(&env, of, error, next.wait).await;
+            well &= told.is_err();
+        }
         tracing::debug!(%tenant, %account, %error, wait_ms = next.wait.as_millis() as u64, "the watch connection ended");
         if next.round
-            && let Err(error) = ask_for_round(&env, tenant, account).await
+            && let Err(error) = ask_for_round(&env, tenant, account, Duration::ZERO).await
         {
             tracing::debug!(%tenant, %account, %error, "no round could be asked for");
         }
-        tokio::select! {
-            () = tokio::time::sleep(next.wait) => {}
-            () = stop.cancelled() => return,
+        if orders.stops_within(next.wait).await {
+            return;
         }
     }
 }
 
-/// Watches until the connection ends or `stop` fires, which is no error.
+fn is_crowded(error: &SyncError) -> bool {
+    matches!(error, SyncError::Imap(error) if error.is_too_many_connections())
+}
+
+/// Why a watch ended that nothing was wrong with.
+enum Over {
+    Stopped,
+    GaveWay,
+}
+
+/// Watches until the connection ends, or is not to be any more.
 async fn watch_once(
     env: &Environment,
     (tenant, account): (TenantId, AccountId),
-    keepalive: &mut Keepalive,
-    stop: &CancellationToken,
-) -> Result<(), SyncError> {
+    (keepalive, well): (&mut Keepalive, &mut bool),
+    orders: &mut Orders,
+    after_others: bool,
+) -> Result<Over, SyncError> {
     // On the heap, where it is gone when it is done: ten thousand of these stand by, and none connects.
     let begun = tokio::select! {
-        begun = Box::pin(begin(env, tenant, account)) => begun,
-        () = stop.cancelled() => return Ok(()),
+        begun = Box::pin(begin(env, tenant, account, after_others)) => begun,
+        over = orders.until_over() => return Ok(over),
     };
     let mut open = begun?;
+    let begun = Instant::now();
     loop {
-        match open.session.idle(keepalive.interval(), stop.cancelled()).await {
+        let interval = if *well { keepalive.interval() } else { keepalive.interval().min(PROVEN) };
+        match open.session.idle(interval, async { _ = orders.until_over().await }).await {
             Ok(IdleEnd::News) => open = Box::pin(react(env, (tenant, account), open)).await?,
-            Ok(IdleEnd::TimedOut) => {}
+            Ok(IdleEnd::TimedOut) => {
+                if !*well && begun.elapsed() >= PROVEN {
+                    *well = execute::watch_is_well(env, (tenant, account)).await.is_ok();
+                }
+            }
             Ok(IdleEnd::Stopped) => {
                 open.session.logout().await;
-                return Ok(());
+                return Ok(orders.until_over().await);
             }
             Err(error) => {
                 if error.is_final() {
@@ -151,7 +185,7 @@ async fn react(
             open.inbox.exists = exists;
         }
         open.inbox.exists = open.inbox.exists.saturating_sub(gone(&news));
-        ask_for_round(env, tenant, account).await?;
+        ask_for_round(env, tenant, account, Duration::ZERO).await?;
         return Ok(open);
     };
     open.inbox.exists = exists;
@@ -162,9 +196,11 @@ async fn react(
     match fetched {
         Ok(Fresh::Stored(_)) if !more => {}
         // Whoever is at work may have passed INBOX.
-        Ok(_) | Err(SyncError::Busy | SyncError::Lost) => ask_for_round(env, tenant, account).await?,
+        Ok(_) | Err(SyncError::Busy | SyncError::Lost) => {
+            ask_for_round(env, tenant, account, Duration::ZERO).await?
+        }
         Err(error) => {
-            ask_for_round(env, tenant, account).await?;
+            ask_for_round(env, tenant, account, Duration::ZERO).await?;
             if !session.is_usable() {
                 return Err(error);
             }
@@ -177,9 +213,15 @@ fn gone(news: &Unsolicited) -> u32 {
     u32::try_from(news.expunged.saturating_add(news.vanished.len())).unwrap_or(u32::MAX)
 }
 
-/// From nothing to a session that will tell all news; what is news already is asked for.
-async fn begin(env: &Environment, tenant: TenantId, account: AccountId) -> Result<Open, SyncError> {
-    let (mut session, server) = execute::enter(env, tenant, account).await?;
+/// From nothing to a session that will tell all news; what is news already is asked for. `after_others`: this comes after work
+/// that needed the connection, which must not follow from each of its ends.
+async fn begin(
+    env: &Environment,
+    tenant: TenantId,
+    account: AccountId,
+    after_others: bool,
+) -> Result<Open, SyncError> {
+    let (mut session, mut server) = execute::enter(env, tenant, account).await?;
     let inbox = session.select(b"INBOX", None, true).await?;
     if session.capabilities().notify {
         match session.notify_all().await {
@@ -190,13 +232,25 @@ async fn begin(env: &Environment, tenant: TenantId, account: AccountId) -> Resul
     }
     // What came between the last round and now is not announced any more.
     if !execute::is_current(env, (tenant, account), &mut session).await? {
-        ask_for_round(env, tenant, account).await?;
+        let mut patience = Duration::ZERO;
+        if after_others {
+            // New mail does not wait for that.
+            ((session, server), _) =
+                execute::fetch_new(env, (tenant, account), (session, server), &inbox).await;
+            patience = REST;
+        }
+        ask_for_round(env, tenant, account, patience).await?;
     }
     Ok(Open { session, server, inbox })
 }
 
-async fn ask_for_round(env: &Environment, tenant: TenantId, account_id: AccountId) -> Result<(), DbError> {
+async fn ask_for_round(
+    env: &Environment,
+    tenant: TenantId,
+    account_id: AccountId,
+    patience: Duration,
+) -> Result<(), DbError> {
     let mut tx = env.db.tenant(tenant).await?;
-    enqueue(&mut tx, &Job::SyncAccount { account_id }, Duration::ZERO, priority::HEAD).await?;
+    enqueue(&mut tx, &Job::SyncAccount { account_id }, patience, priority::HEAD).await?;
     tx.commit().await
 }

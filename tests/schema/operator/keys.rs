@@ -259,6 +259,7 @@ fn account_with(id: AccountId, password: &str) -> NewAccount {
         password: Some(Secret::new(password)),
     };
     NewAccount {
+        shared_mailboxes: false,
         email: format!("{id}@x.test"),
         name: String::new(),
         imap: server(993),

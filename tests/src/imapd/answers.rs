@@ -85,6 +85,7 @@ impl Session {
             }
             "LOGOUT" => out.extend(b"* BYE bye\r\n"),
             "LOGIN" | "AUTHENTICATE" | "NOOP" | "CHECK" | "DONE" | "IDLE" | "ID" => {}
+            "NAMESPACE" => out.extend(format!("* NAMESPACE {}\r\n", state.namespaces).into_bytes()),
             "LIST" | "LSUB" => list(state, heard, out),
             "STATUS" => {
                 let name = word(1);
@@ -94,6 +95,9 @@ impl Session {
             "SELECT" | "EXAMINE" => return self.select(state, &word(1), verb == "EXAMINE", out),
             "UNSELECT" | "CLOSE" => self.selected = None,
             "CREATE" if find(state, &word(1)).is_some() => return no("[ALREADYEXISTS] it is there"),
+            "CREATE" if !word(1).starts_with(state.made_under.as_bytes()) => {
+                return no("[CANNOT] Mailbox name should probably be prefixed");
+            }
             "CREATE" => drop(state.add(word(1))),
             "DELETE" | "RENAME" | "SUBSCRIBE" | "UNSUBSCRIBE" => {
                 let (name, to) = (word(1), word(2));

@@ -38,6 +38,8 @@ pub struct NewAccount {
     pub smtp: NewServer,
     /// Who it may write as; the own address is put first if it is not there.
     pub identities: Vec<Identity>,
+    /// Whether mailboxes of other users and shared ones (RFC 2342) are read as well.
+    pub shared_mailboxes: bool,
 }
 
 impl NewAccount {
@@ -79,8 +81,8 @@ pub async fn create(tx: &mut TenantTx, keyring: &Keyring, new: &NewAccount) -> R
     let id = AccountId::new();
     sqlx::query(
         "INSERT INTO accounts (tenant_id, id, email, email_key, name, identities,
-           imap_host, imap_port, imap_security, imap_username, smtp_host, smtp_port, smtp_security, smtp_username)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
+           imap_host, imap_port, imap_security, imap_username, smtp_host, smtp_port, smtp_security, smtp_username, shared_mailboxes)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
     )
     .bind(tx.tenant())
     .bind(id)
@@ -96,6 +98,7 @@ pub async fn create(tx: &mut TenantTx, keyring: &Keyring, new: &NewAccount) -> R
     .bind(i32::from(new.smtp.port))
     .bind(security_word(new.smtp.security))
     .bind(&new.smtp.username)
+    .bind(new.shared_mailboxes)
     .execute(tx.conn())
     .await
     .map_err(DbError::from)?;
@@ -124,7 +127,7 @@ pub async fn replace(
     let done = sqlx::query(
         "UPDATE accounts SET email = $3, email_key = $4, name = $5, identities = $6,
            imap_host = $7, imap_port = $8, imap_security = $9, imap_username = $10,
-           smtp_host = $11, smtp_port = $12, smtp_security = $13, smtp_username = $14,
+           smtp_host = $11, smtp_port = $12, smtp_security = $13, smtp_username = $14, shared_mailboxes = $15,
            version = version + 1, updated_at = now()
          WHERE tenant_id = $1 AND id = $2",
     )
@@ -142,6 +145,7 @@ pub async fn replace(
     .bind(i32::from(new.smtp.port))
     .bind(security_word(new.smtp.security))
     .bind(&new.smtp.username)
+    .bind(new.shared_mailboxes)
     .execute(tx.conn())
     .await
     .map_err(DbError::from)?;
@@ -156,7 +160,11 @@ pub async fn replace(
 }
 
 async fn try_again(tx: &mut TenantTx, id: AccountId) -> Result<(), DbError> {
-    sqlx::query("UPDATE account_leases SET next_due_at = now(), failing_since = NULL WHERE tenant_id = $1 AND account_id = $2")
+    sqlx::query(
+        "UPDATE account_leases SET next_due_at = now(), failing_since = NULL, wait_until = NULL, namespaces_at = NULL,
+           one_connection_until = NULL
+         WHERE tenant_id = $1 AND account_id = $2",
+    )
         .bind(tx.tenant())
         .bind(id)
         .execute(tx.conn())

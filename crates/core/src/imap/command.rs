@@ -25,7 +25,7 @@ pub(super) const MAX_SET_BYTES: usize = 7_500;
 /// What one command may receive when it does not say otherwise.
 const DEFAULT_ANSWER_BYTES: u64 = 64 << 20;
 /// Flag changes kept for a caller who has not asked yet; beyond it only the fact is kept.
-const MAX_UNSOLICITED_FLAGS: usize = 10_000;
+const MAX_UNSOLICITED_FLAGS: usize = 1_000;
 
 /// A command that keeps delivering may take this many times the deadline of one answer: half an hour.
 const PATIENCE: u32 = 30;

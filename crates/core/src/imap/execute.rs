@@ -94,6 +94,11 @@
 //! | names swapped while edits wait in them | the listing is asked before a number is given up; each edit reaches its message | `edits_in_mailboxes_that_swapped_their_names_meanwhile_reach_their_messages` |
 //! | names swapped, and sizes are lies, the line breaks, or nobody can be asked | proven by dates; asked again; names decide, and messages are found by their bytes | `who_a_mailbox_is_is_found_out_though_the_server_lies_on_sizes_or_breaks_the_line` |
 //! | our user deletes a mailbox with mail in it, seen here or not | it is emptied into Trash first; below Trash it goes with its mail | `mail_in_a_mailbox_that_our_user_deletes_is_in_trash_also_what_nobody_here_had_seen`, `a_mailbox_below_trash_goes_with_what_is_in_it` |
+//! | names begin with `INBOX.` (NAMESPACE): mailboxes of roles, of our user, Sent copies | made under it; `name` is the last part | `where_names_begin_with_inbox_the_mailboxes_of_roles_are_made_under_it_and_mail_reaches_them`, `what_our_user_makes_stands_under_the_prefix_and_can_be_renamed_moved_and_deleted`, `the_copy_of_what_is_sent_goes_into_a_sent_mailbox_under_the_prefix` |
+//! | NAMESPACE tells several, none, no delimiter, nonsense, or is refused | the first of the user's own, or the top | `whatever_a_server_says_of_its_namespaces_an_archive_is_made_where_it_takes_one` |
+//! | mailboxes of other users, and shared ones | left out until the account asks for them | `shared_mailboxes_are_left_out_until_the_account_asks_for_them`, `mailboxes_of_other_users_are_not_the_accounts` |
+//! | names begin with `INBOX.`, and there is no NAMESPACE | refused, taken back and told | `where_nothing_tells_of_the_prefix_the_refusal_is_told_and_the_message_is_back` |
+//! | made at the top before the prefix was known | put under it and made | `what_was_made_at_the_top_before_the_prefix_was_known_goes_under_it` |
 //! | archive, and the server refuses to make the Archive | taken back and told, each time | `what_goes_to_an_archive_that_the_server_refuses_to_make_is_back_in_its_mailbox_and_told` |
 //! | the line breaks twice at one message | there with the next round | `a_line_that_breaks_twice_at_a_message_hides_it_no_longer_than_to_the_next_round` |
 //! | log-ins refused for a moment while our user edits | tried again within minutes, the edits wait | `log_ins_refused_for_a_moment_while_our_user_edits_do_not_stop_the_account_for_a_day` |
@@ -190,7 +195,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{Haste, ImapError, MemoryBudget, Pace, Session};
+use super::{GiveWay, Haste, ImapError, MemoryBudget, Pace, Rooms, Session};
 use crate::clock::SharedClock;
 use crate::config::Config;
 use crate::db::{Db, DbError};
@@ -205,11 +210,15 @@ pub use audit::{Audited, audit_account};
 pub use head::{Fresh, fetch_new};
 pub use open::{enter, forgo, open};
 pub(super) use trouble::cause_of;
+pub use trouble::{tell_watch_trouble, watch_is_well};
 
 /// Bytes of messages held in memory by all rounds of a process together.
 pub const MEMORY_BYTES: usize = 64 << 20;
 /// The same for new mail, which must not wait until a backfill lets go of memory.
 pub const FRESH_MEMORY_BYTES: usize = 16 << 20;
+/// Bytes of listings and flags, as they stand in memory, of all accounts of a process together. A tree of 50,000 mailboxes takes
+/// some 70 MiB of it, an ordinary one nothing.
+pub const TOLD_MEMORY_BYTES: usize = 160 << 20;
 /// Besides, for large messages, which may be on their way for minutes: once for old mail, once for new.
 pub const LARGE_MEMORY_BYTES: usize = 32 << 20;
 
@@ -234,10 +243,14 @@ pub struct SyncContext {
     pub memory: MemoryBudget,
     /// The same for new mail, usually [`FRESH_MEMORY_BYTES`] and [`LARGE_MEMORY_BYTES`].
     pub fresh_memory: MemoryBudget,
+    /// Room for what is no message, usually [`TOLD_MEMORY_BYTES`].
+    pub rooms: Rooms,
     /// Places for parsing and storing in bulk. Never held while a server is waited for.
     pub work: Arc<Semaphore>,
     /// How fast connections are made.
     pub pace: Pace,
+    /// The watches of this process, which end their connection where a server allows one alone.
+    pub give_way: GiveWay,
     /// Who waits for what is done in this context: how its connections stand in line.
     pub haste: Haste,
     /// Fires when the process is to stop: rounds end at the next wait, and what they stored stays.

@@ -27,6 +27,8 @@ const MAX_OTHER_LITERAL_BYTES: usize = 1 << 20;
 const MAX_SKIPPED_BYTES: u64 = 2 << 30;
 /// Ordinary lines; the longest seen from real servers are FETCH lines of some 4 KiB without literals.
 const MAX_LINE_BYTES: usize = 64 << 10;
+/// All of an ordinary response but its body: lines and literals.
+const MAX_RESPONSE_BYTES: usize = 4 << 20;
 /// Lines that list numbers: a million scattered UIDs in SEARCH are about 8 MB.
 const MAX_LONG_LINE_BYTES: usize = 16 << 20;
 /// Depth of parentheses. BODYSTRUCTURE, which we never ask for, is the only one that nests beyond five.
@@ -142,6 +144,8 @@ struct Partial {
     parts: Vec<Part>,
     permit: Option<OwnedSemaphorePermit>,
     literal_bytes: usize,
+    /// Text so far, and literals that are no body.
+    other_bytes: usize,
     depth: usize,
     in_quotes: bool,
     skipping: Option<Skipping>,
@@ -164,6 +168,7 @@ pub(super) struct Framer {
     memory: Option<MemoryBudget>,
     skip_oversized: bool,
     resting: bool,
+    brief: bool,
 }
 
 impl fmt::Debug for Framer {
@@ -183,6 +188,7 @@ impl Framer {
             memory: None,
             skip_oversized: false,
             resting: false,
+            brief: false,
         }
     }
 
@@ -211,6 +217,12 @@ impl Framer {
         if resting && self.buffer.is_empty() && self.partial.literal.is_none() {
             self.buffer = BytesMut::new();
         }
+    }
+
+    /// Whether a whole response may have no more than an ordinary line: while nothing was asked for, thousands of servers may
+    /// say something at once.
+    pub const fn keep_brief(&mut self, brief: bool) {
+        self.brief = brief;
     }
 
     /// The stream, for the switch to TLS.
@@ -265,6 +277,7 @@ impl Framer {
                 continue;
             }
             let Some(line) = self.take_line()? else { return Ok(None) };
+            self.count(if self.partial.parts.is_empty() { 0 } else { line.len() })?;
             match self.announced_literal(&line)? {
                 None => {
                     let mut done = std::mem::take(&mut self.partial);
@@ -310,6 +323,7 @@ impl Framer {
             .filter(|n| *n <= most && n.saturating_add(self.partial.literal_bytes) <= MAX_LITERAL_BYTES);
         if let Some(bytes) = fits {
             self.partial.literal_bytes += bytes;
+            self.count(if is_body { 0 } else { bytes })?;
             self.partial.literal = Some(bytes);
             return Ok(());
         }
@@ -363,8 +377,19 @@ impl Framer {
 
     fn may_be_long(&self, line: &[u8]) -> bool {
         const LONG: [&[u8]; 4] = [b"* SEARCH", b"* ESEARCH", b"* VANISHED", b"* SORT"];
-        self.partial.parts.is_empty()
+        !self.brief
+            && self.partial.parts.is_empty()
             && LONG.iter().any(|p| line.get(..p.len()).is_some_and(|l| l.eq_ignore_ascii_case(p)))
+    }
+
+    /// Counts what a response has beside its first line and its body.
+    fn count(&mut self, bytes: usize) -> Result<(), ImapError> {
+        self.partial.other_bytes = self.partial.other_bytes.saturating_add(bytes);
+        let most = if self.brief { MAX_LINE_BYTES } else { MAX_RESPONSE_BYTES };
+        if self.partial.other_bytes > most {
+            return Err(ImapError::protocol("a response longer than the limit"));
+        }
+        Ok(())
     }
 
     /// Counts parentheses outside quotes and splits a `{n}` off the end. Status lines are free text in which

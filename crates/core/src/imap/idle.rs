@@ -11,7 +11,8 @@ use super::parse::{Response, Untagged};
 
 /// RFC 2177: servers may log a silent client out after 30 minutes.
 pub const MAX_IDLE: Duration = Duration::from_secs(29 * 60);
-const ANSWER_BYTES: u64 = 16 << 20;
+/// What a server may say in half an hour of IDLE. News ends the wait, so this is mostly signs of life.
+const ANSWER_BYTES: u64 = 2 << 20;
 
 /// Signs of life before they count as regular.
 const REGULAR: u32 = 3;
@@ -74,6 +75,18 @@ impl Session {
         if self.has_news() {
             return Ok(IdleEnd::News);
         }
+        self.framer.keep_brief(true);
+        let end = self.wait_for_news(wait, stop).await;
+        // After an error nothing is read any more.
+        self.framer.keep_brief(false);
+        end
+    }
+
+    async fn wait_for_news(
+        &mut self,
+        wait: Duration,
+        stop: impl Future<Output = ()>,
+    ) -> Result<IdleEnd, ImapError> {
         let tag = self.begin(ANSWER_BYTES)?;
         self.framer.write(format!("{tag} IDLE\r\n").as_bytes()).await?;
         let end_at = Instant::now() + wait.min(MAX_IDLE);
@@ -198,6 +211,42 @@ mod tests {
         let (mut s, _) = session("IDLE", &["+ idling\r\n", "$ OK\r\n"]).await;
         s.reply = Duration::from_millis(30);
         assert_eq!(s.idle(Duration::from_millis(120), pending()).await, Ok(IdleEnd::TimedOut));
+    }
+
+    #[tokio::test]
+    async fn a_line_of_more_than_64_kib_ends_the_connection_whatever_it_says_and_however_it_is_cut() {
+        let numbers = |bytes: usize| {
+            (1..)
+                .map(|n: u32| format!("{n},"))
+                .scan(0, |all, n| {
+                    *all += n.len();
+                    (*all < bytes).then_some(n)
+                })
+                .collect::<String>()
+        };
+        let long = numbers(70 << 10);
+        for said in [
+            format!("* VANISHED {long}"),
+            format!("* SEARCH {long}"),
+            format!("* ESEARCH UID ALL {long}"),
+            format!("* OK {}", "x".repeat(70 << 10)),
+            format!("* VANISHED {long}9\r\n"),
+            format!("* LIST () \"/\" {{70000}}\r\n{}\r\n", "x".repeat(70_000)),
+            format!("* LIST (){}", "\"/\" {30000}\r\n".to_owned() + &"x".repeat(30_000)).repeat(1)
+                + &format!(" {{30000}}\r\n{}", "x".repeat(30_000))
+                + &format!(" {{30000}}\r\n{}\r\n", "x".repeat(30_000)),
+        ] {
+            let (mut s, _) = session("IDLE QRESYNC", &[&format!("+ idling\r\n{said}"), "$ OK\r\n"]).await;
+            let ended = s.idle(LONG, pending()).await;
+            assert!(matches!(ended, Err(ImapError::Protocol(_))), "{:.30}: {ended:?}", said);
+            assert!(!s.is_usable());
+        }
+        // Below that nothing is wrong, and what is asked for may be long.
+        let news = format!("+ idling\r\n* VANISHED {}9\r\n", numbers(60 << 10));
+        let answer = format!("* SEARCH {}\r\n$ OK\r\n", numbers(200 << 10).replace(',', " "));
+        let (mut s, _) = session("IDLE QRESYNC", &[&news, "$ OK\r\n", &answer]).await;
+        assert_eq!(s.idle(LONG, pending()).await, Ok(IdleEnd::News));
+        assert!(s.uid_search_all().await.unwrap().len() > 10_000);
     }
 
     #[tokio::test]

@@ -15,12 +15,17 @@ use mail::uid::UidValidity;
 use super::ImapError;
 use super::command::{Command, Session};
 use super::parse::{Cursor, Response, Status, Untagged, Value};
+use super::room::Room;
 
 /// Mailboxes beyond this number are an attack; the largest real trees have some 10,000.
 const MAX_MAILBOXES: usize = 50_000;
 /// STATUS commands sent ahead; Dovecot reads four and leaves the rest in the socket.
 const PIPELINE: usize = 50;
 const ANSWER_BYTES: u64 = 64 << 20;
+/// How often a listing is asked for that there was no room for.
+const MAX_LISTINGS: usize = 3;
+/// More attributes than this are passed over; the registered ones are a dozen.
+const MAX_ATTRIBUTES: usize = 32;
 /// Longer names are passed over: an index could not hold them, and Dovecot stops at 255 bytes a level.
 const MAX_NAME_BYTES: usize = 2_000;
 
@@ -78,11 +83,26 @@ impl Session {
     /// All mailboxes with their numbers and subscriptions. An untagged NO for one of them (a phantom) costs its numbers
     /// only; a name that no command could carry, the mailbox.
     ///
+    /// What it takes is taken from `room`, which is to live as long as the list.
+    ///
     /// # Errors
     /// Any [`ImapError`]; then nothing may be concluded from mailboxes seen so far.
-    pub async fn list_status(&mut self) -> Result<Vec<ListedMailbox>, ImapError> {
+    pub async fn list_status(&mut self, room: &mut Room) -> Result<Vec<ListedMailbox>, ImapError> {
+        let mut attempts = MAX_LISTINGS;
         loop {
-            let listed = self.list_once().await;
+            room.begin();
+            let listed = match self.list_once(room).await {
+                Ok(Some(listed)) => Ok(listed),
+                Ok(None) => {
+                    attempts -= 1;
+                    if attempts == 0 {
+                        return Err(ImapError::protocol("a listing that grows while it is read"));
+                    }
+                    room.wait().await?;
+                    continue;
+                }
+                Err(error) => Err(error),
+            };
             let offered = self.capabilities();
             if !self.lacks(&listed) {
                 return listed;
@@ -96,7 +116,8 @@ impl Session {
         }
     }
 
-    async fn list_once(&mut self) -> Result<Vec<ListedMailbox>, ImapError> {
+    /// `None`: there was no room for it.
+    async fn list_once(&mut self, room: &mut Room) -> Result<Option<Vec<ListedMailbox>>, ImapError> {
         let caps = self.capabilities();
         let items = status_items(caps.condstore, caps.objectid);
         let combined = caps.list_status && caps.list_extended;
@@ -111,22 +132,33 @@ impl Session {
         };
         let command = Command::new(command).relying_on(extended.then_some(relies_on));
         let (mut mailboxes, mut statuses) = (Vec::new(), Statuses::new());
-        let mut too_many = false;
+        let (mut count, mut fits) = (0, true);
         self.run_within(command, ANSWER_BYTES, |u| match u {
             Untagged::Data(name, cursor) if name == "LIST" => {
-                too_many |= mailboxes.len() >= MAX_MAILBOXES;
-                mailboxes.extend(read_list(cursor).filter(|_| !too_many));
+                let Some(mailbox) = read_list(cursor) else { return None };
+                count += 1;
+                fits &= room.take(cost(&mailbox)) && count <= MAX_MAILBOXES;
+                if fits {
+                    mailboxes.push(mailbox);
+                } else {
+                    (mailboxes, statuses) = Default::default();
+                }
                 None
             }
             Untagged::Data(name, cursor) if name == "STATUS" => {
-                note_status(&mut statuses, cursor);
+                if fits {
+                    fits = room.take(note_status(&mut statuses, cursor));
+                }
                 None
             }
             other => Some(other),
         })
         .await?;
-        if too_many {
+        if count > MAX_MAILBOXES {
             return Err(ImapError::protocol("more mailboxes than can be real"));
+        }
+        if !fits {
+            return Ok(None);
         }
         if !combined {
             let names: Vec<&[u8]> =
@@ -147,7 +179,7 @@ impl Session {
                 mailbox.mailbox_id = id;
             }
         }
-        Ok(mailboxes)
+        Ok(Some(mailboxes))
     }
 
     /// The numbers of one mailbox.
@@ -293,10 +325,16 @@ pub(super) fn status_key(wire_name: &[u8]) -> Vec<u8> {
     if is_inbox(wire_name) { b"INBOX".to_vec() } else { wire_name.to_vec() }
 }
 
+/// What a mailbox takes until its tree is taken over: it is kept here, as the planner sees it, and as our row.
+fn cost(mailbox: &ListedMailbox) -> usize {
+    let attributes: usize = mailbox.attributes.iter().map(|a| 40 + a.len()).sum();
+    800 + 6 * mailbox.wire_name.len() + 2 * attributes
+}
+
 pub(super) fn read_list(mut cursor: Cursor) -> Option<ListedMailbox> {
     let attributes = cursor.value()?;
     let attributes: Vec<String> =
-        attributes.list()?.iter().filter_map(|v| v.text().map(str::to_owned)).collect();
+        attributes.list()?.iter().take(MAX_ATTRIBUTES).filter_map(|v| v.text().map(str::to_owned)).collect();
     let delimiter = cursor.value()?;
     let delimiter = if delimiter.is_nil() { None } else { delimiter.text().and_then(|d| d.chars().next()) };
     let delimiter = delimiter.filter(|c| !c.is_control());
@@ -333,12 +371,14 @@ fn collect_status(untagged: Untagged, statuses: &mut Statuses) -> Option<Untagge
     }
 }
 
-/// `STATUS name (item value …)`; unknown items are passed over.
-fn note_status(statuses: &mut Statuses, mut cursor: Cursor) {
-    let Some(name) = cursor.value().and_then(|v| v.bytes().cloned()) else { return };
-    let Some(Value::List(items)) = cursor.value() else { return };
+/// `STATUS name (item value …)`; unknown items are passed over. Returns what it takes in memory.
+fn note_status(statuses: &mut Statuses, mut cursor: Cursor) -> usize {
+    let Some(name) = cursor.value().and_then(|v| v.bytes().filter(|n| is_usable(n)).cloned()) else {
+        return 0;
+    };
+    let Some(Value::List(items)) = cursor.value() else { return 0 };
     if statuses.len() >= MAX_MAILBOXES {
-        return;
+        return 0;
     }
     let (mut status, mut id) = (MailboxStatus::default(), None);
     for pair in items.chunks_exact(2) {
@@ -358,7 +398,9 @@ fn note_status(statuses: &mut Statuses, mut cursor: Cursor) {
             _ => {}
         }
     }
+    let takes = 200 + name.len();
     statuses.insert(status_key(&name), (status, id));
+    takes
 }
 
 #[cfg(test)]
@@ -368,6 +410,11 @@ mod tests {
 
     use super::super::ImapError;
     use super::super::script::{commands, is_protocol, session};
+    use crate::id::TenantId;
+
+    fn room() -> super::Room {
+        super::super::Rooms::new(4 << 20).of(TenantId(uuid::Uuid::nil()))
+    }
 
     const EXTENDED: &str = "LIST-EXTENDED LIST-STATUS SPECIAL-USE CONDSTORE OBJECTID";
 
@@ -379,7 +426,7 @@ mod tests {
                       * LIST () NIL {3}\r\nx)(\r\n* LIST (\\Noselect) \"\\\\\" NIL\r\n\
                       * NO [SERVERBUG] phantom\r\n* LIST ((((\r\n* STATUS x\r\n$ OK done\r\n";
         let (mut s, seen) = session(EXTENDED, &[answer]).await;
-        let list = s.list_status().await.unwrap();
+        let list = s.list_status(&mut room()).await.unwrap();
         assert_eq!(list.len(), 4);
         let inbox = list[0].status.as_ref().unwrap();
         assert_eq!((inbox.messages, inbox.uidnext, inbox.highestmodseq), (Some(3), Some(9), Some(ModSeq(7))));
@@ -400,7 +447,7 @@ mod tests {
         let status = "A3 NO phantom\r\n* STATUS b (MESSAGES 2)\r\nA4 OK\r\n";
         let lsub = "* LSUB () \"/\" b\r\n* LSUB (\\Noselect) \"/\" gone\r\n$ OK\r\n";
         let (mut s, seen) = session("", &[list, "", status, lsub]).await;
-        let found = s.list_status().await.unwrap();
+        let found = s.list_status(&mut room()).await.unwrap();
         assert!(found[0].status.is_none() && found[2].status.is_none());
         assert_eq!(found[1].status.as_ref().unwrap().messages, Some(2));
         assert_eq!(
@@ -420,8 +467,8 @@ mod tests {
             &["* LIST () \"/\" a\r\n$ NO later\r\n", "$ BAD what\r\n", "$ BAD what\r\n", "$ BAD what\r\n"],
         )
         .await;
-        assert!(matches!(s.list_status().await, Err(ImapError::Refused { .. })));
-        assert!(is_protocol(&s.list_status().await));
+        assert!(matches!(s.list_status(&mut room()).await, Err(ImapError::Refused { .. })));
+        assert!(is_protocol(&s.list_status(&mut room()).await));
     }
 
     #[tokio::test]

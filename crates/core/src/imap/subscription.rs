@@ -12,6 +12,8 @@ use super::parse::Untagged;
 
 /// Subscriptions beyond this number are not looked at.
 const MAX_SUBSCRIPTIONS: usize = 50_000;
+/// Nor are those behind so many bytes of names.
+const MAX_NAMES_BYTES: usize = 4 << 20;
 const ANSWER_BYTES: u64 = 64 << 20;
 
 impl Session {
@@ -41,11 +43,12 @@ impl Session {
             true => ("LIST (SUBSCRIBED) \"\" \"*\"", "LIST"),
             false => ("LSUB \"\" \"*\"", "LSUB"),
         };
-        let mut names = Vec::new();
+        let (mut names, mut bytes) = (Vec::new(), 0);
         self.run_within(Command::new(command), ANSWER_BYTES, |u| match u {
             Untagged::Data(name, cursor) if name == answer => {
                 let found = read_list(cursor).filter(|_| names.len() < MAX_SUBSCRIPTIONS);
-                names.extend(found.map(|m| (m.wire_name, m.delimiter)));
+                bytes += found.as_ref().map_or(0, |m| m.wire_name.len());
+                names.extend(found.filter(|_| bytes <= MAX_NAMES_BYTES).map(|m| (m.wire_name, m.delimiter)));
                 None
             }
             other => Some(other),
@@ -135,7 +138,8 @@ mod tests {
     async fn a_server_that_refuses_to_tell_subscriptions_is_believed_to_know_nothing_of_them() {
         let list = "* LIST (\\Noselect) \"/\" a\r\n$ OK\r\n";
         let (mut s, _) = session("", &[list, "$ BAD unknown command\r\n"]).await;
-        assert_eq!(s.list_status().await.unwrap()[0].subscribed, None);
+        let mut room = super::super::Rooms::new(1 << 20).of(crate::id::TenantId(uuid::Uuid::nil()));
+        assert_eq!(s.list_status(&mut room).await.unwrap()[0].subscribed, None);
         let (mut s, seen) = session("LIST-EXTENDED", &["$ NO later\r\n"]).await;
         s.carry_subscriptions(b"a", b"b").await.unwrap();
         assert_eq!(commands(&seen), ["LIST (SUBSCRIBED) \"\" \"*\""]);

@@ -40,22 +40,41 @@ pub(super) fn bye_error(condition: &Condition) -> ImapError {
     throttled(code.as_deref(), &text).unwrap_or(ImapError::Closed { bye: Some(text) })
 }
 
+/// How servers say that a user has as many connections as they allow.
+const TOO_MANY: [&str; 11] = [
+    // Gmail.
+    "too many simultaneous",
+    "too many connections",
+    // Cyrus.
+    "too many open connections",
+    "too many concurrent",
+    "too many sessions",
+    // Dovecot 2.3, where mail_max_userip_connections is reached.
+    "maximum number of connections",
+    // Courier, for an address.
+    "connection limit",
+    "connections exceeded",
+    "simultaneous connections",
+    "concurrent connections",
+    "concurrent sessions",
+];
+
+/// Whether a refusal to let us in is about other connections of the same user. A rate is none: it passes with time alone.
+pub(super) fn is_too_many_connections(error: &ImapError) -> bool {
+    let ImapError::Throttled { code, text, .. } = error else { return false };
+    let lower = text.to_ascii_lowercase();
+    TOO_MANY.iter().any(|s| lower.contains(s))
+        || (code.as_deref() == Some("LIMIT") && !lower.contains("rate"))
+}
+
 /// RFC 5530's UNAVAILABLE, LIMIT and INUSE; Gmail's and Exchange's ways of saying the same in prose
 /// ("Account exceeded command or bandwidth limits", "Too many simultaneous connections", "Request is
 /// throttled. Suggested Backoff Time: 1234 milliseconds").
 fn throttled(code: Option<&str>, text: &str) -> Option<ImapError> {
     let lower = text.to_ascii_lowercase();
-    let said = [
-        "throttled",
-        "bandwidth limit",
-        "too many simultaneous",
-        "too many connections",
-        // Dovecot 2.3, where mail_max_userip_connections is reached.
-        "maximum number of connections",
-        "rate limit",
-    ];
+    let said = ["throttled", "bandwidth limit", "rate limit"];
     let by_code = matches!(code, Some("UNAVAILABLE" | "LIMIT" | "INUSE" | "THROTTLED" | "SERVERBUG"));
-    if !by_code && !said.iter().any(|s| lower.contains(s)) {
+    if !by_code && !said.iter().chain(&TOO_MANY).any(|s| lower.contains(s)) {
         return None;
     }
     let backoff = lower.split_once("backoff time:").and_then(|(_, rest)| {
@@ -88,6 +107,30 @@ mod tests {
 
     use super::super::ImapError;
     use super::super::script::session;
+
+    #[tokio::test]
+    async fn too_many_connections_are_told_from_other_pleas_for_patience() {
+        for (answer, of_connections) in [
+            (
+                "NO [LIMIT] Maximum number of connections from user+IP exceeded (mail_max_userip_connections=1)",
+                true,
+            ),
+            ("NO [ALERT] Too many simultaneous connections. (Failure)", true),
+            ("NO [LIMIT] no more", true),
+            ("NO Too many open connections from this user", true),
+            ("BAD User exceeded number of concurrent connections", true),
+            ("NO [LIMIT] LOGIN Rate limit hit.", false),
+            ("NO [UNAVAILABLE] later", false),
+            ("BAD Request is throttled. Suggested Backoff Time: 5 milliseconds", false),
+        ] {
+            let (mut s, _) = session("", &[&format!("$ {answer}\r\n")]).await;
+            let error = s.noop().await.unwrap_err();
+            assert!(matches!(error, ImapError::Throttled { .. }), "{answer}: {error:?}");
+            assert_eq!(super::is_too_many_connections(&error), of_connections, "{answer}");
+        }
+        let (mut s, _) = session("", &["* BYE [ALERT] Maximum connection limit reached\r\n"]).await;
+        assert!(super::is_too_many_connections(&s.noop().await.unwrap_err()));
+    }
 
     #[tokio::test]
     async fn exchange_says_how_long_to_wait() {

@@ -164,7 +164,7 @@ async fn rename(tx: &mut TenantTx, row: &Row, change: &Change) -> Result<bool, M
     change.name.as_deref().map_or(Ok(()), check_blanks)?;
     let spot = match change.parent {
         Some(parent) => Spot::find(tx, row.account, parent).await?,
-        None => Spot { parent: parent_of(row), delimiter: row.delimiter },
+        None => Spot::beside(tx, row.account, &row.wire, row.delimiter).await?,
     };
     let to = spot.wire_name(change.name.as_deref().unwrap_or(&row.name))?;
     if to.as_bytes() == row.wire {
@@ -185,12 +185,6 @@ async fn rename(tx: &mut TenantTx, row: &Row, change: &Change) -> Result<bool, M
     let data = row.meant.write(json!({ "from_hex": hex::encode(&row.wire), "to_hex": hex::encode(&to) }));
     remember(tx, row.account, Some(row.id), "rename_mailbox", data).await?;
     Ok(true)
-}
-
-/// The wire name of the level above, if the name has one that can be continued.
-fn parent_of(row: &Row) -> Option<String> {
-    let wire = std::str::from_utf8(&row.wire).ok()?;
-    split_last(wire, row.delimiter).0.map(str::to_owned)
 }
 
 /// What names below `wire` begin with.

@@ -1,16 +1,20 @@
 //! Making a mailbox: the row at once, CREATE on the server by the push job.
 
-use mail::mailbox::{Role, check_blanks, child_name, decode_name, is_inbox, split_last};
+use mail::mailbox::{NameError, Role, check_blanks, decode_name, is_inbox, prefixed_name, split_last};
 use sqlx::Row as _;
 
 use super::{Mailbox, MailboxError, get, record, remember};
 use crate::db::{DbError, TenantTx};
 use crate::id::{AccountId, MailboxId};
+use crate::sync_store::namespaces;
 
-/// Where a new level would stand: the wire name of the parent and the delimiter behind it.
+/// Where a new level would stand.
 pub(super) struct Spot {
-    pub(super) parent: Option<String>,
+    /// What its wire name begins with: the parent's name and the delimiter, or the user's own namespace (RFC 2342).
+    pub(super) prefix: String,
     pub(super) delimiter: Option<char>,
+    /// At the top, or what stands for it.
+    at_top: bool,
 }
 
 impl Spot {
@@ -20,33 +24,81 @@ impl Spot {
         account: AccountId,
         parent: Option<MailboxId>,
     ) -> Result<Self, MailboxError> {
+        let Some(parent) = parent else { return Ok(Self::at_top(tx, account).await?) };
         let row = sqlx::query(
-            "SELECT (SELECT wire_name FROM mailboxes WHERE tenant_id = $1 AND account_id = $2 AND id = $3) AS wire_name,
-                    coalesce((SELECT delimiter FROM mailboxes WHERE tenant_id = $1 AND account_id = $2 AND id = $3),
-                             (SELECT delimiter FROM mailboxes WHERE tenant_id = $1 AND account_id = $2 AND delimiter IS NOT NULL
-                              ORDER BY role = 'inbox' DESC NULLS LAST LIMIT 1)) AS delimiter",
+            "SELECT wire_name, delimiter FROM mailboxes WHERE tenant_id = $1 AND account_id = $2 AND id = $3",
         )
         .bind(tx.tenant())
         .bind(account)
         .bind(parent)
-        .fetch_one(tx.conn())
+        .fetch_optional(tx.conn())
         .await?;
-        let wire: Option<Vec<u8>> = row.try_get("wire_name")?;
-        let delimiter: Option<String> = row.try_get("delimiter")?;
-        let parent = match (parent, wire) {
-            (None, _) => None,
-            // An 8-bit name cannot be continued in modified UTF-7.
-            (Some(_), Some(wire)) => Some(String::from_utf8(wire).map_err(|_| MailboxError::NoSuchParent)?),
-            (Some(_), None) => return Err(MailboxError::NoSuchParent),
+        let row = row.ok_or(MailboxError::NoSuchParent)?;
+        // An 8-bit name cannot be continued in modified UTF-7.
+        let wire = String::from_utf8(row.try_get("wire_name")?).map_err(|_| MailboxError::NoSuchParent)?;
+        let own: Option<String> = row.try_get("delimiter")?;
+        let delimiter = match own.and_then(|d| d.chars().next()) {
+            Some(own) => Some(own),
+            None => usual_delimiter(tx, account).await?,
         };
-        Ok(Self { parent, delimiter: delimiter.and_then(|d| d.chars().next()) })
+        Self::below(&wire, delimiter)
+    }
+
+    /// The top of what is the user's own.
+    async fn at_top(tx: &mut TenantTx, account: AccountId) -> Result<Self, DbError> {
+        let told = namespaces::of(tx, account).await?;
+        let delimiter = match told.own_delimiter() {
+            Some(own) => Some(own),
+            None => usual_delimiter(tx, account).await?,
+        };
+        Ok(Self { prefix: told.own_prefix(), delimiter, at_top: true })
+    }
+
+    /// The place below this wire name.
+    pub(super) fn below(wire: &str, delimiter: Option<char>) -> Result<Self, MailboxError> {
+        let d = delimiter.ok_or(NameError::Forbidden)?;
+        Ok(Self { prefix: format!("{wire}{d}"), delimiter, at_top: false })
+    }
+
+    /// The same level as this wire name's.
+    pub(super) async fn beside(
+        tx: &mut TenantTx,
+        account: AccountId,
+        wire: &[u8],
+        delimiter: Option<char>,
+    ) -> Result<Self, MailboxError> {
+        let text = std::str::from_utf8(wire).unwrap_or_default();
+        match split_last(text, delimiter).0 {
+            Some(parent) => Self::below(parent, delimiter),
+            None => {
+                // Mailboxes of others may stand at the top where our user's own do not.
+                let own = namespaces::of(tx, account).await?.own_prefix();
+                let prefix = if text.starts_with(&own) { own } else { String::new() };
+                Ok(Self { prefix, delimiter, at_top: true })
+            }
+        }
     }
 
     /// The wire name of `name` at this place.
     pub(super) fn wire_name(&self, name: &str) -> Result<String, MailboxError> {
-        let wire = child_name(self.parent.as_deref(), self.delimiter, name)?;
-        if is_inbox(wire.as_bytes()) { Err(MailboxError::Exists) } else { Ok(wire) }
+        let wire = prefixed_name(&self.prefix, self.delimiter, name)?;
+        // A server with `INBOX.` before all names takes `INBOX.INBOX` for INBOX, or refuses it.
+        let is_taken = is_inbox(wire.as_bytes()) || (self.at_top && is_inbox(name.trim().as_bytes()));
+        if is_taken { Err(MailboxError::Exists) } else { Ok(wire) }
     }
+}
+
+/// The delimiter of the account's other mailboxes, INBOX first.
+async fn usual_delimiter(tx: &mut TenantTx, account: AccountId) -> Result<Option<char>, DbError> {
+    let found: Option<String> = sqlx::query_scalar(
+        "SELECT delimiter FROM mailboxes WHERE tenant_id = $1 AND account_id = $2 AND delimiter IS NOT NULL
+         ORDER BY role = 'inbox' DESC NULLS LAST LIMIT 1",
+    )
+    .bind(tx.tenant())
+    .bind(account)
+    .fetch_optional(tx.conn())
+    .await?;
+    Ok(found.and_then(|d| d.chars().next()))
 }
 
 /// Makes the mailbox `name` below `parent`, or at the top.
@@ -83,9 +135,9 @@ pub async fn ensure_role(tx: &mut TenantTx, account: AccountId, role: &str) -> R
     if let Some(id) = known {
         return Ok(id);
     }
-    let name = usual_name(role);
-    let spot = Spot { parent: None, delimiter: None };
-    if let Some(id) = insert(tx, account, name, &spot, Some(role)).await? {
+    let spot = Spot::at_top(tx, account).await?;
+    let name = format!("{}{}", spot.prefix, usual_name(role));
+    if let Some(id) = insert(tx, account, &name, &spot, Some(role)).await? {
         return Ok(id);
     }
     let named = sqlx::query_scalar(
@@ -125,8 +177,7 @@ async fn insert(
     let (_, name) = split_last(&path, spot.delimiter);
     let inserted = sqlx::query(
         "INSERT INTO mailboxes (tenant_id, id, account_id, wire_name, path, name, delimiter, role)
-         VALUES ($1, $2, $3, $4, $5, $6,
-                 coalesce($7, (SELECT delimiter FROM mailboxes WHERE tenant_id = $1 AND account_id = $3 AND delimiter IS NOT NULL LIMIT 1)), $8)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
          ON CONFLICT (tenant_id, account_id, wire_name) DO NOTHING",
     )
     .bind(tx.tenant())

@@ -86,10 +86,14 @@ pub async fn set_account(
     }
     let upstream = cause.and_then(|c| c.upstream_json(state != AccountState::NeedsReauth));
     let changed: Option<bool> = sqlx::query_scalar(
-        "UPDATE accounts a SET state = $3, cause_code = $4, cause_text = $5, cause_upstream = $6,
-           cause_since = CASE WHEN $4::text IS NULL THEN NULL WHEN o.cause_code = $4 THEN coalesce(o.cause_since, now()) ELSE now() END,
-           cause_next_try_at = now() + make_interval(secs => $7::float8)
-         FROM (SELECT id, state, cause_code, cause_since, cause_upstream FROM accounts WHERE tenant_id = $1 AND id = $2 FOR NO KEY UPDATE) o
+        "UPDATE accounts a SET state = $3, cause_code = coalesce($4, o.kept), cause_text = CASE WHEN o.kept IS NULL THEN $5 ELSE a.cause_text END,
+           cause_upstream = CASE WHEN o.kept IS NULL THEN $6 ELSE a.cause_upstream END,
+           cause_since = CASE WHEN o.kept IS NOT NULL THEN a.cause_since WHEN $4::text IS NULL THEN NULL
+             WHEN o.cause_code = $4 THEN coalesce(o.cause_since, now()) ELSE now() END,
+           cause_next_try_at = CASE WHEN o.kept IS NULL THEN now() + make_interval(secs => $7::float8) ELSE a.cause_next_try_at END
+         FROM (SELECT id, state, cause_code, cause_since, cause_upstream,
+                 CASE WHEN cause_code = $8 AND $4::text IS NULL THEN cause_code END AS kept
+               FROM accounts WHERE tenant_id = $1 AND id = $2 FOR NO KEY UPDATE) o
          WHERE a.tenant_id = $1 AND a.id = o.id AND o.state <> 'paused'
            AND ($3 = 'needs_reauth' OR o.state <> 'needs_reauth' OR o.cause_upstream->>'protocol' IS DISTINCT FROM 'smtp')
          RETURNING (o.state <> a.state AND NOT (o.state IN ('syncing', 'connected') AND a.state IN ('syncing', 'connected')))
@@ -102,12 +106,11 @@ pub async fn set_account(
     .bind(cause.map(|c| c.text.as_str()))
     .bind(upstream)
     .bind(retry_in.map(|d| d.as_secs_f64()))
+    .bind(WATCH_FAILED)
     .fetch_optional(tx.conn())
     .await?;
     if changed == Some(true) {
-        let data = json!({ "state": state.as_str(), "cause": cause.map(|c| c.code) });
-        event::record(tx, Some(account), &[NewEvent { kind: "account.updated", object_id: account.0, data }])
-            .await?;
+        tell(tx, account, state.as_str(), cause.map(|c| c.code)).await?;
     }
     if let Some(wait) = retry_in {
         put_off(tx, account, wait).await?;
@@ -115,10 +118,67 @@ pub async fn set_account(
     Ok(())
 }
 
-/// Moves the account's next turn to `wait` from now.
+/// The cause of an account that is read and cannot be watched.
+pub const WATCH_FAILED: &str = "watch-failed";
+
+/// The watch failed over `cause` and begins anew after `wait`. The state stays, and so does a cause of something worse; rounds
+/// that succeed leave this one.
+pub async fn watch_failed(
+    tx: &mut TenantTx,
+    account: AccountId,
+    cause: &Cause,
+    wait: Duration,
+) -> Result<(), DbError> {
+    let before: Option<(String, Option<String>)> = sqlx::query_as(
+        "UPDATE accounts a SET cause_code = $3, cause_text = $4, cause_upstream = $5,
+           cause_since = CASE WHEN o.cause_code IS NULL THEN now() ELSE o.cause_since END,
+           cause_next_try_at = now() + make_interval(secs => $6)
+         FROM (SELECT id, state, cause_code, cause_since FROM accounts WHERE tenant_id = $1 AND id = $2 FOR NO KEY UPDATE) o
+         WHERE a.tenant_id = $1 AND a.id = o.id AND o.state IN ('connected', 'syncing') AND coalesce(o.cause_code, $3) = $3
+         RETURNING o.state, o.cause_code",
+    )
+    .bind(tx.tenant())
+    .bind(account)
+    .bind(cause.code)
+    .bind(&cause.text)
+    .bind(cause.upstream_json(true))
+    .bind(wait.as_secs_f64())
+    .fetch_optional(tx.conn())
+    .await?;
+    let Some((state, None)) = before else { return Ok(()) };
+    tell(tx, account, &state, Some(cause.code)).await
+}
+
+/// The watch works: see [`watch_failed`].
+pub async fn watch_is_well(tx: &mut TenantTx, account: AccountId) -> Result<(), DbError> {
+    let state: Option<String> = sqlx::query_scalar(
+        "UPDATE accounts SET cause_code = NULL, cause_text = NULL, cause_upstream = NULL, cause_since = NULL, cause_next_try_at = NULL
+         WHERE tenant_id = $1 AND id = $2 AND cause_code = $3 RETURNING state",
+    )
+    .bind(tx.tenant())
+    .bind(account)
+    .bind(WATCH_FAILED)
+    .fetch_optional(tx.conn())
+    .await?;
+    let Some(state) = state else { return Ok(()) };
+    tell(tx, account, &state, None).await
+}
+
+async fn tell(
+    tx: &mut TenantTx,
+    account: AccountId,
+    state: &str,
+    cause: Option<&str>,
+) -> Result<(), DbError> {
+    let data = json!({ "state": state, "cause": cause });
+    let event = NewEvent { kind: "account.updated", object_id: account.0, data };
+    event::record(tx, Some(account), &[event]).await
+}
+
+/// Moves the account's next turn to `wait` from now. Until then it waits, whoever has it tried meanwhile.
 async fn put_off(tx: &mut TenantTx, account: AccountId, wait: Duration) -> Result<(), DbError> {
     sqlx::query(
-        "UPDATE account_leases SET next_due_at = now() + make_interval(secs => $3)
+        "UPDATE account_leases SET next_due_at = now() + make_interval(secs => $3), wait_until = now() + make_interval(secs => $3)
          WHERE tenant_id = $1 AND account_id = $2",
     )
     .bind(tx.tenant())
@@ -136,6 +196,8 @@ pub struct Failing {
     pub since: Duration,
     /// Until the next turn as it was before this failure.
     pub due_in: Duration,
+    /// What is left of the wait that the failure before this one began; `None` when it is over.
+    pub left: Option<Duration>,
 }
 
 /// Notes that an account's server failed us; `refused`: the credentials.
@@ -146,7 +208,8 @@ pub async fn fails(tx: &mut TenantTx, account: AccountId, refused: bool) -> Resu
            WHEN $3 AND EXISTS (SELECT 1 FROM accounts a WHERE a.tenant_id = $1 AND a.id = $2 AND a.state IN ('unreachable', 'throttled'))
            THEN now() ELSE coalesce(l.failing_since, now()) END
          WHERE tenant_id = $1 AND account_id = $2
-         RETURNING extract(epoch FROM now() - failing_since)::float8 AS since, extract(epoch FROM next_due_at - now())::float8 AS due_in",
+         RETURNING extract(epoch FROM now() - failing_since)::float8 AS since, extract(epoch FROM next_due_at - now())::float8 AS due_in,
+           extract(epoch FROM wait_until - now())::float8 AS left",
     )
     .bind(tx.tenant())
     .bind(account)
@@ -154,11 +217,12 @@ pub async fn fails(tx: &mut TenantTx, account: AccountId, refused: bool) -> Resu
     .fetch_optional(tx.conn())
     .await?;
     let of = |column: &str| -> Result<Duration, DbError> {
-        let seconds = row.as_ref().map(|r| r.try_get::<f64, _>(column)).transpose()?;
+        let seconds = row.as_ref().map(|r| r.try_get::<Option<f64>, _>(column)).transpose()?.flatten();
         // What is over is due now.
         Ok(Duration::try_from_secs_f64(seconds.unwrap_or_default()).unwrap_or_default())
     };
-    Ok(Failing { since: of("since")?, due_in: of("due_in")? })
+    let left = Some(of("left")?).filter(|left| !left.is_zero());
+    Ok(Failing { since: of("since")?, due_in: of("due_in")?, left })
 }
 
 /// Whether edits may have the server tried now. While it fails they wait for the account's next turn, which brings them
@@ -194,7 +258,7 @@ pub async fn edits_may_try(tx: &mut TenantTx, account: AccountId) -> Result<bool
 /// The server let us work: the next failure is a first one.
 async fn is_well(tx: &mut TenantTx, account: AccountId) -> Result<(), DbError> {
     sqlx::query(
-        "UPDATE account_leases SET failing_since = NULL
+        "UPDATE account_leases SET failing_since = NULL, wait_until = NULL
          WHERE tenant_id = $1 AND account_id = $2 AND failing_since IS NOT NULL",
     )
     .bind(tx.tenant())

@@ -3,21 +3,25 @@
 use std::collections::HashSet;
 
 use mail::mailbox::{Role, decode_name, split_last};
+use mail::namespace::Namespaces;
 use mail::sync::{Checkpoint, ListedMailbox, TreeWrite};
 use serde_json::json;
 use uuid::Uuid;
 
 use super::view::Entry;
-use super::{attempts, refusal, status, vanish};
+use super::{attempts, namespaces, refusal, status, vanish};
 use crate::db::{DbError, TenantTx};
 use crate::event::{self, NewEvent};
 use crate::id::{AccountId, MailboxId};
 
-/// Mailboxes that our users deleted or renamed away and the server still lists: they must not come back.
+/// Mailboxes of a listing that are passed over: those that our users deleted or renamed away and the server still lists, which
+/// must not come back, and those of others, unless the account asks for them.
 #[derive(Debug, Default)]
 pub struct Ignored {
     deleted: Vec<Vec<u8>>,
     renamed: Vec<Vec<u8>>,
+    namespaces: Namespaces,
+    with_foreign: bool,
 }
 
 impl Ignored {
@@ -29,7 +33,14 @@ impl Ignored {
             let rest = wire_name.strip_prefix(parent.as_slice());
             rest.is_some_and(|r| r.is_empty() || !delimiter.is_empty() && r.starts_with(delimiter.as_bytes()))
         };
-        self.deleted.iter().any(|name| name == wire_name) || self.renamed.iter().any(is_below)
+        let is_foreign = || !self.with_foreign && self.namespaces.is_foreign(wire_name);
+        self.deleted.iter().any(|name| name == wire_name) || self.renamed.iter().any(is_below) || is_foreign()
+    }
+
+    /// What the user's own names begin with, as people read it.
+    #[must_use]
+    pub fn own_prefix(&self) -> String {
+        decode_name(self.namespaces.own_prefix().as_bytes())
     }
 }
 
@@ -43,7 +54,8 @@ pub async fn ignored(tx: &mut TenantTx, account: AccountId) -> Result<Ignored, D
     .bind(account)
     .fetch_all(tx.conn())
     .await?;
-    let mut ignored = Ignored::default();
+    let (namespaces, with_foreign) = namespaces::with_choice(tx, account).await?;
+    let mut ignored = Ignored { namespaces, with_foreign, ..Ignored::default() };
     for (renamed, hex) in rows {
         let Some(name) = hex.and_then(|h| hex::decode(h).ok()) else { continue };
         if renamed { ignored.renamed.push(name) } else { ignored.deleted.push(name) }

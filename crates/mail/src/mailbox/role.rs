@@ -328,9 +328,9 @@ impl std::fmt::Display for Role {
 
 /// The role of every mailbox of an account at once: `(decoded path, delimiter, attributes)` in, roles out in
 /// the same order. The server's word goes first; names fill only the roles it left open; each role is given
-/// once, to the first in the list.
+/// once, to the first in the list. `own_prefix` is where the user's own names begin (RFC 2342), readable, such as `INBOX.`.
 #[must_use]
-pub fn assign(mailboxes: &[(&str, Option<char>, &[&str])]) -> Vec<Option<Role>> {
+pub fn assign(mailboxes: &[(&str, Option<char>, &[&str])], own_prefix: &str) -> Vec<Option<Role>> {
     let mut taken = Vec::new();
     let mut roles: Vec<Option<Role>> = Vec::with_capacity(mailboxes.len());
     for (path, _, attributes) in mailboxes {
@@ -344,7 +344,10 @@ pub fn assign(mailboxes: &[(&str, Option<char>, &[&str])]) -> Vec<Option<Role>> 
     for ((path, delimiter, _), role) in mailboxes.iter().zip(roles.iter_mut()) {
         if role.is_none() {
             let (parent, last) = super::split_last(path, *delimiter);
-            let near = parent.is_none_or(|p| p.eq_ignore_ascii_case("inbox") || p.starts_with('['));
+            let at_root =
+                |p: &str| own_prefix.strip_suffix(|c| Some(c) == *delimiter).is_some_and(|root| root == p);
+            let near =
+                parent.is_none_or(|p| p.eq_ignore_ascii_case("inbox") || p.starts_with('[') || at_root(p));
             let guess = Role::from_name(last).filter(|r| near && *r != Role::Inbox);
             *role = guess.filter(|r| claim(&mut taken, *r));
         }
@@ -372,14 +375,15 @@ mod tests {
             ("Gesendet", Some('/'), &["\\HasNoChildren", "\\sent"]),
             ("INBOX/Trash", Some('/'), &[]),
         ];
-        assert_eq!(assign(&list), [Some(Role::Inbox), None, Some(Role::Sent), Some(Role::Trash)]);
+        assert_eq!(assign(&list, ""), [Some(Role::Inbox), None, Some(Role::Sent), Some(Role::Trash)]);
     }
 
     #[test]
     fn a_deep_mailbox_is_not_guessed_at() {
         let list: [(&str, Option<char>, &[&str]); 2] =
             [("Projects/Archive", Some('/'), &[]), ("[Gmail]/All Mail", Some('/'), &[])];
-        assert_eq!(assign(&list), [None, Some(Role::All)]);
+        assert_eq!(assign(&list, ""), [None, Some(Role::All)]);
+        assert_eq!(assign(&list, "Projects/"), [Some(Role::Archive), Some(Role::All)]);
     }
 
     #[test]

@@ -3,10 +3,9 @@
 
 use std::time::Duration;
 
-use emailclient_core::account;
-use emailclient_core::dial::Deadlines;
 use emailclient_core::id::{AccountId, SubmissionId, TenantId};
-use emailclient_core::imap::{self, Credentials, ImapError, Session};
+use emailclient_core::imap::execute::{self, SyncError};
+use emailclient_core::imap::{ImapError, Session};
 use emailclient_core::submission::{self, NextProbe};
 
 use crate::environment::Environment;
@@ -72,15 +71,11 @@ async fn search(
 /// Logs in to the account's IMAP server.
 pub(super) async fn open(env: &Environment, tenant: TenantId, account: AccountId) -> anyhow::Result<Session> {
     anyhow::ensure!(env.config.imap_enabled, "IMAP is switched off");
-    let mut tx = env.db.tenant(tenant).await?;
-    let credentials = account::credentials(&mut tx, &env.keyring, account).await?;
-    tx.commit().await?;
-    let credentials = credentials.ok_or_else(|| anyhow::anyhow!("the account is gone"))?;
-    let deadlines = Deadlines { reply: env.config.imap_command_timeout, ..Deadlines::default() };
-    let connection = imap::connect(&env.outbound, &env.tls, &credentials.imap.endpoint(), &deadlines).await?;
-    let login =
-        Credentials::Password { user: credentials.imap.username, password: credentials.imap_password };
-    Ok(connection.login(&login).await?)
+    execute::open(env, tenant, account).await.map_err(|error| match error {
+        // What it was decides whether it is tried again.
+        SyncError::Imap(error) => error.into(),
+        error => error.into(),
+    })
 }
 
 /// Whether a mailbox holds a message of this Message-ID. One that does not exist holds none.

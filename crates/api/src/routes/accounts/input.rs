@@ -79,6 +79,8 @@ pub struct AccountIn {
     imap: ServerIn,
     smtp: ServerIn,
     identities: Option<Vec<IdentityIn>>,
+    /// Whether mailboxes of other users and shared ones are read as well; left out, they are not.
+    shared_mailboxes: Option<bool>,
 }
 
 /// Some fields of a server.
@@ -101,6 +103,8 @@ pub struct AccountPatch {
     imap: Option<ServerPatch>,
     smtp: Option<ServerPatch>,
     identities: Option<Vec<IdentityIn>>,
+    /// Whether mailboxes of other users and shared ones are read as well.
+    shared_mailboxes: Option<bool>,
 }
 
 impl From<ServerIn> for NewServer {
@@ -129,6 +133,7 @@ impl From<AccountIn> for NewAccount {
             imap: a.imap.into(),
             smtp: a.smtp.into(),
             identities: a.identities.unwrap_or_default().into_iter().map(Identity::from).collect(),
+            shared_mailboxes: a.shared_mailboxes.unwrap_or_default(),
         }
     }
 }
@@ -161,6 +166,7 @@ impl AccountPatch {
             imap: merged(&old.imap, self.imap),
             smtp: merged(&old.smtp, self.smtp),
             identities: identities.unwrap_or_else(|| old.identities.clone()),
+            shared_mailboxes: self.shared_mailboxes.unwrap_or(old.shared_mailboxes),
         }
     }
 }

@@ -52,7 +52,8 @@ pub async fn change(
         return Err(exists());
     }
     if !(connection_changed(&old.imap, &new.imap) || connection_changed(&old.smtp, &new.smtp)) {
-        return write(state, caller, tx, (id, &new, false)).await;
+        let reread = old.shared_mailboxes != new.shared_mailboxes && !old.is_paused();
+        return write(state, caller, tx, (id, &new, Follows { reconnect: false, round: reread })).await;
     }
     let kept = account::credentials(&mut tx, &state.keyring, id).await?.ok_or_else(ApiError::not_found)?;
     // No network with a transaction open.
@@ -70,20 +71,31 @@ pub async fn change(
     if now.version != old.version {
         return Err(ApiError::precondition_failed("the account was changed by someone else meanwhile"));
     }
-    write(state, caller, tx, (id, &new, true)).await
+    write(state, caller, tx, (id, &new, Follows { reconnect: true, round: true })).await
+}
+
+/// What a change brings with it.
+#[derive(Clone, Copy)]
+struct Follows {
+    /// A connection that was given up is tried again.
+    reconnect: bool,
+    /// A round shows the difference.
+    round: bool,
 }
 
 async fn write(
     state: &AppState,
     caller: &Caller,
     mut tx: TenantTx,
-    (id, new, reconnect): (AccountId, &NewAccount, bool),
+    (id, new, follows): (AccountId, &NewAccount, Follows),
 ) -> Result<Reply, ApiError> {
-    let account = account::replace(&mut tx, &state.keyring, id, new, reconnect)
+    let account = account::replace(&mut tx, &state.keyring, id, new, follows.reconnect)
         .await?
         .ok_or_else(ApiError::not_found)?;
-    if reconnect {
+    if follows.round {
         sync_run::request(&mut tx, id).await?;
+    }
+    if follows.reconnect {
         submission::retry_unreached(&mut tx, id).await?;
     }
     caller.audit(&mut tx, "account.update", &id.to_string()).await?;

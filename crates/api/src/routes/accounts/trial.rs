@@ -84,12 +84,8 @@ async fn find(state: &AppState, protocol: &str, server: &NewServer) -> Result<()
     match state.outbound.resolve(&server.host, server.port, deadlines(PATIENCE).resolve).await {
         Err(DialError::HostNotFound) => {
             let text = DialError::HostNotFound.to_string();
-            let upstream = Upstream {
-                protocol: protocol.to_owned(),
-                response_code: None,
-                text: text.clone(),
-                retryable: true,
-            };
+            let upstream =
+                Upstream { protocol: protocol.to_owned(), response_code: None, text: None, retryable: true };
             Err(Failure { code: "host-not-found", text, upstream })
         }
         // What else is wrong with it is told by the try itself.

@@ -56,6 +56,8 @@ pub struct AccountView {
     /// Whether the password for reading mail is kept.
     has_password: bool,
     identities: Vec<IdentityView>,
+    /// Whether mailboxes of other users and shared ones are read as well.
+    shared_mailboxes: bool,
     last_synced_at: Option<DateTime<Utc>>,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
@@ -97,6 +99,7 @@ impl From<Account> for AccountView {
             imap: a.imap.into(),
             smtp: a.smtp.into(),
             identities: a.identities.into_iter().map(IdentityView::from).collect(),
+            shared_mailboxes: a.shared_mailboxes,
             last_synced_at: a.last_synced_at,
             created_at: a.created_at,
             updated_at: a.updated_at,

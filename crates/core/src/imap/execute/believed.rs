@@ -7,7 +7,7 @@ use mail::uid::{Uid, UidSet};
 use super::SyncError;
 use super::round::Link;
 use super::visit::{Open, more, next, note_news};
-use crate::imap::{FetchedFlags, ImapError, Uids};
+use crate::imap::{FetchedFlags, ImapError, Room, Uids};
 use crate::sync_store::vanish;
 
 /// A message that was moved away and back comes under its new UID before its old one is missed. Whether the old one is
@@ -52,16 +52,49 @@ pub(super) fn credible(link: &mut Link<'_>, open: &mut Open, listing: UidSet) ->
 pub(super) struct Heard<'a> {
     about: &'a UidSet,
     pub flags: BTreeMap<Uid, FetchedFlags>,
+    room: Room,
+    fits: bool,
+    attempts: usize,
 }
 
+/// Keywords of one message that count for nothing, in bytes: its row here takes more.
+const USUAL_KEYWORDS: usize = 200;
+/// How often flags are asked for that there was no room for.
+const MAX_ATTEMPTS: usize = 3;
+
 impl<'a> Heard<'a> {
-    pub const fn of(about: &'a UidSet) -> Self {
-        Self { about, flags: BTreeMap::new() }
+    pub const fn of(about: &'a UidSet, room: Room) -> Self {
+        Self { about, flags: BTreeMap::new(), room, fits: true, attempts: 0 }
     }
 
     pub fn hear(&mut self, said: FetchedFlags) {
-        if self.about.contains(said.uid) {
-            self.flags.insert(said.uid, said);
+        if !self.about.contains(said.uid) {
+            return;
         }
+        let keywords: usize = said.keywords.iter().map(|k| 40 + k.len()).sum();
+        self.fits &= self.room.take(keywords.saturating_sub(USUAL_KEYWORDS));
+        if self.fits {
+            self.flags.insert(said.uid, said);
+        } else {
+            self.flags = BTreeMap::new();
+        }
+    }
+
+    /// Whether all that was said is here. Otherwise there is room for it now: ask again.
+    ///
+    /// # Errors
+    /// [`ImapError::Protocol`] when it can never be kept.
+    pub async fn is_complete(&mut self) -> Result<bool, ImapError> {
+        if self.fits {
+            return Ok(true);
+        }
+        self.attempts += 1;
+        if self.attempts == MAX_ATTEMPTS {
+            return Err(ImapError::protocol("flags that grow while they are read"));
+        }
+        self.room.wait().await?;
+        self.room.begin();
+        self.fits = true;
+        Ok(false)
     }
 }

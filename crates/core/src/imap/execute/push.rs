@@ -11,7 +11,6 @@ use mail::sync::edits::{Does, MailboxKey};
 use mail::sync::{ExpungeBy, Push, ServerWrite, StoreChange};
 use mail::uid::{Uid, UidSet};
 
-use super::believed::Heard;
 use super::round::Link;
 use super::visit::{Open, apply_flags, is_refusal};
 use super::{SyncError, trouble};
@@ -152,9 +151,8 @@ async fn store(
     edits::record(&mut tx, &open.target, &stored).await?;
     tx.commit().await?;
     // What the server says it has now is the last word: it may have dropped a keyword or folded its spelling.
-    let mut heard = Heard::of(uids);
-    results.into_iter().for_each(|f| heard.hear(f));
-    apply_flags(link, open, heard.flags).await.map(drop)
+    let last = results.into_iter().filter(|f| uids.contains(f.uid)).map(|f| (f.uid, f)).collect();
+    apply_flags(link, open, last).await.map(drop)
 }
 
 /// Records a COPY or MOVE that was done, with the UIDs it told that can be so. What it tells nothing of while it tells of

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use mail::mailbox::{Role, assign_roles, decode_name, is_inbox};
+use mail::namespace::Namespaces;
 use mail::sync::{
     Depth, Findings, ListedMailbox, LocalEntry, StatusAnswer, StatusNumbers, TreePlan, plan_tree,
 };
@@ -17,13 +18,17 @@ use crate::imap::{self, ImapError, Session};
 use crate::mailbox::change::Meant;
 use crate::sync_store::pending::{TreeChange, TreeChangeKind, done, tree_changes};
 use crate::sync_store::take_back::refuse;
-use crate::sync_store::{checkpoint, refusal, tree, view};
+use crate::sync_store::{checkpoint, namespaces, refusal, tree, view};
 
 /// Performs on the server what our users did to mailboxes. Returns how many changes it confirmed.
 pub(super) async fn push(link: &mut Link<'_>) -> Result<usize, SyncError> {
     let mut tx = link.lease.begin(&link.ctx.db).await?;
-    let changes = tree_changes(&mut tx, link.lease.account).await?;
+    let are_due = namespaces::are_due(&mut tx, link.lease.account).await?;
+    let mut changes = tree_changes(&mut tx, link.lease.account).await?;
     tx.commit().await?;
+    if are_due {
+        changes = learn_namespaces(link).await?;
+    }
     let mut confirmed = 0;
     for change in changes {
         let outcome = perform(link, &change).await;
@@ -46,6 +51,23 @@ pub(super) async fn push(link: &mut Link<'_>) -> Result<usize, SyncError> {
         tx.commit().await?;
     }
     Ok(confirmed)
+}
+
+/// Asks where the user's own mailboxes stand, before anything is made there. Returns the changes that wait, under the names
+/// they have now.
+async fn learn_namespaces(link: &mut Link<'_>) -> Result<Vec<TreeChange>, SyncError> {
+    let told = match link.session.namespaces().await {
+        Ok(told) => told,
+        Err(error) => {
+            link.forgo(error).await?;
+            Namespaces::default()
+        }
+    };
+    let mut tx = link.lease.begin(&link.ctx.db).await?;
+    namespaces::note(&mut tx, link.lease.account, &told).await?;
+    let changes = tree_changes(&mut tx, link.lease.account).await?;
+    tx.commit().await?;
+    Ok(changes)
 }
 
 /// Doing it again after a crash between the command and its record must end well: what is already as wanted is done.
@@ -133,14 +155,20 @@ pub(super) async fn is_current(
     (tenant, account): (TenantId, AccountId),
     session: &mut Session,
 ) -> Result<bool, SyncError> {
-    let mut raw = session.list_status().await?;
+    let mut room = ctx.rooms.of(tenant);
+    let mut raw = session.list_status(&mut room).await?;
     let mut tx = ctx.db.tenant(tenant).await?;
     let ignored = tree::ignored(&mut tx, account).await?;
     let entries = view::tree(&mut tx, account).await?;
     tx.release();
     raw.retain(|m| !ignored.covers(&m.wire_name, m.delimiter));
     let local: Vec<_> = entries.iter().map(|e| e.local.clone()).collect();
-    let plan = plan_tree(&translate(&raw, &entries), &local, Depth::Full, &Findings::default());
+    let plan = plan_tree(
+        &translate(&raw, &entries, &ignored.own_prefix()),
+        &local,
+        Depth::Full,
+        &Findings::default(),
+    );
     let settled = plan.compare.is_empty() && !plan.needs_second_listing;
     Ok(settled && plan.writes.is_empty() && plan.visits.is_empty())
 }
@@ -148,8 +176,10 @@ pub(super) async fn is_current(
 /// Takes over the server's tree. Returns the mailboxes to open, in order.
 pub(super) async fn refresh(link: &mut Link<'_>, depth: Depth) -> Result<Vec<MailboxId>, SyncError> {
     let mut known = Known::default();
+    // Held until the tree is taken over.
+    let mut room = link.ctx.rooms.of(link.lease.tenant);
     loop {
-        let mut raw = match link.session.list_status().await {
+        let mut raw = match link.session.list_status(&mut room).await {
             Ok(raw) => raw,
             Err(error) => {
                 link.forgo(error).await?;
@@ -198,7 +228,7 @@ async fn take_over(
         let Ours { mut tx, entries } = ours;
         let ignored = tree::ignored(&mut tx, account).await?;
         raw.retain(|m| !ignored.covers(&m.wire_name, m.delimiter));
-        let listed = translate(&raw, &entries);
+        let listed = translate(&raw, &entries, &ignored.own_prefix());
         let local: Vec<_> = entries.iter().map(|e| e.local.clone()).collect();
         let plan = plan_tree(&listed, &local, depth, &known.findings(&listed, &entries));
         if plan.needs_second_listing {
@@ -310,7 +340,7 @@ fn key(wire_name: &[u8]) -> Vec<u8> {
     if is_inbox(wire_name) { b"INBOX".to_vec() } else { wire_name.to_vec() }
 }
 
-fn translate(raw: &[imap::ListedMailbox], entries: &[view::Entry]) -> Vec<ListedMailbox> {
+fn translate(raw: &[imap::ListedMailbox], entries: &[view::Entry], own_prefix: &str) -> Vec<ListedMailbox> {
     let paths: Vec<String> = raw.iter().map(|m| decode_name(&m.wire_name)).collect();
     let attributes: Vec<Vec<&str>> =
         raw.iter().map(|m| m.attributes.iter().map(String::as_str).collect()).collect();
@@ -320,7 +350,7 @@ fn translate(raw: &[imap::ListedMailbox], entries: &[view::Entry]) -> Vec<Listed
         .zip(&attributes)
         .map(|((m, path), attributes)| (path.as_str(), m.delimiter, attributes.as_slice()))
         .collect();
-    let roles = assign_roles(&facts);
+    let roles = assign_roles(&facts, own_prefix);
     // What our user decided holds until the server has heard of it, and always where the server does not tell.
     let ours: HashMap<Vec<u8>, &view::Entry> = entries.iter().map(|e| (key(&e.local.wire_name), e)).collect();
     let subscribed = |m: &imap::ListedMailbox| match (m.subscribed, ours.get(&key(&m.wire_name))) {
@@ -384,10 +414,10 @@ mod tests {
         ] {
             let local = LocalEntry { wire_name: b"a".to_vec(), subscribed: ours, ..LocalEntry::default() };
             let entry = view::Entry { id: MailboxId::new(), local, subscription_waits: waits };
-            let found = translate(&[listed(told)], &[entry]);
+            let found = translate(&[listed(told)], &[entry], "");
             assert_eq!(found[0].subscribed, wanted, "{told:?} {waits} {ours}");
         }
-        assert!(!translate(&[listed(Some(false))], &[])[0].subscribed);
-        assert!(translate(&[listed(None)], &[])[0].subscribed);
+        assert!(!translate(&[listed(Some(false))], &[], "")[0].subscribed);
+        assert!(translate(&[listed(None)], &[], "")[0].subscribed);
     }
 }

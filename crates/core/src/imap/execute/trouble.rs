@@ -5,6 +5,8 @@ use std::time::Duration;
 use mail::backoff;
 
 use super::{SyncContext, SyncError};
+use crate::db::DbError;
+use crate::id::{AccountId, TenantId};
 use crate::imap::ImapError;
 use crate::lease::Lease;
 use crate::sync_store::status::{self, AccountState, Cause};
@@ -51,10 +53,43 @@ pub(super) async fn record(
         _ if reason == Reason::Edits => backoff::network(failing.since, unit).min(failing.due_in),
         _ => backoff::network(failing.since, unit),
     };
+    // A user who has it tried before its time must not wait longer for that.
+    let retry_in = failing.left.map_or(retry_in, |left| retry_in.min(left));
     status::set_account(&mut tx, lease.account, state, Some(&cause), Some(retry_in)).await?;
     tx.commit().await?;
     tracing::info!(account_id = %lease.account, state = state.as_str(), code = cause.code, retry_s = retry_in.as_secs(), "round failed");
     Ok(())
+}
+
+/// The watch over an account, which has no lease, ended over something that trying again does not mend, until `wait` from now:
+/// the account is read by its rounds, so its state stays.
+///
+/// # Errors
+/// Those of the database.
+pub async fn tell_watch_trouble(
+    ctx: &SyncContext,
+    (tenant, account): (TenantId, AccountId),
+    error: &ImapError,
+    wait: Duration,
+) -> Result<(), DbError> {
+    let text = "New mail is noticed late: what the mail server says while it is waited for cannot be used.";
+    let cause = Cause { code: status::WATCH_FAILED, text: text.to_owned(), ..cause_of(error) };
+    let mut tx = ctx.db.tenant(tenant).await?;
+    status::watch_failed(&mut tx, account, &cause, wait).await?;
+    tx.commit().await
+}
+
+/// The watch over an account does what it should.
+///
+/// # Errors
+/// Those of the database.
+pub async fn watch_is_well(
+    ctx: &SyncContext,
+    (tenant, account): (TenantId, AccountId),
+) -> Result<(), DbError> {
+    let mut tx = ctx.db.tenant(tenant).await?;
+    status::watch_is_well(&mut tx, account).await?;
+    tx.commit().await
 }
 
 fn state_of(error: &ImapError) -> AccountState {

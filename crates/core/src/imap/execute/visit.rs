@@ -237,18 +237,21 @@ async fn perform(link: &mut Link<'_>, open: &mut Open, read: ServerRead) -> Resu
             let vouched = |uid: Uid| at.tail_uid > 0 && (at.tail_uid..=at.head_uid).contains(&uid.get());
             let accounted = open.local.known.union(&open.local.unreadable).union(&open.local.delicate());
             let accounted = accounted.union(&open.server.seen.asked);
-            let mut heard = Heard::of(&open.local.known);
+            let mut heard = Heard::of(&open.local.known, link.ctx.rooms.of(link.lease.tenant));
             let (mut silent, mut doubt) = (true, false);
             let since = ChangedSince { modseq: since, vanished };
-            let gone = link
-                .session
-                .fetch_flags(Uids::All, Some(since), |f| {
+            let gone = loop {
+                let all = link.session.fetch_flags(Uids::All, Some(since), |f| {
                     silent = false;
                     doubt |= vouched(f.uid) && !accounted.contains(f.uid);
                     heard.hear(f);
-                })
-                .await;
-            let changed = heard.flags;
+                });
+                let gone = all.await;
+                if gone.is_err() || heard.is_complete().await? {
+                    break gone;
+                }
+            };
+            let changed = std::mem::take(&mut heard.flags);
             if matches!(gone, Err(ImapError::Protocol(_))) && link.session.is_usable() {
                 // Offered, and not understood: the planner finds another way.
                 link.session.restrict(|c| if vanished { c.qresync = false } else { c.condstore = false });
@@ -263,9 +266,14 @@ async fn perform(link: &mut Link<'_>, open: &mut Open, read: ServerRead) -> Resu
             Ok(())
         }
         ServerRead::Flags { uids } => {
-            let mut heard = Heard::of(&uids);
-            link.session.fetch_flags(Uids::Set(&uids), None, |f| heard.hear(f)).await?;
-            let found = heard.flags;
+            let mut heard = Heard::of(&uids, link.ctx.rooms.of(link.lease.tenant));
+            loop {
+                link.session.fetch_flags(Uids::Set(&uids), None, |f| heard.hear(f)).await?;
+                if heard.is_complete().await? {
+                    break;
+                }
+            }
+            let found = std::mem::take(&mut heard.flags);
             open.server.seen.doubt |= found.len() as u64 != uids.len();
             open.corrected += apply_flags(link, open, found).await?;
             open.server.seen.flags_read = open.server.seen.flags_read.union(&uids);
