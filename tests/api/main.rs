@@ -6,6 +6,7 @@ mod compose;
 mod conditional;
 mod contract;
 mod cors;
+mod description;
 mod diagnose;
 mod discover;
 mod early;

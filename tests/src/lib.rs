@@ -19,6 +19,7 @@ pub mod ledger;
 pub mod mail;
 pub mod name_server;
 pub mod oracle;
+pub mod python;
 pub mod redis;
 pub mod relay;
 pub mod scripted;
