@@ -7,6 +7,7 @@ mod conditional;
 mod conditions;
 mod contract;
 mod cors;
+mod description;
 mod destinations;
 mod diagnose;
 mod discover;

@@ -20,6 +20,7 @@ pub mod mail;
 pub mod name_server;
 pub mod oracle;
 pub mod postgres;
+pub mod python;
 pub mod redis;
 pub mod relay;
 pub mod scripted;

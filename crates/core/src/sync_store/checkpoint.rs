@@ -78,7 +78,7 @@ pub async fn visited(tx: &mut TenantTx, target: &Target, visit: Visited) -> Resu
 /// All of the mailbox was compared, as a user had asked for at `asked_at`; what was asked for since stays asked for.
 pub async fn read_anew(tx: &mut TenantTx, target: &Target, asked_at: DateTime<Utc>) -> Result<(), DbError> {
     sqlx::query(
-        "UPDATE mailboxes SET resync_asked_at = NULL WHERE tenant_id = $1 AND id = $2 
+        "UPDATE mailboxes SET resync_asked_at = NULL WHERE tenant_id = $1 AND id = $2
            AND (resync_asked_at <= $3 OR resync_asked_at > clock_timestamp())",
     )
     .bind(tx.tenant())

@@ -23,7 +23,7 @@ use crate::state::AppState;
 pub(super) struct HtmlQuery {
     /// `1` lets pictures be loaded from other servers, which tells the sender that the message was read.
     #[serde(default, deserialize_with = "switch")]
-    #[param(value_type = Option<u8>)]
+    #[param(value_type = Option<String>, pattern = "^(0|1|true|false)$")]
     remote: bool,
 }
 

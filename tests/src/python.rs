@@ -1,0 +1,44 @@
+//! Programs of PyPI that tests need, each in an environment of its own under `target`, made when it is missing.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use emailclient_core::id::new_uuid;
+
+fn run(command: &mut Command) {
+    let done = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    let said = String::from_utf8_lossy(&done.stdout).into_owned() + &String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "{command:?}: {said}");
+}
+
+/// The program `name` of exactly this version, installed at need.
+///
+/// # Panics
+/// When it is missing and cannot be installed.
+#[must_use]
+pub fn program(name: &str, version: &str) -> PathBuf {
+    let cache = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/python");
+    let place = cache.join(format!("{name}-{version}"));
+    let program = place.join("bin").join(name);
+    if program.exists() {
+        return program;
+    }
+    // Beside its place until it is whole, so that a test that was ended leaves no half of it. An environment knows its
+    // own path, so it is made anew in its place once the packages are at hand.
+    let wheels = cache.join(format!("wheels-{}", new_uuid().simple()));
+    std::fs::create_dir_all(&wheels).unwrap();
+    let fetcher = wheels.join("fetcher");
+    run(Command::new("python3").args(["-m", "venv"]).arg(&fetcher));
+    let wanted = format!("{name}=={version}");
+    let pip = |place: &Path| {
+        let mut pip = Command::new(place.join("bin/python"));
+        pip.args(["-m", "pip", "--quiet", "--disable-pip-version-check"]);
+        pip
+    };
+    run(pip(&fetcher).arg("download").arg("--dest").arg(&wheels).arg(&wanted));
+    run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&place));
+    let from = format!("--find-links={}", wheels.display());
+    run(pip(&place).args(["install", "--no-index", &from, &wanted]));
+    std::fs::remove_dir_all(&wheels).unwrap();
+    program
+}
