@@ -20,15 +20,6 @@ pub enum DbError {
     Other(#[source] sqlx::Error),
 }
 
-impl DbError {
-    /// Somebody held the lock for longer than `lock_timeout` (55P03).
-    #[must_use]
-    pub fn is_lock_timeout(&self) -> bool {
-        let Self::Unavailable(sqlx::Error::Database(db)) = self else { return false };
-        db.code().as_deref() == Some("55P03")
-    }
-}
-
 impl From<sqlx::Error> for DbError {
     fn from(error: sqlx::Error) -> Self {
         use sqlx::error::ErrorKind;

@@ -54,7 +54,7 @@ async fn attempt(db: &Db) -> Result<(), DbError> {
         return Ok(());
     }
     match write(tx.conn(), Room::Emptied).await {
-        Err(error) if error.is_lock_timeout() => {}
+        Err(DbError::Busy(_)) => {}
         done => {
             done?;
             return tx.commit().await;
