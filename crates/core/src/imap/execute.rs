@@ -103,6 +103,7 @@
 //! | a MOVE confirmed and not done | the message is here where it is there, with its id | `a_move_that_a_server_confirms_and_does_not_do_loses_nothing` |
 //! | COPYUID with the UID of another message, of one to come, far above | each message stays itself, nothing is done again | `a_copyuid_with_the_numbers_of_others_mixes_no_messages` |
 //! | every STORE, MOVE and COPY refused | nothing is lost, the cause has the server's words, other mailboxes go on | `a_server_that_refuses_every_edit_loses_nothing_and_says_so_and_other_mailboxes_go_on` |
+//! | STORE, MOVE, COPY or EXPUNGE answered too late, or never, and done at once, later or not at all | nothing is lost, the cause says so, other mailboxes go on | `a_server_that_takes_an_hour_over_an_edit_loses_nothing_and_is_told_and_other_mailboxes_go_on` |
 //! | moved away and back where the originals stay as `\Deleted`, then another UIDVALIDITY | what our user sees stays what it was, what is marked stays hidden | `what_our_user_moved_away_and_back_is_not_taken_for_its_marked_original_under_another_uidvalidity` |
 //! | anything by anybody, over a line that fails in every way | both sides are the same once it is well, each change was told once | `however_bad_the_line_what_everybody_did_to_an_account_ends_the_same_on_both_sides` |
 //! | anything, thousands of times | our rows are the server's, ids stay | `ids_survive_whatever_another_client_does_and_our_rows_are_the_servers` |
