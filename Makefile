@@ -153,11 +153,12 @@ test-faults: deps ## The same and our own user at once, over a line whose faults
 	  $(CARGO) test --locked --workspace --test sync faults:: -- --nocapture
 
 .PHONY: test-edits
-test-edits: deps ## Our user's edits beside another client at random, in six modes, 200 plays of 300 steps each; SEEDS=, STEPS= and SEED= choose others.
+test-edits: deps ## Our user's edits beside another client at random, in six modes, 200 plays of 300 steps each, AT_ONCE=4 of a mode at a time; SEEDS=, STEPS= and SEED= choose others.
 	$(build_debug)
 	$(CARGO) test --locked --workspace --no-run
-	STEPS=$(or $(STEPS),300) SEEDS=$(or $(SEEDS),200) $(if $(SEED),SEED=$(SEED)) $(or $(CARGO_TARGET_DIR),target)/debug/devstack run --no-fsync -- \
-	  $(CARGO) test --locked -p tests --test sync plays:: -- --nocapture
+	STEPS=$(or $(STEPS),300) SEEDS=$(or $(SEEDS),200) AT_ONCE=$(or $(AT_ONCE),4) $(if $(SEED),SEED=$(SEED)) \
+	  $(or $(CARGO_TARGET_DIR),target)/debug/devstack run --no-fsync -- \
+	  $(CARGO) test --locked -p tests --test sync plays:: -- --nocapture --test-threads 6
 
 .PHONY: test-watch
 test-watch: deps ## Runs tests again at every change, with the servers kept up: ARGS="-p tests --test api".

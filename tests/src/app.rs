@@ -11,6 +11,7 @@ use emailclient_core::db::Db;
 use emailclient_core::id::{TenantId, new_uuid};
 use emailclient_core::secret::Secret;
 use serde_json::{Value, json};
+use sqlx::PgPool;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -28,6 +29,8 @@ pub struct App {
     pub database: Database,
     /// The services' own way to the database.
     pub db: Db,
+    /// The way around the services, as superuser.
+    pub behind: PgPool,
     /// Address of the API, `http://127.0.0.1:port`.
     pub base: String,
     /// A client that follows no redirects.
@@ -138,9 +141,11 @@ impl App {
             .build()
             .unwrap();
         let db = Db::new(&config).unwrap();
+        let behind = database.behind();
         let app = Self {
             database,
             db,
+            behind,
             base: format!("http://{address}"),
             http,
             stack,
@@ -271,7 +276,7 @@ impl App {
             let ended = tokio::time::timeout(Duration::from_secs(35), task).await;
             ended.expect("a service did not stop within 35 s").unwrap().unwrap();
         }
-        self.db.close().await;
+        tokio::join!(self.db.close(), self.behind.close());
         let mut conn = self.database.superuser().await;
         let running: i64 = sqlx::query_scalar("SELECT count(*) FROM jobs WHERE state = 'running'")
             .fetch_one(&mut conn)

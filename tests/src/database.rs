@@ -4,7 +4,7 @@ use devstack::{Endpoints, Shared};
 use emailclient_core::db::migrate;
 use emailclient_core::id::new_uuid;
 use emailclient_core::secret::Secret;
-use sqlx::postgres::PgConnection;
+use sqlx::postgres::{PgConnection, PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _};
 
 /// A database of its own, dropped by [`Database::drop_it`].
@@ -69,6 +69,12 @@ impl Database {
     /// A connection as superuser, to look behind the walls.
     pub async fn superuser(&self) -> PgConnection {
         connect(&self.url("postgres")).await
+    }
+
+    /// The same for what is asked often: a connection costs the server more than a question.
+    #[must_use]
+    pub fn behind(&self) -> PgPool {
+        PgPoolOptions::new().max_connections(2).connect_lazy(&self.url("postgres")).unwrap()
     }
 
     /// Connections of the service roles that are still open.

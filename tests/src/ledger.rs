@@ -80,7 +80,7 @@ impl Ledger {
     /// # Panics
     /// When the triggers cannot be made.
     pub async fn open(app: &App) -> Self {
-        app.database.superuser().await.execute(TABLES).await.unwrap();
+        app.behind.execute(TABLES).await.unwrap();
         Self::default()
     }
 
@@ -89,13 +89,13 @@ impl Ledger {
     /// # Panics
     /// With what was told wrongly.
     pub async fn balances(&mut self, app: &App) {
-        let mut conn = app.database.superuser().await;
-        let wrong: Vec<String> = sqlx::query_scalar(DIFFERENCES).fetch_all(&mut conn).await.unwrap();
+        let behind = &app.behind;
+        let wrong: Vec<String> = sqlx::query_scalar(DIFFERENCES).fetch_all(behind).await.unwrap();
         assert!(wrong.is_empty(), "not told once: {wrong:#?}");
         let rows = sqlx::query(
             "SELECT kind, object FROM ledger_events WHERE kind ~ '^(message|mailbox)[.]' ORDER BY n",
         )
-        .fetch_all(&mut conn)
+        .fetch_all(behind)
         .await
         .unwrap();
         self.events += rows.len();
@@ -103,7 +103,7 @@ impl Ledger {
             let (kind, object): (&str, Uuid) = (row.get("kind"), row.get("object"));
             if !self.told(kind, object) {
                 let all: Vec<String> =
-                    sqlx::query_scalar(HISTORY).bind(object).fetch_all(&mut conn).await.unwrap();
+                    sqlx::query_scalar(HISTORY).bind(object).fetch_all(behind).await.unwrap();
                 panic!("{kind} of {object} was told out of turn: {all:#?}");
             }
         }
@@ -115,14 +115,14 @@ impl Ledger {
             ),
             ("mailboxes", "SELECT id FROM mailboxes", &self.mailboxes),
         ] {
-            let there: Vec<Uuid> = sqlx::query_scalar(sql).fetch_all(&mut conn).await.unwrap();
+            let there: Vec<Uuid> = sqlx::query_scalar(sql).fetch_all(behind).await.unwrap();
             assert_eq!(
                 &there.into_iter().collect::<BTreeSet<_>>(),
                 told,
                 "{what} that are there, and those told of"
             );
         }
-        conn.execute("TRUNCATE ledger_places, ledger_events").await.unwrap();
+        behind.execute("TRUNCATE ledger_places, ledger_events").await.unwrap();
     }
 
     /// Whether it was its turn.

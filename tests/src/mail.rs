@@ -39,6 +39,7 @@ pub async fn connect(app: &App, tenant: &Tenant, user: &str) -> String {
 pub async fn synchronise(app: &App, tenant: &Tenant, account: &str) -> Value {
     let run = app.post(tenant, &format!("/api/sync/imap/{account}"), &json!({})).await.expect(202);
     let id = run["id"].as_str().unwrap().to_owned();
+    run_is_over(app, account, &id, Duration::from_secs(300)).await;
     eventually("the round is done", Duration::from_secs(300), async || {
         let status = app.get(tenant, &format!("/api/sync/status/{account}")).await.expect(200);
         let last = last_round(&status);
@@ -58,6 +59,23 @@ pub async fn synchronise(app: &App, tenant: &Tenant, account: &str) -> Value {
 pub fn last_round(status: &Value) -> Value {
     let rounds = [&status["run"], &status["background"]].into_iter().filter(|round| !round.is_null());
     rounds.max_by_key(|round| round["id"].as_str().map(str::to_owned)).cloned().unwrap_or_default()
+}
+
+/// Waits until this run of an account, or a later one, has ended. The API is not asked every moment: unoptimised, that costs
+/// more than the round itself.
+pub async fn run_is_over(app: &App, account: &str, run: &str, within: Duration) {
+    eventually("the round is over", within, async || {
+        let over: bool = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT 1 FROM sync_runs WHERE account_id = $1::uuid AND id >= $2::uuid AND finished_at IS NOT NULL)",
+        )
+        .bind(account)
+        .bind(run)
+        .fetch_one(&app.behind)
+        .await
+        .unwrap();
+        over.then_some(())
+    })
+    .await;
 }
 
 /// A small message with this subject, CRLF line ends.

@@ -102,12 +102,11 @@ const FLAGS: [(i16, &str); 5] =
 /// What our rows say, whether our users may see it or not. The hash is that of the bytes stored, taken anew.
 pub async fn ours(app: &App, account: &str) -> View {
     let account = Uuid::parse_str(account).unwrap();
-    let mut conn = app.database.superuser().await;
     let mut view = View::default();
     let rows =
         sqlx::query("SELECT convert_from(wire_name, 'UTF8') AS name, uidvalidity, selectable FROM mailboxes WHERE account_id = $1")
             .bind(account)
-            .fetch_all(&mut conn)
+            .fetch_all(&app.behind)
             .await
             .unwrap();
     for row in rows {
@@ -128,7 +127,7 @@ pub async fn ours(app: &App, account: &str) -> View {
          WHERE p.account_id = $1",
     )
     .bind(account)
-    .fetch_all(&mut conn)
+    .fetch_all(&app.behind)
     .await
     .unwrap();
     for row in rows {
@@ -243,7 +242,7 @@ async fn hidden(app: &App, account: &str) -> BTreeSet<(String, u32)> {
          WHERE p.account_id = $1 AND p.hidden_at IS NOT NULL AND p.uid IS NOT NULL",
     )
     .bind(Uuid::parse_str(account).unwrap())
-    .fetch_all(&mut app.database.superuser().await)
+    .fetch_all(&app.behind)
     .await
     .unwrap();
     let name = |r: &sqlx::postgres::PgRow| (r.get("name"), u32::try_from(r.get::<i64, _>("uid")).unwrap());
@@ -262,21 +261,20 @@ pub async fn history(app: &App, message: Uuid) -> Vec<String> {
          UNION ALL SELECT concat_ws(' ', 'mailbox', id, path) FROM mailboxes",
     )
     .bind(message)
-    .fetch_all(&mut app.database.superuser().await)
+    .fetch_all(&app.behind)
     .await
     .unwrap()
 }
 
 /// Waits until no round and no push of the account waits or is under way.
 pub async fn at_rest(app: &App, account: &str) {
-    let mut conn = app.database.superuser().await;
     eventually("nothing is left to do", Duration::from_secs(60), async || {
         let busy: bool = sqlx::query_scalar(
             "SELECT EXISTS (SELECT 1 FROM jobs WHERE kind IN ('sync_account', 'push_changes')
                             AND state IN ('ready', 'running') AND dedupe_key = $1)",
         )
         .bind(account)
-        .fetch_one(&mut conn)
+        .fetch_one(&app.behind)
         .await
         .unwrap();
         (!busy).then_some(())
@@ -295,7 +293,11 @@ const ROWS: [(&str, &str); 6] = [
     ),
     ("messages", "SELECT concat_ws(' ', id, thread_id, blob_hash, gone_at) FROM messages WHERE gone_at IS NULL ORDER BY id"),
     ("pending changes", "SELECT concat_ws(' ', id, kind) FROM pending_changes ORDER BY id"),
-    ("edits", "SELECT concat_ws(' ', id, kind, state) FROM edits ORDER BY id"),
+    // Those of a message that is nowhere sleep, and go with it when its time is over.
+    (
+        "edits",
+        "SELECT concat_ws(' ', e.id, e.kind, e.state) FROM edits e JOIN messages m ON m.id = e.message_id WHERE m.gone_at IS NULL ORDER BY e.id",
+    ),
     ("events", "SELECT concat_ws(' ', kind, object_id, data) FROM events ORDER BY seq"),
 ];
 
@@ -314,8 +316,7 @@ const COUNT_FETCHES: &str = "
 /// When it is not so.
 pub async fn settled(app: &App, tenant: &Tenant, account: &str, user: &str) {
     agrees(app, tenant, account, user).await;
-    let mut conn = app.database.superuser().await;
-    conn.execute(COUNT_FETCHES).await.unwrap();
+    app.behind.execute(COUNT_FETCHES).await.unwrap();
     let before = rows(app).await;
     mail::synchronise(app, tenant, account).await;
     at_rest(app, account).await;
@@ -331,15 +332,14 @@ pub async fn settled(app: &App, tenant: &Tenant, account: &str, user: &str) {
         }
     }
     let asked: Vec<String> =
-        sqlx::query_scalar("SELECT uids FROM counted_fetches").fetch_all(&mut conn).await.unwrap();
+        sqlx::query_scalar("SELECT uids FROM counted_fetches").fetch_all(&app.behind).await.unwrap();
     assert!(asked.is_empty(), "a second round asked for the bodies of {asked:?}");
 }
 
 async fn rows(app: &App) -> Vec<(&'static str, Vec<String>)> {
-    let mut conn = app.database.superuser().await;
     let mut found = Vec::new();
     for (table, sql) in ROWS {
-        found.push((table, sqlx::query_scalar(sql).fetch_all(&mut conn).await.unwrap()));
+        found.push((table, sqlx::query_scalar(sql).fetch_all(&app.behind).await.unwrap()));
     }
     found
 }
@@ -353,10 +353,8 @@ pub struct Events {
 impl Events {
     /// From now on.
     pub async fn from_now(app: &App, account: &str) -> Self {
-        let last: Option<i64> = sqlx::query_scalar("SELECT max(seq) FROM events")
-            .fetch_one(&mut app.database.superuser().await)
-            .await
-            .unwrap();
+        let last: Option<i64> =
+            sqlx::query_scalar("SELECT max(seq) FROM events").fetch_one(&app.behind).await.unwrap();
         Self { account: Uuid::parse_str(account).unwrap(), after: last.unwrap_or(0) }
     }
 
@@ -367,7 +365,7 @@ impl Events {
         )
         .bind(self.account)
         .bind(self.after)
-        .fetch_all(&mut app.database.superuser().await)
+        .fetch_all(&app.behind)
         .await
         .unwrap();
         rows.iter().map(|r| (r.get("kind"), r.get::<Uuid, _>("object_id").to_string())).collect()

@@ -97,8 +97,9 @@ impl Case {
     pub async fn round(&self) -> Value {
         let path = format!("/api/sync/imap/{}", self.account);
         let asked = self.app.post(&self.tenant, &path, &json!({})).await.expect(202);
-        let path = format!("/api/sync/status/{}", self.account);
-        eventually("the round is over", Duration::from_secs(120), async || {
+        let (path, within) = (format!("/api/sync/status/{}", self.account), Duration::from_secs(120));
+        mail::run_is_over(&self.app, &self.account, asked["id"].as_str().unwrap(), within).await;
+        eventually("the round is over", within, async || {
             let status = self.app.get(&self.tenant, &path).await.expect(200);
             let last = mail::last_round(&status);
             let is_it = last["id"].as_str() >= asked["id"].as_str();
@@ -156,7 +157,7 @@ impl Case {
 
     /// One number from the database, behind the walls.
     pub async fn count(&self, sql: &'static str) -> i64 {
-        sqlx::query_scalar(sql).fetch_one(&mut self.app.database.superuser().await).await.unwrap()
+        sqlx::query_scalar(sql).fetch_one(&self.app.behind).await.unwrap()
     }
 
     /// PATCH of a message of ours.

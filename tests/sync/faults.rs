@@ -243,12 +243,11 @@ pub async fn settle(case: &Case) {
     let mut rested = false;
     loop {
         let status = case.round().await;
-        let mut conn = case.app.database.superuser().await;
         for sql in LATER {
-            sqlx::query(sql).execute(&mut conn).await.unwrap();
+            sqlx::query(sql).execute(&case.app.behind).await.unwrap();
         }
         oracle::at_rest(&case.app, &case.account).await;
-        let waiting: Vec<String> = sqlx::query_scalar(WAITING).fetch_all(&mut conn).await.unwrap();
+        let waiting: Vec<String> = sqlx::query_scalar(WAITING).fetch_all(&case.app.behind).await.unwrap();
         // What was pushed after a round, by its own job, raises the server's mod-sequence, which the next round takes over.
         let rests = rig_mail::last_round(&status)["state"] == "done" && waiting.is_empty();
         if rests && rested {

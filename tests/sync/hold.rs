@@ -7,12 +7,14 @@
 //! - `names`: mailboxes that get other names
 //! - `emptied`: mailboxes that our user deletes
 //! - `servers`: servers that refuse, lie or let nobody in
+//! - `slow`: servers that take an hour
 
 mod clients;
 mod emptied;
 mod names;
 mod order;
 mod servers;
+mod slow;
 
 use std::collections::BTreeSet;
 use std::time::Duration;

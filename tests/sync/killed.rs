@@ -12,9 +12,10 @@ use crate::case::{Case, large, numbered};
 
 /// What the scheduler does once the lease and the job of a dead worker have run out.
 pub async fn let_time_pass(case: &Case) {
-    let mut conn = case.app.database.superuser().await;
-    conn.execute("UPDATE account_leases SET expires_at = now() - interval '1 second'").await.unwrap();
-    conn.execute("UPDATE jobs SET state = 'ready', lease_owner = NULL, lease_until = NULL, run_at = now() WHERE state = 'running'")
+    let behind = &case.app.behind;
+    behind.execute("UPDATE account_leases SET expires_at = now() - interval '1 second'").await.unwrap();
+    behind
+        .execute("UPDATE jobs SET state = 'ready', lease_owner = NULL, lease_until = NULL, run_at = now() WHERE state = 'running'")
         .await
         .unwrap();
 }

@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use emailclient_core::id::AccountId;
+use emailclient_core::sync_store::vanish;
 use mail::flags::{Keywords, parse_flag_list};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Row as _};
@@ -177,6 +179,19 @@ impl Rig {
             .execute(&mut self.app.database.superuser().await)
             .await
             .unwrap();
+    }
+
+    /// As if messages that are in no mailbox had been so for minutes, and the scheduler had removed them.
+    pub async fn over(&self, account: &str) {
+        sqlx::query(
+            "UPDATE messages SET gone_at = gone_at - interval '121 seconds' WHERE gone_at IS NOT NULL",
+        )
+        .execute(&mut self.app.database.superuser().await)
+        .await
+        .unwrap();
+        let mut tx = self.app.db.tenant(self.tenant.id).await.unwrap();
+        vanish::sweep_gone(&mut tx, AccountId(account.parse().unwrap())).await.unwrap();
+        tx.commit().await.unwrap();
     }
 
     /// Asserts that one more round succeeds and changes no row.

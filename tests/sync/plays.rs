@@ -6,7 +6,7 @@
 //! - `user`, `other`: who acts
 //! - `rest`: all that waits is done, and everything is looked at
 //!
-//! `SEEDS` plays that many in each mode (2), `STEPS` long (20); `SEED` repeats what was decided in one, though not how the
+//! `SEEDS` plays that many in each mode (2), `STEPS` long (20), `AT_ONCE` side by side (1); `SEED` repeats what was decided in one, though not how the
 //! worker's steps fall in between. A failure names the seed, the mode, and what happened since the last rest.
 //!
 //! Not played, since the outcome has no place in the reference: two equal messages in one mailbox, a message that comes back
@@ -30,6 +30,8 @@ use tests::imap::Imap;
 use tests::ledger::Ledger;
 use tests::relay::Relay;
 use tests::{mail, worker};
+use tokio::runtime::Handle;
+use tokio::task::JoinSet;
 
 use crate::case::{Case, numbered};
 use crate::traffic::setting;
@@ -312,6 +314,7 @@ impl Drop for Steps {
     }
 }
 
+/// The plays of a mode, some at once: most of its time a play waits. One that fails keeps no other from its end.
 async fn play(mode: &'static Mode) {
     let seeds = match setting("SEED") {
         Some(seed) => seed..seed + 1,
@@ -321,22 +324,36 @@ async fn play(mode: &'static Mode) {
         }
     };
     let steps = setting("STEPS").unwrap_or(20);
-    for seed in seeds {
-        let start = Instant::now();
-        // A worker in a process of its own costs time to start.
-        let mut play = Play::new(mode, seed, steps > 100 && seed % 4 == 0).await;
-        for _ in 0..steps {
-            play.step().await;
-            if play.dice.below(18) == 0 {
-                play.rest(false).await;
-            }
-            play.case.stay_logged_in().await;
+    let at_once = usize::try_from(setting("AT_ONCE").unwrap_or(1)).unwrap();
+    let (mut seeds, mut plays, mut failed) = (seeds.peekable(), JoinSet::new(), 0);
+    while seeds.peek().is_some() || !plays.is_empty() {
+        if let Some(seed) = seeds.next_if(|_| plays.len() < at_once) {
+            let handle = Handle::current();
+            // On a thread of its own: of closures over references the compiler does not believe that a play can move between
+            // threads.
+            plays.spawn_blocking(move || handle.block_on(one(mode, seed, steps)));
+        } else if let Some(ended) = plays.join_next().await {
+            failed += usize::from(ended.is_err());
         }
-        play.rest(true).await;
-        let cuts = play.proxy.fired();
-        eprintln!("SEED={seed} {}: {:.1?}, {cuts} cuts, {:?}", mode.name, start.elapsed(), play.counts);
-        play.finish().await;
     }
+    assert_eq!(failed, 0, "plays of {} that failed", mode.name);
+}
+
+async fn one(mode: &'static Mode, seed: u64, steps: u64) {
+    let start = Instant::now();
+    // A worker in a process of its own costs time to start.
+    let mut play = Play::new(mode, seed, steps > 100 && seed.is_multiple_of(4)).await;
+    for _ in 0..steps {
+        play.step().await;
+        if play.dice.below(18) == 0 {
+            play.rest(false).await;
+        }
+        play.case.stay_logged_in().await;
+    }
+    play.rest(true).await;
+    let cuts = play.proxy.fired();
+    eprintln!("SEED={seed} {}: {:.1?}, {cuts} cuts, {:?}", mode.name, start.elapsed(), play.counts);
+    play.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

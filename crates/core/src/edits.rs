@@ -217,9 +217,20 @@ pub async fn load_again(tx: &mut TenantTx, account: AccountId, works: &[Work]) -
     Ok(again)
 }
 
-fn of(works: &mut [Work], id: Uuid) -> Option<&mut Work> {
-    let at = works.binary_search_by_key(&id, |w| w.id.0).ok()?;
-    works.get_mut(at)
+/// Hands each row to the message it is of.
+fn hand_out(
+    works: &mut [Work],
+    rows: &[PgRow],
+    take: impl Fn(&mut Work, &PgRow) -> Result<(), sqlx::Error>,
+) -> Result<(), sqlx::Error> {
+    for row in rows {
+        let id: Uuid = row.try_get("message_id")?;
+        let at = works.binary_search_by_key(&id, |w| w.id.0).ok();
+        if let Some(work) = at.and_then(|at| works.get_mut(at)) {
+            take(work, row)?;
+        }
+    }
+    Ok(())
 }
 
 async fn load_rows(tx: &mut TenantTx, ids: &[Uuid], works: &mut [Work]) -> Result<(), DbError> {
@@ -236,22 +247,23 @@ async fn load_rows(tx: &mut TenantTx, ids: &[Uuid], works: &mut [Work]) -> Resul
     .bind(ids)
     .fetch_all(tx.conn())
     .await?;
-    for row in &rows {
-        let Some(work) = of(works, row.try_get("message_id")?) else { continue };
-        let read = read_row(row)?;
-        let present: i32 = row.try_get("present")?;
-        if let Some(server) = &read.server {
-            let uid = (server.generation == present).then(|| Uid::try_from(server.uid).ok()).flatten();
-            work.message.server.push(Held {
-                row: Some(read.id.as_u128()),
-                mailbox: MailboxKey(read.mailbox.as_u128()),
-                uid,
-                flags: server.flags.clone(),
-                marked: server.marked,
-            });
-        }
-        work.rows.push(read);
+    Ok(hand_out(works, &rows, take_row)?)
+}
+
+fn take_row(work: &mut Work, row: &PgRow) -> Result<(), sqlx::Error> {
+    let read = read_row(row)?;
+    let present: i32 = row.try_get("present")?;
+    if let Some(server) = &read.server {
+        let uid = (server.generation == present).then(|| Uid::try_from(server.uid).ok()).flatten();
+        work.message.server.push(Held {
+            row: Some(read.id.as_u128()),
+            mailbox: MailboxKey(read.mailbox.as_u128()),
+            uid,
+            flags: server.flags.clone(),
+            marked: server.marked,
+        });
     }
+    work.rows.push(read);
     Ok(())
 }
 
@@ -297,14 +309,15 @@ async fn load_edits(tx: &mut TenantTx, ids: &[Uuid], works: &mut [Work]) -> Resu
     .bind(ids)
     .fetch_all(tx.conn())
     .await?;
-    for row in &rows {
-        let Some(work) = of(works, row.try_get("message_id")?) else { continue };
-        let edit = read_edit(row)?;
-        if let Some(at) = row.try_get::<Option<DateTime<Utc>>, _>("sent_at")? {
-            work.sent_at.insert(edit.id, at);
-        }
-        work.message.edits.push(edit);
+    Ok(hand_out(works, &rows, take_edit)?)
+}
+
+fn take_edit(work: &mut Work, row: &PgRow) -> Result<(), sqlx::Error> {
+    let edit = read_edit(row)?;
+    if let Some(at) = row.try_get::<Option<DateTime<Utc>>, _>("sent_at")? {
+        work.sent_at.insert(edit.id, at);
     }
+    work.message.edits.push(edit);
     Ok(())
 }
 

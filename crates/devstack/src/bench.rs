@@ -5,6 +5,8 @@
 //! that nothing was measured on before. The next row: a file with a function that returns its [`Figure`]s, a variant of
 //! [`Row`], and one line in `measure`.
 
+mod bulk;
+mod edits;
 mod figure;
 mod first_sync;
 mod growth;
@@ -15,6 +17,7 @@ mod mbsync;
 mod ours;
 mod process;
 mod rounds;
+mod sql;
 mod starts;
 mod watch;
 
@@ -81,6 +84,10 @@ enum Row {
     Rounds,
     /// Single requests.
     Latency,
+    /// Edits of single messages, on a quiet account and during a first synchronisation.
+    Edits,
+    /// One action on 100,000 messages, and the locks meanwhile.
+    Bulk,
     /// A thousand watched accounts.
     Watched,
 }
@@ -150,6 +157,8 @@ async fn measure(row: Row, stack: &Stack, plan: &Plan) -> Result<Vec<Figure>> {
         Row::Growth => growth::measure(stack, plan).await,
         Row::Rounds => rounds::measure(stack, plan).await,
         Row::Latency => latency::measure(stack, plan).await,
+        Row::Edits => edits::measure(stack, plan).await,
+        Row::Bulk => bulk::measure(stack, plan).await,
         Row::Watched => watch::measure(stack, plan).await,
     }
 }

@@ -24,6 +24,7 @@ mod stack;
 mod watchdog;
 
 pub use endpoints::{CONDSTORE_HOST, Endpoints, PLAIN_HOST, PREFIX_HOST, RIGHTS_HOST, SINGLE_HOST};
+pub use postgres::psql;
 pub use process::signal;
 pub use shared::Shared;
 pub use stack::{Options, Stack};

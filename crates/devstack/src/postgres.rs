@@ -55,6 +55,14 @@ fn settings(plan: &Plan) -> Vec<String> {
     settings
 }
 
+/// The psql that belongs to the server.
+///
+/// # Errors
+/// PostgreSQL is not installed.
+pub fn psql() -> Result<PathBuf> {
+    Ok(binaries()?.join("psql"))
+}
+
 /// Debian keeps each major version apart, outside of PATH; the newest is taken.
 fn binaries() -> Result<PathBuf> {
     let mut versions: Vec<u32> = fs::read_dir("/usr/lib/postgresql")

@@ -236,6 +236,11 @@ impl Session {
     pub(crate) async fn post(&self, path: &str, body: Value) -> Result<Value> {
         self.call(reqwest::Method::POST, path, Some(body)).await
     }
+
+    /// PATCH.
+    pub(crate) async fn patch(&self, path: &str, body: Value) -> Result<Value> {
+        self.call(reqwest::Method::PATCH, path, Some(body)).await
+    }
 }
 
 /// A field of an answer that must be a string.

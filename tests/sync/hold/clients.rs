@@ -208,3 +208,28 @@ async fn a_message_that_is_expunged_before_our_move_or_copy_of_it_is_gone_at_onc
     case.settled().await;
     case.finish().await;
 }
+
+/// Without UIDPLUS the original of a move stands there as `\Deleted`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_our_user_moved_away_and_back_is_not_taken_for_its_marked_original_under_another_uidvalidity() {
+    let case = Case::at(devstack::PLAIN_HOST, None, (1..=3).map(numbered).collect()).await;
+    case.sync().await;
+    let ids = case.ids().await;
+    let (id, inbox, archive) = (&ids["M2"], case.mailbox("INBOX").await, case.mailbox("Archive").await);
+    for target in [&archive, &inbox] {
+        case.patch(id, &json!({"move_to": target})).await;
+        two_rounds(&case).await;
+    }
+    let events = case.events().await;
+    case.doveadm("mailbox update", &["--uid-validity", "4000000000", "INBOX"]);
+    two_rounds(&case).await;
+    assert_eq!(case.ids().await, ids, "each is itself, and there is no other");
+    assert_eq!(events.kinds(&case.app).await, ["mailbox.reset"]);
+    case.patch(id, &json!({"starred": true})).await;
+    two_rounds(&case).await;
+    assert_both(&case, (id, 2), &[("INBOX", "\\Flagged")], "starred").await;
+    case.patch(id, &json!({"move_to": archive})).await;
+    two_rounds(&case).await;
+    assert_both(&case, (id, 2), &[("Archive", "\\Flagged")], "moved").await;
+    case.finish().await;
+}

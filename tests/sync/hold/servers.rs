@@ -12,14 +12,14 @@ use super::PATIENCE;
 use crate::edits::{ROUNDS, change, filled, mailbox_id, message};
 use crate::odd::{FULL, Odd, PLAIN, Rig};
 
-async fn act(odd: &Odd<'_>, n: u32, action: &str, mailbox: &str) {
+pub(super) async fn act(odd: &Odd<'_>, n: u32, action: &str, mailbox: &str) {
     let body = json!({"ids": [message(odd, n).await["id"]], "action": action, "mailbox_id": mailbox});
     let done = odd.rig.app.post(&odd.rig.tenant, "/api/messages/actions", &body).await.expect(200);
     assert_eq!(done["updated"], 1, "{action}");
 }
 
 /// Names of the mailboxes our user sees a message in, sorted; none when it is not listed.
-async fn places(odd: &Odd<'_>, n: u32) -> Vec<String> {
+pub(super) async fn places(odd: &Odd<'_>, n: u32) -> Vec<String> {
     let list = format!("/api/accounts/{}/messages?limit=200", odd.account);
     let page = odd.rig.app.get(&odd.rig.tenant, &list).await.expect(200);
     let subject = format!("M{n}");
@@ -30,16 +30,16 @@ async fn places(odd: &Odd<'_>, n: u32) -> Vec<String> {
     found
 }
 
-fn on_server(odd: &Odd<'_>, mailbox: &str) -> usize {
+pub(super) fn on_server(odd: &Odd<'_>, mailbox: &str) -> usize {
     odd.server.lock().mailbox(mailbox).messages.len()
 }
 
-async fn status(odd: &Odd<'_>) -> Value {
+pub(super) async fn status(odd: &Odd<'_>) -> Value {
     odd.rig.app.get(&odd.rig.tenant, &format!("/api/sync/status/{}", odd.account)).await.expect(200)
 }
 
 /// What the status says of a mailbox.
-fn cause<'a>(status: &'a Value, mailbox: &str) -> &'a Value {
+pub(super) fn cause<'a>(status: &'a Value, mailbox: &str) -> &'a Value {
     &status["mailboxes"].as_array().unwrap().iter().find(|m| m["name"] == mailbox).unwrap()["cause"]
 }
 

@@ -4,8 +4,12 @@
 use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
+use mail::flags::Keywords;
+use mail::sync::StoreChange;
 use mail::sync::edits::{Change, Edit, MailboxKey, Scope, State};
 use serde_json::json;
+use sqlx::Postgres;
+use sqlx::postgres::PgArguments;
 use uuid::Uuid;
 
 use super::rows::{Rows, difference, seen};
@@ -118,11 +122,13 @@ async fn fallbacks(tx: &mut TenantTx, works: &[&Work]) -> Result<HashMap<Uuid, D
     Ok(rows.into_iter().map(|(id, internal, sort)| (id, Dates { internal, sort, modseq: 0 })).collect())
 }
 
-/// The columns of rows, as arrays.
+/// A statement whose values are not all bound.
+type Statement<'q> = sqlx::query::Query<'q, Postgres, PgArguments>;
+
+/// The columns of rows, as arrays: those that a new row and a changed one have in common.
 #[derive(Default)]
 struct Columns {
     ids: Vec<Uuid>,
-    mailboxes: Vec<Uuid>,
     generations: Vec<i32>,
     uids: Vec<Option<i64>>,
     base_flags: Vec<i16>,
@@ -145,7 +151,6 @@ impl Columns {
             // Of what nobody sees, the flags are those of the server.
             let shown = row.shown.clone().unwrap_or_else(|| base.clone());
             c.ids.push(row.id);
-            c.mailboxes.push(row.mailbox);
             c.generations.push(server.map_or(0, |s| s.generation));
             c.uids.push(server.map(|s| s.uid));
             c.base_flags.push(base.flags.bits());
@@ -160,40 +165,46 @@ impl Columns {
         }
         c
     }
+
+    /// As `$2` to `$13`.
+    fn bind(self, query: Statement<'_>) -> Statement<'_> {
+        query
+            .bind(self.ids)
+            .bind(self.generations)
+            .bind(self.uids)
+            .bind(self.flags)
+            .bind(self.base_flags)
+            .bind(self.keywords)
+            .bind(self.base_keywords)
+            .bind(self.shown)
+            .bind(self.marked)
+            .bind(self.internal)
+            .bind(self.sort)
+            .bind(self.modseqs)
+    }
 }
 
 async fn insert(tx: &mut TenantTx, account: AccountId, rows: &[(Uuid, Row)]) -> Result<(), DbError> {
     if rows.is_empty() {
         return Ok(());
     }
-    let c = Columns::of(rows.iter().map(|(_, row)| row));
-    sqlx::query(
+    let columns = Columns::of(rows.iter().map(|(_, row)| row));
+    let statement = sqlx::query(
         "INSERT INTO message_mailboxes (tenant_id, account_id, id, message_id, mailbox_id, generation, uid, flags, base_flags,
            keywords, base_keywords, hidden_at, marked, internal_date, sort_at, modseq)
-         SELECT $1, $2, r.id, r.message, r.mailbox, r.generation, r.uid, r.flags, r.base_flags, string_to_array(r.keywords, ' '),
+         SELECT $1, $14, r.id, r.message, r.mailbox, r.generation, r.uid, r.flags, r.base_flags, string_to_array(r.keywords, ' '),
            string_to_array(r.base_keywords, ' '), CASE WHEN NOT r.shown THEN now() END, r.marked, r.internal, r.sort, r.modseq
-         FROM unnest($3::uuid[], $4::uuid[], $5::uuid[], $6::int[], $7::bigint[], $8::smallint[], $9::smallint[], $10::text[],
-           $11::text[], $12::bool[], $13::bool[], $14::timestamptz[], $15::timestamptz[], $16::bigint[])
-           AS r(id, message, mailbox, generation, uid, flags, base_flags, keywords, base_keywords, shown, marked, internal, sort, modseq)",
-    )
-    .bind(tx.tenant())
-    .bind(account)
-    .bind(c.ids)
-    .bind(rows.iter().map(|(message, _)| *message).collect::<Vec<_>>())
-    .bind(c.mailboxes)
-    .bind(c.generations)
-    .bind(c.uids)
-    .bind(c.flags)
-    .bind(c.base_flags)
-    .bind(c.keywords)
-    .bind(c.base_keywords)
-    .bind(c.shown)
-    .bind(c.marked)
-    .bind(c.internal)
-    .bind(c.sort)
-    .bind(c.modseqs)
-    .execute(tx.conn())
-    .await?;
+         FROM unnest($2::uuid[], $3::int[], $4::bigint[], $5::smallint[], $6::smallint[], $7::text[], $8::text[], $9::bool[],
+           $10::bool[], $11::timestamptz[], $12::timestamptz[], $13::bigint[], $15::uuid[], $16::uuid[])
+           AS r(id, generation, uid, flags, base_flags, keywords, base_keywords, shown, marked, internal, sort, modseq, message, mailbox)",
+    );
+    columns
+        .bind(statement.bind(tx.tenant()))
+        .bind(account)
+        .bind(rows.iter().map(|(message, _)| *message).collect::<Vec<_>>())
+        .bind(rows.iter().map(|(_, row)| row.mailbox).collect::<Vec<_>>())
+        .execute(tx.conn())
+        .await?;
     Ok(())
 }
 
@@ -201,8 +212,7 @@ async fn update(tx: &mut TenantTx, rows: &[Row]) -> Result<(), DbError> {
     if rows.is_empty() {
         return Ok(());
     }
-    let c = Columns::of(rows.iter());
-    sqlx::query(
+    let statement = sqlx::query(
         "UPDATE message_mailboxes p SET generation = r.generation, uid = r.uid, flags = r.flags, base_flags = r.base_flags,
            keywords = string_to_array(r.keywords, ' '), base_keywords = string_to_array(r.base_keywords, ' '),
            hidden_at = CASE WHEN r.shown THEN NULL ELSE coalesce(p.hidden_at, now()) END, marked = r.marked,
@@ -211,22 +221,8 @@ async fn update(tx: &mut TenantTx, rows: &[Row]) -> Result<(), DbError> {
            $10::bool[], $11::timestamptz[], $12::timestamptz[], $13::bigint[])
            AS r(id, generation, uid, flags, base_flags, keywords, base_keywords, shown, marked, internal, sort, modseq)
          WHERE p.tenant_id = $1 AND p.id = r.id",
-    )
-    .bind(tx.tenant())
-    .bind(c.ids)
-    .bind(c.generations)
-    .bind(c.uids)
-    .bind(c.flags)
-    .bind(c.base_flags)
-    .bind(c.keywords)
-    .bind(c.base_keywords)
-    .bind(c.shown)
-    .bind(c.marked)
-    .bind(c.internal)
-    .bind(c.sort)
-    .bind(c.modseqs)
-    .execute(tx.conn())
-    .await?;
+    );
+    Columns::of(rows.iter()).bind(statement.bind(tx.tenant())).execute(tx.conn()).await?;
     Ok(())
 }
 
@@ -248,11 +244,11 @@ async fn write_edits(tx: &mut TenantTx, account: AccountId, works: &[&Work]) -> 
         for before in &work.before.edits {
             match kept.get(&before.id) {
                 None => over.push(before.id),
-                Some(now) if *now != before => changed.push((work.id.0, *now, now.state != before.state)),
+                Some(now) if *now != before => changed.push((*now, now.state != before.state)),
                 Some(_) => {}
             }
         }
-        new.extend(work.message.edits.iter().filter(|e| e.id == 0).map(|e| (work.id.0, e, false)));
+        new.extend(work.message.edits.iter().filter(|e| e.id == 0).map(|e| (work.id.0, e)));
     }
     if !over.is_empty() {
         sqlx::query("DELETE FROM edits WHERE tenant_id = $1 AND id = ANY ($2)")
@@ -265,16 +261,19 @@ async fn write_edits(tx: &mut TenantTx, account: AccountId, works: &[&Work]) -> 
     insert_edits(tx, account, &new).await
 }
 
-/// The columns of edits, as arrays; lists as text, since arrays of arrays cannot be ragged.
+/// The columns of edits, as arrays, that a new one and a changed one have in common; lists as text, since arrays of arrays
+/// cannot be ragged.
+#[derive(Default)]
 struct EditColumns {
     mailboxes: Vec<Option<Uuid>>,
-    targets: Vec<Option<Uuid>>,
-    kinds: Vec<&'static str>,
-    states: Vec<&'static str>,
-    flags: [Vec<i16>; 3],
-    keywords: [Vec<String>; 3],
-    done_in: Vec<String>,
-    sent_from: Vec<Option<Uuid>>,
+    add: Vec<i16>,
+    remove: Vec<i16>,
+    keywords_add: Vec<String>,
+    keywords_remove: Vec<String>,
+}
+
+fn words(keywords: &Keywords) -> String {
+    keywords.as_slice().join(" ")
 }
 
 fn uuid(key: MailboxKey) -> Uuid {
@@ -298,122 +297,101 @@ const fn state(state: State) -> &'static str {
     }
 }
 
-impl EditColumns {
-    fn of<'a>(edits: impl Iterator<Item = &'a Edit> + Clone) -> Self {
-        let none = mail::sync::StoreChange::default();
-        let flags_of = |edit: &'a Edit| match &edit.change {
-            Change::Flags { change, .. } => change.clone(),
-            _ => none.clone(),
-        };
-        let words = |keywords: &mail::flags::Keywords| keywords.as_slice().join(" ");
-        Self {
-            mailboxes: edits
-                .clone()
-                .map(|e| match e.change {
-                    Change::Flags { scope: at, .. } => scope(at),
-                    Change::Copy { from, .. } => Some(uuid(from)),
-                    Change::Move { from, .. } | Change::Remove { from } => scope(from),
-                })
-                .collect(),
-            targets: edits.clone().map(|e| e.target().map(uuid)).collect(),
-            kinds: edits
-                .clone()
-                .map(|e| match e.change {
-                    Change::Flags { .. } => "flags",
-                    Change::Copy { .. } => "copy",
-                    Change::Move { .. } => "move",
-                    Change::Remove { .. } => "remove",
-                })
-                .collect(),
-            states: edits.clone().map(|e| state(e.state)).collect(),
-            flags: [
-                edits.clone().map(|e| flags_of(e).add.bits()).collect(),
-                edits.clone().map(|e| flags_of(e).remove.bits()).collect(),
-                edits.clone().map(|e| e.carried.flags.bits()).collect(),
-            ],
-            keywords: [
-                edits.clone().map(|e| words(&flags_of(e).add_keywords)).collect(),
-                edits.clone().map(|e| words(&flags_of(e).remove_keywords)).collect(),
-                edits.clone().map(|e| words(&e.carried.keywords)).collect(),
-            ],
-            done_in: edits
-                .clone()
-                .map(|e| e.done_in.iter().map(|m| uuid(*m).to_string()).collect::<Vec<_>>().join(" "))
-                .collect(),
-            sent_from: edits.map(|e| e.sent_from.map(uuid)).collect(),
-        }
+const fn kind(change: &Change) -> &'static str {
+    match change {
+        Change::Flags { .. } => "flags",
+        Change::Copy { .. } => "copy",
+        Change::Move { .. } => "move",
+        Change::Remove { .. } => "remove",
     }
 }
 
-async fn update_edits(tx: &mut TenantTx, changed: &[(Uuid, &Edit, bool)]) -> Result<(), DbError> {
+impl EditColumns {
+    fn of<'a>(edits: impl Iterator<Item = &'a Edit>) -> Self {
+        let mut c = Self::default();
+        let none = StoreChange::default();
+        for edit in edits {
+            let (flags, mailbox) = match &edit.change {
+                Change::Flags { change, scope: at } => (change, scope(*at)),
+                Change::Copy { from, .. } => (&none, Some(uuid(*from))),
+                Change::Move { from, .. } | Change::Remove { from } => (&none, scope(*from)),
+            };
+            c.mailboxes.push(mailbox);
+            c.add.push(flags.add.bits());
+            c.remove.push(flags.remove.bits());
+            c.keywords_add.push(words(&flags.add_keywords));
+            c.keywords_remove.push(words(&flags.remove_keywords));
+        }
+        c
+    }
+
+    /// As `$2` to `$6`.
+    fn bind(self, query: Statement<'_>) -> Statement<'_> {
+        query
+            .bind(self.mailboxes)
+            .bind(self.add)
+            .bind(self.remove)
+            .bind(self.keywords_add)
+            .bind(self.keywords_remove)
+    }
+}
+
+async fn update_edits(tx: &mut TenantTx, changed: &[(&Edit, bool)]) -> Result<(), DbError> {
     if changed.is_empty() {
         return Ok(());
     }
-    let c = EditColumns::of(changed.iter().map(|(_, edit, _)| *edit));
-    let [add, remove, carried] = c.flags;
-    let [keywords_add, keywords_remove, keywords_carried] = c.keywords;
     // Of an edit that was sent, the moment tells whether a mailbox was read since.
-    sqlx::query(
+    let statement = sqlx::query(
         "UPDATE edits e SET mailbox_id = n.mailbox, state = n.state, flags_add = n.add, flags_remove = n.remove,
            keywords_add = string_to_array(n.keywords_add, ' '), keywords_remove = string_to_array(n.keywords_remove, ' '),
            done_in = string_to_array(n.done_in, ' ')::uuid[], sent_from = n.sent_from,
            sent_at = CASE WHEN n.state = 'open' THEN NULL WHEN n.moved THEN clock_timestamp() ELSE e.sent_at END,
            carried_flags = n.carried, carried_keywords = string_to_array(n.keywords_carried, ' ')
-         FROM unnest($2::bigint[], $3::uuid[], $4::text[], $5::smallint[], $6::smallint[], $7::text[], $8::text[], $9::text[],
+         FROM unnest($2::uuid[], $3::smallint[], $4::smallint[], $5::text[], $6::text[], $7::bigint[], $8::text[], $9::text[],
            $10::uuid[], $11::bool[], $12::smallint[], $13::text[])
-           AS n(id, mailbox, state, add, remove, keywords_add, keywords_remove, done_in, sent_from, moved, carried, keywords_carried)
+           AS n(mailbox, add, remove, keywords_add, keywords_remove, id, state, done_in, sent_from, moved, carried, keywords_carried)
          WHERE e.tenant_id = $1 AND e.id = n.id",
-    )
-    .bind(tx.tenant())
-    .bind(changed.iter().map(|(_, edit, _)| edit.id).collect::<Vec<_>>())
-    .bind(c.mailboxes)
-    .bind(c.states)
-    .bind(add)
-    .bind(remove)
-    .bind(keywords_add)
-    .bind(keywords_remove)
-    .bind(c.done_in)
-    .bind(c.sent_from)
-    .bind(changed.iter().map(|(_, _, moved)| *moved).collect::<Vec<_>>())
-    .bind(carried)
-    .bind(keywords_carried)
-    .execute(tx.conn())
-    .await?;
+    );
+    let edits = || changed.iter().map(|(edit, _)| *edit);
+    let done_in = |edit: &Edit| -> String {
+        edit.done_in.iter().map(|m| uuid(*m).to_string()).collect::<Vec<_>>().join(" ")
+    };
+    EditColumns::of(edits())
+        .bind(statement.bind(tx.tenant()))
+        .bind(edits().map(|e| e.id).collect::<Vec<_>>())
+        .bind(edits().map(|e| state(e.state)).collect::<Vec<_>>())
+        .bind(edits().map(done_in).collect::<Vec<_>>())
+        .bind(edits().map(|e| e.sent_from.map(uuid)).collect::<Vec<_>>())
+        .bind(changed.iter().map(|(_, moved)| *moved).collect::<Vec<_>>())
+        .bind(edits().map(|e| e.carried.flags.bits()).collect::<Vec<_>>())
+        .bind(edits().map(|e| words(&e.carried.keywords)).collect::<Vec<_>>())
+        .execute(tx.conn())
+        .await?;
     Ok(())
 }
 
-async fn insert_edits(
-    tx: &mut TenantTx,
-    account: AccountId,
-    new: &[(Uuid, &Edit, bool)],
-) -> Result<(), DbError> {
+async fn insert_edits(tx: &mut TenantTx, account: AccountId, new: &[(Uuid, &Edit)]) -> Result<(), DbError> {
     if new.is_empty() {
         return Ok(());
     }
-    let c = EditColumns::of(new.iter().map(|(_, edit, _)| *edit));
-    let [add, remove, _] = c.flags;
-    let [keywords_add, keywords_remove, _] = c.keywords;
     // Their numbers are given in this order, under the account's lease: so they tell the order in which edits were asked for.
-    sqlx::query(
+    let statement = sqlx::query(
         "INSERT INTO edits (tenant_id, account_id, message_id, kind, mailbox_id, target_mailbox_id, flags_add, flags_remove,
            keywords_add, keywords_remove)
-         SELECT $1, $2, n.message, n.kind, n.mailbox, n.target, n.add, n.remove, string_to_array(n.keywords_add, ' '),
+         SELECT $1, $7, n.message, n.kind, n.mailbox, n.target, n.add, n.remove, string_to_array(n.keywords_add, ' '),
            string_to_array(n.keywords_remove, ' ')
-         FROM unnest($3::uuid[], $4::text[], $5::uuid[], $6::uuid[], $7::smallint[], $8::smallint[], $9::text[], $10::text[])
-           WITH ORDINALITY AS n(message, kind, mailbox, target, add, remove, keywords_add, keywords_remove, at)
+         FROM unnest($2::uuid[], $3::smallint[], $4::smallint[], $5::text[], $6::text[], $8::uuid[], $9::text[], $10::uuid[])
+           WITH ORDINALITY AS n(mailbox, add, remove, keywords_add, keywords_remove, message, kind, target, at)
          ORDER BY n.at",
-    )
-    .bind(tx.tenant())
-    .bind(account)
-    .bind(new.iter().map(|(message, _, _)| *message).collect::<Vec<_>>())
-    .bind(c.kinds)
-    .bind(c.mailboxes)
-    .bind(c.targets)
-    .bind(add)
-    .bind(remove)
-    .bind(keywords_add)
-    .bind(keywords_remove)
-    .execute(tx.conn())
-    .await?;
+    );
+    let edits = || new.iter().map(|(_, edit)| *edit);
+    EditColumns::of(edits())
+        .bind(statement.bind(tx.tenant()))
+        .bind(account)
+        .bind(new.iter().map(|(message, _)| *message).collect::<Vec<_>>())
+        .bind(edits().map(|e| kind(&e.change)).collect::<Vec<_>>())
+        .bind(edits().map(|e| e.target().map(uuid)).collect::<Vec<_>>())
+        .execute(tx.conn())
+        .await?;
     Ok(())
 }

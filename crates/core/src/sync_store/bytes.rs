@@ -20,6 +20,11 @@ const STATEMENT_BYTES: usize = 512 << 10;
 pub struct New(HashSet<Vec<u8>>);
 
 impl New {
+    /// Those of a later call, too.
+    pub fn add(&mut self, later: Self) {
+        self.0.extend(later.0);
+    }
+
     pub(super) fn has(&self, message: &Prepared) -> bool {
         self.0.contains(message.hash.as_slice())
     }

@@ -56,12 +56,15 @@ pub async fn apply(tx: &mut TenantTx, target: &Target, states: &[FlagState]) -> 
     if states.is_empty() {
         return Ok(Applied::default());
     }
+    // Looked up one by one: for a hundred the planner reads all of the mailbox.
     let rows = sqlx::query(
         "SELECT s.n, p.id, p.message_id, p.marked OR EXISTS (
            SELECT 1 FROM edits e WHERE e.tenant_id = $1 AND e.message_id = p.message_id) AS folded
          FROM unnest($4::bigint[], $5::smallint[], $6::text[]) WITH ORDINALITY AS s(uid, flags, keywords, n)
-         JOIN message_mailboxes p ON p.tenant_id = $1 AND p.mailbox_id = $2 AND p.generation = $3 AND p.uid = s.uid
-         WHERE p.base_flags <> s.flags OR p.base_keywords <> string_to_array(s.keywords, ' ')
+         CROSS JOIN LATERAL (
+           SELECT id FROM message_mailboxes l WHERE l.tenant_id = $1 AND l.mailbox_id = $2 AND l.generation = $3 AND l.uid = s.uid
+             AND (l.base_flags <> s.flags OR l.base_keywords <> string_to_array(s.keywords, ' ')) OFFSET 0) f
+         JOIN message_mailboxes p ON p.tenant_id = $1 AND p.id = f.id
          ORDER BY p.id FOR NO KEY UPDATE OF p",
     )
     .bind(tx.tenant())

@@ -7,6 +7,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use mail::flags::Flags;
 use mail::uid::{Uid, UidSet};
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Row as _};
@@ -53,6 +54,8 @@ struct NewPlacement<'a> {
 struct Seated<'a> {
     placement: Uuid,
     message: Uuid,
+    /// The server keeps it as `\Deleted`, and our user does not see it.
+    marked: bool,
     arrival: &'a Prepared,
 }
 
@@ -78,9 +81,9 @@ pub async fn ingest(
     let mut arrivals = Arrivals::default();
     let (mut events, mut twins) = (Vec::new(), BTreeSet::new());
     for arrival in fresh {
-        match resolver.decide(&arrival.hash) {
-            Decision::Seat { placement, message } => {
-                arrivals.seated.push(Seated { placement, message, arrival });
+        match resolver.decide(&arrival.hash, arrival.flags.contains(Flags::DELETED)) {
+            Decision::Seat { placement, message, marked } => {
+                arrivals.seated.push(Seated { placement, message, marked, arrival });
             }
             Decision::Place { message, revived } => {
                 arrivals.placed.push((NewPlacement { message, arrival, date_sort_at: None }, revived));
@@ -132,16 +135,18 @@ struct Arrivals<'a> {
     seated: Vec<Seated<'a>>,
 }
 
-/// Arrivals of messages with edits: what is shown of them is folded anew. They are taken out of `arrivals`.
+/// Arrivals of messages with edits, and of what is marked: what is shown of them is folded anew. They are taken out of
+/// `arrivals`.
 async fn fold(tx: &mut TenantTx, target: &Target, arrivals: &mut Arrivals<'_>) -> Result<(), DbError> {
     let known =
         arrivals.placed.iter().map(|(p, _)| p.message).chain(arrivals.seated.iter().map(|s| s.message));
     let known: Vec<Uuid> = known.collect();
-    let edited = edits::edited(tx, target.account, &known).await?;
-    if edited.is_empty() {
+    let mut folded = edits::edited(tx, target.account, &known).await?;
+    folded.extend(arrivals.seated.iter().filter(|s| s.marked).map(|s| s.message));
+    if folded.is_empty() {
         return Ok(());
     }
-    let mut works = edits::load(tx, target.account, &edited).await?;
+    let mut works = edits::load(tx, target.account, &folded).await?;
     let at = |arrival: &Prepared| edits::Arrived {
         mailbox: target.mailbox,
         uid: arrival.uid,
@@ -221,15 +226,16 @@ async fn candidates(
     let (hashes, counts): (Vec<&[u8]>, Vec<i64>) = arrivals.into_iter().unzip();
     // The order in each kind is that in which `Resolver` takes them.
     let rows = sqlx::query(AssertSqlSafe(format!(
-        "SELECT c.blob_hash, c.message_id, c.gone, c.placement_id, c.mailbox_id, c.generation, c.uid FROM (
+        "SELECT c.blob_hash, c.message_id, c.gone, c.placement_id, c.mailbox_id, c.generation, c.uid, c.marked FROM (
            SELECT m.blob_hash, m.id AS message_id, m.gone_at AS gone,
-                  p.id AS placement_id, p.mailbox_id, p.generation, p.uid, a.arrivals,
+                  p.id AS placement_id, p.mailbox_id, p.generation, p.uid, p.marked, a.arrivals,
                   row_number() OVER (
-                    PARTITION BY m.blob_hash, p.id IS NULL, p.uid IS NULL, p.generation = $6, p.id IS NULL AND m.gone_at IS NULL
+                    PARTITION BY m.blob_hash, p.id IS NULL, p.uid IS NULL, p.marked, p.generation = $6, p.id IS NULL AND m.gone_at IS NULL
                     ORDER BY CASE WHEN p.id IS NULL THEN m.gone_at END DESC, m.id, p.id) AS number
            FROM unnest($3::bytea[], $4::bigint[]) AS a(hash, arrivals)
            JOIN messages m ON m.tenant_id = $1 AND m.account_id = $2 AND m.blob_hash = a.hash
-           LEFT JOIN message_mailboxes p ON p.tenant_id = m.tenant_id AND p.message_id = m.id AND p.mailbox_id = $5 AND NOT p.marked
+           LEFT JOIN message_mailboxes p ON p.tenant_id = m.tenant_id AND p.message_id = m.id AND p.mailbox_id = $5
+             AND (NOT p.marked OR p.generation <> $6)
            WHERE (m.gone_at IS NULL OR m.gone_at >= {over} OR EXISTS (
                SELECT 1 FROM message_mailboxes q WHERE q.tenant_id = m.tenant_id AND q.message_id = m.id))) c
          WHERE c.number <= c.arrivals ORDER BY c.message_id, c.placement_id",
@@ -252,7 +258,7 @@ async fn candidates(
         }
         if let (Some(id), Some(c)) = (row.get::<Option<Uuid>, _>("placement_id"), list.last_mut()) {
             let (mailbox, generation, uid) = (row.get("mailbox_id"), row.get("generation"), row.get("uid"));
-            c.seats.push(Seat { id, mailbox, generation, uid });
+            c.seats.push(Seat { id, mailbox, generation, uid, marked: row.get("marked") });
         }
     }
     Ok(found)

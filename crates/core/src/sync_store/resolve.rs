@@ -1,6 +1,8 @@
 //! Which row an arriving message belongs to: a pure decision over what the account already has of the same bytes.
 //!
 //! The cases, in order:
+//! 0. on a server without UIDPLUS our user took it out of this mailbox, which keeps it as `\Deleted`, and UIDVALIDITY changed
+//!    → what arrives as `\Deleted` is that one, and nothing else is: else what our user sees would be the one that goes;
 //! 1. our own move or copy placed it in this mailbox and waits for its UID → that placement gets the UID;
 //! 2. the mailbox had it before its UIDVALIDITY changed → that placement is carried over;
 //! 3. the account has the message, but not in this mailbox (another one has it, or it went a moment ago, as in a move: of
@@ -19,6 +21,8 @@ pub(super) struct Seat {
     pub mailbox: Uuid,
     pub generation: i32,
     pub uid: Option<i64>,
+    /// Our user does not see it: it stands there as `\Deleted`.
+    pub marked: bool,
 }
 
 /// A message of the account with the same bytes.
@@ -34,7 +38,7 @@ pub(super) struct Candidate {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Decision {
     /// Give this placement of the message the UID.
-    Seat { placement: Uuid, message: Uuid },
+    Seat { placement: Uuid, message: Uuid, marked: bool },
     /// Add a placement of the message; `revived`: it was in no mailbox.
     Place { message: Uuid, revived: bool },
     /// A message not seen before.
@@ -55,7 +59,8 @@ impl Resolver {
         Self { mailbox, generation, by_hash, used_seats: HashSet::new(), used_messages: HashSet::new() }
     }
 
-    pub fn decide(&mut self, hash: &[u8]) -> Decision {
+    /// `deleted`: it arrives as `\Deleted`.
+    pub fn decide(&mut self, hash: &[u8], deleted: bool) -> Decision {
         let candidates = self.by_hash.get(hash).map(Vec::as_slice).unwrap_or_default();
         let here = || {
             candidates.iter().flat_map(|c| {
@@ -63,15 +68,20 @@ impl Resolver {
             })
         };
         let free = |seat: &Seat| !self.used_seats.contains(&seat.id);
-        let waiting = here().find(|(_, s)| s.uid.is_none() && free(s));
-        let earlier = || here().find(|(_, s)| s.uid.is_some() && s.generation != self.generation && free(s));
-        if let Some((message, seat)) = waiting.or_else(earlier) {
+        let is_earlier = |s: &Seat| s.uid.is_some() && s.generation != self.generation && free(s);
+        let marked = here().find(|(_, s)| deleted && s.marked && is_earlier(s));
+        let waiting = || here().find(|(_, s)| s.uid.is_none() && free(s));
+        let earlier = || here().find(|(_, s)| !s.marked && is_earlier(s));
+        if let Some((message, seat)) = marked.or_else(waiting).or_else(earlier) {
             self.used_seats.insert(seat.id);
-            self.used_messages.insert(message);
-            return Decision::Seat { placement: seat.id, message };
+            if !seat.marked {
+                self.used_messages.insert(message);
+            }
+            return Decision::Seat { placement: seat.id, message, marked: seat.marked };
         }
         let elsewhere = |c: &&Candidate| {
-            !self.used_messages.contains(&c.message) && c.seats.iter().all(|s| s.mailbox != self.mailbox)
+            !self.used_messages.contains(&c.message)
+                && c.seats.iter().all(|s| s.mailbox != self.mailbox || s.marked)
         };
         // Of several that left, the last is the likeliest to be on its way; of those that left together, the oldest.
         let gone =
@@ -103,7 +113,7 @@ mod tests {
     const THERE: Uuid = Uuid::from_u128(2);
 
     fn seat(id: u128, mailbox: Uuid, generation: i32, has_uid: bool) -> Seat {
-        Seat { id: Uuid::from_u128(id), mailbox, generation, uid: has_uid.then_some(1) }
+        Seat { id: Uuid::from_u128(id), mailbox, generation, uid: has_uid.then_some(1), marked: false }
     }
 
     fn candidate(message: u128, gone: bool, seats: Vec<Seat>) -> Candidate {
@@ -118,9 +128,9 @@ mod tests {
     #[test]
     fn a_message_of_another_mailbox_gets_one_more_placement_and_a_second_copy_is_new() {
         let mut r = resolver(vec![candidate(10, false, vec![seat(20, THERE, 1, true)])]);
-        assert_eq!(r.decide(b"h"), Decision::Place { message: Uuid::from_u128(10), revived: false });
-        assert_eq!(r.decide(b"h"), Decision::New);
-        assert_eq!(r.decide(b"other"), Decision::New);
+        assert_eq!(r.decide(b"h", false), Decision::Place { message: Uuid::from_u128(10), revived: false });
+        assert_eq!(r.decide(b"h", false), Decision::New);
+        assert_eq!(r.decide(b"other", false), Decision::New);
     }
 
     #[test]
@@ -129,9 +139,10 @@ mod tests {
             candidate(9, true, vec![]),
             candidate(10, false, vec![seat(20, THERE, 1, true), seat(21, HERE, 3, false)]),
         ]);
-        let linked = Decision::Seat { placement: Uuid::from_u128(21), message: Uuid::from_u128(10) };
-        assert_eq!(r.decide(b"h"), linked);
-        assert_eq!(r.decide(b"h"), Decision::Place { message: Uuid::from_u128(9), revived: true });
+        let linked =
+            Decision::Seat { placement: Uuid::from_u128(21), message: Uuid::from_u128(10), marked: false };
+        assert_eq!(r.decide(b"h", false), linked);
+        assert_eq!(r.decide(b"h", false), Decision::Place { message: Uuid::from_u128(9), revived: true });
     }
 
     #[test]
@@ -141,19 +152,38 @@ mod tests {
             candidate(11, false, vec![seat(21, HERE, 2, true)]),
         ]);
         assert!(
-            matches!(r.decide(b"h"), Decision::Seat { placement, .. } if placement == Uuid::from_u128(20))
+            matches!(r.decide(b"h", false), Decision::Seat { placement, .. } if placement == Uuid::from_u128(20))
         );
         assert!(
-            matches!(r.decide(b"h"), Decision::Seat { placement, .. } if placement == Uuid::from_u128(21))
+            matches!(r.decide(b"h", false), Decision::Seat { placement, .. } if placement == Uuid::from_u128(21))
         );
-        assert_eq!(r.decide(b"h"), Decision::New);
+        assert_eq!(r.decide(b"h", false), Decision::New);
+    }
+
+    #[test]
+    fn after_a_new_uidvalidity_what_our_user_took_away_and_what_came_back_do_not_change_places() {
+        let goes = Seat { marked: true, ..seat(20, HERE, 2, true) };
+        let message = Uuid::from_u128(10);
+        let both = || vec![candidate(10, false, vec![goes, seat(21, HERE, 2, true)])];
+        for [first, second] in [[true, false], [false, true]] {
+            let mut r = resolver(both());
+            for deleted in [first, second] {
+                let placement = Uuid::from_u128(if deleted { 20 } else { 21 });
+                let expected = Decision::Seat { placement, message, marked: deleted };
+                assert_eq!(r.decide(b"h", deleted), expected);
+            }
+            assert_eq!(r.decide(b"h", true), Decision::New);
+        }
+        // Another client brought it back meanwhile.
+        let mut r = resolver(vec![candidate(10, false, vec![goes])]);
+        assert_eq!(r.decide(b"h", false), Decision::Place { message, revived: false });
     }
 
     #[test]
     fn a_message_that_just_left_is_preferred_over_one_that_is_still_elsewhere() {
         let mut r =
             resolver(vec![candidate(10, false, vec![seat(20, THERE, 1, true)]), candidate(11, true, vec![])]);
-        assert_eq!(r.decide(b"h"), Decision::Place { message: Uuid::from_u128(11), revived: true });
+        assert_eq!(r.decide(b"h", false), Decision::Place { message: Uuid::from_u128(11), revived: true });
     }
 
     #[test]
@@ -163,7 +193,7 @@ mod tests {
             ..candidate(message, true, vec![])
         };
         let mut r = resolver(vec![left(10, 5), left(11, 7), left(12, 7), left(13, 6)]);
-        let mut next = || match r.decide(b"h") {
+        let mut next = || match r.decide(b"h", false) {
             Decision::Place { message, revived: true } => message.as_u128(),
             other => panic!("{other:?}"),
         };
@@ -173,7 +203,7 @@ mod tests {
     #[test]
     fn a_copy_already_here_does_not_take_a_second_uid() {
         let mut r = resolver(vec![candidate(10, false, vec![seat(20, HERE, 3, true)])]);
-        assert_eq!(r.decide(b"h"), Decision::New);
+        assert_eq!(r.decide(b"h", false), Decision::New);
         assert_eq!(r.twins(b"h").collect::<Vec<_>>(), [1]);
         assert_eq!(r.twins(b"other").count(), 0);
     }

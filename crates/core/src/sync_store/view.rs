@@ -48,7 +48,7 @@ pub struct Visit {
     pub edits: Portion,
     /// When a user asked for all of it to be compared: the mark that [`super::checkpoint::read_anew`] takes away.
     pub resync_asked_at: Option<DateTime<Utc>>,
-    /// The database's time before the mailbox is opened: what was done before, the visit sees.
+    /// The database's time before the mailbox is opened: what was done before, the visit sees. Told by whoever opens it.
     pub opened_at: Option<DateTime<Utc>>,
 }
 
@@ -166,7 +166,7 @@ pub async fn visit(
     mailbox: MailboxId,
 ) -> Result<Option<(Target, Visit)>, DbError> {
     let row = sqlx::query(sqlx::AssertSqlSafe(format!(
-        "SELECT {CHECKPOINT}, b.resync_asked_at, clock_timestamp() AS opened_at, {OLD_GENERATION}
+        "SELECT {CHECKPOINT}, b.resync_asked_at, {OLD_GENERATION}
          FROM mailboxes b WHERE b.tenant_id = $1 AND b.id = $2 AND b.account_id = $3"
     )))
     .bind(tx.tenant())
@@ -188,8 +188,7 @@ pub async fn visit(
         ..LocalView::default()
     };
     attempts::load(tx, &target, &mut local).await?;
-    let opened_at = row.try_get("opened_at")?;
-    Ok(Some((target, Visit { local, edits, resync_asked_at, opened_at })))
+    Ok(Some((target, Visit { local, edits, resync_asked_at, opened_at: None })))
 }
 
 /// INBOX for its newest mail alone: of the UIDs we hold those above the head, and no edits. Does not grow with the
@@ -272,15 +271,16 @@ pub async fn trash(tx: &mut TenantTx, account: AccountId) -> Result<Option<Named
     }))
 }
 
-/// The name under which the server has a mailbox; `None` when it is gone, or the server does not know of it yet.
+/// The name under which the server has a mailbox, and the database's time; `None` when it is gone, or the server does not
+/// know of it yet.
 pub async fn wire_name(
     tx: &mut TenantTx,
     account: AccountId,
     mailbox: MailboxId,
-) -> Result<Option<Vec<u8>>, DbError> {
-    Ok(sqlx::query_scalar(sqlx::AssertSqlSafe(format!(
+) -> Result<Option<(Vec<u8>, DateTime<Utc>)>, DbError> {
+    Ok(sqlx::query_as(sqlx::AssertSqlSafe(format!(
         "WITH {UNTOLD}
-         SELECT wire_name FROM mailboxes
+         SELECT wire_name, clock_timestamp() FROM mailboxes
          WHERE tenant_id = $1 AND account_id = $2 AND id = $3 AND id NOT IN ({WAITS_FOR_ITS_NAME})"
     )))
     .bind(tx.tenant())

@@ -41,6 +41,15 @@ pub(super) async fn until_listed(session: &Session, asked: &Asked, messages: usi
     }
 }
 
+/// How many messages are here now.
+pub(super) async fn listed(session: &Session, asked: &Asked) -> Result<usize> {
+    let status = session.get(&format!("/api/sync/status/{}", asked.id)).await?;
+    if status.pointer("/run/state").and_then(Value::as_str) == Some("failed") {
+        bail!("the synchronisation did not end well: {status}");
+    }
+    Ok(usize::try_from(synced(&status))?)
+}
+
 /// From the same request until this message, the oldest, is found by a word of its text: seconds. Text is indexed newest
 /// first, so all others are found by then.
 pub(super) async fn until_searchable(session: &Session, asked: &Asked, token: &str) -> Result<f64> {

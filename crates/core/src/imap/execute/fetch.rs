@@ -35,15 +35,21 @@ use crate::sync_store::{Prepared, Target, attempts, bytes, checkpoint, ingest};
 const READ_AHEAD: usize = 64;
 /// One parsing task: large enough that its scheduling does not matter, small enough to keep both ends busy.
 const GROUP_MESSAGES: usize = 32;
+/// The same for new mail, a few messages for which somebody waits: both processors have part in them.
+const GROUP_FRESH: usize = 8;
 const GROUP_BYTES: usize = 1 << 20;
 /// Parsing tasks under way: more than one transaction takes, so that reading and parsing go on while it is written.
 const GROUPS_AHEAD: usize = 8;
 /// A batch with so many bytes sends them ahead of its rows. Below it, two transactions cost more than the wait.
 const AHEAD_BYTES: usize = 1 << 20;
+/// New mail sends so many bytes ahead while the rest is still read, for nothing else is written meanwhile.
+const AHEAD_FRESH: usize = 512 << 10;
 /// One transaction at most: rows beyond it are committed without a checkpoint. With 16 MiB a first synchronisation stood
 /// still for a fifth of its time, reader and writer waiting for each other in turn; and each MiB here is several in memory.
 const COMMIT_BYTES: usize = 4 << 20;
 const COMMIT_MESSAGES: usize = 500;
+/// The same while our user is at the account: what they ask for waits for the transaction under way.
+const COMMIT_IN_USE: usize = 100;
 /// A reader that brings nothing for so long may be waiting for memory that we hold.
 const SILENCE: Duration = Duration::from_millis(50);
 /// More new messages than these are indexed by a job: their sender did not wait for them a moment ago.
@@ -103,18 +109,7 @@ pub(super) async fn messages(
     let (out, inbox) = mpsc::channel(READ_AHEAD);
     let (groups_out, groups_in) = mpsc::channel(GROUPS_AHEAD);
     let (loads_out, loads_in) = mpsc::channel(1);
-    let gatherer = Gatherer {
-        ctx: link.ctx,
-        tenant: link.lease.tenant,
-        target: open.target,
-        fresh,
-        batches: batches.into_iter().map(|b| (b.uids, b.then)).collect(),
-        next: 0,
-        waiting: Vec::new(),
-        bytes: 0,
-        reached: None,
-        out: loads_out,
-    };
+    let gatherer = Gatherer::new(link, open.target, fresh, batches, loads_out);
     let writer = Writer {
         ctx: link.ctx,
         lease: link.lease,
@@ -136,7 +131,7 @@ pub(super) async fn messages(
         writer.run(loads_in),
     );
     let Asked { uids: asked, refused, words, .. } = asked;
-    link.called |= called.load(Ordering::Relaxed);
+    link.note_call(called.load(Ordering::Relaxed));
     open.server.seen.asked = open.server.seen.asked.union(&asked);
     let (unanswered, stored) = match (unanswered, stored) {
         (Ok(unanswered), Ok(stored)) => (unanswered, stored),
@@ -205,6 +200,7 @@ async fn group(
     out: mpsc::Sender<Item>,
 ) -> Result<(), SyncError> {
     notes.next().await?;
+    let most = if fresh { GROUP_FRESH } else { GROUP_MESSAGES };
     let mut gathered: Vec<FetchedMessage> = Vec::new();
     let mut bytes = 0;
     let mut ended = false;
@@ -215,7 +211,7 @@ async fn group(
                 notes.cover(message.uid).await?;
                 bytes += message.raw.len();
                 gathered.push(*message);
-                if gathered.len() < GROUP_MESSAGES && bytes < GROUP_BYTES {
+                if gathered.len() < most && bytes < GROUP_BYTES {
                     continue;
                 }
             }
@@ -283,12 +279,41 @@ struct Gatherer<'a> {
     next: usize,
     waiting: Vec<Ready>,
     bytes: usize,
+    /// How many of those that wait have had their bytes sent ahead, and which were new.
+    sent: usize,
+    ahead: bytes::New,
+    /// Messages of a transaction.
+    most: usize,
     /// What holds once all that waits is stored.
     reached: Option<Checkpoint>,
     out: mpsc::Sender<Load>,
 }
 
-impl Gatherer<'_> {
+impl<'a> Gatherer<'a> {
+    fn new(
+        link: &Link<'a>,
+        target: Target,
+        fresh: bool,
+        batches: Vec<Batch>,
+        out: mpsc::Sender<Load>,
+    ) -> Self {
+        Self {
+            ctx: link.ctx,
+            tenant: link.lease.tenant,
+            target,
+            fresh,
+            batches: batches.into_iter().map(|b| (b.uids, b.then)).collect(),
+            next: 0,
+            waiting: Vec::new(),
+            bytes: 0,
+            sent: 0,
+            ahead: bytes::New::default(),
+            most: if link.is_in_use() { COMMIT_IN_USE } else { COMMIT_MESSAGES },
+            reached: None,
+            out,
+        }
+    }
+
     /// Returns what was not answered of the first batch that is incomplete.
     async fn run(mut self, mut items: mpsc::Receiver<Item>) -> Result<UidSet, SyncError> {
         loop {
@@ -311,8 +336,10 @@ impl Gatherer<'_> {
                     uids.sort_unstable();
                     self.waiting.extend(ready);
                     self.answered(&uids.into_iter().collect());
-                    if self.bytes >= COMMIT_BYTES || self.waiting.len() >= COMMIT_MESSAGES {
+                    if self.bytes >= COMMIT_BYTES || self.waiting.len() >= self.most {
                         self.hand_on(false).await;
+                    } else if self.fresh {
+                        self.send_ahead(AHEAD_FRESH).await;
                     }
                 }
                 Some(Item::Answered(uids)) => self.answered(&uids),
@@ -349,27 +376,38 @@ impl Gatherer<'_> {
         if self.waiting.is_empty() && reached.is_none() && !last {
             return;
         }
+        // What was begun while the rest was read is not worth a transaction of its own for a few more.
+        let least = if self.sent > 0 { AHEAD_FRESH } else { AHEAD_BYTES };
+        self.send_ahead(least).await;
         let ready = std::mem::take(&mut self.waiting);
-        let mut ahead = bytes::New::default();
-        if std::mem::take(&mut self.bytes) >= AHEAD_BYTES {
-            let messages: Vec<&Prepared> = ready.iter().map(|r| &r.prepared).collect();
-            let _place = place(self.ctx, self.fresh).await;
-            let started = tokio::time::Instant::now();
-            // What is wrong with the database the writer finds out, who knows what follows from it.
-            match bytes::store_ahead(&self.ctx.db, self.tenant, &self.target, &messages).await {
-                Ok(new) => {
-                    ahead = new;
-                    failpoint::pass("bytes-before-rows");
-                    tracing::debug!(
-                        messages = messages.len(),
-                        ms = started.elapsed().as_millis(),
-                        "bytes stored"
-                    );
-                }
-                Err(error) => tracing::debug!(%error, "the bytes go with the rows"),
-            }
-        }
+        let ahead = std::mem::take(&mut self.ahead);
+        (self.bytes, self.sent) = (0, 0);
         let _ = self.out.send(Load { ready, ahead, reached, last }).await;
+    }
+
+    /// Stores the bytes of what waits, where they are so many at least.
+    async fn send_ahead(&mut self, least: usize) {
+        let unsent = self.waiting.get(self.sent..).unwrap_or_default();
+        let messages: Vec<&Prepared> = unsent.iter().map(|r| &r.prepared).collect();
+        if messages.iter().map(|p| p.raw.len()).sum::<usize>() < least {
+            return;
+        }
+        let _place = place(self.ctx, self.fresh).await;
+        let started = tokio::time::Instant::now();
+        // What is wrong with the database the writer finds out, who knows what follows from it.
+        match bytes::store_ahead(&self.ctx.db, self.tenant, &self.target, &messages).await {
+            Ok(new) => {
+                self.ahead.add(new);
+                failpoint::pass("bytes-before-rows");
+                tracing::debug!(
+                    messages = messages.len(),
+                    ms = started.elapsed().as_millis(),
+                    "bytes stored"
+                );
+            }
+            Err(error) => tracing::debug!(%error, "the bytes go with the rows"),
+        }
+        self.sent = self.waiting.len();
     }
 }
 

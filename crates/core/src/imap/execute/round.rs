@@ -6,6 +6,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use mail::sync::{Checkpoint, Depth, Policy};
 use mail::uid::{Uid, UidSet};
+use tokio::time::Instant;
 
 use super::trouble::Reason;
 use super::{Report, SyncContext, SyncError, edits, enter, forgo, tree, trouble, visit};
@@ -25,6 +26,8 @@ const BATCH_TIME: Duration = Duration::from_millis(250);
 const AFTER_FIRST_PAGE: u32 = 4;
 /// Batches in one go once the speed of old mail is known. Each time the pipeline runs empty costs a tenth of a second.
 const MANY_BATCHES: usize = 64;
+/// Who has asked for something so lately will do so again.
+const IN_USE: Duration = Duration::from_secs(30);
 const SOME_FAILED: &str = "some mailboxes could not be read";
 
 /// A round's way to the server and what it has done so far.
@@ -55,6 +58,8 @@ pub(super) struct Link<'a> {
     pub backfill: bool,
     /// Reading it was interrupted: something else was asked for.
     pub called: bool,
+    /// When that was the last time.
+    called_at: Option<Instant>,
     /// Mailboxes whose old mail is left for later.
     pub unfinished: Vec<MailboxId>,
     /// Mailboxes of which the listing knows that they have another UIDVALIDITY.
@@ -99,6 +104,7 @@ impl<'a> Link<'a> {
             left: HashMap::new(),
             backfill: false,
             called: false,
+            called_at: None,
             unfinished: Vec::new(),
             renumbered: BTreeSet::new(),
             batch: None,
@@ -132,6 +138,18 @@ impl<'a> Link<'a> {
         if depth != Depth::Head && at.tail_uid > 1 && !self.backfill && !self.unfinished.contains(&mailbox) {
             self.unfinished.push(mailbox);
         }
+    }
+
+    /// Notes that something else is asked for while old mail is read.
+    pub fn note_call(&mut self, called: bool) {
+        if called {
+            (self.called, self.called_at) = (true, Some(Instant::now()));
+        }
+    }
+
+    /// Whether our user was at the account a moment ago.
+    pub fn is_in_use(&self) -> bool {
+        self.called_at.is_some_and(|at| at.elapsed() < IN_USE)
     }
 
     /// Batches follow the speed of the whole way, so that a slow server does not keep a user waiting for a batch.

@@ -12,10 +12,11 @@ use tokio::time::Instant;
 
 use super::believed::{Heard, credible, look_for_twins};
 use super::round::Link;
-use super::{SyncError, fetch, push, tree, trouble};
+use super::{SyncContext, SyncError, fetch, push, tree, trouble};
 use crate::db::TenantTx;
 use crate::id::MailboxId;
 use crate::imap::{ChangedSince, FetchedFlags, ImapError, Selected, Uids};
+use crate::lease::Lease;
 use crate::sync_store::checkpoint::Visited;
 use crate::sync_store::edits::{self, Portion, Sending};
 use crate::sync_store::flags::{self, FlagState as ServerFlags};
@@ -121,40 +122,49 @@ pub(super) async fn visit(link: &mut Link<'_>, mailbox: MailboxId, depth: Depth)
     Ok(true)
 }
 
-/// Selects `mailbox`; `None` when we have none of this id any more.
+/// Selects `mailbox`; `None` when we have none of this id any more. What we have of it is read while the server opens it.
 pub(super) async fn open(link: &mut Link<'_>, mailbox: MailboxId) -> Result<Option<Open>, SyncError> {
-    let Some(mut open) = load(link, mailbox).await? else { return Ok(None) };
+    let mut tx = link.ctx.db.tenant(link.lease.tenant).await?;
+    let Some((name, opened_at)) = view::wire_name(&mut tx, link.lease.account, mailbox).await? else {
+        return Ok(None);
+    };
+    let Link { ctx, lease, session, alone, .. } = &mut *link;
+    let loaded = load(ctx, lease, tx, (mailbox, opened_at));
+    let (loaded, selected) = tokio::join!(loaded, session.select(&name, None, false));
+    let Some((target, mut visit)) = loaded? else { return Ok(None) };
+    let selected = selected?;
+    // What cost a connection in this round and is neither stored nor left out since.
+    let settled = visit.local.known.union(&visit.local.unreadable).union(&visit.local.raw);
+    let suspects = alone.get(&mailbox).map(|s| s.difference(&settled)).unwrap_or_default();
+    visit.local.alone = visit.local.alone.union(&suspects);
+    let mut open = Open::of(target, name, visit);
     let all = Portion {
         ready: std::mem::take(&mut open.local.ready),
         rows: std::mem::take(&mut open.rows),
         more_after: open.more_after,
     };
     open.load(all, &link.skip);
-    let selected = link.session.select(&open.name, None, false).await?;
     open.server.capabilities = link.session.capabilities().clone();
     open.server.mailbox = describe(&selected);
     Ok(Some(open))
 }
 
-async fn load(link: &Link<'_>, mailbox: MailboxId) -> Result<Option<Open>, SyncError> {
-    let mut tx = link.ctx.db.tenant(link.lease.tenant).await?;
-    let Some(name) = view::wire_name(&mut tx, link.lease.account, mailbox).await? else { return Ok(None) };
-    let left_over = attempts::left_over(&mut tx, link.lease, mailbox).await?;
-    let mut found = view::visit(&mut tx, link.lease.account, mailbox).await?;
+async fn load(
+    ctx: &SyncContext,
+    lease: &Lease,
+    mut tx: TenantTx,
+    (mailbox, opened_at): (MailboxId, DateTime<Utc>),
+) -> Result<Option<(Target, Visit)>, SyncError> {
+    let left_over = attempts::left_over(&mut tx, lease, mailbox).await?;
+    let mut found = view::visit(&mut tx, lease.account, mailbox).await?;
     drop(tx);
     if let Some((target, visit)) = found.as_ref().filter(|_| left_over) {
-        let mut tx = link.lease.begin(&link.ctx.db).await?;
-        attempts::settle(&mut tx, link.lease, target, &visit.local.known).await?;
-        found = view::visit(&mut tx, link.lease.account, mailbox).await?;
+        let mut tx = lease.begin(&ctx.db).await?;
+        attempts::settle(&mut tx, lease, target, &visit.local.known).await?;
+        found = view::visit(&mut tx, lease.account, mailbox).await?;
         tx.commit().await?;
     }
-    Ok(found.map(|(target, mut v)| {
-        // What cost a connection in this round and is neither stored nor left out since.
-        let settled = v.local.known.union(&v.local.unreadable).union(&v.local.raw);
-        let suspects = link.alone.get(&mailbox).map(|s| s.difference(&settled)).unwrap_or_default();
-        v.local.alone = v.local.alone.union(&suspects);
-        Open::of(target, name, v)
-    }))
+    Ok(found.map(|(target, visit)| (target, Visit { opened_at: Some(opened_at), ..visit })))
 }
 
 pub(super) fn describe(selected: &Selected) -> ServerMailbox {
