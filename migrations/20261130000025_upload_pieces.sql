@@ -17,7 +17,7 @@ ALTER TABLE upload_pieces ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 CREATE POLICY tenant ON upload_pieces FOR ALL TO emailclient_app
   USING (tenant_id = (SELECT nullif(current_setting('app.tenant_id', true), '')::uuid))
   WITH CHECK (tenant_id = (SELECT nullif(current_setting('app.tenant_id', true), '')::uuid));
-GRANT SELECT, INSERT, DELETE ON upload_pieces TO emailclient_app;
+GRANT SELECT, INSERT, UPDATE, DELETE ON upload_pieces TO emailclient_app;
 CREATE POLICY system_read ON upload_pieces FOR SELECT TO emailclient_system USING (true);
 CREATE POLICY system_sweep ON upload_pieces FOR DELETE TO emailclient_system USING (created_at < now() - interval '2 hours');
 GRANT SELECT (tenant_id, created_at), DELETE ON upload_pieces TO emailclient_system;

@@ -211,9 +211,11 @@ impl Rig {
 
 /// What a client sends to connect to a server on this port.
 pub fn settings(port: u16) -> Value {
+    // A user of its own: tries are counted for each host and user name.
+    let user = format!("p{port}@lab.test");
     let server =
-        json!({"host": "127.0.0.1", "port": port, "security": "none", "username": "u", "password": "p"});
-    json!({"email": format!("p{port}@lab.test"), "imap": server, "smtp": server})
+        json!({"host": "127.0.0.1", "port": port, "security": "none", "username": user, "password": "p"});
+    json!({"email": user, "imap": server, "smtp": server})
 }
 
 fn theirs(state: &mut State) -> BTreeSet<Placed> {

@@ -190,7 +190,7 @@ async fn a_mailbox_that_got_the_name_of_one_our_user_deletes_or_renames_is_neith
         send(case.app.request(&case.tenant, "POST", &path)).await.expect(200);
     };
     turn("pause").await;
-    let old = format!("/api/mailboxes/{}", case.mailbox("Old").await);
+    let old = format!("/api/mailboxes/{}?with_messages=true", case.mailbox("Old").await);
     assert_eq!(case.app.delete(&case.tenant, &old).await.status, 204);
     let renamed = json!({"name": "Done"});
     case.app.patch(&case.tenant, &format!("/api/mailboxes/{plan}"), &renamed).await.expect(200);

@@ -8,10 +8,12 @@ use tests::eventually::eventually;
 use tests::{mail, scripted};
 
 fn odd_account(port: u16, security: &str) -> serde_json::Value {
+    // A user of its own: tries are counted for each host and user name.
+    let user = format!("odd{port}@lab.test");
     json!({
-        "email": format!("odd{port}@lab.test"),
-        "imap": {"host": "127.0.0.1", "port": port, "security": security, "username": "u", "password": "p"},
-        "smtp": {"host": "127.0.0.1", "port": port, "security": security, "username": "u", "password": "p"},
+        "email": user,
+        "imap": {"host": "127.0.0.1", "port": port, "security": security, "username": user, "password": "p"},
+        "smtp": {"host": "127.0.0.1", "port": port, "security": security, "username": user, "password": "p"},
     })
 }
 

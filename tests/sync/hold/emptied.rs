@@ -16,7 +16,7 @@ async fn mail_in_a_mailbox_that_our_user_deletes_is_in_trash_also_what_nobody_he
         let (old, ids) = (case.mailbox("Old").await, case.ids().await);
         turn(&case, "pause").await;
         client.append("Old", "", None, &numbered(2)).await;
-        let path = format!("/api/mailboxes/{old}");
+        let path = format!("/api/mailboxes/{old}?with_messages=true");
         assert_eq!(case.app.delete(&case.tenant, &path).await.status, 204);
         assert!(!case.mailboxes().await.contains_key("Old"));
         turn(&case, "resume").await;
