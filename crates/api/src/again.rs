@@ -129,7 +129,7 @@ impl http_body::Body for Again {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.kept.lock().map(|kept| kept.hint.clone()).unwrap_or_default()
+        self.kept.lock().map(|kept| kept.hint).unwrap_or_default()
     }
 }
 

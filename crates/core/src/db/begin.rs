@@ -27,7 +27,12 @@ type Begun = Result<Transaction<'static, Postgres>, sqlx::Error>;
 pub(super) async fn begin(pool: &PgPool, statement: &str) -> Result<Transaction<'static, Postgres>, DbError> {
     let end = Instant::now() + PATIENCE;
     loop {
-        let error = match pool.acquire().await {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "this is the one home of connections: each begins a transaction"
+        )]
+        let acquired = pool.acquire().await;
+        let error = match acquired {
             Ok(connection) => {
                 // `Pool::begin_with` is the same two steps, but the second must not be given up half-way.
                 let sql = AssertSqlSafe(statement.to_owned());

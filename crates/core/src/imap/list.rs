@@ -135,7 +135,7 @@ impl Session {
         let (mut count, mut fits) = (0, true);
         self.run_within(command, ANSWER_BYTES, |u| match u {
             Untagged::Data(name, cursor) if name == "LIST" => {
-                let Some(mailbox) = read_list(cursor) else { return None };
+                let mailbox = read_list(cursor)?;
                 count += 1;
                 fits &= room.take(cost(&mailbox)) && count <= MAX_MAILBOXES;
                 if fits {

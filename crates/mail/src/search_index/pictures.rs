@@ -46,7 +46,7 @@ pub fn pictures(text: &str) -> Vec<String> {
             _ => {
                 let half_flag =
                     is_flag_letter(c) && open.chars().eq(open.chars().filter(|f| is_flag_letter(*f)).take(1));
-                if !joined && !(half_flag && !open.is_empty()) {
+                if !joined && (!half_flag || open.is_empty()) {
                     end(&mut open);
                 }
                 if joined {

@@ -58,7 +58,7 @@ pub async fn complete(
     }
     let own: Vec<String> = identities.into_iter().map(|i| i.email).collect();
     let memory = |bytes: usize| in_hand(state, caller, bytes);
-    let files = answer(&mut tx, account_id, &mut content, before, own, open, memory).await?;
+    let files = answer(&mut tx, account_id, &mut content, before, (own, open), memory).await?;
     tx.commit().await?;
     content.check().map_err(|e| refusal(&e, &content.headers, content.headers_as_object))?;
     Ok(Prepared { account_id, content, files })
@@ -153,8 +153,7 @@ async fn answer(
     account: AccountId,
     content: &mut Content,
     before: Option<&Draft>,
-    own: Vec<String>,
-    open: Open,
+    (own, open): (Vec<String>, Open),
     memory: impl Fn(usize) -> Result<(), ApiError>,
 ) -> Result<Vec<NewAttachment>, ApiError> {
     let Some((kind, id)) = content.answers() else {

@@ -107,7 +107,7 @@ mod tests {
     fn is_whole(html: &str) -> bool {
         let (mut open, mut rest) = (Vec::new(), html);
         while let Some(start) = rest.find('<') {
-            let Some(piece) = next(&rest[start..]) else { return false };
+            let Some(piece) = next(rest.split_at(start).1) else { return false };
             let length = match piece {
                 Piece::Text(_) => return false,
                 Piece::Start(tag, name) => {
@@ -123,7 +123,7 @@ mod tests {
                     tag.len()
                 }
             };
-            rest = &rest[start + length..];
+            rest = rest.split_at(start + length).1;
         }
         open.is_empty()
     }
