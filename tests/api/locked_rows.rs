@@ -111,3 +111,17 @@ async fn who_waits_for_a_row_in_vain_is_told_so_after_ten_seconds_and_nothing_is
     assert_eq!(answer["text"], "new");
     app.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_only_reads_waits_for_a_migration_as_well() {
+    let app = App::start().await;
+    let tenant = app.tenant().await;
+    let mut superuser = app.database.superuser().await;
+    superuser.execute("BEGIN; LOCK TABLE accounts IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    let asked = tokio::spawn(send(app.request(&tenant, "GET", "/api/accounts")));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!asked.is_finished(), "it did not wait");
+    superuser.execute("COMMIT").await.unwrap();
+    asked.await.unwrap().expect(200);
+    app.finish().await;
+}

@@ -113,8 +113,8 @@ pub(super) async fn role(at: impl PgExecutor<'_>, wanted: &'static str) -> Resul
     Ok(())
 }
 
-/// How long a migration waits for a lock before it lets those pass that queue behind it. Shorter than the services'
-/// `lock_timeout`: a statement that meets a waiting migration is late and not refused.
+/// How long a migration waits for a lock before it lets those pass that queue behind it. Shorter than a worker's
+/// `lock_timeout` and than the time for which a request runs again: what meets a waiting migration is late and not refused.
 const LOCK_TIMEOUT: &str = "SET lock_timeout = '2s'";
 /// How often it asks for its locks, with [`PAUSE`] between: longer than any transaction of the services lasts.
 const TRIES: u32 = 60;
