@@ -217,3 +217,21 @@ async fn large_bodies_of_one_tenant_leave_room_for_another() {
     drop(served);
     app.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn large_changes_whose_answers_are_as_large_do_not_wait_for_each_other() {
+    let app = App::start().await;
+    let tenant = app.tenant().await;
+    let settings = mail::settings(&app, &mail::new_mailbox(&app));
+    let account = app.post(&tenant, "/api/accounts?verify=false", &settings).await.expect(201);
+    let body = json!({"account_id": account["id"], "text": "x".repeat(3 * MIB)});
+    let began = Instant::now();
+    let asked: Vec<_> = (0..8)
+        .map(|_| tokio::spawn(tests::app::send(app.request(&tenant, "POST", "/api/compose").json(&body))))
+        .collect();
+    for task in asked {
+        assert_eq!(task.await.unwrap().status, 201);
+    }
+    assert!(began.elapsed() < Duration::from_secs(9), "{:?}", began.elapsed());
+    app.finish().await;
+}

@@ -27,7 +27,11 @@ pub async fn hold(State(state): State<AppState>, request: Request, next: Next) -
     else {
         return response;
     };
-    let tenant = context.and_then(|c| c.tenant());
+    let tenant = context.as_ref().and_then(Context::tenant);
+    // The handler is done with its body. Who held that and waited for this would wait for others who do the same.
+    if let Some(context) = &context {
+        context.let_go();
+    }
     let length = usize::try_from(length).unwrap_or(usize::MAX);
     let held = match state.lines.take(tenant, length).await {
         Ok(held) => held,

@@ -103,6 +103,13 @@ impl Context {
         }
     }
 
+    /// Gives back what the handler held.
+    pub(crate) fn let_go(&self) {
+        if let Ok(mut learned) = self.0.learned.lock() {
+            learned.held.clear();
+        }
+    }
+
     /// Lets go what the run before held. `false`: this request runs once only.
     pub(crate) fn begin_again(&self) -> bool {
         self.0.learned.lock().is_ok_and(|mut learned| {
