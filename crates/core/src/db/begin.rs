@@ -32,26 +32,24 @@ pub(super) async fn begin(pool: &PgPool, statement: &str) -> Result<Transaction<
             reason = "this is the one home of connections: each begins a transaction"
         )]
         let acquired = pool.acquire().await;
-        let error = match acquired {
+        // The dead ones of a pool are used up at once, a server that cannot be reached is not asked without a rest.
+        let (error, rest) = match acquired {
             Ok(connection) => {
                 // `Pool::begin_with` is the same two steps, but the second must not be given up half-way.
                 let sql = AssertSqlSafe(statement.to_owned());
                 let begun = Transaction::begin(connection, Some(sql.into_sql_str()));
                 match (ToItsEnd { begun: Some(begun) }).await {
                     Ok(tx) => return Ok(tx),
-                    Err(error) => error,
+                    Err(error) => (error, false),
                 }
             }
-            Err(error) => error,
+            Err(error) => (error, true),
         };
         if !is_stale(&error) || Instant::now() >= end {
             return Err(error.into());
         }
         tracing::debug!(%error, "a connection to the database was lost; another one is tried");
-        // The dead ones of a pool are used up at once, a server that starts is not asked without a rest.
-        if matches!(&error, sqlx::Error::Io(io) if io.kind() == std::io::ErrorKind::ConnectionRefused)
-            || starts_or_stops(&error)
-        {
+        if rest || starts_or_stops(&error) {
             tokio::time::sleep(PAUSE).await;
         }
     }
