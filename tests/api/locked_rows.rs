@@ -119,8 +119,12 @@ async fn who_only_reads_waits_for_a_migration_as_well() {
     let mut superuser = app.database.superuser().await;
     superuser.execute("BEGIN; LOCK TABLE accounts IN ACCESS EXCLUSIVE MODE").await.unwrap();
     let asked = tokio::spawn(send(app.request(&tenant, "GET", "/api/accounts")));
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    assert!(!asked.is_finished(), "it did not wait");
+    tests::eventually::eventually("it meets the lock", Duration::from_secs(5), async || {
+        let waiting = "SELECT count(*) FROM pg_locks WHERE relation = 'accounts'::regclass AND NOT granted";
+        let waiting: i64 = sqlx::query_scalar(waiting).fetch_one(&mut superuser).await.unwrap();
+        (waiting > 0).then_some(())
+    })
+    .await;
     superuser.execute("COMMIT").await.unwrap();
     asked.await.unwrap().expect(200);
     app.finish().await;

@@ -207,8 +207,15 @@ async fn new_mail_in_inbox_is_noticed_within_seconds_without_a_poll() {
     let user = mail::new_mailbox(&app);
     let account = mail::connect(&app, &tenant, &user).await;
     mail::synchronise(&app, &tenant, &account).await;
-    // The watcher looks for accounts to watch every two seconds.
-    tokio::time::sleep(Duration::from_secs(4)).await;
+    eventually("a worker watches the account", Duration::from_secs(20), async || {
+        let watched: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM account_leases WHERE watch_owner IS NOT NULL")
+                .fetch_one(&mut app.database.superuser().await)
+                .await
+                .unwrap();
+        (watched == 1).then_some(())
+    })
+    .await;
     mail::deliver(&app, &user, &mail::message("Fresh", "fresh@example.test", "news"));
     eventually("the new message is listed", Duration::from_secs(5), async || {
         messages(&app, &tenant, &account, "role=inbox")
