@@ -5,13 +5,18 @@ use std::time::Duration;
 use serde_json::json;
 use tests::eventually::eventually;
 use tests::imap::Imap;
+use tests::imapd::Imapd;
 use tests::oracle;
+use tests::relay::Relay;
 
+use super::servers::on_server;
 use super::{
     PATIENCE, act, all_here, assert_both, flagged_there, here, ids_here, make, places, there, turn,
     two_rounds,
 };
 use crate::case::{Case, numbered};
+use crate::edits::{mailbox_id, message};
+use crate::odd::{FULL, PLAIN, Rig};
 
 /// UIDs of INBOX or another mailbox go elsewhere by another client's hand.
 async fn moves(client: &mut Imap, from: &str, uids: &str, to: &str) {
@@ -232,4 +237,64 @@ async fn what_our_user_moved_away_and_back_is_not_taken_for_its_marked_original_
     two_rounds(&case).await;
     assert_both(&case, (id, 2), &[("Archive", "\\Flagged")], "moved").await;
     case.finish().await;
+}
+
+/// Between our look at a message and our command another client takes it away: OK, and nothing was done.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_another_client_moves_in_the_moment_of_our_command_gets_all_of_our_edit_where_it_went() {
+    let rig = Rig::start().await;
+    let (star, copy, go) = (("star", "UID STORE"), ("copy", "UID COPY"), ("move", "UID MOVE"));
+    let without = |word: &str| FULL.replace(word, "");
+    let servers = [
+        (FULL.to_owned(), [star, copy, go]),
+        (without("UIDPLUS"), [star, copy, go]),
+        (without("MOVE"), [star, copy, ("move", "UID COPY")]),
+        (PLAIN.to_owned(), [star, copy, ("move", "UID COPY")]),
+    ];
+    for (capabilities, commands) in servers {
+        for (edit, command) in commands {
+            let what = format!("{edit} on a server with {capabilities}");
+            let server = Imapd::start(&capabilities).await;
+            server.lock().mailbox("INBOX").fill(1, 3);
+            for name in ["B", "C"] {
+                server.lock().add(name);
+            }
+            let relay = Relay::to(server.port).await;
+            let mut odd = rig.odd_behind(server, relay.port).await;
+            let (id, b) = (message(&odd, 2).await["id"].clone(), mailbox_id(&odd, "B").await);
+            let held = relay.hold(command);
+            let body = match edit {
+                "star" => json!({"ids": [id], "action": "star"}),
+                _ => json!({"ids": [id], "action": edit, "mailbox_id": b}),
+            };
+            rig.app.post(&rig.tenant, "/api/messages/actions", &body).await.expect(200);
+            held.reached().await;
+            {
+                let mut state = odd.server.lock();
+                let bytes = state.mailbox("INBOX").message(2).bytes.clone();
+                state.mailbox("INBOX").expunge([2]);
+                state.mailbox("C").deliver(bytes);
+            }
+            held.release();
+            for _ in 0..3 {
+                odd.round().await;
+            }
+            let marked = edit == "move" && capabilities.is_empty();
+            if marked {
+                // Without MOVE and UIDPLUS what goes stays as \\Deleted until somebody expunges it.
+                assert_eq!(odd.server.lock().mailbox("C").message(1).flags, ["\\Deleted"], "{what}");
+                odd.server.lock().mailbox("C").expunge([1]);
+                odd.round().await;
+            }
+            let expected = if edit == "move" { (1, 0) } else { (1, 1) };
+            match edit {
+                "star" => {
+                    assert_eq!(odd.server.lock().mailbox("C").message(1).flags, ["\\Flagged"], "{what}")
+                }
+                _ => assert_eq!((on_server(&odd, "B"), on_server(&odd, "C")), expected, "{what}"),
+            }
+            odd.settled().await;
+        }
+    }
+    rig.finish().await;
 }

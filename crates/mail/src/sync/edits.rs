@@ -23,6 +23,7 @@
 //! | a transfer that is taken back takes back the removals that rested on it | `a_removal_is_taken_back_with_the_copy_it_rested_on`, `only_the_removal_that_leaves_nothing_is_taken_back_with_what_it_rested_on` |
 //! | a transfer in doubt is decided by looking | `what_is_in_doubt_is_decided_by_looking` |
 //! | a copy whose UID nobody told is not made again | `a_copy_that_was_made_unseen_is_never_made_again` |
+//! | a transfer whose UID nobody told was done only if it is seen | `a_transfer_whose_uid_nobody_told_is_over_only_where_it_is_seen` |
 //! | of a move out of several mailboxes, the rest waits until it is seen where the first stands | `the_rest_of_a_move_waits_until_it_is_seen_where_the_first_stands` |
 //! | flags were stored in a placement, not in its mailbox | `what_comes_into_a_mailbox_anew_has_none_of_the_flags_stored_there` |
 //! | what is left `\Deleted` is hidden until somebody unmarks it | `what_is_left_marked_is_hidden_and_in_nobodys_way`, `what_an_unanswered_removal_left_deleted_is_ours` |
@@ -96,9 +97,9 @@ pub enum State {
     /// A transfer was sent or is about to be, and nobody knows whether it was done: it is not sent again before the source
     /// and the target were looked at.
     InDoubt,
-    /// Of a move by COPY, the copy was made and its UID was not told.
+    /// Of a move by COPY, the copy was made, and its UID was not told.
     Copied,
-    /// All of the transfer was done, and the UID in the target was not told: it is never sent again.
+    /// The copy was made, and its UID was not told: it is never made again.
     DoneUnseen,
 }
 

@@ -76,6 +76,10 @@ pub(super) async fn send(link: &mut Link<'_>) -> Result<(), SyncError> {
         visit_all(link, &waiting, Depth::Head).await?;
         let touched: Vec<MailboxId> = std::mem::take(&mut link.touched).into_iter().collect();
         visit_all(link, &touched, Depth::Head).await?;
+        if std::mem::take(&mut link.unsure) {
+            look_into_doubts(link).await?;
+            link.astray |= wait(link).await?;
+        }
         if link.report.pushed == before {
             return Ok(());
         }

@@ -30,7 +30,6 @@ pub(super) async fn send(link: &mut Link<'_>, open: &mut Open, push: &Push) -> R
     open.sent = true;
     if !matches!(push.write, ServerWrite::Store { .. }) {
         // What another client took away first is not there to be moved or removed, and OK says nothing of it.
-        link.session.noop().await?;
         rows = present(link, rows).await?;
     }
     let mut tx = link.lease.begin(&link.ctx.db).await?;
@@ -91,7 +90,6 @@ async fn perform(
         ServerWrite::Move { target, .. } => {
             let told = link.session.uid_move(uids, target).await?;
             failpoint::pass(PUSHED);
-            open.local.known = open.local.known.difference(uids);
             transferred(link, open, rows, told.as_ref(), true).await
         }
         ServerWrite::Remove { by, stands_in, .. } => {
@@ -104,20 +102,28 @@ async fn perform(
     }
 }
 
-/// Those of `rows` whose message the server has in the open mailbox. The others went, most likely to another mailbox: a
-/// round finds where.
+/// Those of `rows` whose message the server has in the open mailbox at this moment. The others went, most likely to another
+/// mailbox: a round finds where.
 async fn present(link: &mut Link<'_>, rows: Vec<Sending>) -> Result<Vec<Sending>, SyncError> {
+    let (present, absent) = look_for(link, rows).await?;
+    link.astray |= !absent.is_empty();
+    link.skip.extend(absent.iter().map(|r| r.edit));
+    Ok(present)
+}
+
+/// Those of `rows` whose message the server has in the open mailbox at this moment, and the others.
+async fn look_for(
+    link: &mut Link<'_>,
+    rows: Vec<Sending>,
+) -> Result<(Vec<Sending>, Vec<Sending>), SyncError> {
     if rows.is_empty() {
-        return Ok(rows);
+        return Ok((rows, Vec::new()));
     }
     let mut there = BTreeSet::new();
+    // Only NOOP has the server look anew: until then Dovecot shows what is gone (2.3.19).
+    link.session.noop().await?;
     link.session.fetch_flags(Uids::Set(&set_of(&rows)), None, |f| _ = there.insert(f.uid)).await?;
-    let (present, absent): (Vec<_>, Vec<_>) = rows.into_iter().partition(|r| there.contains(&r.uid));
-    if !absent.is_empty() {
-        link.skip.extend(absent.iter().map(|r| r.edit));
-        link.astray = true;
-    }
-    Ok(present)
+    Ok(rows.into_iter().partition(|r| there.contains(&r.uid)))
 }
 
 async fn store(
@@ -155,37 +161,47 @@ async fn store(
     apply_flags(link, open, last).await.map(drop)
 }
 
-/// Records a COPY or MOVE that was done, with the UIDs it told that can be so. What it tells nothing of while it tells of
-/// others was not there any more.
+/// Records a COPY or MOVE that was done, with the UIDs it told that can be so.
+///
+/// OK says nothing of what another client took away first. A message without a UID in the answer was copied if its original
+/// still stands there, and not moved, whatever the server says; else it stays in doubt until both mailboxes were read.
 async fn transferred(
     link: &mut Link<'_>,
-    open: &Open,
+    open: &mut Open,
     rows: &[Sending],
     told: Option<&CopyUid>,
     moved: bool,
 ) -> Result<(), SyncError> {
     let pairs: HashMap<Uid, Uid> = told.map(|t| t.pairs().collect()).unwrap_or_default();
     let to = rows.iter().find_map(|r| target_of(&r.does)).map(mailbox);
+    let (told_of, untold): (Vec<_>, Vec<_>) = rows.iter().cloned().partition(|r| pairs.contains_key(&r.uid));
+    let (standing, unsure) = look_for(link, untold).await?;
+    link.unsure |= !unsure.is_empty();
+    let copied = if moved {
+        open.local.known = open.local.known.difference(&set_of(&told_of));
+        if !standing.is_empty() {
+            refused(link, open, &standing, &ImapError::refused("confirmed, and not done")).await?;
+        }
+        Vec::new()
+    } else {
+        standing
+    };
     let mut tx = link.lease.begin(&link.ctx.db).await?;
     let credible = match (told, to) {
         (Some(told), Some(to)) => edits::credible(&mut tx, to, told.uidvalidity.get(), &told.dest).await?,
         _ => HashSet::new(),
     };
     let uid_of = |row: &Sending| pairs.get(&row.uid).copied().filter(|uid| credible.contains(uid));
-    let (done, absent): (Vec<_>, Vec<_>) =
-        rows.iter().cloned().partition(|row| pairs.is_empty() || pairs.contains_key(&row.uid));
-    let done: Vec<(Sending, Done)> = done
+    let done: Vec<(Sending, Done)> = told_of
         .into_iter()
+        .chain(copied)
         .map(|row| {
             let done = Done::Transferred { uid: uid_of(&row), moved };
             (row, done)
         })
         .collect();
     edits::record(&mut tx, &open.target, &done).await?;
-    edits::not_done(&mut tx, link.lease.account, &absent).await?;
     tx.commit().await?;
-    link.astray |= !absent.is_empty();
-    link.skip.extend(absent.iter().map(|row| row.edit));
     link.touched.extend(to);
     Ok(())
 }

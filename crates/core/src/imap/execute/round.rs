@@ -44,6 +44,8 @@ pub(super) struct Link<'a> {
     pub skip: HashSet<i64>,
     /// A message that an edit was for is not where we have it: a round finds where it went.
     pub astray: bool,
+    /// A transfer was answered without the UID of what it made: whether it was done is seen in its mailboxes.
+    pub unsure: bool,
     /// The target of an edit is not there by the name we know.
     pub target_missing: bool,
     /// The server's tree was taken over since the link was opened: what is not there now is not there.
@@ -97,6 +99,7 @@ impl<'a> Link<'a> {
             touched: BTreeSet::new(),
             skip: HashSet::new(),
             astray: false,
+            unsure: false,
             target_missing: false,
             tree_is_fresh: false,
             suspect: None,

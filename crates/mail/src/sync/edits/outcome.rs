@@ -65,26 +65,30 @@ impl Message {
     }
 
     /// The server has copied the message out of `from`, or `moved` it, to where `uid` is its UID, if that was told.
+    ///
+    /// Without a UID this is called of a COPY whose original still stood there afterwards: so it was made. OK alone says
+    /// nothing, another client may have taken the original away first (RFC 3501 §6.4.8): that stays in doubt, as every
+    /// MOVE without a UID.
     pub fn transferred(&mut self, edit: usize, from: (MailboxKey, Uid), uid: Option<Uid>, moved: bool) {
+        let Some(of) = self.edits.get_mut(edit) else { return };
+        let (to, copies) = match of.change {
+            Change::Copy { to, .. } => (to, true),
+            Change::Move { to, .. } => (to, false),
+            Change::Flags { .. } | Change::Remove { .. } => return,
+        };
+        let Some(uid) = uid else {
+            if !moved {
+                of.state = if copies { State::DoneUnseen } else { State::Copied };
+            }
+            return;
+        };
+        of.state = State::Open;
+        let flags = of.carried.clone();
         if moved {
             self.server.retain(|h| !(h.mailbox == from.0 && h.uid == Some(from.1)));
         }
-        let left = self.shown_before(0);
-        let more = |scope: Scope, to| !self.sources(&left, scope, Some(to)).is_empty();
-        let Some(Edit { change, carried, .. }) = self.edits.get(edit).cloned() else { return };
-        let (to, copies, state) = match change {
-            Change::Copy { to, .. } => (to, true, State::DoneUnseen),
-            // What else is to go waits until it is seen where this one stands.
-            Change::Move { from, to } if moved && more(from, to) => (to, false, State::InDoubt),
-            Change::Move { to, .. } => (to, false, if moved { State::DoneUnseen } else { State::Copied }),
-            Change::Flags { .. } | Change::Remove { .. } => return,
-        };
-        if let Some(of) = self.edits.get_mut(edit) {
-            of.state = if uid.is_some() { State::Open } else { state };
-        }
-        let Some(uid) = uid else { return };
         if !self.server.iter().any(|h| h.mailbox == to && h.uid == Some(uid)) {
-            self.server.push(Held { row: None, mailbox: to, uid: Some(uid), flags: carried, marked: false });
+            self.server.push(Held { row: None, mailbox: to, uid: Some(uid), flags, marked: false });
         }
         if copies {
             self.end(edit, End::Done);
@@ -150,7 +154,7 @@ impl Message {
             State::InDoubt => of.state = State::Open,
             State::Copied if in_target => of.state = State::Open,
             State::Copied => self.end(edit, End::TakenBack),
-            // What others did with it since comes after it.
+            // What others did with the copy since comes after it.
             State::DoneUnseen => self.end(edit, End::Done),
         }
         if nowhere && moves { Resolved::Lost } else { Resolved::Known }

@@ -262,6 +262,22 @@ fn a_copy_that_was_made_unseen_is_never_made_again() {
 }
 
 #[test]
+fn a_transfer_whose_uid_nobody_told_is_over_only_where_it_is_seen() {
+    let mut m = in_(&[A]);
+    m.ask(move_to(B));
+    m.begin(0, A);
+    m.transferred(0, (A, uid(1)), None, true);
+    m.server = vec![held(C, 9)];
+    m.resolve(0, |_| true);
+    assert_eq!(wanted(&m), [(C, Does::Move { to: B })], "another client had moved it before");
+    m.begin(0, C);
+    m.transferred(0, (C, uid(9)), None, true);
+    m.server = vec![held(B, 3)];
+    m.resolve(0, |_| true);
+    assert_eq!(m.settle(), (1, 0));
+}
+
+#[test]
 fn what_is_left_marked_is_hidden_and_in_nobodys_way() {
     let mut m = in_(&[A]);
     m.ask(move_to(B));
@@ -291,6 +307,7 @@ fn the_rest_of_a_move_waits_until_it_is_seen_where_the_first_stands() {
     m.begin(0, A);
     m.transferred(0, (A, uid(1)), None, true);
     assert_eq!((m.settle(), wanted(&m), shown(&m)), ((0, 0), Vec::new(), vec![(B, false)]));
+    m.server.remove(0);
     let mut gone = m.clone();
     m.server.push(held(B, 8));
     m.resolve(0, |_| true);

@@ -202,7 +202,11 @@ impl World {
         let n = command.uid.get();
         let server = &mut self.server;
         let uidplus = server.has_uidplus;
-        let Some(mail) = server.find(at, n).filter(|m| m.content == i) else { return Answer::Nothing };
+        let transfers = matches!(command.does, Does::Copy { .. } | Does::Move { .. });
+        let Some(mail) = server.find(at, n).filter(|m| m.content == i) else {
+            // Of UIDs that are not there OK says nothing.
+            return if transfers { Answer::Done(None) } else { Answer::Nothing };
+        };
         match &command.does {
             Does::Store(change) => {
                 let new = change.apply(&FlagState { flags: bits(mail.flags), ..FlagState::default() });
@@ -246,6 +250,11 @@ impl World {
         self.log(|| format!("    OK {new:?}"));
         let (moves, marks) = (self.server.has_move, !self.server.has_uidplus);
         self.doubt(i, id);
+        let transfers = matches!(command.does, Does::Copy { .. } | Does::Move { .. });
+        if transfers && new.is_none() && self.server.find(at, from.1.get()).is_none() {
+            self.log(|| "    and the original is gone".to_owned());
+            return;
+        }
         self.change(i, |m| {
             match command.does {
                 Does::Store(_) => m.stored(edit, from.0, from.1),
