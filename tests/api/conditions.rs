@@ -42,7 +42,9 @@ async fn tag_of(app: &App, tenant: &Tenant, path: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_two_changes_of_one_version_of_a_message_one_is_refused() {
-    let app = App::start_all().await;
+    let mut app = App::start_all().await;
+    // In one process they would wait for each other before they come to the row.
+    let second = app.add_api().await;
     let tenant = app.tenant().await;
     let user = mail::new_mailbox(&app);
     mail::fill(&app, &user, "INBOX", vec![mail::message("One", "1@x.test", "x")]);
@@ -52,15 +54,18 @@ async fn of_two_changes_of_one_version_of_a_message_one_is_refused() {
     let path = format!("/api/messages/{}", listed["data"][0]["id"].as_str().unwrap());
 
     let tag = tag_of(&app, &tenant, &path).await;
-    let change = |method: &str| app.request(&tenant, method, &path).header("If-Match", &tag);
+    let change =
+        |base: &str, method: &str| app.request_to(base, &tenant, method, &path).header("If-Match", &tag);
     let (star, read) = (json!({"starred": true}), json!({"unread": false}));
-    let statuses = at_once(&app, change("PATCH").json(&star), change("PATCH").json(&read)).await;
+    let statuses =
+        at_once(&app, change(&app.base, "PATCH").json(&star), change(&second, "PATCH").json(&read)).await;
     assert_eq!(statuses, [200, 412], "two PATCHes");
 
     let tag = tag_of(&app, &tenant, &path).await;
-    let change = |method: &str| app.request(&tenant, method, &path).header("If-Match", &tag);
+    let change =
+        |base: &str, method: &str| app.request_to(base, &tenant, method, &path).header("If-Match", &tag);
     let word = json!({"keywords_add": ["work"]});
-    let statuses = at_once(&app, change("PATCH").json(&word), change("DELETE")).await;
+    let statuses = at_once(&app, change(&app.base, "PATCH").json(&word), change(&second, "DELETE")).await;
     assert!(matches!(statuses, [200 | 204, 412]), "a PATCH and a DELETE: {statuses:?}");
     app.finish().await;
 }

@@ -90,6 +90,57 @@ async fn who_meets_a_locked_row_waits_without_a_connection_and_succeeds_when_it_
     app.finish().await;
 }
 
+/// Every way to edit messages, of each of these once.
+fn edits_of_messages(app: &App, tenant: &Tenant, ids: &[String]) -> Vec<(reqwest::RequestBuilder, u16)> {
+    let mut all = Vec::new();
+    for id in ids {
+        let (path, star) = (format!("/api/messages/{id}"), json!({"ids": [id], "action": "star"}));
+        all.push((app.request(tenant, "PATCH", &path).json(&json!({"unread": false})), 200));
+        all.push((app.request(tenant, "POST", "/api/messages/actions").json(&star), 200));
+    }
+    let path = format!("/api/messages/{}", ids[0]);
+    all.push((app.request(tenant, "DELETE", &path), 204));
+    all
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_all_who_edit_messages_of_an_account_one_at_a_time_has_a_connection() {
+    let mut app = App::start().await;
+    let tenant = app.tenant().await;
+    let user = mail::new_mailbox(&app);
+    let text = |n: u32| mail::message(&format!("M{n}"), &format!("m{n}@example.test"), "x");
+    mail::fill(&app, &user, "INBOX", (1..=12).map(text).collect());
+    app.add_worker();
+    let account = mail::connect(&app, &tenant, &user).await;
+    mail::synchronise(&app, &tenant, &account).await;
+    let page = app.get(&tenant, &format!("/api/accounts/{account}/messages")).await.expect(200);
+    let ids: Vec<String> =
+        page["data"].as_array().unwrap().iter().map(|m| m["id"].as_str().unwrap().to_owned()).collect();
+    let (mut holder, mut looker) = (app.database.superuser().await, app.database.superuser().await);
+    holder.execute("BEGIN; SELECT 1 FROM messages FOR UPDATE").await.unwrap();
+    let asked: Vec<_> = edits_of_messages(&app, &tenant, &ids)
+        .into_iter()
+        .map(|(request, status)| (tokio::spawn(send(request)), status))
+        .collect();
+    let (mut most, until) = (Vec::new(), Instant::now() + Duration::from_secs(2));
+    while Instant::now() < until {
+        // The worker has its own ways to the account, and its own turns.
+        let waiting = "SELECT query FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
+                       AND query NOT LIKE '%epoch%' AND query NOT LIKE '%message_search%'";
+        let waiting: Vec<String> = sqlx::query_scalar(waiting).fetch_all(&mut looker).await.unwrap();
+        if waiting.len() > most.len() {
+            most = waiting;
+        }
+    }
+    assert_eq!(most.len(), 1, "connections that waited for a row at once: {most:#?}");
+    holder.execute("COMMIT").await.unwrap();
+    for (task, status) in asked {
+        let answer = task.await.unwrap();
+        assert_eq!(answer.status, status, "{}", answer.text());
+    }
+    app.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_waits_for_a_row_in_vain_is_told_so_after_ten_seconds_and_nothing_is_done() {
     let app = App::start().await;

@@ -171,6 +171,21 @@ impl App {
         app
     }
 
+    /// One more copy of the API: where it listens, as the start of a URL.
+    ///
+    /// # Panics
+    /// When there is no port for it.
+    pub async fn add_api(&mut self) -> String {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        self.tasks.push(tokio::spawn(emailclient_api::serve(
+            self.config.clone(),
+            listener,
+            self.stop.clone(),
+        )));
+        base
+    }
+
     /// One more worker.
     pub fn add_worker(&mut self) {
         self.tasks.push(tokio::spawn(emailclient_worker::serve(self.config.clone(), self.stop.clone())));
@@ -239,8 +254,20 @@ impl App {
 
     /// A request as `tenant`'s user.
     pub fn request(&self, tenant: &Tenant, method: &str, path: &str) -> reqwest::RequestBuilder {
+        self.request_to(&self.base, tenant, method, path)
+    }
+
+    /// The same to another copy of the API.
+    #[must_use]
+    pub fn request_to(
+        &self,
+        base: &str,
+        tenant: &Tenant,
+        method: &str,
+        path: &str,
+    ) -> reqwest::RequestBuilder {
         self.http
-            .request(method.parse().unwrap(), format!("{}{path}", self.base))
+            .request(method.parse().unwrap(), format!("{}{path}", base))
             .bearer_auth(&tenant.token)
             .header("X-Tenant-ID", &tenant.slug)
     }

@@ -113,6 +113,8 @@ struct Play {
     boxes: [String; BOXES],
     letters: BTreeMap<u32, Letter>,
     paused: bool,
+    /// A STORE of ours was heard when the diary was read last.
+    stored: bool,
     made: u32,
     /// What was done, and since the last rest what happened.
     counts: BTreeMap<&'static str, usize>,
@@ -159,6 +161,7 @@ impl Play {
             boxes: Default::default(),
             letters: BTreeMap::new(),
             paused: false,
+            stored: false,
             made: count,
             counts: BTreeMap::new(),
             steps: Steps { play: format!("SEED={seed}, {}", mode.name), lines: Vec::new() },
@@ -185,7 +188,9 @@ impl Play {
 
     /// What the product noted since the last time.
     async fn diary(&mut self) -> Vec<Line> {
+        self.stored = false;
         for said in self.relay.heard() {
+            self.stored |= said.contains("UID STORE");
             self.steps.lines.push(format!("        {said}"));
         }
         diary::read(&mut self.conn).await

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use axum::extract::FromRequestParts;
 use emailclient_core::audit;
 use emailclient_core::db::TenantTx;
-use emailclient_core::id::{SessionId, TenantId, UserId};
+use emailclient_core::id::{MessageId, SessionId, TenantId, UserId};
+use emailclient_core::message;
 use emailclient_core::session;
 use emailclient_core::tenant::{self, TenantKey};
 use emailclient_core::token::{Claims, TokenError};
@@ -116,6 +117,19 @@ impl Caller {
     pub async fn turn(&self, state: &AppState, what: Uuid) -> Result<(), ApiError> {
         self.context.hold(state.turns.take(self.tenant, what).await?);
         Ok(())
+    }
+
+    /// Waits for the turn at the account of a message: edits of an account meet in its counts and threads. None at a message
+    /// that is not there.
+    ///
+    /// # Errors
+    /// As [`Caller::turn`].
+    pub async fn turn_at_message(&self, state: &AppState, message: MessageId) -> Result<(), ApiError> {
+        let account = message::account_of(&mut self.tx(state).await?, message).await?;
+        match account {
+            Some(account) => self.turn(state, account.0).await,
+            None => Ok(()),
+        }
     }
 
     /// The same, for an answer whose parts must be of one moment.

@@ -229,6 +229,17 @@ pub async fn exists(tx: &mut TenantTx, id: MessageId) -> Result<bool, DbError> {
     .await?)
 }
 
+/// The account of a visible message.
+pub async fn account_of(tx: &mut TenantTx, id: MessageId) -> Result<Option<AccountId>, DbError> {
+    Ok(sqlx::query_scalar(
+        "SELECT account_id FROM messages WHERE tenant_id = $1 AND id = $2 AND gone_at IS NULL",
+    )
+    .bind(tx.tenant())
+    .bind(id)
+    .fetch_optional(tx.conn())
+    .await?)
+}
+
 /// Those of `ids` that are visible, in no order.
 pub async fn visible(tx: &mut TenantTx, ids: &[MessageId]) -> Result<Vec<MessageId>, DbError> {
     let raw: Vec<Uuid> = ids.iter().map(|id| id.0).collect();

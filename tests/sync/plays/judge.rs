@@ -5,6 +5,8 @@
 //! - An edit of which nothing was sent comes after what another client does. From its first command until it is over, each
 //!   of its parts may happen at any moment. What is over is done, unless there was nothing to do it to.
 //! - Edits of a message happen in their order.
+//! - Of a flag stored in the moment another client moves the message, Dovecot (2.3.19) says that it is stored, and may have
+//!   copied the message before: a script with nothing but two connections shows it.
 //! - Nobody can act on what he has not read: a place that another client made may be left out until it is known, though an
 //!   edit of which there is no other place is done there.
 
@@ -84,6 +86,8 @@ pub struct Judge {
     ever: u8,
     /// Where it came a second time since then: which of the two is known, nobody can say.
     repeated: u8,
+    /// A STORE of ours was under way about when another client acts.
+    pub beside_store: bool,
     /// There were too many states to follow them all: nothing can be told until the next rest.
     pub overrun: bool,
 }
@@ -157,6 +161,7 @@ impl Judge {
             known: here,
             ever: here,
             repeated: 0,
+            beside_store: false,
             overrun: false,
         }
     }
@@ -245,7 +250,9 @@ impl Judge {
         self.known = known;
         let before = self.states.clone();
         self.states.retain(|s| s.places[act.at()] != 0);
+        let left_behind = self.left_behind(act);
         self.states.iter_mut().for_each(|s| s.act(act));
+        self.states.extend(left_behind);
         if let Act::Move { to, .. } | Act::Copy { to, .. } = act {
             self.repeated |= self.ever & (1 << to);
             self.ever |= 1 << to;
@@ -255,6 +262,22 @@ impl Judge {
         }
         self.close();
         self.check(|| format!("another client found it where it cannot be: {act:?}"))
+    }
+
+    /// After a move or copy of another client's that went without a flag of ours, which was stored where it came from.
+    fn left_behind(&self, act: Act) -> Vec<Possible> {
+        let (Act::Move { to, .. } | Act::Copy { to, .. }) = act else { return Vec::new() };
+        let stores = |s: &&Possible| {
+            let slot = self.slots.get(s.done);
+            slot.is_some_and(|slot| slot.begun && matches!(slot.asked, Asked::Flags { .. }))
+        };
+        let after = |s: &Possible| {
+            let mut new = *s;
+            new.act(act);
+            new.touched |= ANY | 1 << to;
+            new
+        };
+        if self.beside_store { self.states.iter().filter(stores).map(after).collect() } else { Vec::new() }
     }
 
     fn check(&self, what: impl FnOnce() -> String) -> Result<(), String> {

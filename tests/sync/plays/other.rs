@@ -15,6 +15,14 @@ enum Did {
     Perhaps,
 }
 
+/// What was done.
+struct Done {
+    act: Act,
+    did: Did,
+    /// A STORE of ours was under way about then.
+    beside_store: bool,
+}
+
 impl Play {
     /// One thing done to one message, if it is where it may be.
     pub async fn other_acts(&mut self) {
@@ -25,6 +33,7 @@ impl Play {
         let Some(uid) = self.find(n, at).await else { return };
         let Some(act) = self.wish(n, at) else { return };
         let lines = self.diary().await;
+        let stored = self.stored;
         self.judge(&lines);
         // A removal is two commands: nothing of ours may come between.
         if matches!(act, Act::Expunge { .. }) && !self.is_left_alone(n) {
@@ -34,7 +43,8 @@ impl Play {
         let after = self.diary().await;
         self.note(format!("another client: M{n} {act:?}: {did:?}"));
         self.count("another client's");
-        self.acted(n, act, did, &after);
+        let act = Done { act, did, beside_store: stored || self.stored };
+        self.acted(n, act, &after);
         self.judge(&after);
     }
 
@@ -99,7 +109,7 @@ impl Play {
     }
 
     /// `after`: what the product noted while it was done.
-    fn acted(&mut self, n: u32, act: Act, did: Did, after: &[Line]) {
+    fn acted(&mut self, n: u32, Done { act, did, beside_store }: Done, after: &[Line]) {
         let subject = format!("M{n}");
         let of_it = || after.iter().filter(|l| l.subject == subject);
         let raced =
@@ -116,6 +126,7 @@ impl Play {
         let flags = matches!(act, Act::Flag { .. });
         let maybe = did == Did::Perhaps || flags && raced;
         if did != Did::No || maybe {
+            judge.beside_store = beside_store;
             let wrong = judge.act(act, read, maybe);
             self.fails(n, wrong);
         }

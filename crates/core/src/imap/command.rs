@@ -144,6 +144,12 @@ impl Session {
         !self.unsolicited.is_empty() || !self.gone.set.is_empty()
     }
 
+    /// Whether messages of the open mailbox went, as far as the server told since the last [`Session::take_unsolicited`].
+    #[must_use]
+    pub fn has_heard_of_gone(&self) -> bool {
+        self.unsolicited.expunged > 0 || !self.gone.set.is_empty()
+    }
+
     /// Sends a command and reads until its tagged line. `on_untagged` takes the responses the command asked for
     /// and returns the others, which are noted as unsolicited.
     pub(super) async fn run(

@@ -206,6 +206,10 @@ pub(super) async fn act_on_messages(
 ) -> Result<Response, ApiError> {
     key.once(&state, &caller, async {
         let action = request.action()?;
+        // Most name messages of one account. Those of several wait at the rows.
+        if let Some(first) = request.ids.as_ref().and_then(|ids| ids.first()) {
+            caller.turn_at_message(&state, *first).await?;
+        }
         let mut tx = key.tx(&state, &caller).await?;
         if let Some(id) = request.mailbox_id
             && mailbox::get(&mut tx, id).await?.is_none()

@@ -155,6 +155,7 @@ pub(super) async fn update_message(
     conditions: Conditions,
     body: Deferred<MessagePatch>,
 ) -> Result<Response, ApiError> {
+    caller.turn_at_message(&state, id).await?;
     let mut tx = caller.tx(&state).await?;
     let message = message::get_for_update(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
     conditions.check_match(&etag(&message))?;
