@@ -239,6 +239,39 @@ async fn what_our_user_moved_away_and_back_is_not_taken_for_its_marked_original_
     case.finish().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_back_beside_what_our_user_left_marked_there_is_the_same() {
+    for star in [false, true] {
+        let case = Case::at(devstack::PLAIN_HOST, None, (1..=3).map(numbered).collect()).await;
+        case.sync().await;
+        let ids = case.ids().await;
+        let (id, inbox, archive) = (&ids["M2"], case.mailbox("INBOX").await, case.mailbox("Archive").await);
+        for target in [&archive, &inbox] {
+            case.patch(id, &json!({"move_to": target})).await;
+            two_rounds(&case).await;
+        }
+        turn(&case, "pause").await;
+        let mut client = case.client().await;
+        client.select("INBOX").await;
+        let live = "UID SEARCH UNDELETED HEADER Message-ID m2@example.test";
+        let uid = client.ok(live).await.numbers().last().unwrap().to_string();
+        client.ok("UNSELECT").await;
+        moves(&mut client, "INBOX", &uid, "Sent").await;
+        moves(&mut client, "Sent", "1:*", "INBOX").await;
+        if star {
+            case.patch(id, &json!({"starred": true})).await;
+        }
+        turn(&case, "resume").await;
+        two_rounds(&case).await;
+        assert_eq!(case.ids().await, ids, "each is itself, and there is no other");
+        assert_both(&case, (id, 2), &[("INBOX", if star { "\\Flagged" } else { "" })], "back").await;
+        case.patch(id, &json!({"move_to": archive})).await;
+        two_rounds(&case).await;
+        assert_eq!(here(&case, id).await, places(&[("Archive", if star { "\\Flagged" } else { "" })]));
+        case.finish().await;
+    }
+}
+
 /// Between our look at a message and our command another client takes it away: OK, and nothing was done.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_another_client_moves_in_the_moment_of_our_command_gets_all_of_our_edit_where_it_went() {

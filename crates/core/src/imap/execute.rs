@@ -85,6 +85,7 @@
 //! | our user copies, then stars the original alone | the copy is as it was copied | `a_star_in_one_mailbox_does_not_reach_the_copy_that_was_made_before_it` |
 //! | the answer to our MOVE or COPY is lost, and our user clears a flag meanwhile | it stays cleared, nothing is copied twice | `what_is_cleared_while_the_answer_to_a_move_is_lost_stays_cleared`, `what_is_cleared_while_the_answer_to_a_copy_is_lost_stays_cleared_and_it_is_copied_once` |
 //! | a chain of copy, moves and deletions waits, and its first mailbox is renamed or gets another UIDVALIDITY | it ends where the last edit says, on the server too | `a_chain_of_edits_ends_where_it_should_though_its_first_mailbox_was_renamed_or_renumbered` |
+//! | moved away and back where our user left it marked before | one message, same id | `what_comes_back_beside_what_our_user_left_marked_there_is_the_same` |
 //! | moved between our look and our command, OK for nothing | the edit is done where it went | `what_another_client_moves_in_the_moment_of_our_command_gets_all_of_our_edit_where_it_went` |
 //! | moved away and back while a push reads that mailbox | one message, same id | `a_message_that_goes_and_comes_back_while_its_neighbour_is_starred_is_the_same` |
 //! | renamed twice, the line cut at SELECT between | same mailbox, its edits are done | `a_mailbox_renamed_twice_before_it_was_looked_at_is_the_same_and_its_edits_are_done` |

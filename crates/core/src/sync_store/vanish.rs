@@ -190,6 +190,7 @@ async fn reunite(tx: &mut TenantTx, target: &Target, left: &[Uuid]) -> Result<Ve
     if left.is_empty() {
         return Ok(Vec::new());
     }
+    // What our user took out of here, and the server keeps as `\Deleted`, is no place of the message.
     // Each side by itself: joined, ten thousand equal messages of either are a hundred million rows.
     let copies: Vec<(Uuid, Vec<u8>, DateTime<Utc>)> = sqlx::query_as(
         "SELECT n.id, n.blob_hash, n.created_at
@@ -213,7 +214,8 @@ async fn reunite(tx: &mut TenantTx, target: &Target, left: &[Uuid]) -> Result<Ve
     }
     let originals: Vec<(Uuid, Vec<u8>, DateTime<Utc>)> = sqlx::query_as(
         "SELECT o.id, o.blob_hash, o.created_at FROM messages o WHERE o.tenant_id = $1 AND o.id = ANY ($2)
-           AND NOT EXISTS (SELECT 1 FROM message_mailboxes q WHERE q.tenant_id = $1 AND q.message_id = o.id AND q.mailbox_id = $3)
+           AND NOT EXISTS (SELECT 1 FROM message_mailboxes q WHERE q.tenant_id = $1 AND q.message_id = o.id AND q.mailbox_id = $3
+             AND NOT q.marked)
          ORDER BY o.id",
     )
     .bind(tx.tenant())
@@ -228,7 +230,8 @@ async fn reunite(tx: &mut TenantTx, target: &Target, left: &[Uuid]) -> Result<Ve
     sqlx::query(
         "UPDATE message_mailboxes p SET message_id = n.old FROM unnest($2::uuid[], $3::uuid[]) AS n(old, new)
          WHERE p.tenant_id = $1 AND p.message_id = n.new AND NOT EXISTS (
-           SELECT 1 FROM message_mailboxes q WHERE q.tenant_id = $1 AND q.message_id = n.old AND q.mailbox_id = p.mailbox_id)",
+           SELECT 1 FROM message_mailboxes q WHERE q.tenant_id = $1 AND q.message_id = n.old AND q.mailbox_id = p.mailbox_id
+             AND NOT q.marked)",
     )
     .bind(tx.tenant())
     .bind(&old)
