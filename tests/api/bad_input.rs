@@ -99,7 +99,7 @@ async fn the_tenant_header_is_checked_after_the_token() {
     send(call(&[&tenant.slug, &tenant.slug])).await.refused(400, "invalid-tenant");
     send(call(&["No Slug!"])).await.refused(400, "invalid-tenant");
     let mut tx = app.db.tenant(tenant.id).await.unwrap();
-    emailclient_core::suspension::suspend(&mut tx).await.unwrap();
+    emailclient_core::queue::suspension::suspend(&mut tx).await.unwrap();
     tx.commit().await.unwrap();
     // What a process knows of a tenant may be five seconds old.
     let told = eventually("the suspension is known", Duration::from_secs(15), async || {
@@ -337,7 +337,7 @@ async fn a_tenant_over_its_limit_is_told_when_to_come_back() {
     let app = App::start().await;
     let tenant = app.tenant().await;
     let mut tx = app.db.tenant(tenant.id).await.unwrap();
-    emailclient_core::tenant::set_limits(&mut tx, Some(5), Some(0)).await.unwrap();
+    emailclient_core::access::tenant::set_limits(&mut tx, Some(5), Some(0)).await.unwrap();
     tx.commit().await.unwrap();
     // What a process knows of a tenant may be five seconds old.
     eventually("the limit is known", Duration::from_secs(15), async || {

@@ -6,17 +6,17 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use emailclient_core::dial::{Outbound, OutboundPolicy};
-use emailclient_core::discover::{Answer, Confidence, Discovered, Discovery, Source, discover};
-use emailclient_core::dns::Dns;
-use emailclient_core::id::new_uuid;
-use emailclient_core::tls::TlsConfig;
+use emailclient_core::platform::id::new_uuid;
 use serde_json::{Value, json};
 use tests::app::{App, Tenant};
 use tests::name_server::{self, a, mx, srv};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
+use wire::dial::{Outbound, OutboundPolicy};
+use wire::discover::{Answer, Confidence, Discovered, Discovery, Source, discover};
+use wire::dns::Dns;
+use wire::tls::TlsConfig;
 
 /// Public, and never dialled here: a suggestion is looked up, not tried.
 const PUBLIC: &str = "8.8.8.8";
@@ -149,7 +149,7 @@ impl Drop for Web {
 
 /// Serves `pages`: (host and path without query) to the whole answer. Anything else is 404.
 async fn web(hosts: &[&str], pages: impl Fn(u16) -> HashMap<String, Vec<u8>>) -> Web {
-    emailclient_core::tls::install_provider();
+    wire::tls::install_provider();
     let names: Vec<String> = hosts.iter().map(|h| (*h).to_owned()).collect();
     let made = rcgen::generate_simple_self_signed(names).unwrap();
     let file = std::env::temp_dir().join(format!("discover-{}.pem", new_uuid()));

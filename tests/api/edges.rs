@@ -128,7 +128,7 @@ pub const NEXT: u128 = 1 << 64;
 
 /// The first of many networks that no other test has: all of them share one Redis.
 pub fn networks() -> u128 {
-    (0x2001_0db8 << 96) | ((emailclient_core::id::new_uuid().as_u128() & 0xff_ffff) << 72)
+    (0x2001_0db8 << 96) | ((emailclient_core::platform::id::new_uuid().as_u128() & 0xff_ffff) << 72)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -143,7 +143,7 @@ async fn log_ins_stay_limited_where_the_limits_of_tenants_are_off() {
     let app = App::start_with(&settings).await;
     let tenant = app.tenant().await;
     let mut tx = app.db.tenant(tenant.id).await.unwrap();
-    emailclient_core::tenant::set_limits(&mut tx, None, None).await.unwrap();
+    emailclient_core::access::tenant::set_limits(&mut tx, None, None).await.unwrap();
     tx.commit().await.unwrap();
     for _ in 0..5 {
         app.get(&tenant, "/api/accounts").await.expect(200);
@@ -185,7 +185,7 @@ async fn an_emoji_is_a_query_and_a_year_is_a_year() {
         format!("=?utf-8?B?{}?=", base64::engine::general_purpose::STANDARD.encode(text))
     };
     let row = |subject: &str, body: &str, at: i64| {
-        let id = format!("{}@x.test", emailclient_core::id::new_uuid().simple());
+        let id = format!("{}@x.test", emailclient_core::platform::id::new_uuid().simple());
         ("INBOX", vec![], at, mail::message(&coded(subject), &id, body))
     };
     let rows = [

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use emailclient_core::id::new_uuid;
+use emailclient_core::platform::id::new_uuid;
 use serde_json::{Value, json};
 use tests::app::{Answer, App, Tenant, send};
 use tests::name_server;

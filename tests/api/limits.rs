@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use emailclient_api::ratelimit::{Bucket, Limiter};
-use emailclient_core::secret::Secret;
 use serde_json::{Value, json};
 use tests::app::{App, send};
 use tests::eventually::eventually;
 use tests::mail;
 use tests::redis::PrivateRedis;
+use wire::secret::Secret;
 
 /// Sets `pointer` in `body`, making objects on the way.
 fn with(body: &Value, pointer: &str, value: Value) -> Value {
@@ -62,7 +62,7 @@ async fn the_texts_of_an_account_have_limits() {
         let mut at = with(&good, pointer, text(limit));
         for server in ["imap", "smtp"] {
             if pointer != format!("/{server}/username") {
-                at[server]["username"] = json!(emailclient_core::id::new_uuid());
+                at[server]["username"] = json!(emailclient_core::platform::id::new_uuid());
             }
         }
         let at = app.post(&tenant, create, &at).await;
@@ -180,7 +180,8 @@ async fn logins_tokens_searches_and_parameters_have_limits() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_empty_bucket_refills_from_now_on_when_the_clock_of_redis_was_set_back() {
     let redis = PrivateRedis::start(&["--maxmemory-policy", "noeviction"]);
-    let limiter = Limiter::new(emailclient_core::redis_pool::connect(&Secret::new(redis.url())).unwrap());
+    let limiter =
+        Limiter::new(emailclient_core::platform::redis_pool::connect(&Secret::new(redis.url())).unwrap());
     let window = Duration::from_secs(20);
     let buckets = [Bucket { key: "k".to_owned(), name: "minute", quota: 20, window }];
     let client = redis::Client::open(redis.url()).unwrap();

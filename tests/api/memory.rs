@@ -143,7 +143,7 @@ async fn slow_uploads_hold_a_piece_each_and_none_to_a_draft_that_is_not_there() 
     let served = Served::start(&app);
     is_served(&served, &other);
     let before = served.resident();
-    let nobody = emailclient_core::id::new_uuid().to_string();
+    let nobody = emailclient_core::platform::id::new_uuid().to_string();
     let half = vec![b'x'; 12 * MIB];
     let upload = |draft: &str| {
         let head = format!(

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use emailclient_core::sync_run;
+use emailclient_core::sync::run;
 use serde_json::{Value, json};
 use sqlx::Executor as _;
 use tests::app::{App, Tenant};
@@ -158,7 +158,7 @@ async fn the_round_that_was_asked_for_stays_readable_beside_those_that_nobody_as
     conn.execute("UPDATE sync_runs SET finished_at = now() - interval '23 hours'").await.unwrap();
     let kept = async || {
         let mut tx = app.db.system().await.unwrap();
-        sync_run::prune(&mut tx).await.unwrap();
+        run::prune(&mut tx).await.unwrap();
         tx.commit().await.unwrap();
         app.get(&tenant, &run).await.status
     };

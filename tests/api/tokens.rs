@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use emailclient_core::id::new_uuid;
+use emailclient_core::platform::id::new_uuid;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use emailclient_core::tenant;
+use emailclient_core::access::tenant;
 use sqlx::Row as _;
 use tests::app::App;
 

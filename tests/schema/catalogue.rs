@@ -1,11 +1,11 @@
 //! Each table with a tenant_id must keep the rules of the two walls. The catalogue is asked, so a new table needs no
 //! edit here; a planted table that breaks them turns the check red.
 
-use emailclient_core::db::migrate;
-use emailclient_core::secret::Secret;
+use emailclient_core::platform::db::migrate;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, Row as _};
 use tests::database::Database;
+use wire::secret::Secret;
 
 const DEFINERS: [&str; 3] = ["search_messages", "analyze_young_tables", "merge_search_index"];
 

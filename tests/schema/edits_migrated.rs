@@ -1,7 +1,7 @@
 //! What waits in a database of the release before becomes edits: nothing our users asked for is lost by the update.
 
-use emailclient_core::edits;
-use emailclient_core::id::{AccountId, TenantId};
+use emailclient_core::domain::edits;
+use emailclient_core::platform::id::{AccountId, TenantId};
 use sqlx::migrate::Migrator;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _};

@@ -1,4 +1,5 @@
-//! The walls between tenants, asked of the database itself, and those around the services, asked of the manifests.
+//! The walls between tenants, asked of the database itself, those around the services, asked of the manifests, and those in the
+//! code, asked of its imports.
 
 mod begin;
 mod catalogue;
@@ -10,5 +11,6 @@ mod moment;
 mod operator;
 mod plans;
 mod roles;
+mod shape;
 mod stack;
 mod statistics;

@@ -1,7 +1,7 @@
 //! What is read of a submission is of one moment, whatever a worker commits meanwhile.
 
-use emailclient_core::id::{SubmissionId, TenantId, new_uuid};
-use emailclient_core::submission;
+use emailclient_core::domain::submission;
+use emailclient_core::platform::id::{SubmissionId, TenantId, new_uuid};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Executor as _};
 use tests::database::Database;

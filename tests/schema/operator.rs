@@ -11,11 +11,11 @@ mod start;
 
 use std::time::Duration;
 
-use emailclient_core::db::migrate;
-use emailclient_core::secret::Secret;
+use emailclient_core::platform::db::migrate;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _};
 use tests::database::Database;
 use tests::eventually::eventually;
+use wire::secret::Secret;
 
 use self::program::{Ended, Settings};
 

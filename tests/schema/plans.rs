@@ -12,7 +12,7 @@ mod log;
 
 use std::collections::BTreeSet;
 
-use emailclient_core::db::{Db, DbError, SystemTx, TenantTx};
+use emailclient_core::platform::db::{Db, DbError, SystemTx, TenantTx};
 use sqlx::{Connection as _, Executor as _};
 use tests::database::Database;
 

@@ -1,8 +1,8 @@
 //! A service refuses a database whose schema or role it should not trust.
 
-use emailclient_core::config::{Config, Source};
-use emailclient_core::db::Db;
-use emailclient_core::db::migrate::Refusal;
+use emailclient_core::platform::config::{Config, Source};
+use emailclient_core::platform::db::Db;
+use emailclient_core::platform::db::migrate::Refusal;
 use sqlx::Executor as _;
 use tests::database::Database;
 

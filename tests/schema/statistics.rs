@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use emailclient_core::id::{TenantId, new_uuid};
-use emailclient_core::statistics;
+use emailclient_core::platform::id::{TenantId, new_uuid};
+use emailclient_core::platform::statistics;
 use sqlx::{AssertSqlSafe, Executor as _};
 use tests::database::Database;
 use tests::eventually::eventually;

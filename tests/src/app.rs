@@ -6,14 +6,14 @@ use std::time::Duration;
 use base64::Engine as _;
 use clap::Parser as _;
 use devstack::{Endpoints, Shared};
-use emailclient_core::config::{Config, Source};
-use emailclient_core::db::Db;
-use emailclient_core::id::{TenantId, new_uuid};
-use emailclient_core::secret::Secret;
+use emailclient_core::platform::config::{Config, Source};
+use emailclient_core::platform::db::Db;
+use emailclient_core::platform::id::{TenantId, new_uuid};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use wire::secret::Secret;
 
 use crate::database::Database;
 use crate::eventually::eventually;
@@ -129,7 +129,7 @@ impl App {
         let database = Database::create().await;
         let settings = settings_of(stack, &database, settings);
         let config = Config::from_source(&Source::new(settings.clone())).unwrap();
-        emailclient_core::tls::install_provider();
+        wire::tls::install_provider();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address: SocketAddr = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
@@ -216,9 +216,9 @@ impl App {
     /// Makes a tenant without limits, with one owner who is logged in.
     pub async fn tenant(&self) -> Tenant {
         let slug = format!("t-{}", new_uuid().simple());
-        let id = emailclient_core::tenant::create(&self.db, &slug, "A tenant").await.unwrap();
+        let id = emailclient_core::access::tenant::create(&self.db, &slug, "A tenant").await.unwrap();
         let mut tx = self.db.tenant(id).await.unwrap();
-        emailclient_core::tenant::set_limits(&mut tx, Some(0), Some(0)).await.unwrap();
+        emailclient_core::access::tenant::set_limits(&mut tx, Some(0), Some(0)).await.unwrap();
         tx.commit().await.unwrap();
         let email = format!("owner@{slug}.test");
         self.user(id, &email).await;
@@ -234,11 +234,17 @@ impl App {
 
     /// Adds an owner to a tenant.
     pub async fn user(&self, tenant: TenantId, email: &str) {
-        let hash = emailclient_core::password::hash(Secret::new(PASSWORD)).await.unwrap();
+        let hash = emailclient_core::access::password::hash(Secret::new(PASSWORD)).await.unwrap();
         let mut tx = self.db.tenant(tenant).await.unwrap();
-        emailclient_core::user::create(&mut tx, email, "A User", emailclient_core::user::Role::Owner, &hash)
-            .await
-            .unwrap();
+        emailclient_core::access::user::create(
+            &mut tx,
+            email,
+            "A User",
+            emailclient_core::access::user::Role::Owner,
+            &hash,
+        )
+        .await
+        .unwrap();
         tx.commit().await.unwrap();
     }
 
@@ -258,7 +264,6 @@ impl App {
     }
 
     /// The same to another copy of the API.
-    #[must_use]
     pub fn request_to(
         &self,
         base: &str,

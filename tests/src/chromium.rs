@@ -6,7 +6,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use emailclient_core::id::new_uuid;
+use emailclient_core::platform::id::new_uuid;
 use serde_json::{Value, json};
 
 /// How long the browser may take for one command.

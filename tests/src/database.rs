@@ -1,11 +1,11 @@
 //! A database a test: cloned from a template that is migrated once per stack and schema version.
 
 use devstack::{Endpoints, Shared};
-use emailclient_core::db::migrate;
-use emailclient_core::id::new_uuid;
-use emailclient_core::secret::Secret;
+use emailclient_core::platform::db::migrate;
+use emailclient_core::platform::id::new_uuid;
 use sqlx::postgres::{PgConnection, PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _};
+use wire::secret::Secret;
 
 /// A database of its own, dropped by [`Database::drop_it`].
 #[derive(Debug, Clone)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use emailclient_core::id::new_uuid;
+use emailclient_core::platform::id::new_uuid;
 use serde_json::{Value, json};
 
 use crate::app::{App, Tenant};

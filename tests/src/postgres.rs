@@ -7,9 +7,9 @@ use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use emailclient_core::db::migrate;
-use emailclient_core::id::new_uuid;
-use emailclient_core::secret::Secret;
+use emailclient_core::platform::db::migrate;
+use emailclient_core::platform::id::new_uuid;
+use wire::secret::Secret;
 
 /// Runs, migrated, until this value ends.
 pub struct PrivatePostgres {

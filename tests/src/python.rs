@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use emailclient_core::id::new_uuid;
+use emailclient_core::platform::id::new_uuid;
 
 fn run(command: &mut Command) {
     let done = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));

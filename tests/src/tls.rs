@@ -43,7 +43,8 @@ impl Authority {
         let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().unwrap();
-        let file = std::env::temp_dir().join(format!("authority-{}.pem", emailclient_core::id::new_uuid()));
+        let file = std::env::temp_dir()
+            .join(format!("authority-{}.pem", emailclient_core::platform::id::new_uuid()));
         std::fs::write(&file, params.self_signed(&key).unwrap().pem()).unwrap();
         Self { file, issuer: Issuer::new(params, key) }
     }
@@ -66,7 +67,7 @@ impl Authority {
     }
 
     fn acceptor(&self, fault: Fault) -> TlsAcceptor {
-        emailclient_core::tls::install_provider();
+        wire::tls::install_provider();
         let name = if fault == Fault::OtherName { "other.example" } else { "localhost" };
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         match fault {

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use emailclient_core::due;
-use emailclient_core::id::AccountId;
-use emailclient_core::sync_store::vanish;
+use emailclient_core::platform::id::AccountId;
+use emailclient_core::sync::due;
+use emailclient_core::sync::store::vanish;
 use serde_json::json;
 use sqlx::{Connection as _, Executor as _};
 use tests::eventually::eventually;

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use emailclient_core::imap::MAX_LITERAL_BYTES;
 use tests::imapd::{Imapd, Times, without_lines};
+use wire::imap::MAX_LITERAL_BYTES;
 
 use crate::case::numbered;
 use crate::odd::{CONDSTORE, FULL, Odd, PLAIN, Rig};

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use emailclient_core::id::AccountId;
-use emailclient_core::sync_store::vanish;
+use emailclient_core::platform::id::AccountId;
+use emailclient_core::sync::store::vanish;
 use mail::flags::{Keywords, parse_flag_list};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Row as _};
@@ -23,7 +23,7 @@ pub const CONDSTORE: &str = "CONDSTORE";
 pub const PLAIN: &str = "";
 
 /// The largest message that is kept whole.
-const KEPT_BYTES: usize = emailclient_core::imap::MAX_LITERAL_BYTES;
+const KEPT_BYTES: usize = wire::imap::MAX_LITERAL_BYTES;
 const PATIENCE: Duration = Duration::from_secs(180);
 
 /// The product, without watching and schedule.

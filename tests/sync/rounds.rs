@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use emailclient_core::id::AccountId;
-use emailclient_core::search::index;
+use emailclient_core::domain::search::index;
+use emailclient_core::platform::id::AccountId;
 use serde_json::json;
 use sqlx::Executor as _;
 use tests::app::App;

@@ -114,7 +114,7 @@ pub fn setting(name: &str) -> Option<u64> {
 
 /// `RANDOM_SEED`, else another for each run.
 pub fn seed() -> u64 {
-    setting("RANDOM_SEED").unwrap_or_else(|| emailclient_core::id::new_uuid().as_u64_pair().1)
+    setting("RANDOM_SEED").unwrap_or_else(|| emailclient_core::platform::id::new_uuid().as_u64_pair().1)
 }
 
 impl Traffic {

@@ -4,9 +4,9 @@
 
 use std::time::Duration;
 
-use emailclient_core::id::OperationId;
-use emailclient_core::job::Job;
-use emailclient_core::operation::{self, Step};
+use emailclient_core::domain::operation::{self, Step};
+use emailclient_core::platform::id::OperationId;
+use emailclient_core::queue::job::Job;
 use emailclient_scheduler::sweep;
 use emailclient_worker::environment::{self, Environment};
 use emailclient_worker::jobs;

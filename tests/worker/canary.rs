@@ -3,9 +3,8 @@
 
 use std::time::Duration;
 
-use emailclient_core::id::new_uuid;
-use emailclient_core::secret::Secret;
-use emailclient_core::user::Role;
+use emailclient_core::access::user::Role;
+use emailclient_core::platform::id::new_uuid;
 use futures::TryStreamExt as _;
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Row as _};
@@ -13,6 +12,7 @@ use tests::app::{App, Tenant, send};
 use tests::database::Database;
 use tests::eventually::eventually;
 use tests::mail;
+use wire::secret::Secret;
 
 /// All rows of all tables as text, a line each: `(table, row)`. Binary columns are text as far as they are one.
 async fn everything_stored(database: &Database) -> Vec<(String, Vec<u8>)> {
@@ -101,9 +101,9 @@ fn sightings(stored: &[(String, Vec<u8>)], canaries: &[(&str, String)]) -> Vec<S
 async fn person(app: &App, password: &str) -> Tenant {
     let tenant = app.tenant().await;
     let email = format!("canary@{}.test", tenant.slug);
-    let hash = emailclient_core::password::hash(Secret::new(password)).await.unwrap();
+    let hash = emailclient_core::access::password::hash(Secret::new(password)).await.unwrap();
     let mut tx = app.db.tenant(tenant.id).await.unwrap();
-    emailclient_core::user::create(&mut tx, &email, "A User", Role::Owner, &hash).await.unwrap();
+    emailclient_core::access::user::create(&mut tx, &email, "A User", Role::Owner, &hash).await.unwrap();
     tx.commit().await.unwrap();
     let login = app.http.post(format!("{}/auth/login", app.base)).header("X-Tenant-ID", &tenant.slug);
     let login = send(login.json(&json!({"email": email, "password": password}))).await.expect(200);

@@ -5,13 +5,12 @@
 
 use std::time::Duration;
 
-use emailclient_core::capability_off;
-use emailclient_core::clock::{Clock as _, SystemClock};
-use emailclient_core::id::{AccountId, MailboxId};
-use emailclient_core::imap::{Endpoint, Security};
-use emailclient_core::job::{Job, enqueue};
-use emailclient_core::search::index;
-use emailclient_core::sync_store::{Target, attempts, audit, checkpoint};
+use emailclient_core::domain::search::index;
+use emailclient_core::platform::clock::{Clock as _, SystemClock};
+use emailclient_core::platform::id::{AccountId, MailboxId};
+use emailclient_core::queue::job::{Job, enqueue};
+use emailclient_core::sync::capability_off;
+use emailclient_core::sync::store::{Target, attempts, audit, checkpoint};
 use mail::sync::LocalView;
 use mail::uid::{Uid, UidSet};
 use serde_json::json;
@@ -21,6 +20,7 @@ use tests::app::{App, Tenant};
 use tests::eventually::eventually;
 use tests::mail as mailbox;
 use tests::worker::Worker;
+use wire::imap::{Endpoint, Security};
 
 /// Rounds come once a day, so that only a watch notices mail; a lease is as short as an operator may set it.
 const SETTINGS: [(&str, &str); 2] = [("SYNC_INTERVAL_SECONDS", "86400"), ("WORKER_LEASE_SECONDS", "4")];

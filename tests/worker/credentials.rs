@@ -68,7 +68,7 @@ async fn a_refused_login_is_told_with_the_servers_code_and_without_what_it_must_
             "{text:?}"
         );
         // The same words where credentials are tried.
-        let user = emailclient_core::id::new_uuid();
+        let user = emailclient_core::platform::id::new_uuid();
         let trial = json!({"host": "127.0.0.1", "port": server.port, "security": "none", "username": user, "password": WRONG});
         let body = json!({"email": "trial@lab.test", "imap": trial, "smtp": trial});
         let tried = app.post(&tenant, "/api/accounts/verify", &body).await.expect(200);

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use emailclient_core::job::{Job, enqueue, priority};
+use emailclient_core::queue::job::{Job, enqueue, priority};
 use serde_json::json;
 use tests::app::{App, Tenant};
 use tests::eventually::eventually;

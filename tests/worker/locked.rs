@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use emailclient_core::id::{AccountId, new_uuid};
-use emailclient_core::{due, lease};
+use emailclient_core::platform::id::{AccountId, new_uuid};
+use emailclient_core::queue::lease;
+use emailclient_core::sync::due;
 use sqlx::Connection as _;
 use tests::app::{App, Tenant};
 use tests::eventually::eventually;

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use emailclient_core::db::Db;
-use emailclient_core::id::{AccountId, JobId, TenantId, new_uuid};
-use emailclient_core::job::queue::{self, Claimed, Outcome, Room};
-use emailclient_core::job::{self, Job, enqueue, priority};
+use emailclient_core::platform::db::Db;
+use emailclient_core::platform::id::{AccountId, JobId, TenantId, new_uuid};
+use emailclient_core::queue::job::queue::{self, Claimed, Outcome, Room};
+use emailclient_core::queue::job::{self, Job, enqueue, priority};
 use tests::app::App;
 
 const ROOM: Room = Room { total: 32, free: 32 };

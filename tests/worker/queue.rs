@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use emailclient_core::db::Db;
-use emailclient_core::id::{AccountId, TenantId, new_uuid};
-use emailclient_core::job::queue::{self, Claimed, Outcome, Room};
-use emailclient_core::job::{Job, enqueue, priority};
+use emailclient_core::platform::db::Db;
+use emailclient_core::platform::id::{AccountId, TenantId, new_uuid};
+use emailclient_core::queue::job::queue::{self, Claimed, Outcome, Room};
+use emailclient_core::queue::job::{Job, enqueue, priority};
 use sqlx::Row as _;
 use tests::app::App;
 

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use emailclient_core::suspension;
+use emailclient_core::queue::suspension;
 use serde_json::json;
 use tests::app::{App, Tenant};
 use tests::eventually::eventually;

@@ -1,9 +1,9 @@
 //! What an account is asked while its round reads old mail, when that round then fails.
 
-use emailclient_core::id::{AccountId, new_uuid};
-use emailclient_core::job::queue::{self, Claimed, Outcome, Room};
-use emailclient_core::sync_run;
-use emailclient_core::sync_store::status;
+use emailclient_core::platform::id::{AccountId, new_uuid};
+use emailclient_core::queue::job::queue::{self, Claimed, Outcome, Room};
+use emailclient_core::sync::run;
+use emailclient_core::sync::store::status;
 use serde_json::json;
 use sqlx::Row as _;
 use tests::app::App;
@@ -62,7 +62,7 @@ async fn a_run_that_a_job_stands_for_does_not_end_with_a_round_that_fails() {
     let (me, room) = (new_uuid(), Room { total: 1, free: 1 });
     let ask = async || {
         let mut tx = app.db.tenant(tenant.id).await.unwrap();
-        let run = sync_run::request(&mut tx, account).await.unwrap();
+        let run = run::request(&mut tx, account).await.unwrap();
         tx.commit().await.unwrap();
         run.id.0.to_string()
     };

@@ -17,6 +17,7 @@ use axum::response::Response;
 use http_body::{Body as _, Frame, SizeHint};
 
 use crate::context::Context;
+use crate::error::Busy;
 
 /// How long a request may go on meeting locked rows.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -24,10 +25,6 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 pub const PAUSE: Duration = Duration::from_millis(25);
 /// Largest body that is kept for another run: that of a draft, the largest of JSON.
 const KEPT_BYTES: usize = 4 * 1024 * 1024;
-
-/// In the extensions of a refusal: a row was locked, the same request may succeed in a moment.
-#[derive(Debug, Clone, Copy)]
-pub struct Busy;
 
 /// Runs a request until nothing is in its way. One that only reads, too: it meets the lock of a migration.
 pub async fn run(request: Request, next: Next) -> Response {

@@ -7,7 +7,7 @@ use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
-use emailclient_core::budget::Held;
+use emailclient_core::platform::budget::Held;
 use http_body::{Frame, SizeHint};
 
 use crate::context::Context;

@@ -3,20 +3,17 @@
 //! `Caller` is the first argument after the state of every handler below `/api`. Its transaction is the only way to
 //! the tenant's rows, so a handler without a caller cannot read any.
 
-use std::collections::HashMap;
-use std::hash::Hash;
-use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::extract::FromRequestParts;
-use emailclient_core::audit;
-use emailclient_core::db::TenantTx;
-use emailclient_core::id::{MessageId, SessionId, TenantId, UserId};
-use emailclient_core::message;
-use emailclient_core::session;
-use emailclient_core::tenant::{self, TenantKey};
-use emailclient_core::token::{Claims, TokenError};
-use emailclient_core::user::{Role, User};
+use emailclient_core::access::audit;
+use emailclient_core::access::session;
+use emailclient_core::access::tenant::{self, TenantKey};
+use emailclient_core::access::token::{Claims, TokenError};
+use emailclient_core::access::user::{Role, User};
+use emailclient_core::domain::message;
+use emailclient_core::platform::db::TenantTx;
+use emailclient_core::platform::id::{MessageId, SessionId, TenantId, UserId};
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
@@ -24,57 +21,12 @@ use uuid::Uuid;
 
 use crate::context::Context;
 use crate::error::ApiError;
-use crate::extract;
+use crate::negotiate;
 use crate::ratelimit::{self, Bucket};
 use crate::state::AppState;
 
 const TENANT_FRESH: Duration = Duration::from_secs(5);
 const SESSION_FRESH: Duration = Duration::from_secs(3);
-const REMEMBERED: usize = 10_000;
-
-/// Answers of the database that may be a few seconds old.
-#[derive(Debug, Default)]
-pub struct Known {
-    tenants: Memory<TenantId, TenantKey>,
-    // With the tenant it was found in: a session of one tenant must not answer for a token of another.
-    sessions: Memory<SessionId, (TenantId, User)>,
-}
-
-#[derive(Debug)]
-struct Memory<K, V>(Mutex<HashMap<K, (Instant, V)>>);
-
-impl<K, V> Default for Memory<K, V> {
-    fn default() -> Self {
-        Self(Mutex::default())
-    }
-}
-
-impl<K: Hash + Eq, V: Clone> Memory<K, V> {
-    fn get(&self, key: &K, fresh: Duration) -> Option<V> {
-        let map = self.0.lock().ok()?;
-        map.get(key).filter(|(at, _)| at.elapsed() < fresh).map(|(_, v)| v.clone())
-    }
-    fn put(&self, key: K, value: V) {
-        if let Ok(mut map) = self.0.lock() {
-            if map.len() >= REMEMBERED {
-                map.clear();
-            }
-            map.insert(key, (Instant::now(), value));
-        }
-    }
-    fn forget(&self, key: &K) {
-        if let Ok(mut map) = self.0.lock() {
-            map.remove(key);
-        }
-    }
-}
-
-impl Known {
-    /// Forgets a session that just ended, so that it ends here at once.
-    pub fn forget_session(&self, session: SessionId) {
-        self.sessions.forget(&session);
-    }
-}
 
 /// The authenticated caller of a request.
 #[derive(Debug, Clone)]
@@ -195,7 +147,7 @@ impl FromRequestParts<AppState> for Caller {
         if context.count_once() {
             limit(state, &tenant, &context).await?;
         }
-        extract::rules(parts).check(&parts.method, &parts.headers)?;
+        negotiate::rules(parts).check(&parts.method, &parts.headers)?;
         let caller = Self {
             tenant: tenant.id,
             tenant_slug: tenant.slug,

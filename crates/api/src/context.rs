@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex};
 
 use axum::extract::FromRequestParts;
-use emailclient_core::budget::Held;
-use emailclient_core::id::TenantId;
+use emailclient_core::platform::budget::Held;
+use emailclient_core::platform::id::TenantId;
 use http::request::Parts;
 
 use crate::error::ApiError;

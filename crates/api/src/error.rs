@@ -7,17 +7,19 @@
 use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
-use emailclient_core::budget::Spent;
-use emailclient_core::db::DbError;
-use emailclient_core::password::PasswordError;
+use emailclient_core::access::password::PasswordError;
+use emailclient_core::platform::budget::Spent;
+use emailclient_core::platform::db::DbError;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::again::Busy;
+mod codes;
 use crate::reply::Reply;
 
-mod codes;
+/// In the extensions of a refusal: a row was locked, the same request may succeed in a moment.
+#[derive(Debug, Clone, Copy)]
+pub struct Busy;
 
 /// One fault of the input.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -266,8 +268,8 @@ impl From<PasswordError> for ApiError {
     }
 }
 
-impl From<emailclient_core::seal::SealError> for ApiError {
-    fn from(error: emailclient_core::seal::SealError) -> Self {
+impl From<emailclient_core::platform::seal::SealError> for ApiError {
+    fn from(error: emailclient_core::platform::seal::SealError) -> Self {
         Self::internal(error)
     }
 }

@@ -33,6 +33,12 @@ impl ETag {
     }
 }
 
+impl AsRef<str> for ETag {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
 /// The conditions of a request. An extractor that refuses nothing; the handler asks once it knows the object.
 #[derive(Debug, Clone, Default)]
 pub struct Conditions {

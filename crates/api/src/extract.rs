@@ -6,7 +6,6 @@
 //! without saying so, hence do not use `flatten` (it hides the list of fields).
 
 pub mod body;
-pub mod negotiate;
 mod typed;
 mod value;
 
@@ -25,7 +24,7 @@ use crate::idempotency;
 use crate::limits::PARAMETER_BYTES;
 use crate::state::AppState;
 
-pub use negotiate::Rules;
+use crate::negotiate::{self, rules};
 pub(crate) use typed::escape;
 
 /// Faults told at once.
@@ -65,11 +64,6 @@ pub struct Path<T>(pub T);
 /// The one id of the path; 400 `invalid-parameter` when it is malformed.
 #[derive(Debug)]
 pub struct PathId<Id>(pub Id);
-
-/// The rules of the route that `parts` came in by.
-pub(crate) fn rules(parts: &Parts) -> Rules {
-    parts.extensions.get::<Rules>().copied().unwrap_or_default()
-}
 
 /// Reads bytes as JSON and as a `T`.
 ///

@@ -17,10 +17,10 @@ use std::time::Duration;
 
 use axum::extract::FromRequestParts;
 use axum::response::{IntoResponse, Response};
-use emailclient_core::config::Config;
-use emailclient_core::db::TenantTx;
-use emailclient_core::idempotency::{self, Kept, Slot};
-use emailclient_core::token::authenticate;
+use emailclient_core::access::idempotency::{self, Kept, Slot};
+use emailclient_core::access::token::authenticate;
+use emailclient_core::platform::config::Config;
+use emailclient_core::platform::db::TenantTx;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde_json::{Map, Value};

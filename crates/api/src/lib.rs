@@ -43,8 +43,10 @@ pub mod extract;
 mod headers;
 mod host;
 pub mod idempotency;
+pub mod known;
 mod limits;
 mod line;
+pub mod negotiate;
 mod openapi;
 pub mod page;
 pub mod ratelimit;
@@ -53,11 +55,12 @@ mod router;
 mod routes;
 mod server;
 pub mod state;
+mod written;
 
 use std::process::ExitCode;
 
-use emailclient_core::config::{Config, Keys};
-use emailclient_core::start::{self, StartError};
+use emailclient_core::platform::config::{Config, Keys};
+use emailclient_core::platform::start::{self, StartError};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 

@@ -34,7 +34,7 @@ limits! {
     /// The signature of an identity, each of text and HTML.
     SIGNATURE_BYTES = 64 * 1024;
     /// The subject of a draft: what one line of a header may hold (RFC 5322 §2.1.1).
-    SUBJECT_BYTES = emailclient_core::draft::MAX_SUBJECT_BYTES;
+    SUBJECT_BYTES = emailclient_core::domain::draft::MAX_SUBJECT_BYTES;
     /// Addresses in one field of a draft. A message that is sent has 500 recipients at most, all fields together.
     ADDRESSES = 1000;
     /// Further headers of a draft.

@@ -5,7 +5,7 @@ mod complete;
 use std::fmt::Write as _;
 
 use axum::response::Html;
-use emailclient_core::config::Config;
+use emailclient_core::platform::config::Config;
 use serde_json::Value;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};

@@ -12,13 +12,13 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use emailclient_core::id::TenantId;
-use emailclient_core::secret::Secret;
-use emailclient_core::token::authenticate;
+use emailclient_core::access::token::authenticate;
+use emailclient_core::platform::id::TenantId;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 use subtle::ConstantTimeEq as _;
 use utoipa::ToSchema;
+use wire::secret::Secret;
 
 use crate::error::ApiError;
 use crate::state::AppState;

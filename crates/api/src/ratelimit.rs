@@ -217,8 +217,8 @@ mod tests {
     use super::*;
 
     fn limiter() -> Limiter {
-        let nowhere = emailclient_core::secret::Secret::new("redis://127.0.0.1:1/");
-        Limiter::new(emailclient_core::redis_pool::connect(&nowhere).unwrap())
+        let nowhere = wire::secret::Secret::new("redis://127.0.0.1:1/");
+        Limiter::new(emailclient_core::platform::redis_pool::connect(&nowhere).unwrap())
     }
 
     fn bucket(name: &'static str, quota: u32, seconds: u64) -> Bucket {

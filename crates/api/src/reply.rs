@@ -1,11 +1,9 @@
-//! An answer that can be kept: status, headers and bytes. What handlers with an Idempotency-Key return.
+//! An answer that can be kept: status, headers and bytes. What handlers with an Idempotency-Key return. Values are written into
+//! one in `written`.
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderName, HeaderValue, StatusCode, header};
-use serde::Serialize;
-
-use crate::error::ApiError;
 
 /// An answer in memory.
 #[derive(Debug, Clone)]
@@ -18,40 +16,6 @@ pub struct Reply {
 impl Reply {
     pub(crate) fn raw(status: StatusCode, headers: Vec<(HeaderName, HeaderValue)>, body: Vec<u8>) -> Self {
         Self { status, headers, body }
-    }
-
-    /// `value` as JSON under any status.
-    ///
-    /// # Errors
-    /// 500 when it cannot be written as JSON.
-    pub fn json(status: StatusCode, value: &impl Serialize) -> Result<Self, ApiError> {
-        let body = serde_json::to_vec(value).map_err(ApiError::internal)?;
-        let headers = vec![(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
-        Ok(Self { status, headers, body })
-    }
-
-    /// 200 with `value`.
-    ///
-    /// # Errors
-    /// As [`Reply::json`].
-    pub fn ok(value: &impl Serialize) -> Result<Self, ApiError> {
-        Self::json(StatusCode::OK, value)
-    }
-
-    /// 201 with `value`, which is now at `location`.
-    ///
-    /// # Errors
-    /// As [`Reply::json`].
-    pub fn created(location: &str, value: &impl Serialize) -> Result<Self, ApiError> {
-        Ok(Self::json(StatusCode::CREATED, value)?.header(header::LOCATION, location))
-    }
-
-    /// 202 with `value`, whose progress is at `location`.
-    ///
-    /// # Errors
-    /// As [`Reply::json`].
-    pub fn accepted(location: &str, value: &impl Serialize) -> Result<Self, ApiError> {
-        Ok(Self::json(StatusCode::ACCEPTED, value)?.header(header::LOCATION, location))
     }
 
     /// 204.
@@ -77,8 +41,8 @@ impl Reply {
 
     /// With an entity tag.
     #[must_use]
-    pub fn etag(self, tag: &crate::etag::ETag) -> Self {
-        self.header(header::ETAG, tag.as_str())
+    pub fn etag(self, tag: &impl AsRef<str>) -> Self {
+        self.header(header::ETAG, tag.as_ref())
     }
 
     /// The status.

@@ -4,21 +4,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use deadpool_redis::Pool;
-use emailclient_core::budget::{Budget, Turns};
-use emailclient_core::clock::{SharedClock, SystemClock};
-use emailclient_core::config::Config;
-use emailclient_core::db::Db;
-use emailclient_core::db::writes::Writes;
-use emailclient_core::dial::{Outbound, OutboundPolicy};
-use emailclient_core::dns::Dns;
-use emailclient_core::redis_pool;
-use emailclient_core::seal::Keyring;
-use emailclient_core::tls::TlsConfig;
-use emailclient_core::token::TokenKey;
+use emailclient_core::access::token::TokenKey;
+use emailclient_core::platform::budget::{Budget, Turns};
+use emailclient_core::platform::clock::{SharedClock, SystemClock};
+use emailclient_core::platform::config::Config;
+use emailclient_core::platform::db::Db;
+use emailclient_core::platform::db::writes::Writes;
+use emailclient_core::platform::redis_pool;
+use emailclient_core::platform::seal::Keyring;
+use wire::dial::{Outbound, OutboundPolicy};
+use wire::dns::Dns;
+use wire::tls::TlsConfig;
 
-use crate::caller::Known;
+use crate::known::{Known, Places};
 use crate::ratelimit::Limiter;
-use crate::routes::messages::source::Places;
 
 /// Bytes in work, of all requests together. A source of 50 MB, which goes alone, takes twice its size.
 const WORK_BYTES: usize = 48 * 1024 * 1024;

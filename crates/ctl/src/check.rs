@@ -12,9 +12,9 @@ pub mod surroundings;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use emailclient_core::clock::{Clock, SystemClock};
-use emailclient_core::config::{Config, Source};
-use emailclient_core::seal::Keyring;
+use emailclient_core::platform::clock::{Clock, SystemClock};
+use emailclient_core::platform::config::{Config, Source};
+use emailclient_core::platform::seal::Keyring;
 
 use self::report::{Report, Verdict};
 use crate::command::Color;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use emailclient_core::user::Role;
+use emailclient_core::access::user::Role;
 
 /// Administration of the email client backend. Settings come from the environment (see .env.example).
 #[derive(Debug, Parser)]

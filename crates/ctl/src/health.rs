@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use emailclient_core::clock::{Clock as _, SystemClock};
-use emailclient_core::config::Source;
-use emailclient_core::heartbeat;
+use emailclient_core::platform::clock::{Clock as _, SystemClock};
+use emailclient_core::platform::config::Source;
+use emailclient_core::platform::heartbeat;
 
 use crate::command::Service;
 

@@ -1,10 +1,10 @@
 //! `emailctl keys`: the keys that stored passwords are sealed under.
 
 use anyhow::bail;
-use emailclient_core::account::keys::{self, Rotation};
-use emailclient_core::config::{Config, Source};
-use emailclient_core::seal::Keyring;
-use emailclient_core::start::StartError;
+use emailclient_core::domain::account::keys::{self, Rotation};
+use emailclient_core::platform::config::{Config, Source};
+use emailclient_core::platform::seal::Keyring;
+use emailclient_core::platform::start::StartError;
 
 use crate::{say, with_db};
 

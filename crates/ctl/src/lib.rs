@@ -15,11 +15,14 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use clap::Parser as _;
-use emailclient_core::config::{Config, Source};
-use emailclient_core::db::inspect::Look;
-use emailclient_core::db::{Db, DbError, migrate};
-use emailclient_core::tenant::{self, TenantKey};
-use emailclient_core::{audit, start, suspension, tls};
+use emailclient_core::access::audit;
+use emailclient_core::access::tenant::{self, TenantKey};
+use emailclient_core::platform::config::{Config, Source};
+use emailclient_core::platform::db::inspect::Look;
+use emailclient_core::platform::db::{Db, DbError, migrate};
+use emailclient_core::platform::start;
+use emailclient_core::queue::suspension;
+use wire::tls;
 
 use crate::command::{Cli, Command, Tenant};
 

@@ -11,10 +11,10 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use emailclient_core::config::Source;
-use emailclient_core::password;
-use emailclient_core::secret::Secret;
-use emailclient_core::start::StartError;
+use emailclient_core::access::password;
+use emailclient_core::platform::config::Source;
+use emailclient_core::platform::start::StartError;
+use wire::secret::Secret;
 
 use crate::command::{Mailbox, MailboxArgs, NewPassword};
 use crate::say;

@@ -2,13 +2,14 @@
 
 use anyhow::{Context as _, bail};
 use chrono::{DateTime, SecondsFormat, Utc};
-use emailclient_core::audit::{self, Entry};
-use emailclient_core::clock::{Clock as _, SystemClock};
-use emailclient_core::db::{Db, DbError, TenantTx};
-use emailclient_core::id::{SessionId, UserId};
-use emailclient_core::secret::Secret;
-use emailclient_core::user::{self, Role};
-use emailclient_core::{password, session};
+use emailclient_core::access::audit::{self, Entry};
+use emailclient_core::access::password;
+use emailclient_core::access::session;
+use emailclient_core::access::user::{self, Role};
+use emailclient_core::platform::clock::{Clock as _, SystemClock};
+use emailclient_core::platform::db::{Db, DbError, TenantTx};
+use emailclient_core::platform::id::{SessionId, UserId};
+use wire::secret::Secret;
 
 use crate::command::{Sessions, User, Who};
 use crate::{find, read_line, say};
@@ -128,7 +129,7 @@ async fn end_sessions(db: &Db, who: &Who, only: Option<SessionId>) -> anyhow::Re
     let mut tx = db.tenant(find(db, &who.tenant).await?.id).await?;
     let user = user::find(&mut tx, &who.email).await?.with_context(|| nobody(who))?;
     let ended = match only {
-        None => session::revoke_all(&mut tx, user.id, WHY).await?,
+        None => user::end_sessions(&mut tx, user.id, WHY).await?,
         Some(id) if session::end(&mut tx, user.id, id, WHY).await? => 1,
         Some(id) => bail!("{} has no session {id} that is not over", who.email),
     };

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use emailclient_core::db::{Db, DbError};
-use emailclient_core::due;
-use emailclient_core::id::new_uuid;
+use emailclient_core::platform::db::{Db, DbError};
+use emailclient_core::platform::id::new_uuid;
+use emailclient_core::sync::due;
 use uuid::Uuid;
 
 const NAME: &str = "scheduler";

@@ -9,10 +9,10 @@ pub mod sweep;
 
 use std::process::ExitCode;
 
-use emailclient_core::config::{Config, Keys};
-use emailclient_core::db::Db;
-use emailclient_core::heartbeat::Heartbeat;
-use emailclient_core::start;
+use emailclient_core::platform::config::{Config, Keys};
+use emailclient_core::platform::db::Db;
+use emailclient_core::platform::heartbeat::Heartbeat;
+use emailclient_core::platform::start;
 use tokio_util::sync::CancellationToken;
 
 /// The part of this service that must go round.

@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use emailclient_core::ahead::{self, Longest};
-use emailclient_core::config::Config;
-use emailclient_core::db::{Db, DbError};
-use emailclient_core::due;
+use emailclient_core::platform::ahead::{self, Longest};
+use emailclient_core::platform::config::Config;
+use emailclient_core::platform::db::{Db, DbError};
+use emailclient_core::sync::due;
 use tokio::time::Instant;
 
 use crate::sweep;

@@ -3,12 +3,17 @@
 
 use std::time::Duration;
 
-use emailclient_core::db::{Db, DbError};
-use emailclient_core::draft::spool;
-use emailclient_core::id::AccountId;
-use emailclient_core::job::{Job, enqueue, priority, queue};
-use emailclient_core::search::index;
-use emailclient_core::{due, operation, statistics, submission, sync_run, sync_store};
+use emailclient_core::domain::draft::spool;
+use emailclient_core::domain::operation;
+use emailclient_core::domain::search::index;
+use emailclient_core::domain::submission;
+use emailclient_core::platform::db::{Db, DbError};
+use emailclient_core::platform::id::AccountId;
+use emailclient_core::platform::statistics;
+use emailclient_core::queue::job::{Job, enqueue, priority, queue};
+use emailclient_core::sync::due;
+use emailclient_core::sync::run;
+use emailclient_core::sync::store;
 
 /// Finished jobs are kept this long, for whoever asks what became of them.
 const KEEP_JOBS: Duration = Duration::from_secs(24 * 3600);
@@ -144,7 +149,7 @@ pub async fn gone(db: &Db) -> Result<(), DbError> {
     for (tenant, account) in accounts {
         let swept = async {
             let mut tx = db.tenant(tenant).await?;
-            sync_store::vanish::sweep_gone(&mut tx, account).await?;
+            store::vanish::sweep_gone(&mut tx, account).await?;
             tx.commit().await
         };
         past(db, account, swept.await).await?;
@@ -160,7 +165,7 @@ pub async fn prune(db: &Db) -> Result<(), DbError> {
     let mut tx = db.system().await?;
     queue::prune(&mut tx, KEEP_JOBS).await?;
     due::prune_idempotency(&mut tx).await?;
-    sync_run::prune(&mut tx).await?;
+    run::prune(&mut tx).await?;
     operation::prune(&mut tx).await?;
     spool::prune(&mut tx).await?;
     tx.commit().await

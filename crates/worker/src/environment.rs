@@ -2,23 +2,24 @@
 
 use std::sync::Arc;
 
-use emailclient_core::clock::SystemClock;
-use emailclient_core::config::Config;
-use emailclient_core::db::Db;
-use emailclient_core::dial::{Outbound, OutboundPolicy};
-use emailclient_core::dns::Dns;
-use emailclient_core::id::new_uuid;
-use emailclient_core::imap::execute::{
+use emailclient_core::platform::clock::SystemClock;
+use emailclient_core::platform::config::Config;
+use emailclient_core::platform::db::Db;
+use emailclient_core::platform::id::new_uuid;
+use emailclient_core::platform::seal::Keyring;
+use emailclient_core::sync::driver::{
     FRESH_MEMORY_BYTES, LARGE_MEMORY_BYTES, MEMORY_BYTES, TOLD_MEMORY_BYTES,
 };
-use emailclient_core::imap::{GiveWay, Haste, MemoryBudget, Pace, Rooms};
-use emailclient_core::seal::Keyring;
-use emailclient_core::tls::TlsConfig;
+use emailclient_core::sync::give_way::GiveWay;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use wire::dial::{Outbound, OutboundPolicy};
+use wire::dns::Dns;
+use wire::imap::{Haste, MemoryBudget, Pace, Rooms};
+use wire::tls::TlsConfig;
 
 /// The same as a round of synchronisation needs; cheap to clone.
-pub use emailclient_core::imap::execute::SyncContext as Environment;
+pub use emailclient_core::sync::driver::SyncContext as Environment;
 
 /// Makes the environment of this process, under an id that is new at every start.
 ///

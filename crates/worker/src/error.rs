@@ -49,8 +49,8 @@ impl std::fmt::Display for JobError {
     }
 }
 
-impl From<emailclient_core::db::DbError> for JobError {
-    fn from(error: emailclient_core::db::DbError) -> Self {
+impl From<emailclient_core::platform::db::DbError> for JobError {
+    fn from(error: emailclient_core::platform::db::DbError) -> Self {
         Self::retry(error)
     }
 }

@@ -1,6 +1,6 @@
 //! The list of jobs: one arm, one file in `jobs/` with one `run`.
 //!
-//! A job that is added to `emailclient_core::job::Job` makes the `match` below incomplete, which is the reminder.
+//! A job that is added to `emailclient_core::queue::job::Job` makes the `match` below incomplete, which is the reminder.
 
 pub mod act_on_messages;
 pub mod audit_account;
@@ -11,8 +11,8 @@ pub mod push_changes;
 pub mod send_submission;
 pub mod sync_account;
 
-use emailclient_core::id::TenantId;
-use emailclient_core::job::Job;
+use emailclient_core::platform::id::TenantId;
+use emailclient_core::queue::job::Job;
 
 use crate::environment::Environment;
 use crate::error::JobError;

@@ -12,9 +12,9 @@ pub mod watch;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use emailclient_core::config::{Config, Keys};
-use emailclient_core::heartbeat::Heartbeat;
-use emailclient_core::start;
+use emailclient_core::platform::config::{Config, Keys};
+use emailclient_core::platform::heartbeat::Heartbeat;
+use emailclient_core::platform::start;
 use tokio_util::sync::CancellationToken;
 
 /// The parts of this service that must go round: taking jobs, and the watch over mailboxes.

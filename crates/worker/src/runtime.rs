@@ -2,7 +2,7 @@
 //!
 //! The published back ends lose or double jobs (apalis-redis 1.0 cannot read a backlog over 8,000; apalis-postgres 1.0
 //! declares live workers dead). apalis sees a back end with three poll functions; claim, lease, renewal and the fenced
-//! acknowledgement are `emailclient_core::job::queue`.
+//! acknowledgement are `emailclient_core::queue::job::queue`.
 
 mod held;
 
@@ -19,13 +19,12 @@ use apalis_core::task::Task;
 use apalis_core::task::builder::TaskBuilder;
 use apalis_core::task::task_id::TaskId;
 use apalis_core::worker::context::WorkerContext;
-use emailclient_core::db::{Db, DbError};
-use emailclient_core::failpoint;
-use emailclient_core::heartbeat::Heartbeat;
-use emailclient_core::id::JobId;
-use emailclient_core::imap::Haste;
-use emailclient_core::job::priority;
-use emailclient_core::job::queue::{self, Claimed, Outcome, Room};
+use emailclient_core::platform::db::{Db, DbError};
+use emailclient_core::platform::failpoint;
+use emailclient_core::platform::heartbeat::Heartbeat;
+use emailclient_core::platform::id::JobId;
+use emailclient_core::queue::job::queue::{self, Claimed, Outcome, Room};
+use emailclient_core::queue::job::{self, priority};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -33,6 +32,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 use uuid::Uuid;
+use wire::imap::Haste;
 
 use self::held::{Entry, Held, Signals};
 use crate::environment::Environment;
@@ -141,7 +141,7 @@ impl LeaseQueue {
         let stop = env.shutdown.child_token();
         Self {
             db: env.db.clone(),
-            owner: emailclient_core::id::new_uuid(),
+            owner: emailclient_core::platform::id::new_uuid(),
             slots: env.config.worker_concurrency * IN_HAND,
             lease: env.config.worker_lease,
             incoming: None,
@@ -218,7 +218,7 @@ impl Claimer {
             if claimed.is_empty() {
                 drop(permits);
                 if listener.is_none() {
-                    listener = self.db.job_listener().await.ok();
+                    listener = self.db.listener(job::CHANNEL).await.ok();
                     if listener.is_some() {
                         // A NOTIFY may have come before the listener stood: look once more.
                         continue;
@@ -262,7 +262,10 @@ impl Claimer {
 }
 
 /// Sleeps until a NOTIFY, the poll interval, or the stop; `false` for the last.
-async fn wait(listener: &mut Option<emailclient_core::job::Listener>, stop: &CancellationToken) -> bool {
+async fn wait(
+    listener: &mut Option<emailclient_core::queue::job::Listener>,
+    stop: &CancellationToken,
+) -> bool {
     let notified = async {
         match listener.as_mut() {
             Some(l) => l.recv().await.is_ok(),
@@ -405,7 +408,7 @@ fn outcome(job: &Claimed, result: &Result<(), BoxDynError>) -> Outcome {
     let text = error.to_string();
     let backoff = || {
         let seconds = 2f64.powi(job.attempt.clamp(1, 12)).min(3600.0);
-        Duration::from_secs_f64(seconds * (0.75 + 0.5 * emailclient_core::clock::unit()))
+        Duration::from_secs_f64(seconds * (0.75 + 0.5 * emailclient_core::platform::clock::unit()))
     };
     match error.downcast_ref::<JobFailure>().map(|f| f.0.then) {
         Some(Then::Fail) => Outcome::Dead { error: text },

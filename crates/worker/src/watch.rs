@@ -17,17 +17,17 @@ mod watchers;
 
 use std::time::Duration;
 
-use emailclient_core::db::DbError;
-use emailclient_core::due::{self, Watched};
-use emailclient_core::heartbeat::Heartbeat;
-use emailclient_core::id::{AccountId, TenantId};
-use emailclient_core::imap::execute::{self, Fresh, SyncError};
-use emailclient_core::imap::{Endpoint, Haste, IdleEnd, ImapError, Selected, Session, Unsolicited};
-use emailclient_core::job::{Job, enqueue, priority};
+use emailclient_core::platform::db::DbError;
+use emailclient_core::platform::heartbeat::Heartbeat;
+use emailclient_core::platform::id::{AccountId, TenantId};
+use emailclient_core::queue::job::{Job, enqueue, priority};
+use emailclient_core::sync::driver::{self, Fresh, SyncError};
+use emailclient_core::sync::due::{self, Watched};
 use keepalive::Keepalive;
 use reconnect::Reconnect;
 use tokio::time::Instant;
 use watchers::{Orders, Watchers};
+use wire::imap::{Endpoint, Haste, IdleEnd, ImapError, Selected, Session, Unsolicited};
 
 use crate::environment::Environment;
 use crate::part;
@@ -101,7 +101,7 @@ async fn watch_account(env: Environment, of: (TenantId, AccountId), mut orders: 
         }
         let next = reconnect.after(started.elapsed(), &error, env.clock.unit());
         if let SyncError::Imap(error @ ImapError::Protocol(_)) = &error {
-            let told = execute::tell_watch_trouble(&env, of, error, next.wait).await;
+            let told = driver::tell_watch_trouble(&env, of, error, next.wait).await;
             well &= told.is_err();
         }
         tracing::debug!(%tenant, %account, %error, wait_ms = next.wait.as_millis() as u64, "the watch connection ended");
@@ -147,7 +147,7 @@ async fn watch_once(
             Ok(IdleEnd::News) => open = Box::pin(react(env, (tenant, account), open)).await?,
             Ok(IdleEnd::TimedOut) => {
                 if !*well && begun.elapsed() >= PROVEN {
-                    *well = execute::watch_is_well(env, (tenant, account)).await.is_ok();
+                    *well = driver::watch_is_well(env, (tenant, account)).await.is_ok();
                 }
             }
             Ok(IdleEnd::Stopped) => {
@@ -158,7 +158,7 @@ async fn watch_once(
                 if error.is_final() {
                     keepalive.lost(open.session.silence());
                 }
-                Box::pin(execute::forgo(env, tenant, &open.server, &mut open.session, error)).await?;
+                Box::pin(driver::forgo(env, tenant, &open.server, &mut open.session, error)).await?;
                 return Err(ImapError::Closed { bye: None }.into());
             }
         }
@@ -191,7 +191,7 @@ async fn react(
     open.inbox.exists = exists;
     let Open { session, server, inbox } = open;
     let ((session, server), fetched) =
-        execute::fetch_new(env, (tenant, account), (session, server), &inbox).await;
+        driver::fetch_new(env, (tenant, account), (session, server), &inbox).await;
     let more = news.elsewhere || news.incomplete || gone(&news) > 0 || !news.flags.is_empty();
     match fetched {
         Ok(Fresh::Stored(_)) if !more => {}
@@ -221,22 +221,22 @@ async fn begin(
     account: AccountId,
     after_others: bool,
 ) -> Result<Open, SyncError> {
-    let (mut session, mut server) = execute::enter(env, tenant, account).await?;
+    let (mut session, mut server) = driver::enter(env, tenant, account).await?;
     let inbox = session.select(b"INBOX", None, true).await?;
     if session.capabilities().notify {
         match session.notify_all().await {
             // Not for these events: INBOX alone, then.
             Ok(()) | Err(ImapError::Refused { .. }) => {}
-            Err(error) => execute::forgo(env, tenant, &server, &mut session, error).await?,
+            Err(error) => driver::forgo(env, tenant, &server, &mut session, error).await?,
         }
     }
     // What came between the last round and now is not announced any more.
-    if !execute::is_current(env, (tenant, account), &mut session).await? {
+    if !driver::is_current(env, (tenant, account), &mut session).await? {
         let mut patience = Duration::ZERO;
         if after_others {
             // New mail does not wait for that.
             ((session, server), _) =
-                execute::fetch_new(env, (tenant, account), (session, server), &inbox).await;
+                driver::fetch_new(env, (tenant, account), (session, server), &inbox).await;
             patience = REST;
         }
         ask_for_round(env, tenant, account, patience).await?;

@@ -106,7 +106,7 @@ fn the_most_pods_there_can_be_fit_into_two_hundred_connections() {
         let objects = objects(overlay);
         let settings = of_kind(&objects, "ConfigMap")[0]["data"]["DATABASE_MAX_CONNECTIONS"].as_str();
         let application: u64 = settings.unwrap().parse().unwrap();
-        // crates/core/src/db.rs: the pool of the system role is a quarter, at least four; a worker also listens.
+        // crates/core/src/platform/db.rs: the pool of the system role is a quarter, at least four; a worker also listens.
         let of_a_process = application + application.div_ceil(4).max(4) + 1;
         let mut pods = 0;
         for deployment in of_kind(&objects, "Deployment") {
@@ -186,7 +186,7 @@ fn every_proxy_takes_the_largest_body_that_the_api_takes_and_they_agree() {
         assert_eq!(ingress["spec"]["tls"][0]["hosts"], json!([host]));
     }
     assert!(limits.iter().all(|limit| limit == &limits[0]), "{limits:?}");
-    let largest = u64::try_from(emailclient_core::draft::attachment::MAX_ATTACHMENTS_BYTES).unwrap();
+    let largest = u64::try_from(emailclient_core::domain::draft::attachment::MAX_ATTACHMENTS_BYTES).unwrap();
     // The rest is the form around the files.
     assert!(megabytes(&limits[0]) > largest + 1024 * 1024, "{limits:?}, and {largest} bytes of files");
 }

@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use emailclient_core::dial::is_global_unicast;
 use serde_json::{Value, json};
+use wire::dial::is_global_unicast;
 
 use super::render::{ENVIRONMENTS, list, objects, of_kind, workloads};
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use clap::Parser as _;
-use emailclient_core::config::{Config, Keys, Source};
+use emailclient_core::platform::config::{Config, Keys, Source};
 use serde_json::Value;
 
 use super::render::{ENVIRONMENTS, find, list, objects, of_kind, root, workloads};

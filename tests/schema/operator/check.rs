@@ -1,16 +1,16 @@
 //! `emailctl check`: every fault is found, named with its setting, and hides no other.
 
 use chrono::TimeDelta;
-use emailclient_core::clock::ShiftedClock;
-use emailclient_core::config::Source;
-use emailclient_core::id::{AccountId, TenantId, new_uuid};
-use emailclient_core::seal::{Keyring, Place};
-use emailclient_core::secret::Secret;
+use emailclient_core::platform::clock::ShiftedClock;
+use emailclient_core::platform::config::Source;
+use emailclient_core::platform::id::{AccountId, TenantId, new_uuid};
+use emailclient_core::platform::seal::{Keyring, Place};
 use emailctl::check::report::{Finding, Verdict};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Executor as _};
 use tests::database::Database;
 use tests::redis::PrivateRedis;
+use wire::secret::Secret;
 
 use super::program::{ENCRYPTION_KEY, Folder, Settings};
 
@@ -261,7 +261,7 @@ async fn a_job_that_nobody_takes_is_a_warning() {
 
 #[tokio::test]
 async fn a_clock_that_is_off_is_a_warning_and_then_a_failure() {
-    emailclient_core::tls::install_provider();
+    wire::tls::install_provider();
     let database = Database::create().await;
     for (seconds, wanted) in [
         (0, Verdict::Ok),

@@ -3,16 +3,16 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use emailclient_core::account::{self, NewAccount, NewServer, keys};
-use emailclient_core::config::{Config, Source};
-use emailclient_core::db::Db;
-use emailclient_core::id::{AccountId, TenantId, new_uuid};
-use emailclient_core::imap::Security;
-use emailclient_core::seal::{Keyring, Place, Sealed};
-use emailclient_core::secret::Secret;
+use emailclient_core::domain::account::{self, NewAccount, NewServer, keys};
+use emailclient_core::platform::config::{Config, Source};
+use emailclient_core::platform::db::Db;
+use emailclient_core::platform::id::{AccountId, TenantId, new_uuid};
+use emailclient_core::platform::seal::{Keyring, Place, Sealed};
 use sqlx::{Connection as _, Executor as _, PgConnection, Row as _};
 use tests::database::Database;
 use tests::eventually::eventually;
+use wire::imap::Security;
+use wire::secret::Secret;
 
 use super::program::{ENCRYPTION_KEY as NEW, Settings};
 

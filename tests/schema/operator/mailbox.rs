@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::process::Command;
 
-use emailclient_core::id::new_uuid;
+use emailclient_core::platform::id::new_uuid;
 
 use super::program::{Ended, Folder, Settings};
 

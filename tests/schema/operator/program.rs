@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use emailclient_core::id::new_uuid;
+use emailclient_core::platform::id::new_uuid;
 use tests::database::Database;
 
 /// The key of these tests, 32 bytes in base64.

@@ -3,14 +3,24 @@
 use std::time::Duration;
 
 use chrono::{FixedOffset, TimeDelta};
-use emailclient_core::id::{AccountId, MailboxId, MessageId, SessionId, SubmissionId, ThreadId, UserId};
-use emailclient_core::job::{self, Job};
-use emailclient_core::message::list::{self, Filter, Sort};
-use emailclient_core::search::{self, Search};
-use emailclient_core::sync_store::{Target, edits, view};
-use emailclient_core::{
-    blob, draft, due, idempotency, mailbox, message, session, submission, tenant, thread, user,
+use emailclient_core::access::idempotency;
+use emailclient_core::access::session;
+use emailclient_core::access::tenant;
+use emailclient_core::access::user;
+use emailclient_core::domain::blob;
+use emailclient_core::domain::draft;
+use emailclient_core::domain::mailbox;
+use emailclient_core::domain::message;
+use emailclient_core::domain::message::list::{self, Filter, Sort};
+use emailclient_core::domain::search::{self, Search};
+use emailclient_core::domain::submission;
+use emailclient_core::domain::thread;
+use emailclient_core::platform::id::{
+    AccountId, MailboxId, MessageId, SessionId, SubmissionId, ThreadId, UserId,
 };
+use emailclient_core::queue::job::{self, Job};
+use emailclient_core::sync::due;
+use emailclient_core::sync::store::{Target, edits, view};
 use mail::query::Query;
 use uuid::Uuid;
 

@@ -1,8 +1,8 @@
 //! Messages of the same bytes by the thousand, as an empty template or a monitor's mail is: what is asked about them must
 //! not grow with their square, and what is fetched not with their number.
 
-use emailclient_core::id::{AccountId, MailboxId, TenantId};
-use emailclient_core::sync_store::{Content, Prepared, Target, bytes, ingest, vanish};
+use emailclient_core::platform::id::{AccountId, MailboxId, TenantId};
+use emailclient_core::sync::store::{Content, Prepared, Target, bytes, ingest, vanish};
 use mail::flags::{Flags, Keywords};
 use mail::uid::{Uid, UidSet};
 use sha2::{Digest as _, Sha256};

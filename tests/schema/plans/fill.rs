@@ -1,9 +1,9 @@
 //! A database large enough that reading a table whole would be a mistake, and the names of what is in it.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use emailclient_core::config::{Config, Source};
-use emailclient_core::db::Db;
-use emailclient_core::id::TenantId;
+use emailclient_core::platform::config::{Config, Source};
+use emailclient_core::platform::db::Db;
+use emailclient_core::platform::id::TenantId;
 use sqlx::Executor as _;
 use sqlx::postgres::PgConnection;
 use tests::database::Database;

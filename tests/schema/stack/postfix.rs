@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use emailclient_core::id::new_uuid;
+use emailclient_core::platform::id::new_uuid;
 use tests::eventually::eventually;
 
 use super::top;

@@ -241,8 +241,9 @@ async fn what_our_user_moved_away_and_back_is_not_taken_for_its_marked_original_
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_comes_back_beside_what_our_user_left_marked_there_is_the_same() {
-    for star in [false, true] {
+    for (back, star) in [("MOVE", false), ("MOVE", true), ("COPY", false), ("COPY", true)] {
         let case = Case::at(devstack::PLAIN_HOST, None, (1..=3).map(numbered).collect()).await;
+        make(&case, &["C"]).await;
         case.sync().await;
         let ids = case.ids().await;
         let (id, inbox, archive) = (&ids["M2"], case.mailbox("INBOX").await, case.mailbox("Archive").await);
@@ -250,24 +251,38 @@ async fn what_comes_back_beside_what_our_user_left_marked_there_is_the_same() {
             case.patch(id, &json!({"move_to": target})).await;
             two_rounds(&case).await;
         }
-        turn(&case, "pause").await;
         let mut client = case.client().await;
+        client.append("C", "", None, &numbered(4)).await;
+        case.sync().await;
         client.select("INBOX").await;
         let live = "UID SEARCH UNDELETED HEADER Message-ID m2@example.test";
         let uid = client.ok(live).await.numbers().last().unwrap().to_string();
         client.ok("UNSELECT").await;
-        moves(&mut client, "INBOX", &uid, "Sent").await;
-        moves(&mut client, "Sent", "1:*", "INBOX").await;
-        if star {
-            case.patch(id, &json!({"starred": true})).await;
-        }
-        turn(&case, "resume").await;
+        moves(&mut client, "INBOX", &uid, "C").await;
+        // The edit of its neighbour has C read, and INBOX not.
+        let neighbour = case.ids().await["M4"].clone();
+        case.patch(&neighbour, &json!({"starred": true})).await;
+        eventually("the neighbour's star is on the server", PATIENCE, async || {
+            (there(&case, 4).await == places(&[("C", "\\Flagged")])).then_some(())
+        })
+        .await;
+        oracle::at_rest(&case.app, &case.account).await;
+        client.select("C").await;
+        let uid = client.ok(live).await.numbers().last().unwrap().to_string();
+        client.ok(&format!("UID {back} {uid} INBOX")).await;
+        client.ok("UNSELECT").await;
+        case.patch(if star { id } else { &ids["M1"] }, &json!({"starred": true})).await;
         two_rounds(&case).await;
-        assert_eq!(case.ids().await, ids, "each is itself, and there is no other");
-        assert_both(&case, (id, 2), &[("INBOX", if star { "\\Flagged" } else { "" })], "back").await;
+        let flags = if star { "\\Flagged" } else { "" };
+        let in_c = if back == "COPY" { vec![("C", flags)] } else { vec![] };
+        let expected = [in_c, vec![("INBOX", flags)]].concat();
+        let mut now = case.ids().await;
+        now.remove("M4");
+        assert_eq!(now, ids, "each is itself, and there is no other: {back}, {star}");
+        assert_both(&case, (id, 2), &expected, back).await;
         case.patch(id, &json!({"move_to": archive})).await;
         two_rounds(&case).await;
-        assert_eq!(here(&case, id).await, places(&[("Archive", if star { "\\Flagged" } else { "" })]));
+        assert_eq!(here(&case, id).await, places(&[("Archive", flags)]), "{back}, {star}");
         case.finish().await;
     }
 }

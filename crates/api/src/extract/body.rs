@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
-use emailclient_core::budget::Budget;
+use emailclient_core::platform::budget::Budget;
 use futures::stream::{Stream, try_unfold};
 use http::header;
 use http::request::Parts;

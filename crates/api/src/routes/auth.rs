@@ -7,15 +7,15 @@ mod me;
 mod refresh;
 
 use axum::Extension;
-use emailclient_core::id::{SessionId, TenantId};
-use emailclient_core::secret::Secret;
-use emailclient_core::token::{ACCESS_LIFETIME, TokenError};
-use emailclient_core::user::User;
+use emailclient_core::access::token::{ACCESS_LIFETIME, TokenError};
+use emailclient_core::access::user::User;
+use emailclient_core::platform::id::{SessionId, TenantId};
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
+use wire::secret::Secret;
 
 use crate::error::ApiError;
 use crate::state::AppState;

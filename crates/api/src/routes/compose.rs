@@ -18,11 +18,11 @@ mod send;
 mod shape;
 
 use axum::Extension;
-use emailclient_core::draft::attachment::MAX_ATTACHMENTS_BYTES;
+use emailclient_core::domain::draft::attachment::MAX_ATTACHMENTS_BYTES;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::extract::Rules;
+use crate::negotiate::Rules;
 use crate::state::AppState;
 
 /// Text and HTML of a draft together with the rest of its JSON, in bytes. Larger contents are files.

@@ -51,7 +51,7 @@ async fn look(state: &AppState) -> Health {
         let answers = matches!(tokio::time::timeout(PATIENCE, state.db.ping()).await, Ok(Ok(())));
         answers && state.writes.are_taken(&state.db).await
     };
-    let redis = async { emailclient_core::redis_pool::takes_writes(&state.redis).await.is_ok() };
+    let redis = async { emailclient_core::platform::redis_pool::takes_writes(&state.redis).await.is_ok() };
     let schema =
         async { matches!(tokio::time::timeout(PATIENCE, state.db.schema_suffices()).await, Ok(Ok(true))) };
     let (database, redis, migrations) = tokio::join!(database, redis, schema);

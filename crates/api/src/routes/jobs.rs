@@ -7,8 +7,8 @@ mod cancel;
 mod get;
 
 use chrono::{DateTime, Utc};
-use emailclient_core::id::OperationId;
-use emailclient_core::operation::Operation;
+use emailclient_core::domain::operation::Operation;
+use emailclient_core::platform::id::OperationId;
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;

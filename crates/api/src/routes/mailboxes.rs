@@ -8,8 +8,8 @@ mod list;
 mod resync;
 mod update;
 
-use emailclient_core::id::{AccountId, MailboxId};
-use emailclient_core::mailbox::{Mailbox, MailboxError};
+use emailclient_core::domain::mailbox::{Mailbox, MailboxError};
+use emailclient_core::platform::id::{AccountId, MailboxId};
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;

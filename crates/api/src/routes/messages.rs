@@ -22,7 +22,7 @@ use axum::Extension;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::extract::Rules;
+use crate::negotiate::Rules;
 use crate::state::AppState;
 
 /// The routes of messages.

@@ -3,9 +3,9 @@
 use axum::Json;
 use axum::extract::State;
 use chrono::{DateTime, Utc};
-use emailclient_core::id::AccountId;
-use emailclient_core::mailbox::account_exists;
-use emailclient_core::search::{self, Key, Search, snippet};
+use emailclient_core::domain::mailbox::account_exists;
+use emailclient_core::domain::search::{self, Key, Search, snippet};
+use emailclient_core::platform::id::AccountId;
 use mail::query::{Query as MailQuery, Zone};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

@@ -8,8 +8,8 @@ mod list;
 mod resend;
 
 use chrono::{DateTime, Utc};
-use emailclient_core::id::{AccountId, DraftId, SubmissionId};
-use emailclient_core::submission::{AttemptRow, Recipient, Submission};
+use emailclient_core::domain::submission::{AttemptRow, Recipient, Submission};
+use emailclient_core::platform::id::{AccountId, DraftId, SubmissionId};
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;

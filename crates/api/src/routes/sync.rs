@@ -5,10 +5,10 @@ mod start;
 mod status;
 
 use chrono::{DateTime, Utc};
-use emailclient_core::account;
-use emailclient_core::db::TenantTx;
-use emailclient_core::id::AccountId;
-use emailclient_core::sync_run::Run;
+use emailclient_core::domain::account;
+use emailclient_core::platform::db::TenantTx;
+use emailclient_core::platform::id::AccountId;
+use emailclient_core::sync::run::Run;
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;

@@ -6,8 +6,8 @@ mod get;
 mod list;
 
 use chrono::{DateTime, Utc};
-use emailclient_core::id::{AccountId, ThreadId};
-use emailclient_core::thread::Thread;
+use emailclient_core::domain::thread::Thread;
+use emailclient_core::platform::id::{AccountId, ThreadId};
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;

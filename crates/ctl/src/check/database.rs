@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use emailclient_core::account::keys;
-use emailclient_core::ahead::Longest;
-use emailclient_core::clock::Clock;
-use emailclient_core::config::Config;
-use emailclient_core::db::inspect::{Look, Unreachable};
-use emailclient_core::db::migrate::{self, Refusal};
-use emailclient_core::db::{Db, DbError};
-use emailclient_core::seal::Keyring;
-use emailclient_core::secret::Secret;
-use emailclient_core::start;
+use emailclient_core::domain::account::keys;
+use emailclient_core::platform::ahead::Longest;
+use emailclient_core::platform::clock::Clock;
+use emailclient_core::platform::config::Config;
+use emailclient_core::platform::db::inspect::{Look, Unreachable};
+use emailclient_core::platform::db::migrate::{self, Refusal};
+use emailclient_core::platform::db::{Db, DbError};
+use emailclient_core::platform::seal::Keyring;
+use emailclient_core::platform::start;
+use wire::secret::Secret;
 
 use super::report::Report;
 

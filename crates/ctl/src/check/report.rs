@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 
-use emailclient_core::config::Source;
+use emailclient_core::platform::config::Source;
 use serde::Serialize;
 
 use crate::command::Color;

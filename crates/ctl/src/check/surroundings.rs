@@ -5,12 +5,12 @@ use std::io::{ErrorKind, Write as _};
 use std::path::Path;
 use std::time::Duration;
 
-use emailclient_core::config::Config;
-use emailclient_core::dial::{Deadlines, DialError, Outbound, OutboundPolicy};
-use emailclient_core::redis_pool::eviction;
-use emailclient_core::secret::Secret;
-use emailclient_core::start;
-use emailclient_core::tls::TlsConfig;
+use emailclient_core::platform::config::Config;
+use emailclient_core::platform::redis_pool::eviction;
+use emailclient_core::platform::start;
+use wire::dial::{Deadlines, DialError, Outbound, OutboundPolicy};
+use wire::secret::Secret;
+use wire::tls::TlsConfig;
 
 use super::report::Report;
 

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use emailclient_core::id::{OperationId, TenantId};
-use emailclient_core::message::transfer::TransferError;
-use emailclient_core::operation::{self, Step};
+use emailclient_core::domain::message::transfer::TransferError;
+use emailclient_core::domain::operation::{self, Step};
+use emailclient_core::platform::id::{OperationId, TenantId};
 
 use crate::environment::Environment;
 use crate::error::JobError;

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use emailclient_core::due;
-use emailclient_core::id::{AccountId, TenantId};
-use emailclient_core::imap::execute::{self, SyncError};
+use emailclient_core::platform::id::{AccountId, TenantId};
+use emailclient_core::sync::driver::{self, SyncError};
+use emailclient_core::sync::due;
 
 use crate::environment::Environment;
 use crate::error::JobError;
@@ -24,7 +24,7 @@ pub async fn run(env: &Environment, tenant: TenantId, account: AccountId) -> Res
     if !env.config.imap_enabled {
         return Ok(());
     }
-    match execute::audit_account(env, tenant, account, SLICE).await {
+    match driver::audit_account(env, tenant, account, SLICE).await {
         Ok(audited) => {
             tracing::info!(%account, mailboxes = audited.mailboxes, repairs = audited.repairs, done = audited.done, "audit");
             if audited.done {

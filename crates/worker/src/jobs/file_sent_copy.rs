@@ -3,11 +3,11 @@
 //! The mailbox is searched for the Message-ID first, each time: a server may file copies itself, and a line that broke
 //! after APPEND leaves open whether it was done. A failure is repeated alone; the message is sent whatever happens here.
 
-use emailclient_core::id::{SubmissionId, TenantId};
-use emailclient_core::imap::ImapError;
-use emailclient_core::mailbox::create;
-use emailclient_core::submission::{self, SentCopy, SentCopyWork};
+use emailclient_core::domain::mailbox::create;
+use emailclient_core::domain::submission::{self, SentCopy, SentCopyWork};
+use emailclient_core::platform::id::{SubmissionId, TenantId};
 use mail::flags::{Flags, Keywords};
+use wire::imap::ImapError;
 
 use super::probe_submission::{holds, open};
 use crate::environment::Environment;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use emailclient_core::id::{AccountId, TenantId};
-use emailclient_core::search::index;
+use emailclient_core::domain::search::index;
+use emailclient_core::platform::id::{AccountId, TenantId};
 
 use crate::environment::Environment;
 use crate::error::JobError;

@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use emailclient_core::id::{AccountId, SubmissionId, TenantId};
-use emailclient_core::imap::execute::{self, SyncError};
-use emailclient_core::imap::{ImapError, Session};
-use emailclient_core::submission::{self, NextProbe};
+use emailclient_core::domain::submission::{self, NextProbe};
+use emailclient_core::platform::id::{AccountId, SubmissionId, TenantId};
+use emailclient_core::sync::driver::{self, SyncError};
+use wire::imap::{ImapError, Session};
 
 use crate::environment::Environment;
 use crate::error::JobError;
@@ -71,7 +71,7 @@ async fn search(
 /// Logs in to the account's IMAP server.
 pub(super) async fn open(env: &Environment, tenant: TenantId, account: AccountId) -> anyhow::Result<Session> {
     anyhow::ensure!(env.config.imap_enabled, "IMAP is switched off");
-    execute::open(env, tenant, account).await.map_err(|error| match error {
+    driver::open(env, tenant, account).await.map_err(|error| match error {
         // What it was decides whether it is tried again.
         SyncError::Imap(error) => error.into(),
         error => error.into(),

@@ -1,7 +1,7 @@
 //! Brings local edits of an account to its server.
 
-use emailclient_core::id::{AccountId, TenantId};
-use emailclient_core::imap::execute;
+use emailclient_core::platform::id::{AccountId, TenantId};
+use emailclient_core::sync::driver;
 
 use super::sync_account::settle;
 use crate::environment::Environment;
@@ -15,5 +15,5 @@ pub async fn run(env: &Environment, tenant: TenantId, account: AccountId) -> Res
     if !env.config.imap_enabled {
         return Ok(());
     }
-    settle(account, execute::push_changes(env, tenant, account).await)
+    settle(account, driver::push_changes(env, tenant, account).await)
 }

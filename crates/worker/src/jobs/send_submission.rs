@@ -1,22 +1,22 @@
-//! Hands one submission to its SMTP server: claim, conversation, end. The decisions are `core::submission`'s.
+//! Hands one submission to its SMTP server: claim, conversation, end. The decisions are `core::domain::submission`'s.
 //!
 //! Every step is committed before it is taken, so this process may die anywhere: before the dot another worker tries
 //! again, from the dot on the submission is `unknown` until it is found.
 
 use std::time::Duration;
 
-use emailclient_core::account;
-use emailclient_core::db::DbError;
-use emailclient_core::dial::Deadlines;
-use emailclient_core::id::{SubmissionId, TenantId};
-use emailclient_core::smtp::{
-    self, Connection, Dialler, Point, Progress, SendError, Sent, SmtpError, SmtpServer, Stopped,
-};
-use emailclient_core::submission::{self, Attempt, Claim, Ending, Finished, Handover, LEASE, Mark};
+use emailclient_core::domain::account;
+use emailclient_core::domain::submission::{self, Attempt, Claim, Ending, Finished, Handover, LEASE, Mark};
+use emailclient_core::platform::db::DbError;
+use emailclient_core::platform::id::{SubmissionId, TenantId};
 use mail::envelope::Envelope;
 use mail::smtp_reply::SmtpReply;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
+use wire::dial::Deadlines;
+use wire::smtp::{
+    self, Connection, Dialler, Point, Progress, SendError, Sent, SmtpError, SmtpServer, Stopped,
+};
 
 use crate::environment::Environment;
 use crate::error::JobError;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use emailclient_core::id::{AccountId, TenantId};
-use emailclient_core::imap::execute::{self, SyncError};
+use emailclient_core::platform::id::{AccountId, TenantId};
+use emailclient_core::sync::driver::{self, SyncError};
 use mail::sync::Depth;
 
 use crate::environment::Environment;
@@ -21,12 +21,12 @@ pub async fn run(env: &Environment, tenant: TenantId, account: AccountId) -> Res
     if !env.config.imap_enabled {
         return Ok(());
     }
-    let report = execute::sync_account(env, tenant, account, Depth::Full).await;
+    let report = driver::sync_account(env, tenant, account, Depth::Full).await;
     settle(account, report)
 }
 
 /// What the end of a round means for its job.
-pub(super) fn settle(account: AccountId, result: Result<execute::Report, SyncError>) -> Result<(), JobError> {
+pub(super) fn settle(account: AccountId, result: Result<driver::Report, SyncError>) -> Result<(), JobError> {
     match result {
         Ok(report) => {
             tracing::info!(%account, visited = report.visited, failed = report.failed, created = report.created, flagged = report.flagged,

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use emailclient_core::db::{Db, DbError};
-use emailclient_core::heartbeat::Heartbeat;
-use emailclient_core::id::JobId;
-use emailclient_core::job::queue::{self, Room};
+use emailclient_core::platform::db::{Db, DbError};
+use emailclient_core::platform::heartbeat::Heartbeat;
+use emailclient_core::platform::id::JobId;
+use emailclient_core::queue::job::queue::{self, Room};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use emailclient_core::imap::MAX_IDLE;
+use wire::imap::MAX_IDLE;
 
 /// Not more often than this, whatever seems to have been learnt.
 const SHORTEST: Duration = Duration::from_secs(60);

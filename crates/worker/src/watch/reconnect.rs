@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use emailclient_core::imap::ImapError;
-use emailclient_core::imap::execute::SyncError;
+use emailclient_core::sync::driver::SyncError;
 use mail::backoff;
+use wire::imap::ImapError;
 
 /// A connection that lasted so long was a good one: what comes after it is a first failure.
 const GOOD: Duration = Duration::from_secs(60);
@@ -68,8 +68,8 @@ impl Reconnect {
 mod tests {
     use std::time::Duration;
 
-    use emailclient_core::imap::ImapError;
-    use emailclient_core::imap::execute::SyncError;
+    use emailclient_core::sync::driver::SyncError;
+    use wire::imap::ImapError;
 
     use super::{Next, Reconnect};
 

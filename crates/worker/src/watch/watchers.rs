@@ -5,9 +5,9 @@ use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::time::Duration;
 
-use emailclient_core::due::Watched;
-use emailclient_core::id::AccountId;
-use emailclient_core::imap::GiveWay;
+use emailclient_core::platform::id::AccountId;
+use emailclient_core::sync::due::Watched;
+use emailclient_core::sync::give_way::GiveWay;
 use tokio::sync::watch::Receiver;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
@@ -148,7 +148,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::{Arc, Mutex};
 
-    use emailclient_core::id::TenantId;
+    use emailclient_core::platform::id::TenantId;
 
     use super::*;
 

@@ -2,9 +2,9 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use emailclient_core::account::{self, NewAccount};
-use emailclient_core::secret::Secret;
-use emailclient_core::sync_run;
+use emailclient_core::domain::account::{self, NewAccount};
+use emailclient_core::sync::run;
+use wire::secret::Secret;
 
 use super::input::{AccountIn, VerifyQuery, check, check_hosts};
 use super::view::{AccountView, etag, exists};
@@ -43,7 +43,7 @@ pub async fn create(
         }
         let mut tx = key.tx(&state, &caller).await?;
         let account = account::create(&mut tx, &state.keyring, &new).await?;
-        sync_run::request(&mut tx, account.id).await?;
+        run::request(&mut tx, account.id).await?;
         caller.audit(&mut tx, "account.create", &account.id.to_string()).await?;
         let (location, tag) = (format!("/api/accounts/{}", account.id), etag(&account));
         Ok((tx, Reply::created(&location, &AccountView::from(account))?.etag(&tag)))

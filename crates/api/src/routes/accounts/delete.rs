@@ -1,9 +1,9 @@
 //! Removing an account.
 
 use axum::extract::State;
-use emailclient_core::account;
-use emailclient_core::id::AccountId;
-use emailclient_core::lease;
+use emailclient_core::domain::account;
+use emailclient_core::platform::id::AccountId;
+use emailclient_core::queue::lease;
 
 use super::view::etag;
 use crate::caller::Caller;

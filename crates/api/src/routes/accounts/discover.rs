@@ -4,13 +4,11 @@ use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::Response;
-use emailclient_core::account::security_word;
-use emailclient_core::discover::{
-    self, Answer, Candidate, Confidence, Discovery, HTTPS_PORT, Source, Suggestion,
-};
+use emailclient_core::domain::account::security_word;
 use mail::address;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+use wire::discover::{self, Answer, Candidate, Confidence, Discovery, HTTPS_PORT, Source, Suggestion};
 
 use crate::caller::Caller;
 use crate::error::{ApiError, FieldError, Problem};

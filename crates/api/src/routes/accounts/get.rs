@@ -1,8 +1,8 @@
 //! One account.
 
 use axum::extract::State;
-use emailclient_core::account;
-use emailclient_core::id::AccountId;
+use emailclient_core::domain::account;
+use emailclient_core::platform::id::AccountId;
 use http::StatusCode;
 
 use super::view::{AccountView, etag};

@@ -2,13 +2,13 @@
 
 use std::collections::HashSet;
 
-use emailclient_core::account::{Account, Identity, NewAccount, NewServer, Server, security_word};
-use emailclient_core::dial::DialError;
-use emailclient_core::imap::Security;
-use emailclient_core::secret::Secret;
+use emailclient_core::domain::account::{Account, Identity, NewAccount, NewServer, Server, security_word};
 use mail::address;
 use serde::Deserialize;
 use utoipa::ToSchema;
+use wire::dial::DialError;
+use wire::imap::Security;
+use wire::secret::Secret;
 
 use crate::error::{ApiError, FieldError};
 use crate::limits::{self, Limits};

@@ -1,8 +1,8 @@
 //! All accounts.
 
 use axum::extract::State;
-use emailclient_core::account;
-use emailclient_core::id::AccountId;
+use emailclient_core::domain::account;
+use emailclient_core::platform::id::AccountId;
 use serde::Deserialize;
 use utoipa::IntoParams;
 

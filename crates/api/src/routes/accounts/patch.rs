@@ -1,7 +1,7 @@
 //! Changing an account in part.
 
 use axum::extract::State;
-use emailclient_core::id::AccountId;
+use emailclient_core::platform::id::AccountId;
 
 use super::input::{AccountPatch, VerifyQuery};
 use super::replace::change;

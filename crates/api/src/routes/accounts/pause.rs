@@ -2,8 +2,9 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use emailclient_core::id::AccountId;
-use emailclient_core::{account, submission};
+use emailclient_core::domain::submission;
+use emailclient_core::platform::id::AccountId;
+use emailclient_core::sync::pause;
 
 use super::view::{AccountView, etag};
 use crate::caller::Caller;
@@ -25,7 +26,7 @@ pub async fn pause(
 ) -> Result<Response, ApiError> {
     key.once(&state, &caller, async {
         let mut tx = key.tx(&state, &caller).await?;
-        let account = account::pause(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
+        let account = pause::pause(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
         caller.audit(&mut tx, "account.pause", &id.to_string()).await?;
         let tag = etag(&account);
         Ok((tx, Reply::ok(&AccountView::from(account))?.etag(&tag)))
@@ -45,7 +46,7 @@ pub async fn resume(
 ) -> Result<Response, ApiError> {
     key.once(&state, &caller, async {
         let mut tx = key.tx(&state, &caller).await?;
-        let account = account::resume(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
+        let account = pause::resume(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
         submission::retry_unreached(&mut tx, id).await?;
         caller.audit(&mut tx, "account.resume", &id.to_string()).await?;
         let tag = etag(&account);

@@ -1,10 +1,12 @@
 //! Changing an account as a whole, and what changing it in part shares with that.
 
 use axum::extract::State;
-use emailclient_core::account::{self, Account, NewAccount};
-use emailclient_core::db::TenantTx;
-use emailclient_core::id::AccountId;
-use emailclient_core::{lease, submission, sync_run};
+use emailclient_core::domain::account::{self, Account, NewAccount};
+use emailclient_core::domain::submission;
+use emailclient_core::platform::db::TenantTx;
+use emailclient_core::platform::id::AccountId;
+use emailclient_core::queue::lease;
+use emailclient_core::sync::run;
 
 use super::input::{AccountIn, VerifyQuery, check, check_hosts, connection_changed};
 use super::view::{AccountView, etag, exists};
@@ -93,7 +95,7 @@ async fn write(
         .await?
         .ok_or_else(ApiError::not_found)?;
     if follows.round {
-        sync_run::request(&mut tx, id).await?;
+        run::request(&mut tx, id).await?;
     }
     if follows.reconnect {
         submission::retry_unreached(&mut tx, id).await?;

@@ -2,8 +2,8 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use emailclient_core::id::AccountId;
-use emailclient_core::sync_run;
+use emailclient_core::platform::id::AccountId;
+use emailclient_core::sync::run;
 
 use crate::caller::Caller;
 use crate::error::{ApiError, Problem};
@@ -26,7 +26,7 @@ pub async fn resync_account(
     key.once(&state, &caller, async {
         let mut tx = key.tx(&state, &caller).await?;
         require_active(&mut tx, id).await?;
-        let run = sync_run::resync(&mut tx, id, None).await?;
+        let run = run::resync(&mut tx, id, None).await?;
         caller.audit(&mut tx, "account.resync", &id.to_string()).await?;
         Ok((tx, Reply::accepted(&format!("/api/sync/status/{id}"), &RunView::from(run))?))
     })

@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use emailclient_core::account::{NewAccount, NewServer};
-use emailclient_core::dial::{Deadlines, DialError};
-use emailclient_core::imap::{self, Credentials, Endpoint, ImapError};
-use emailclient_core::secret::Secret;
-use emailclient_core::smtp::{self, Dialler, SmtpError, SmtpServer};
+use emailclient_core::domain::account::{NewAccount, NewServer};
+use wire::dial::{Deadlines, DialError};
+use wire::imap::{self, Credentials, Endpoint, ImapError};
+use wire::secret::Secret;
+use wire::smtp::{self, Dialler, SmtpError, SmtpServer};
 
 use super::tries;
 use crate::caller::Caller;

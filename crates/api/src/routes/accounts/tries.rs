@@ -6,9 +6,9 @@
 
 use std::time::Duration;
 
-use emailclient_core::account::{NewAccount, NewServer};
-use emailclient_core::dial::Deadlines;
+use emailclient_core::domain::account::{NewAccount, NewServer};
 use sha2::{Digest as _, Sha256};
+use wire::dial::Deadlines;
 
 use super::trial::Failure;
 use crate::caller::Caller;

@@ -2,10 +2,10 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use emailclient_core::account::NewAccount;
-use emailclient_core::secret::Secret;
+use emailclient_core::domain::account::NewAccount;
 use serde::Serialize;
 use utoipa::ToSchema;
+use wire::secret::Secret;
 
 use super::input::{AccountIn, check, check_hosts};
 use super::trial::{self, Failure};

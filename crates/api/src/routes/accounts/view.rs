@@ -1,8 +1,8 @@
 //! An account as clients see it.
 
 use chrono::{DateTime, Utc};
-use emailclient_core::account::{Account, AccountError, Cause, Identity, Server, security_word};
-use emailclient_core::db::DbError;
+use emailclient_core::domain::account::{Account, AccountError, Cause, Identity, Server, security_word};
+use emailclient_core::platform::db::DbError;
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;

@@ -7,8 +7,8 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use emailclient_core::password::Share;
-use emailclient_core::user;
+use emailclient_core::access::password::Share;
+use emailclient_core::access::user;
 use sha2::{Digest as _, Sha256};
 
 use crate::context::Context;
@@ -34,7 +34,7 @@ pub(super) struct Target<'a> {
 impl<'a> Target<'a> {
     /// `known` is the tenant of that name.
     pub(super) fn new(
-        known: Option<&emailclient_core::tenant::TenantKey>,
+        known: Option<&emailclient_core::access::tenant::TenantKey>,
         named: &str,
         email: &'a str,
     ) -> Self {
@@ -105,7 +105,7 @@ pub(super) async fn slow_down(state: &AppState, target: &Target<'_>) -> Result<(
 }
 
 /// Whose share of the password work a try takes.
-pub(super) fn share(tenant: Option<&emailclient_core::tenant::TenantKey>, known_here: bool) -> Share {
+pub(super) fn share(tenant: Option<&emailclient_core::access::tenant::TenantKey>, known_here: bool) -> Share {
     match tenant {
         Some(tenant) if known_here => Share::Known(tenant.id),
         Some(tenant) => Share::Of(tenant.id),

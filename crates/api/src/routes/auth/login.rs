@@ -2,25 +2,27 @@
 
 use axum::extract::{FromRequest, Request, State};
 use axum::response::{IntoResponse as _, Response};
-use emailclient_core::audit::{self, Entry};
-use emailclient_core::db::{DbError, TenantTx};
-use emailclient_core::secret::Secret;
-use emailclient_core::tenant::{self, TenantKey};
-use emailclient_core::token::{SESSION_LIFETIME, new_refresh};
-use emailclient_core::user::{self, User};
-use emailclient_core::{password, session};
+use emailclient_core::access::audit::{self, Entry};
+use emailclient_core::access::password;
+use emailclient_core::access::session;
+use emailclient_core::access::tenant::{self, TenantKey};
+use emailclient_core::access::token::{SESSION_LIFETIME, new_refresh};
+use emailclient_core::access::user::{self, User};
+use emailclient_core::platform::db::{DbError, TenantTx};
 use http::{HeaderMap, HeaderValue, header};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
+use wire::secret::Secret;
 
 use super::guard::{self, Target};
 use super::{LoginView, TenantView};
 use crate::caller::{is_tenant_name, named_tenant};
 use crate::context::Context;
 use crate::error::{ApiError, Problem};
-use crate::extract::{self, NoQuery, body, negotiate};
+use crate::extract::{self, NoQuery, body};
 use crate::limits::{self, Limits};
+use crate::negotiate;
 use crate::reply::Reply;
 use crate::state::AppState;
 

@@ -1,7 +1,7 @@
 //! The end of a session.
 
 use axum::extract::State;
-use emailclient_core::session;
+use emailclient_core::access::session;
 
 use crate::caller::Caller;
 use crate::error::{ApiError, Problem};

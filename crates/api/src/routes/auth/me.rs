@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use chrono::{DateTime, Utc};
-use emailclient_core::tenant;
+use emailclient_core::access::tenant;
 use serde::Serialize;
 use utoipa::ToSchema;
 

@@ -1,20 +1,21 @@
 //! A new pair of tokens for a refresh token.
 
 use axum::extract::{FromRequestParts, State};
-use emailclient_core::audit::{self, Entry};
-use emailclient_core::secret::Secret;
-use emailclient_core::session::{self, Refreshed};
-use emailclient_core::tenant;
-use emailclient_core::token::{SESSION_LIFETIME, new_refresh, read_refresh};
+use emailclient_core::access::audit::{self, Entry};
+use emailclient_core::access::session::{self, Refreshed};
+use emailclient_core::access::tenant;
+use emailclient_core::access::token::{SESSION_LIFETIME, new_refresh, read_refresh};
 use http::request::Parts;
 use serde::Deserialize;
 use utoipa::ToSchema;
+use wire::secret::Secret;
 
 use super::{LoginView, TenantView, guard};
 use crate::context::Context;
 use crate::error::{ApiError, Problem};
-use crate::extract::{Json, NoQuery, Query, Rules};
+use crate::extract::{Json, NoQuery, Query};
 use crate::limits::{self, Limits};
+use crate::negotiate::Rules;
 use crate::reply::Reply;
 use crate::state::AppState;
 

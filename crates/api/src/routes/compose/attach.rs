@@ -5,10 +5,10 @@ use std::time::Instant;
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts as _, Multipart, Request, State};
 use axum::response::Response;
-use emailclient_core::db::{DbError, TenantTx};
-use emailclient_core::draft::spool::{Contents, PIECE_BYTES, Spool};
-use emailclient_core::draft::{self, Draft, NewAttachment};
-use emailclient_core::id::DraftId;
+use emailclient_core::domain::draft::spool::{Contents, PIECE_BYTES, Spool};
+use emailclient_core::domain::draft::{self, Draft, NewAttachment};
+use emailclient_core::platform::db::{DbError, TenantTx};
+use emailclient_core::platform::id::DraftId;
 use futures::StreamExt as _;
 use http::{HeaderMap, StatusCode, header};
 use mail::address::clean_text;
@@ -27,9 +27,10 @@ use crate::context::Context;
 use crate::error::{ApiError, FieldError, Problem};
 use crate::etag::Conditions;
 use crate::extract::body::Arriving;
-use crate::extract::{self, PathId, Query, escape, negotiate};
+use crate::extract::{self, PathId, Query, escape};
 use crate::idempotency::IdempotencyKey;
 use crate::limits::{FILENAME_BYTES, Limits};
+use crate::negotiate;
 use crate::page::Page;
 use crate::reply::Reply;
 use crate::state::AppState;
@@ -74,7 +75,7 @@ impl FromRequest<AppState> for Upload {
     async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
         let (mut parts, body) = request.into_parts();
         extract::unread(&Context::of(&parts));
-        let limit = extract::rules(&parts).body_limit;
+        let limit = crate::negotiate::rules(&parts).body_limit;
         let arriving =
             negotiate::check_encoding(&parts.headers).and_then(|()| Arriving::new(&parts, body, limit));
         let body = extract::settled(arriving, state, &parts).await?;

@@ -2,10 +2,10 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use emailclient_core::db::TenantTx;
-use emailclient_core::draft::attachment::AttachError;
-use emailclient_core::draft::{self, Draft, NewAttachment};
-use emailclient_core::id::DraftId;
+use emailclient_core::domain::draft::attachment::AttachError;
+use emailclient_core::domain::draft::{self, Draft, NewAttachment};
+use emailclient_core::platform::db::TenantTx;
+use emailclient_core::platform::id::DraftId;
 
 use super::prepare::{Absent, Prepared, complete};
 use super::shape::{DraftView, NewDraft, tag};

@@ -1,8 +1,8 @@
 //! `DELETE /api/compose/{id}`
 
 use axum::extract::State;
-use emailclient_core::draft;
-use emailclient_core::id::DraftId;
+use emailclient_core::domain::draft;
+use emailclient_core::platform::id::DraftId;
 
 use super::shape::tag;
 use crate::caller::Caller;

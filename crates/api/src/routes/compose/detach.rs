@@ -1,8 +1,8 @@
 //! `DELETE /api/compose/{id}/attachments/{attachment_id}`
 
 use axum::extract::State;
-use emailclient_core::draft;
-use emailclient_core::id::{AttachmentId, DraftId};
+use emailclient_core::domain::draft;
+use emailclient_core::platform::id::{AttachmentId, DraftId};
 use serde::Deserialize;
 
 use super::create::reread;

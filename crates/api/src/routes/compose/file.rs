@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use emailclient_core::draft::attachment;
+use emailclient_core::domain::draft::attachment;
 
 use super::detach::Place;
 use crate::caller::Caller;

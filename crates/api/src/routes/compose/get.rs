@@ -2,8 +2,8 @@
 
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
-use emailclient_core::draft;
-use emailclient_core::id::DraftId;
+use emailclient_core::domain::draft;
+use emailclient_core::platform::id::DraftId;
 use http::{StatusCode, header};
 
 use super::shape::{DraftView, tag};

@@ -3,9 +3,9 @@
 use axum::Json;
 use axum::extract::State;
 use chrono::{DateTime, Utc};
-use emailclient_core::draft;
-use emailclient_core::id::{AccountId, DraftId};
-use emailclient_core::mailbox::account_exists;
+use emailclient_core::domain::draft;
+use emailclient_core::domain::mailbox::account_exists;
+use emailclient_core::platform::id::{AccountId, DraftId};
 use serde::Deserialize;
 use utoipa::IntoParams;
 

@@ -1,12 +1,12 @@
 //! From a request to the content of a draft: addresses judged, sender checked, replies and forwards completed.
 
-use emailclient_core::blob;
-use emailclient_core::budget::Spent;
-use emailclient_core::db::TenantTx;
-use emailclient_core::draft::answer::{Kind, Open, prepare};
-use emailclient_core::draft::{Content, Draft, NewAttachment};
-use emailclient_core::id::AccountId;
-use emailclient_core::identity;
+use emailclient_core::domain::blob;
+use emailclient_core::domain::draft::answer::{Kind, Open, prepare};
+use emailclient_core::domain::draft::{Content, Draft, NewAttachment};
+use emailclient_core::domain::identity;
+use emailclient_core::platform::budget::Spent;
+use emailclient_core::platform::db::TenantTx;
+use emailclient_core::platform::id::AccountId;
 use mail::address::Address;
 
 use super::shape::{AddressInput, Given, refusal};

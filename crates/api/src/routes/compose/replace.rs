@@ -1,9 +1,9 @@
 //! `PUT /api/compose/{id}`
 
 use axum::extract::State;
-use emailclient_core::db::TenantTx;
-use emailclient_core::draft::{self, Draft};
-use emailclient_core::id::DraftId;
+use emailclient_core::domain::draft::{self, Draft};
+use emailclient_core::platform::db::TenantTx;
+use emailclient_core::platform::id::DraftId;
 
 use super::create::{carry_over, reread};
 use super::prepare::{Absent, Prepared, complete};

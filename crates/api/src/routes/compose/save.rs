@@ -2,8 +2,8 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use emailclient_core::draft;
-use emailclient_core::id::DraftId;
+use emailclient_core::domain::draft;
+use emailclient_core::platform::id::DraftId;
 
 use super::create::store;
 use super::prepare::{Absent, complete};
@@ -48,7 +48,7 @@ async fn update(
     conditions: &Conditions,
     key: &IdempotencyKey,
     (id, given): (DraftId, Given),
-) -> Result<(emailclient_core::db::TenantTx, Reply), ApiError> {
+) -> Result<(emailclient_core::platform::db::TenantTx, Reply), ApiError> {
     let unknown = || ApiError::unknown_reference("/id");
     let mut look = caller.tx(state).await?;
     let before = draft::get(&mut look, id).await?.ok_or_else(unknown)?;

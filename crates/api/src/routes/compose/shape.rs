@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use chrono::{DateTime, Utc};
-use emailclient_core::draft::{Attachment, Draft, Header};
-use emailclient_core::id::{AccountId, AttachmentId, DraftId, MessageId, SubmissionId};
+use emailclient_core::domain::draft::{Attachment, Draft, Header};
+use emailclient_core::platform::id::{AccountId, AttachmentId, DraftId, MessageId, SubmissionId};
 use mail::address::Address;
 use mail::compose::ComposeError;
 use serde::de::value::MapAccessDeserializer;

@@ -1,8 +1,8 @@
 //! `DELETE /api/jobs/{id}`
 
 use axum::extract::State;
-use emailclient_core::id::OperationId;
-use emailclient_core::operation;
+use emailclient_core::domain::operation;
+use emailclient_core::platform::id::OperationId;
 use http::StatusCode;
 
 use crate::caller::Caller;

@@ -2,8 +2,8 @@
 
 use axum::Json;
 use axum::extract::State;
-use emailclient_core::id::OperationId;
-use emailclient_core::operation;
+use emailclient_core::domain::operation;
+use emailclient_core::platform::id::OperationId;
 
 use super::JobView;
 use crate::caller::Caller;

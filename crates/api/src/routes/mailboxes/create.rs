@@ -2,8 +2,8 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use emailclient_core::id::{AccountId, MailboxId};
-use emailclient_core::mailbox::{account_exists, create};
+use emailclient_core::domain::mailbox::{account_exists, create};
+use emailclient_core::platform::id::{AccountId, MailboxId};
 use serde::Deserialize;
 use utoipa::ToSchema;
 

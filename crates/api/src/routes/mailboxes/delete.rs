@@ -1,8 +1,8 @@
 //! `DELETE /api/mailboxes/{id}`
 
 use axum::extract::State;
-use emailclient_core::id::MailboxId;
-use emailclient_core::mailbox::change;
+use emailclient_core::platform::id::MailboxId;
+use emailclient_core::sync::mailbox_change;
 use http::StatusCode;
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -34,7 +34,7 @@ pub(super) async fn delete_mailbox(
 ) -> Result<StatusCode, ApiError> {
     caller.turn(&state, id.0).await?;
     let mut tx = caller.tx(&state).await?;
-    if !change::delete(&mut tx, id, query.with_messages).await.map_err(refusal)? {
+    if !mailbox_change::delete(&mut tx, id, query.with_messages).await.map_err(refusal)? {
         return Err(ApiError::not_found());
     }
     caller.audit(&mut tx, "mailbox.delete", &id.to_string()).await?;

@@ -2,8 +2,8 @@
 
 use axum::Json;
 use axum::extract::State;
-use emailclient_core::id::AccountId;
-use emailclient_core::mailbox::{self, Key};
+use emailclient_core::domain::mailbox::{self, Key};
+use emailclient_core::platform::id::AccountId;
 use serde::Deserialize;
 use utoipa::IntoParams;
 use uuid::Uuid;

@@ -2,8 +2,9 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use emailclient_core::id::MailboxId;
-use emailclient_core::{mailbox, sync_run};
+use emailclient_core::domain::mailbox;
+use emailclient_core::platform::id::MailboxId;
+use emailclient_core::sync::run;
 
 use crate::caller::Caller;
 use crate::error::{ApiError, Problem};
@@ -27,7 +28,7 @@ pub(super) async fn resync_mailbox(
         let mut tx = key.tx(&state, &caller).await?;
         let account = mailbox::get(&mut tx, id).await?.ok_or_else(ApiError::not_found)?.account_id;
         require_active(&mut tx, account).await?;
-        let run = sync_run::resync(&mut tx, account, Some(id)).await?;
+        let run = run::resync(&mut tx, account, Some(id)).await?;
         caller.audit(&mut tx, "mailbox.resync", &id.to_string()).await?;
         Ok((tx, Reply::accepted(&format!("/api/sync/status/{account}"), &RunView::from(run))?))
     })

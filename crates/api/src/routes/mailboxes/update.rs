@@ -2,11 +2,9 @@
 
 use axum::Json as JsonReply;
 use axum::extract::State;
-use emailclient_core::id::MailboxId;
-use emailclient_core::mailbox::{
-    self,
-    change::{self, Change},
-};
+use emailclient_core::domain::mailbox::{self};
+use emailclient_core::platform::id::MailboxId;
+use emailclient_core::sync::mailbox_change::{self, Change};
 use serde::{Deserialize, Deserializer};
 use utoipa::ToSchema;
 
@@ -50,8 +48,10 @@ pub(super) async fn update_mailbox(
     mailbox::get(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
     let body = body.meaning()?;
     let change = Change { name: body.name, parent: body.parent_id, subscribed: body.subscribed };
-    let changed =
-        change::update(&mut tx, id, &change).await.map_err(refusal)?.ok_or_else(ApiError::not_found)?;
+    let changed = mailbox_change::update(&mut tx, id, &change)
+        .await
+        .map_err(refusal)?
+        .ok_or_else(ApiError::not_found)?;
     caller.audit(&mut tx, "mailbox.update", &id.to_string()).await?;
     tx.commit().await?;
     Ok(JsonReply(changed.into()))

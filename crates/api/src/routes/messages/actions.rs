@@ -4,12 +4,12 @@ use std::collections::HashSet;
 
 use axum::extract::State;
 use axum::response::Response;
-use emailclient_core::db::TenantTx;
-use emailclient_core::id::{MailboxId, MessageId};
-use emailclient_core::mailbox;
-use emailclient_core::message;
-use emailclient_core::operation::{self, AT_ONCE, Action, MAX_MESSAGES};
-use emailclient_core::search::{self, Search};
+use emailclient_core::domain::mailbox;
+use emailclient_core::domain::message;
+use emailclient_core::domain::operation::{self, AT_ONCE, Action, MAX_MESSAGES};
+use emailclient_core::domain::search::{self, Search};
+use emailclient_core::platform::db::TenantTx;
+use emailclient_core::platform::id::{MailboxId, MessageId};
 use mail::flags::is_valid_keyword;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;

@@ -2,9 +2,9 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use emailclient_core::blob::{self, Stored};
-use emailclient_core::db::TenantTx;
-use emailclient_core::id::MessageId;
+use emailclient_core::domain::blob::{self, Stored};
+use emailclient_core::platform::db::TenantTx;
+use emailclient_core::platform::id::MessageId;
 use mail::mime::{AttachmentPlace, find_attachment};
 use serde::Deserialize;
 use utoipa::IntoParams;

@@ -5,7 +5,7 @@ use std::ops::Range;
 use axum::body::Body;
 use axum::extract::FromRequestParts;
 use axum::response::{IntoResponse as _, Response};
-use emailclient_core::id::MessageId;
+use emailclient_core::platform::id::MessageId;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use mail::mime::html::{self, Policy, Sanitized};

@@ -1,9 +1,9 @@
 //! `DELETE /api/messages/{id}`
 
 use axum::extract::State;
-use emailclient_core::id::MessageId;
-use emailclient_core::message;
-use emailclient_core::message::transfer;
+use emailclient_core::domain::message;
+use emailclient_core::domain::message::transfer;
+use emailclient_core::platform::id::MessageId;
 use http::StatusCode;
 use serde::Deserialize;
 use utoipa::IntoParams;

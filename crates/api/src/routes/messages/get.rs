@@ -2,10 +2,10 @@
 
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
-use emailclient_core::blob;
-use emailclient_core::db::TenantTx;
-use emailclient_core::id::MessageId;
-use emailclient_core::message::{self, Message};
+use emailclient_core::domain::blob;
+use emailclient_core::domain::message::{self, Message};
+use emailclient_core::platform::db::TenantTx;
+use emailclient_core::platform::id::MessageId;
 use mail::mime::html;
 use mail::mime::text::truncate;
 use serde::Deserialize;

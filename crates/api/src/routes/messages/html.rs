@@ -3,8 +3,8 @@
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
-use emailclient_core::blob;
-use emailclient_core::id::MessageId;
+use emailclient_core::domain::blob;
+use emailclient_core::platform::id::MessageId;
 use http::header;
 use mail::mime::html::{POLICY_VERSION, from_text};
 use serde::{Deserialize, Deserializer};

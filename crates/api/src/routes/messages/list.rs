@@ -3,8 +3,8 @@
 use axum::Json;
 use axum::extract::State;
 use chrono::{DateTime, Utc};
-use emailclient_core::id::{AccountId, MailboxId, ThreadId};
-use emailclient_core::message::list::{self, Filter, Key, Scope as Names, Sort};
+use emailclient_core::domain::message::list::{self, Filter, Key, Scope as Names, Sort};
+use emailclient_core::platform::id::{AccountId, MailboxId, ThreadId};
 use mail::mailbox::Role;
 use serde::Deserialize;
 use utoipa::IntoParams;

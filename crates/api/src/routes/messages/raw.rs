@@ -2,8 +2,8 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use emailclient_core::blob;
-use emailclient_core::id::MessageId;
+use emailclient_core::domain::blob;
+use emailclient_core::platform::id::MessageId;
 
 use super::content::{Asked, Bytes, Content, serve, unchanged_content};
 use super::source::{Origin, Piecewise};

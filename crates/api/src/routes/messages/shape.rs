@@ -1,8 +1,8 @@
 //! A message in JSON: in lists and alone. Absent values are `null`, never left out.
 
 use chrono::{DateTime, Utc};
-use emailclient_core::id::{AccountId, MailboxId, MessageId, ThreadId};
-use emailclient_core::message::{Message, Placement, Summary};
+use emailclient_core::domain::message::{Message, Placement, Summary};
+use emailclient_core::platform::id::{AccountId, MailboxId, MessageId, ThreadId};
 use mail::address::Address;
 use mail::flags::Flags;
 use serde::Serialize;

@@ -1,20 +1,18 @@
 //! The source of a message in hand: read whole for whoever parses it, or handed out piece by piece.
 
-use std::collections::HashMap;
 use std::io;
 use std::ops::Range;
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use bytes::Bytes;
-use emailclient_core::blob::{self, Source, Stored};
-use emailclient_core::budget::Held;
-use emailclient_core::db::{Db, TenantTx};
-use emailclient_core::draft::attachment;
-use emailclient_core::id::{AttachmentId, TenantId};
+use emailclient_core::domain::blob::{self, Source, Stored};
+use emailclient_core::domain::draft::attachment;
+use emailclient_core::platform::budget::Held;
+use emailclient_core::platform::db::{Db, TenantTx};
+use emailclient_core::platform::id::{AttachmentId, TenantId};
 use futures::stream::try_unfold;
-use mail::mime::{AttachmentDecoder, AttachmentPlace};
+use mail::mime::AttachmentDecoder;
 
 use crate::caller::Caller;
 use crate::error::ApiError;
@@ -67,29 +65,6 @@ pub(super) async fn room(
     tx.release();
     let held = state.memory.take(Some(caller.tenant), bytes).await?;
     Ok((caller.tx(state).await?, held))
-}
-
-/// Where attachments were found lately: clients ask for one in parts, and many at once for the same.
-#[derive(Debug, Default)]
-pub struct Places(Mutex<HashMap<(Vec<u8>, usize), AttachmentPlace>>);
-
-/// Some hundred bytes each.
-const REMEMBERED: usize = 1000;
-
-impl Places {
-    /// By the hash of the source and the attachment's index.
-    pub(super) fn get(&self, hash: &[u8], index: usize) -> Option<AttachmentPlace> {
-        self.0.lock().ok()?.get(&(hash.to_vec(), index)).cloned()
-    }
-
-    pub(super) fn put(&self, hash: &[u8], index: usize, place: &AttachmentPlace) {
-        if let Ok(mut places) = self.0.lock() {
-            if places.len() >= REMEMBERED {
-                places.clear();
-            }
-            places.insert((hash.to_vec(), index), place.clone());
-        }
-    }
 }
 
 /// What is handed out in pieces.

@@ -2,12 +2,12 @@
 
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
-use emailclient_core::db::TenantTx;
-use emailclient_core::id::{MailboxId, MessageId};
-use emailclient_core::mailbox;
-use emailclient_core::message::edit::{self, FlagEdit};
-use emailclient_core::message::transfer::{self, Target, TransferError};
-use emailclient_core::message::{self, Message};
+use emailclient_core::domain::mailbox;
+use emailclient_core::domain::message::edit::{self, FlagEdit};
+use emailclient_core::domain::message::transfer::{self, Target, TransferError};
+use emailclient_core::domain::message::{self, Message};
+use emailclient_core::platform::db::TenantTx;
+use emailclient_core::platform::id::{MailboxId, MessageId};
 use mail::flags::{Flags, is_valid_keyword};
 use serde::Deserialize;
 use utoipa::ToSchema;

@@ -2,8 +2,8 @@
 
 use axum::Json;
 use axum::extract::State;
-use emailclient_core::id::SubmissionId;
-use emailclient_core::submission;
+use emailclient_core::domain::submission;
+use emailclient_core::platform::id::SubmissionId;
 
 use super::SubmissionView;
 use crate::caller::Caller;

@@ -3,9 +3,9 @@
 use axum::Json;
 use axum::extract::State;
 use chrono::{DateTime, Utc};
-use emailclient_core::id::{AccountId, SubmissionId};
-use emailclient_core::mailbox::account_exists;
-use emailclient_core::submission::{self, Filter};
+use emailclient_core::domain::mailbox::account_exists;
+use emailclient_core::domain::submission::{self, Filter};
+use emailclient_core::platform::id::{AccountId, SubmissionId};
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 

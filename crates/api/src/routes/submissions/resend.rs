@@ -2,8 +2,8 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use emailclient_core::id::SubmissionId;
-use emailclient_core::submission::{self, ResendError};
+use emailclient_core::domain::submission::{self, ResendError};
+use emailclient_core::platform::id::SubmissionId;
 
 use super::SubmissionView;
 use crate::caller::Caller;

@@ -1,8 +1,8 @@
 //! One round.
 
 use axum::extract::State;
-use emailclient_core::id::RunId;
-use emailclient_core::sync_run;
+use emailclient_core::platform::id::RunId;
+use emailclient_core::sync::run;
 
 use super::RunView;
 use crate::caller::Caller;
@@ -21,7 +21,7 @@ pub async fn run(
     Query(NoQuery {}): Query<NoQuery>,
 ) -> Result<Reply, ApiError> {
     let mut tx = caller.tx(&state).await?;
-    let run = sync_run::get(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
+    let run = run::get(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
     tx.release();
     Reply::ok(&RunView::from(run))
 }

@@ -2,8 +2,8 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use emailclient_core::id::AccountId;
-use emailclient_core::sync_run;
+use emailclient_core::platform::id::AccountId;
+use emailclient_core::sync::run;
 
 use super::{RunView, require_active};
 use crate::caller::Caller;
@@ -27,7 +27,7 @@ pub async fn start(
     key.once(&state, &caller, async {
         let mut tx = key.tx(&state, &caller).await?;
         require_active(&mut tx, id).await?;
-        let run = sync_run::request(&mut tx, id).await?;
+        let run = run::request(&mut tx, id).await?;
         Ok((tx, Reply::accepted(&format!("/api/sync/status/{id}"), &RunView::from(run))?))
     })
     .await

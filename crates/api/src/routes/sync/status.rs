@@ -2,9 +2,9 @@
 
 use axum::extract::State;
 use chrono::{DateTime, Utc};
-use emailclient_core::account;
-use emailclient_core::id::{AccountId, MailboxId};
-use emailclient_core::sync_run::{self, MailboxProgress};
+use emailclient_core::domain::account;
+use emailclient_core::platform::id::{AccountId, MailboxId};
+use emailclient_core::sync::run::{self, MailboxProgress};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
@@ -107,11 +107,11 @@ pub async fn status(
     let after: Option<MailboxId> = scope.open(query.mailboxes_cursor.as_deref())?;
     let mut tx = caller.snapshot(&state).await?;
     let account = account::get(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
-    let rounds = sync_run::latest(&mut tx, id).await?;
-    let next_due_at = sync_run::next_due(&mut tx, id).await?;
-    let sums = sync_run::sums(&mut tx, id).await?;
+    let rounds = run::latest(&mut tx, id).await?;
+    let next_due_at = run::next_due(&mut tx, id).await?;
+    let sums = run::sums(&mut tx, id).await?;
     let limit = i64::try_from(MAILBOXES).unwrap_or(i64::MAX).saturating_add(1);
-    let found = sync_run::progress(&mut tx, id, after, limit).await?;
+    let found = run::progress(&mut tx, id, after, limit).await?;
     let mut mailboxes =
         found.ok_or_else(|| ApiError::invalid_cursor("the mailbox it stood at is gone; begin anew"))?;
     tx.release();

@@ -3,8 +3,8 @@
 use axum::Json;
 use axum::extract::State;
 use chrono::{DateTime, Utc};
-use emailclient_core::id::ThreadId;
-use emailclient_core::thread::{self, Key};
+use emailclient_core::domain::thread::{self, Key};
+use emailclient_core::platform::id::ThreadId;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;

@@ -3,8 +3,8 @@
 use axum::Json;
 use axum::extract::State;
 use chrono::{DateTime, Utc};
-use emailclient_core::id::AccountId;
-use emailclient_core::thread::{self, Key};
+use emailclient_core::domain::thread::{self, Key};
+use emailclient_core::platform::id::AccountId;
 use serde::Deserialize;
 use utoipa::IntoParams;
 use uuid::Uuid;

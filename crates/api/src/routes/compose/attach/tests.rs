@@ -1,7 +1,7 @@
 use bytes::Bytes;
-use emailclient_core::config::{Config, Source};
-use emailclient_core::db::Db;
-use emailclient_core::id::TenantId;
+use emailclient_core::platform::config::{Config, Source};
+use emailclient_core::platform::db::Db;
+use emailclient_core::platform::id::TenantId;
 
 use super::*;
 

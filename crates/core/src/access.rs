@@ -1,0 +1,9 @@
+//! Who may: tenants, users and how they log in, their sessions and tokens, and the trail of what they did.
+
+pub mod audit;
+pub mod idempotency;
+pub mod password;
+pub mod session;
+pub mod tenant;
+pub mod token;
+pub mod user;

@@ -1,0 +1,290 @@
+//! Mail accounts: what a user connected, with sealed passwords.
+//!
+//! Writing is in `write`, pausing in [`crate::sync::pause`]. Other states and causes of trouble are set by the synchronisation (`sync::store`), not here; the
+//! version grows only with what a client can write.
+
+pub mod keys;
+mod write;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sqlx::Row as _;
+use sqlx::postgres::PgRow;
+
+pub use self::write::{NewAccount, NewServer, create, delete, replace};
+
+use crate::platform::db::{DbError, TenantTx};
+use crate::platform::id::AccountId;
+use crate::platform::seal::{Keyring, Place, SealError, Sealed};
+use wire::imap::{Endpoint, Security};
+use wire::secret::Secret;
+
+/// The state of an account whose synchronisation was paused.
+pub(crate) const PAUSED: &str = "paused";
+
+/// Why an account could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum AccountError {
+    /// The database; [`DbError::Duplicate`] when the address is connected already.
+    #[error(transparent)]
+    Db(#[from] DbError),
+    /// The password could not be sealed or opened.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+}
+
+/// Who the account may write as.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The address.
+    pub email: String,
+    /// The display name, may be empty.
+    #[serde(default)]
+    pub name: String,
+    /// Appended to plain text.
+    #[serde(default)]
+    pub signature_text: String,
+    /// Appended to HTML.
+    #[serde(default)]
+    pub signature_html: String,
+}
+
+/// A mail server as an account names it, without the password.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// Name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// `tls`, `starttls` or `none`.
+    pub security: Security,
+    /// User name.
+    pub username: String,
+    /// Whether a password is kept.
+    pub has_password: bool,
+}
+
+impl Account {
+    /// Whether a user paused it.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.state == PAUSED
+    }
+}
+
+impl Server {
+    /// Where to connect to.
+    #[must_use]
+    pub fn endpoint(&self) -> Endpoint {
+        Endpoint { host: self.host.clone(), port: self.port, security: self.security }
+    }
+}
+
+/// Why an account or a mailbox does not work.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cause {
+    /// For programs.
+    pub code: String,
+    /// For people.
+    pub text: String,
+    /// What the server said.
+    pub upstream: Option<Value>,
+    /// Since when.
+    pub since: Option<DateTime<Utc>>,
+    /// When it is tried again.
+    pub next_try_at: Option<DateTime<Utc>>,
+}
+
+impl Cause {
+    /// From the columns `cause_…` of an account or a mailbox.
+    pub(crate) fn read(row: &PgRow) -> Option<Self> {
+        Some(Self {
+            code: row.get::<Option<String>, _>("cause_code")?,
+            text: row.get::<Option<String>, _>("cause_text").unwrap_or_default(),
+            upstream: row.get("cause_upstream"),
+            since: row.get("cause_since"),
+            next_try_at: row.get("cause_next_try_at"),
+        })
+    }
+}
+
+/// An account.
+#[derive(Debug, Clone)]
+pub struct Account {
+    /// Its id.
+    pub id: AccountId,
+    /// Its address, as entered.
+    pub email: String,
+    /// Its name, may be empty.
+    pub name: String,
+    /// `connecting`, `syncing`, `connected`, `unreachable`, `throttled`, `needs_reauth` or `paused`.
+    pub state: String,
+    /// Why it does not work, if it does not.
+    pub cause: Option<Cause>,
+    /// Where mail is read.
+    pub imap: Server,
+    /// Where mail is handed in.
+    pub smtp: Server,
+    /// Who it may write as; its own address first.
+    pub identities: Vec<Identity>,
+    /// Whether mailboxes of other users and shared ones (RFC 2342) are read as well.
+    pub shared_mailboxes: bool,
+    /// Grows with every change a client makes.
+    pub version: i64,
+    /// Start of the last round that finished over all mailboxes.
+    pub last_synced_at: Option<DateTime<Utc>>,
+    /// When it was connected.
+    pub created_at: DateTime<Utc>,
+    /// When a client last changed it.
+    pub updated_at: DateTime<Utc>,
+}
+
+/// What a connection needs: both servers and both passwords.
+#[derive(Debug, Clone)]
+pub struct Credentials {
+    /// Where mail is read.
+    pub imap: Server,
+    /// Its password.
+    pub imap_password: Secret,
+    /// Where mail is handed in.
+    pub smtp: Server,
+    /// Its password.
+    pub smtp_password: Secret,
+}
+
+/// The word for a kind of protection, as column and API have it.
+#[must_use]
+pub fn security_word(security: Security) -> &'static str {
+    match security {
+        Security::Tls => "tls",
+        Security::StartTls => "starttls",
+        Security::Plain => "none",
+    }
+}
+
+fn security(word: &str) -> Security {
+    match word {
+        "none" => Security::Plain,
+        "starttls" => Security::StartTls,
+        _ => Security::Tls,
+    }
+}
+
+/// The form of an address under which it is unique in its tenant.
+#[must_use]
+pub fn email_key(email: &str) -> String {
+    email.trim().to_lowercase()
+}
+
+const SELECT: &str =
+    "SELECT id, email, name, state, cause_code, cause_text, cause_upstream, cause_since, cause_next_try_at,
+    imap_host, imap_port, imap_security, imap_username, imap_password IS NOT NULL AS imap_has_password,
+    smtp_host, smtp_port, smtp_security, smtp_username, smtp_password IS NOT NULL AS smtp_has_password,
+    identities, shared_mailboxes, version, last_synced_at, created_at, updated_at FROM accounts";
+
+fn server(row: &PgRow, protocol: &str) -> Server {
+    let port: i32 = row.get(format!("{protocol}_port").as_str());
+    Server {
+        host: row.get(format!("{protocol}_host").as_str()),
+        port: u16::try_from(port).unwrap_or_default(),
+        security: security(row.get(format!("{protocol}_security").as_str())),
+        username: row.get(format!("{protocol}_username").as_str()),
+        has_password: row.get(format!("{protocol}_has_password").as_str()),
+    }
+}
+
+fn from_row(row: &PgRow) -> Account {
+    Account {
+        id: AccountId(row.get("id")),
+        email: row.get("email"),
+        name: row.get("name"),
+        state: row.get("state"),
+        cause: Cause::read(row),
+        imap: server(row, "imap"),
+        smtp: server(row, "smtp"),
+        identities: serde_json::from_value(row.get("identities")).unwrap_or_default(),
+        shared_mailboxes: row.get("shared_mailboxes"),
+        version: row.get("version"),
+        last_synced_at: row.get("last_synced_at"),
+        created_at: row.get("created_at"),
+        updated_at: row.get("updated_at"),
+    }
+}
+
+/// One account.
+pub async fn get(tx: &mut TenantTx, id: AccountId) -> Result<Option<Account>, DbError> {
+    let sql = sqlx::AssertSqlSafe(format!("{SELECT} WHERE tenant_id = $1 AND id = $2"));
+    let row = sqlx::query(sql).bind(tx.tenant()).bind(id).fetch_optional(tx.conn()).await?;
+    Ok(row.as_ref().map(from_row))
+}
+
+/// One account, locked against other changes until this transaction ends.
+pub async fn get_for_update(tx: &mut TenantTx, id: AccountId) -> Result<Option<Account>, DbError> {
+    let sql = sqlx::AssertSqlSafe(format!("{SELECT} WHERE tenant_id = $1 AND id = $2 FOR NO KEY UPDATE"));
+    let row = sqlx::query(sql).bind(tx.tenant()).bind(id).fetch_optional(tx.conn()).await?;
+    Ok(row.as_ref().map(from_row))
+}
+
+/// Whether a user paused the account; `None` when there is no such account.
+pub async fn paused(tx: &mut TenantTx, id: AccountId) -> Result<Option<bool>, DbError> {
+    let state: Option<String> =
+        sqlx::query_scalar("SELECT state FROM accounts WHERE tenant_id = $1 AND id = $2")
+            .bind(tx.tenant())
+            .bind(id)
+            .fetch_optional(tx.conn())
+            .await?;
+    Ok(state.map(|state| state == PAUSED))
+}
+
+/// Accounts in the order they were connected, those after `after`.
+pub async fn list(tx: &mut TenantTx, after: Option<AccountId>, limit: i64) -> Result<Vec<Account>, DbError> {
+    let sql = sqlx::AssertSqlSafe(format!(
+        "{SELECT} WHERE tenant_id = $1 AND ($2::uuid IS NULL OR id > $2) ORDER BY id LIMIT $3"
+    ));
+    let rows = sqlx::query(sql).bind(tx.tenant()).bind(after).bind(limit).fetch_all(tx.conn()).await?;
+    Ok(rows.iter().map(from_row).collect())
+}
+
+/// Whether the address is connected already, by another account than `except`.
+pub async fn exists(tx: &mut TenantTx, email: &str, except: Option<AccountId>) -> Result<bool, DbError> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM accounts WHERE tenant_id = $1 AND email_key = $2 AND ($3::uuid IS NULL OR id <> $3))";
+    Ok(sqlx::query_scalar(sql)
+        .bind(tx.tenant())
+        .bind(email_key(email))
+        .bind(except)
+        .fetch_one(tx.conn())
+        .await?)
+}
+
+/// Servers and passwords of an account, opened.
+///
+/// # Errors
+/// [`AccountError::Seal`] when a password was sealed under a key that is gone, or was tampered with.
+pub async fn credentials(
+    tx: &mut TenantTx,
+    keyring: &Keyring,
+    id: AccountId,
+) -> Result<Option<Credentials>, AccountError> {
+    let Some(account) = get(tx, id).await? else { return Ok(None) };
+    let row = sqlx::query(
+        "SELECT imap_password, imap_password_key, smtp_password, smtp_password_key FROM accounts WHERE tenant_id = $1 AND id = $2",
+    )
+    .bind(tx.tenant())
+    .bind(id)
+    .fetch_one(tx.conn())
+    .await
+    .map_err(DbError::from)?;
+    let tenant = tx.tenant();
+    let open = |field: &'static str, key: &str| -> Result<Secret, SealError> {
+        match (row.get::<Option<Vec<u8>>, _>(field), row.get::<Option<String>, _>(key)) {
+            (Some(bytes), Some(key_id)) => {
+                keyring.open(Place { tenant, account: id, field }, &Sealed { key_id, bytes })
+            }
+            _ => Ok(Secret::default()),
+        }
+    };
+    let imap_password = open("imap_password", "imap_password_key")?;
+    let smtp_password = open("smtp_password", "smtp_password_key")?;
+    Ok(Some(Credentials { imap: account.imap, imap_password, smtp: account.smtp, smtp_password }))
+}

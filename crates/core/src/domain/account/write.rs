@@ -1,0 +1,231 @@
+//! Connecting, changing and removing accounts.
+
+use serde_json::json;
+
+use super::{Account, AccountError, Identity, email_key, get, security_word};
+use crate::domain::event::{self, NewEvent};
+use crate::platform::db::{DbError, TenantTx};
+use crate::platform::id::AccountId;
+use crate::platform::seal::{Keyring, Place, SealError, Sealed};
+use wire::imap::Security;
+use wire::secret::Secret;
+
+/// A server as a client gives it, checked by the caller.
+#[derive(Debug, Clone)]
+pub struct NewServer {
+    /// Name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// How the connection is protected.
+    pub security: Security,
+    /// User name.
+    pub username: String,
+    /// The password; nothing keeps the one there is.
+    pub password: Option<Secret>,
+}
+
+/// An account as a client gives it, checked by the caller.
+#[derive(Debug, Clone)]
+pub struct NewAccount {
+    /// Its address.
+    pub email: String,
+    /// Its name.
+    pub name: String,
+    /// Where mail is read.
+    pub imap: NewServer,
+    /// Where mail is handed in.
+    pub smtp: NewServer,
+    /// Who it may write as; the own address is put first if it is not there.
+    pub identities: Vec<Identity>,
+    /// Whether mailboxes of other users and shared ones (RFC 2342) are read as well.
+    pub shared_mailboxes: bool,
+}
+
+impl NewAccount {
+    fn identities(&self) -> Vec<Identity> {
+        let own = email_key(&self.email);
+        let (mut first, others): (Vec<_>, Vec<_>) =
+            self.identities.iter().cloned().partition(|i| email_key(&i.email) == own);
+        first.truncate(1);
+        if first.is_empty() {
+            let (text, html) = (String::new(), String::new());
+            first.push(Identity {
+                email: self.email.clone(),
+                name: self.name.clone(),
+                signature_text: text,
+                signature_html: html,
+            });
+        }
+        first.extend(others);
+        first
+    }
+}
+
+fn seal(
+    tx: &TenantTx,
+    keyring: &Keyring,
+    account: AccountId,
+    field: &'static str,
+    password: Option<&Secret>,
+) -> Result<Option<Sealed>, SealError> {
+    let place = Place { tenant: tx.tenant(), account, field };
+    password.map(|p| keyring.seal(place, p)).transpose()
+}
+
+/// Adds an account with its lease row, due at once. Asking for its first round is the caller's.
+///
+/// # Errors
+/// [`DbError::Duplicate`] when the address is connected already; [`AccountError::Seal`].
+pub async fn create(tx: &mut TenantTx, keyring: &Keyring, new: &NewAccount) -> Result<Account, AccountError> {
+    let id = AccountId::new();
+    sqlx::query(
+        "INSERT INTO accounts (tenant_id, id, email, email_key, name, identities,
+           imap_host, imap_port, imap_security, imap_username, smtp_host, smtp_port, smtp_security, smtp_username, shared_mailboxes)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
+    )
+    .bind(tx.tenant())
+    .bind(id)
+    .bind(new.email.trim())
+    .bind(email_key(&new.email))
+    .bind(&new.name)
+    .bind(sqlx::types::Json(new.identities()))
+    .bind(&new.imap.host)
+    .bind(i32::from(new.imap.port))
+    .bind(security_word(new.imap.security))
+    .bind(&new.imap.username)
+    .bind(&new.smtp.host)
+    .bind(i32::from(new.smtp.port))
+    .bind(security_word(new.smtp.security))
+    .bind(&new.smtp.username)
+    .bind(new.shared_mailboxes)
+    .execute(tx.conn())
+    .await
+    .map_err(DbError::from)?;
+    keep_passwords(tx, keyring, id, new).await?;
+    sqlx::query("INSERT INTO account_leases (tenant_id, account_id) VALUES ($1, $2)")
+        .bind(tx.tenant())
+        .bind(id)
+        .execute(tx.conn())
+        .await
+        .map_err(DbError::from)?;
+    written(tx, id, "account.created").await
+}
+
+/// Replaces what a client can write. With `reconnect` a connection that was given up is tried again at once, for which
+/// the caller holds the lease by [`crate::queue::lease::lock`]. Nothing: there is no such account.
+///
+/// # Errors
+/// As [`create`].
+pub async fn replace(
+    tx: &mut TenantTx,
+    keyring: &Keyring,
+    id: AccountId,
+    new: &NewAccount,
+    reconnect: bool,
+) -> Result<Option<Account>, AccountError> {
+    let done = sqlx::query(
+        "UPDATE accounts SET email = $3, email_key = $4, name = $5, identities = $6,
+           imap_host = $7, imap_port = $8, imap_security = $9, imap_username = $10,
+           smtp_host = $11, smtp_port = $12, smtp_security = $13, smtp_username = $14, shared_mailboxes = $15,
+           version = version + 1, updated_at = now()
+         WHERE tenant_id = $1 AND id = $2",
+    )
+    .bind(tx.tenant())
+    .bind(id)
+    .bind(new.email.trim())
+    .bind(email_key(&new.email))
+    .bind(&new.name)
+    .bind(sqlx::types::Json(new.identities()))
+    .bind(&new.imap.host)
+    .bind(i32::from(new.imap.port))
+    .bind(security_word(new.imap.security))
+    .bind(&new.imap.username)
+    .bind(&new.smtp.host)
+    .bind(i32::from(new.smtp.port))
+    .bind(security_word(new.smtp.security))
+    .bind(&new.smtp.username)
+    .bind(new.shared_mailboxes)
+    .execute(tx.conn())
+    .await
+    .map_err(DbError::from)?;
+    if done.rows_affected() == 0 {
+        return Ok(None);
+    }
+    keep_passwords(tx, keyring, id, new).await?;
+    if reconnect {
+        try_again(tx, id).await?;
+    }
+    written(tx, id, "account.updated").await.map(Some)
+}
+
+async fn try_again(tx: &mut TenantTx, id: AccountId) -> Result<(), DbError> {
+    sqlx::query(
+        "UPDATE account_leases SET next_due_at = now(), failing_since = NULL, wait_until = NULL, namespaces_at = NULL,
+           one_connection_until = NULL
+         WHERE tenant_id = $1 AND account_id = $2",
+    )
+        .bind(tx.tenant())
+        .bind(id)
+        .execute(tx.conn())
+        .await?;
+    sqlx::query(
+        "UPDATE accounts SET
+           state = CASE WHEN state IN ('unreachable', 'needs_reauth', 'throttled') THEN 'connecting' ELSE state END,
+           cause_code = NULL, cause_text = NULL, cause_upstream = NULL, cause_since = NULL, cause_next_try_at = NULL
+         WHERE tenant_id = $1 AND id = $2 AND state <> 'paused'",
+    )
+    .bind(tx.tenant())
+    .bind(id)
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+async fn keep_passwords(
+    tx: &mut TenantTx,
+    keyring: &Keyring,
+    id: AccountId,
+    new: &NewAccount,
+) -> Result<(), AccountError> {
+    let imap = seal(tx, keyring, id, "imap_password", new.imap.password.as_ref())?;
+    let smtp = seal(tx, keyring, id, "smtp_password", new.smtp.password.as_ref())?;
+    sqlx::query(
+        "UPDATE accounts SET imap_password = coalesce($3, imap_password), imap_password_key = coalesce($4, imap_password_key),
+           smtp_password = coalesce($5, smtp_password), smtp_password_key = coalesce($6, smtp_password_key)
+         WHERE tenant_id = $1 AND id = $2",
+    )
+    .bind(tx.tenant())
+    .bind(id)
+    .bind(imap.as_ref().map(|s| s.bytes.as_slice()))
+    .bind(imap.as_ref().map(|s| s.key_id.as_str()))
+    .bind(smtp.as_ref().map(|s| s.bytes.as_slice()))
+    .bind(smtp.as_ref().map(|s| s.key_id.as_str()))
+    .execute(tx.conn())
+    .await
+    .map_err(DbError::from)?;
+    Ok(())
+}
+
+async fn written(tx: &mut TenantTx, id: AccountId, kind: &'static str) -> Result<Account, AccountError> {
+    event::record(tx, Some(id), &[NewEvent { kind, object_id: id.0, data: json!({}) }]).await?;
+    let account = get(tx, id).await?;
+    Ok(account.ok_or(DbError::Other(sqlx::Error::RowNotFound))?)
+}
+
+/// Removes an account with everything below it. `false`: there is none.
+pub async fn delete(tx: &mut TenantTx, id: AccountId) -> Result<bool, DbError> {
+    // All messages go with it in one statement; a large account takes longer than any other statement may.
+    sqlx::query("SET LOCAL statement_timeout = '120s'").execute(tx.conn()).await?;
+    let done = sqlx::query("DELETE FROM accounts WHERE tenant_id = $1 AND id = $2")
+        .bind(tx.tenant())
+        .bind(id)
+        .execute(tx.conn())
+        .await?;
+    if done.rows_affected() == 0 {
+        return Ok(false);
+    }
+    event::record(tx, Some(id), &[NewEvent { kind: "account.deleted", object_id: id.0, data: json!({}) }])
+        .await?;
+    Ok(true)
+}

@@ -1,0 +1,181 @@
+//! What our users ask of messages: decided by what they see, written as edits, shown at once.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use mail::flags::Keywords;
+use mail::sync::StoreChange;
+use mail::sync::edits::{Change, MailboxKey, Scope, Shown};
+use uuid::Uuid;
+
+use super::{Work, key, load, save};
+use crate::domain::message::edit::FlagEdit;
+use crate::platform::db::{DbError, TenantTx};
+use crate::platform::id::{AccountId, MailboxId, MessageId};
+use crate::queue::job::{self, Job};
+use crate::queue::lease;
+
+/// What becomes of a message for a transfer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transfer {
+    /// Into the target, out of the others.
+    Move(MailboxId),
+    /// Into the target, staying in the others.
+    Copy(MailboxId),
+    /// Into the target (Trash); a message that is nowhere else is removed for good.
+    Delete(MailboxId),
+    /// Out of every mailbox.
+    Expunge,
+}
+
+/// The messages by account, each account's lease row locked: whoever changes where messages are comes one after the other.
+pub async fn lock(tx: &mut TenantTx, ids: &[MessageId]) -> Result<BTreeMap<AccountId, Vec<Uuid>>, DbError> {
+    let raw: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+    let rows: Vec<(AccountId, Uuid)> =
+        sqlx::query_as("SELECT account_id, id FROM messages WHERE tenant_id = $1 AND id = ANY ($2)")
+            .bind(tx.tenant())
+            .bind(&raw)
+            .fetch_all(tx.conn())
+            .await?;
+    let mut by_account: BTreeMap<AccountId, Vec<Uuid>> = BTreeMap::new();
+    for (account, id) in rows {
+        by_account.entry(account).or_default().push(id);
+    }
+    let accounts: Vec<AccountId> = by_account.keys().copied().collect();
+    lease::lock(tx, &accounts).await?;
+    Ok(by_account)
+}
+
+/// Asks of each message what `wanted` says of it as it is seen. Returns the messages of which something was asked.
+///
+/// # Errors
+/// Those of the database. [`DbError::MissingReference`]: the target has just gone.
+pub async fn ask(
+    tx: &mut TenantTx,
+    account: AccountId,
+    ids: &[Uuid],
+    wanted: impl Fn(&Work, &[Shown]) -> Option<Change>,
+) -> Result<Vec<MessageId>, DbError> {
+    let mut works = load(tx, account, ids).await?;
+    let mut asked = Vec::new();
+    for work in &mut works {
+        let visible = work.message.visible();
+        if let Some(change) = wanted(work, &visible) {
+            work.message.ask(change);
+            asked.push(work.id);
+        }
+    }
+    if !asked.is_empty() {
+        save(tx, account, &works).await?;
+        push(tx, account).await?;
+    }
+    Ok(asked)
+}
+
+/// Asks a worker to bring the account's edits to its server.
+pub async fn push(tx: &mut TenantTx, account: AccountId) -> Result<(), DbError> {
+    job::enqueue(tx, &Job::PushChanges { account_id: account }, Duration::ZERO, job::priority::PUSH).await?;
+    Ok(())
+}
+
+/// The change of flags, if anything of it is not so already where it is meant.
+#[must_use]
+pub fn flags(visible: &[Shown], mailbox: Option<MailboxId>, edit: &FlagEdit) -> Option<Change> {
+    let there = |place: &&Shown| mailbox.is_none_or(|m| place.mailbox == key(m));
+    let mut change = StoreChange::default();
+    let mut differs = false;
+    for place in visible.iter().filter(there) {
+        let (flags, keywords) = edit.apply(place.flags.flags, &place.flags.keywords);
+        differs |= flags != place.flags.flags || keywords != place.flags.keywords;
+        // Those that a message has no room for are left out.
+        change.add_keywords = change.add_keywords.union(&keywords.difference(&place.flags.keywords));
+    }
+    let asked = |names: &[String]| Keywords::from_wire(names.iter().map(String::as_str));
+    change.add = edit.add.difference(edit.remove);
+    change.remove = edit.remove;
+    change.remove_keywords = asked(&edit.keywords_remove);
+    change.add_keywords = change.add_keywords.difference(&change.remove_keywords);
+    let scope = mailbox.map_or(Scope::All, |m| Scope::In(key(m)));
+    differs.then_some(Change::Flags { change, scope })
+}
+
+/// The transfer of a message, out of `source` or out of all it is in; nothing when it is as wanted already.
+#[must_use]
+pub fn transfer(
+    visible: &[Shown],
+    all_mail: Option<MailboxKey>,
+    source: Option<MailboxId>,
+    transfer: Transfer,
+) -> Option<Change> {
+    let from = source.map_or(Scope::All, |m| Scope::In(key(m)));
+    let named: Vec<&Shown> = visible.iter().filter(|p| source.is_none_or(|m| p.mailbox == key(m))).collect();
+    let is_all = |place: &Shown| Some(place.mailbox) == all_mail;
+    let first = named.iter().find(|p| !is_all(p)).or_else(|| named.first())?;
+    let is_in = |places: &[&Shown], to: MailboxKey| places.iter().any(|p| p.mailbox == to);
+    match transfer {
+        Transfer::Expunge => Some(Change::Remove { from }),
+        Transfer::Copy(to) => {
+            let there = visible.iter().any(|p| p.mailbox == key(to));
+            (!there).then_some(Change::Copy { from: first.mailbox, to: key(to) })
+        }
+        Transfer::Delete(to) if named.iter().all(|p| p.mailbox == key(to)) => Some(Change::Remove { from }),
+        Transfer::Move(to) | Transfer::Delete(to) => {
+            let to = key(to);
+            let there = is_in(&visible.iter().collect::<Vec<_>>(), to);
+            let leaves = named.iter().any(|p| p.mailbox != to && !(there && source.is_none() && is_all(p)));
+            leaves.then_some(Change::Move { from, to })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mail::sync::FlagState;
+
+    use super::*;
+
+    fn seen(mailboxes: &[MailboxId]) -> Vec<Shown> {
+        let place =
+            |m: &MailboxId| Shown { mailbox: key(*m), flags: FlagState::default(), held: None, like: None };
+        mailboxes.iter().map(place).collect()
+    }
+
+    #[test]
+    fn nothing_is_asked_for_what_is_so_already() {
+        let (inbox, work) = (MailboxId::new(), MailboxId::new());
+        let here = seen(&[work]);
+        assert_eq!(transfer(&here, None, None, Transfer::Move(work)), None);
+        assert_eq!(transfer(&here, None, None, Transfer::Copy(work)), None);
+        assert_eq!(transfer(&[], None, None, Transfer::Move(work)), None);
+        assert_eq!(transfer(&here, None, Some(inbox), Transfer::Expunge), None);
+        let both = seen(&[inbox, work]);
+        let moved = Some(Change::Move { from: Scope::All, to: key(work) });
+        assert_eq!(transfer(&both, None, None, Transfer::Move(work)), moved);
+        assert_eq!(
+            flags(&here, None, &FlagEdit { remove: mail::flags::Flags::SEEN, ..FlagEdit::default() }),
+            None
+        );
+    }
+
+    #[test]
+    fn deleting_goes_through_the_trash_and_from_there_away() {
+        let (inbox, trash) = (MailboxId::new(), MailboxId::new());
+        let all = Scope::All;
+        let to_trash = Some(Change::Move { from: all, to: key(trash) });
+        assert_eq!(transfer(&seen(&[inbox]), None, None, Transfer::Delete(trash)), to_trash);
+        assert_eq!(transfer(&seen(&[inbox, trash]), None, None, Transfer::Delete(trash)), to_trash);
+        let for_good = Some(Change::Remove { from: all });
+        assert_eq!(transfer(&seen(&[trash]), None, None, Transfer::Delete(trash)), for_good);
+        let there = Some(Change::Remove { from: Scope::In(key(trash)) });
+        assert_eq!(transfer(&seen(&[inbox, trash]), None, Some(trash), Transfer::Delete(trash)), there);
+    }
+
+    #[test]
+    fn all_mail_is_no_place_to_leave_for_one_that_has_the_message() {
+        let (inbox, all, to) = (MailboxId::new(), MailboxId::new(), MailboxId::new());
+        let holds_all = Some(key(all));
+        assert_eq!(transfer(&seen(&[all, to]), holds_all, None, Transfer::Move(to)), None);
+        let copy = Some(Change::Copy { from: key(inbox), to: key(to) });
+        assert_eq!(transfer(&seen(&[all, inbox]), holds_all, None, Transfer::Copy(to)), copy);
+    }
+}

@@ -1,0 +1,163 @@
+//! What is asked of the server, lot by lot, and what is noted of it before it is looked into.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use mail::sync::Batch;
+use mail::uid::{Uid, UidSet};
+use tokio::sync::mpsc;
+
+use super::round::Link;
+use super::visit::{Open, is_refusal, words_of};
+use super::{SyncContext, SyncError};
+use crate::platform::db::DbError;
+use crate::platform::id::MailboxId;
+use crate::queue::lease::Lease;
+use crate::sync::store::{Target, attempts};
+use wire::imap::{FetchEvent, ImapError, MemoryBudget, Session};
+
+/// Batches read and noted together: what a process that ends leaves of them is read one at a time, and so are all of them
+/// when the server refuses one.
+const LOT: usize = 8;
+
+/// The UIDs of `batches`, in lots.
+pub(super) fn of(batches: &[Batch]) -> Vec<Vec<UidSet>> {
+    batches.chunks(LOT).map(|lot| lot.iter().map(|b| b.uids.clone()).collect()).collect()
+}
+
+pub(super) fn union(sets: &[UidSet]) -> UidSet {
+    sets.iter().fold(UidSet::new(), |all, set| all.union(set))
+}
+
+/// Messages at which the line broke in earlier rounds that may break it in one round. A dozen of them must not use up the
+/// connections of the round, so they take turns; as long as none breaks it, all are asked for.
+const MAY_BREAK: usize = 2;
+
+/// Whether a batch is one message in the way that is left to the next round: the line broke at it in this one, or enough
+/// others broke it, and it was not its turn.
+pub(super) async fn is_left(link: &Link<'_>, open: &Open, batch: &Batch) -> Result<bool, DbError> {
+    let broken: usize = link.left.values().map(|uids| uids.iter().count()).sum();
+    let (1, Some(uid)) = (batch.uids.len(), batch.uids.first()) else { return Ok(false) };
+    if broken == 0 || !open.local.delicate().contains(uid) {
+        return Ok(false);
+    }
+    let is_in =
+        |of: &HashMap<MailboxId, UidSet>| of.get(&open.target.mailbox).is_some_and(|s| s.contains(uid));
+    if is_in(&link.left) || is_in(&link.alone) {
+        return Ok(is_in(&link.left));
+    }
+    let mut tx = link.ctx.db.tenant(link.lease.tenant).await?;
+    let before = attempts::longer_waiting(&mut tx, &open.target, uid).await?;
+    Ok(before + broken >= MAY_BREAK)
+}
+
+/// What is noted as being looked into: the lots so far, of which the last are not all stored.
+pub(super) struct Notes<'a> {
+    ctx: &'a SyncContext,
+    lease: &'a Lease,
+    target: Target,
+    lots: std::slice::Iter<'a, Vec<UidSet>>,
+    noted: UidSet,
+}
+
+impl<'a> Notes<'a> {
+    pub fn new(ctx: &'a SyncContext, lease: &'a Lease, target: Target, lots: &'a [Vec<UidSet>]) -> Self {
+        Self { ctx, lease, target, lots: lots.iter(), noted: UidSet::new() }
+    }
+
+    /// Notes the lot of this message, unless it is noted.
+    pub async fn cover(&mut self, uid: Uid) -> Result<(), SyncError> {
+        while !self.noted.contains(uid) && self.next().await? {}
+        Ok(())
+    }
+
+    /// Notes the next lot. `false`: there is none.
+    pub async fn next(&mut self) -> Result<bool, SyncError> {
+        let Some(lot) = self.lots.next() else { return Ok(false) };
+        self.noted = self.noted.union(&union(lot));
+        let mut tx = self.lease.begin_relaxed(&self.ctx.db).await?;
+        attempts::begin(&mut tx, self.lease, &self.target, &self.noted).await?;
+        tx.commit().await?;
+        Ok(true)
+    }
+}
+
+/// What the server was asked for.
+pub(super) struct Asked<'a> {
+    pub uids: UidSet,
+    /// Messages it refused when asked for each alone.
+    pub refused: UidSet,
+    /// Its words about the last of them.
+    pub words: String,
+    /// Ask for no more.
+    called: &'a AtomicBool,
+}
+
+impl<'a> Asked<'a> {
+    /// `called` stops the asking when it is set.
+    pub const fn nothing(called: &'a AtomicBool) -> Self {
+        Self { uids: UidSet::new(), refused: UidSet::new(), words: String::new(), called }
+    }
+}
+
+/// The batches of a lot as they are asked for.
+struct Asking<'a, 'b> {
+    lot: std::slice::Iter<'a, UidSet>,
+    asked: &'a mut Asked<'b>,
+}
+
+// By hand: of a closure over references the compiler does not believe that the round can move between threads.
+impl Iterator for Asking<'_, '_> {
+    type Item = UidSet;
+
+    fn next(&mut self) -> Option<UidSet> {
+        if self.asked.called.load(Ordering::Relaxed) {
+            return None;
+        }
+        let set = self.lot.next()?;
+        self.asked.uids = self.asked.uids.union(set);
+        Some(set.clone())
+    }
+}
+
+/// Reads all lots, unless something else is asked for meanwhile. A server that refuses a whole command may do so for one
+/// message in it: then those of the lot are asked for one by one, and those it still refuses count as answered without a
+/// message.
+pub(super) async fn read(
+    session: &mut Session,
+    memory: &MemoryBudget,
+    lots: &[Vec<UidSet>],
+    out: mpsc::Sender<FetchEvent>,
+    asked: &mut Asked<'_>,
+) -> Result<(), ImapError> {
+    for lot in lots {
+        if asked.called.load(Ordering::Relaxed) {
+            break;
+        }
+        let batches = Asking { lot: lot.iter(), asked: &mut *asked };
+        let Err(error) = session.fetch_bodies(batches, memory, &out).await else { continue };
+        if !is_refusal(&error) || !session.is_usable() {
+            return Err(error);
+        }
+        for uid in union(lot).iter() {
+            if asked.called.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            asked.uids.insert(uid);
+            let one = UidSet::range(uid, uid);
+            match session.fetch_bodies([one.clone()], memory, &out).await {
+                Ok(()) => {}
+                Err(error) if is_refusal(&error) && session.is_usable() => {
+                    asked.refused.insert(uid);
+                    asked.words = words_of(&error);
+                    let nothing = FetchEvent::BatchDone { requested: one.clone(), missing: one };
+                    if out.send(nothing).await.is_err() {
+                        return Ok(());
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(())
+}

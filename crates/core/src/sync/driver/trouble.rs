@@ -1,0 +1,113 @@
+//! What a failure means for the account or the mailbox: its state, the cause people read, and when to try again.
+
+use std::time::Duration;
+
+use mail::backoff;
+
+use super::{SyncContext, SyncError};
+use crate::platform::db::DbError;
+use crate::platform::id::{AccountId, TenantId};
+use crate::queue::lease::Lease;
+use crate::sync::store::status::{self, AccountState, Cause};
+use wire::imap::ImapError;
+
+/// Accounts whose user has to act are looked at once a day, in case the server changed its mind.
+const IDLE_RETRY: Duration = Duration::from_secs(24 * 3600);
+
+/// Why the server was tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reason {
+    /// A round: it was due, or somebody asked for it.
+    Round,
+    /// Edits are to be brought there.
+    Edits,
+}
+
+/// Records what went wrong when the server was tried. Failures of ours (database, lease, shutdown) are no state of the account.
+pub(super) async fn record(
+    ctx: &SyncContext,
+    lease: &Lease,
+    error: &SyncError,
+    reason: Reason,
+) -> Result<(), SyncError> {
+    let (state, cause) = match error {
+        SyncError::Imap(error) => (state_of(error), cause_of(error)),
+        SyncError::Credentials(_) => {
+            let text = "The stored password cannot be used; enter it again.".to_owned();
+            (
+                AccountState::NeedsReauth,
+                Cause { code: "credentials-unusable", text, upstream: None, response_code: None },
+            )
+        }
+        _ => return Ok(()),
+    };
+    let mut tx = lease.begin(&ctx.db).await?;
+    let failing = status::fails(&mut tx, lease.account, state == AccountState::NeedsReauth).await?;
+    let unit = ctx.clock.unit();
+    let retry_in = match (state, error) {
+        (AccountState::NeedsReauth, _) => backoff::auth(failing.since, unit).unwrap_or(IDLE_RETRY),
+        (AccountState::Throttled, SyncError::Imap(ImapError::Throttled { retry_after, .. })) => {
+            backoff::throttle(failing.since, *retry_after, unit)
+        }
+        // An edit that found the server out of reach puts nothing off.
+        _ if reason == Reason::Edits => backoff::network(failing.since, unit).min(failing.due_in),
+        _ => backoff::network(failing.since, unit),
+    };
+    // A user who has it tried before its time must not wait longer for that.
+    let retry_in = failing.left.map_or(retry_in, |left| retry_in.min(left));
+    status::set_account(&mut tx, lease.account, state, Some(&cause), Some(retry_in)).await?;
+    tx.commit().await?;
+    tracing::info!(account_id = %lease.account, state = state.as_str(), code = cause.code, retry_s = retry_in.as_secs(), "round failed");
+    Ok(())
+}
+
+/// The watch over an account, which has no lease, ended over something that trying again does not mend, until `wait` from now:
+/// the account is read by its rounds, so its state stays.
+///
+/// # Errors
+/// Those of the database.
+pub async fn tell_watch_trouble(
+    ctx: &SyncContext,
+    (tenant, account): (TenantId, AccountId),
+    error: &ImapError,
+    wait: Duration,
+) -> Result<(), DbError> {
+    let text = "New mail is noticed late: what the mail server says while it is waited for cannot be used.";
+    let cause = Cause { code: status::WATCH_FAILED, text: text.to_owned(), ..cause_of(error) };
+    let mut tx = ctx.db.tenant(tenant).await?;
+    status::watch_failed(&mut tx, account, &cause, wait).await?;
+    tx.commit().await
+}
+
+/// The watch over an account does what it should.
+///
+/// # Errors
+/// Those of the database.
+pub async fn watch_is_well(
+    ctx: &SyncContext,
+    (tenant, account): (TenantId, AccountId),
+) -> Result<(), DbError> {
+    let mut tx = ctx.db.tenant(tenant).await?;
+    status::watch_is_well(&mut tx, account).await?;
+    tx.commit().await
+}
+
+fn state_of(error: &ImapError) -> AccountState {
+    match error {
+        ImapError::AuthRejected { .. } => AccountState::NeedsReauth,
+        ImapError::Throttled { .. } => AccountState::Throttled,
+        _ => AccountState::Unreachable,
+    }
+}
+
+/// The sentence people read about an error of the server; what was said is beside it.
+pub fn cause_of(error: &ImapError) -> Cause {
+    let (code, text) = error.explained();
+    let (upstream, response_code) = (error.text(), error.response_code());
+    Cause {
+        code,
+        text: text.to_owned(),
+        upstream: upstream.map(str::to_owned),
+        response_code: response_code.map(str::to_owned),
+    }
+}

@@ -1,0 +1,229 @@
+//! Which conversation new messages join: by the ids they name (RFC 5322 §3.6.4), whatever mailbox they are in.
+//!
+//! A message that names ids of two conversations makes them one; the older thread stays. Only messages that are new to
+//! the account come here. How ids are read out of headers is `mail::thread`; here keys are opaque.
+
+use std::collections::{BTreeMap, HashMap};
+
+use chrono::{DateTime, Utc};
+use mail::thread::Placement;
+use sqlx::Row as _;
+use uuid::Uuid;
+
+use crate::platform::db::{DbError, TenantTx};
+use crate::platform::id::{AccountId, ThreadId};
+
+/// What threading needs to know of a new message.
+#[derive(Debug, Clone)]
+pub(super) struct Joining<'a> {
+    pub keys: &'a [[u8; 16]],
+    pub subject: Option<&'a str>,
+    pub sort_at: DateTime<Utc>,
+}
+
+/// Threads to be made, kept and merged, as decided by [`group`].
+#[derive(Debug, Default)]
+struct Grouping {
+    /// Thread of each message, in order.
+    of_message: Vec<Uuid>,
+    /// Threads that are new.
+    made: Vec<Uuid>,
+    /// `(absorbed, into)`.
+    merged: Vec<(Uuid, Uuid)>,
+    /// Keys and their thread, for keys that are new.
+    keys: Vec<([u8; 16], Uuid)>,
+}
+
+/// Finds or makes the thread of each message, merging threads that turn out to be one.
+pub(super) async fn assign(
+    tx: &mut TenantTx,
+    account: AccountId,
+    messages: &[Joining<'_>],
+) -> Result<Vec<Uuid>, DbError> {
+    if messages.is_empty() {
+        return Ok(Vec::new());
+    }
+    let known = known_threads(tx, account, messages).await?;
+    let grouping = group(messages, &known, || ThreadId::new().0);
+    store(tx, account, messages, &grouping).await?;
+    Ok(grouping.of_message)
+}
+
+async fn known_threads(
+    tx: &mut TenantTx,
+    account: AccountId,
+    messages: &[Joining<'_>],
+) -> Result<HashMap<[u8; 16], Uuid>, DbError> {
+    let keys: Vec<&[u8]> = messages.iter().flat_map(|m| m.keys.iter().map(<[u8; 16]>::as_slice)).collect();
+    let rows = sqlx::query(
+        "SELECT key, thread_id FROM thread_keys WHERE tenant_id = $1 AND account_id = $2 AND key = ANY ($3)",
+    )
+    .bind(tx.tenant())
+    .bind(account)
+    .bind(keys)
+    .fetch_all(tx.conn())
+    .await?;
+    let pairs = rows.into_iter().filter_map(|r| {
+        let key: Vec<u8> = r.get("key");
+        Some((key.try_into().ok()?, r.get("thread_id")))
+    });
+    Ok(pairs.collect())
+}
+
+/// Unites messages over their keys. `new_id` makes ids of new threads.
+fn group(
+    messages: &[Joining<'_>],
+    known: &HashMap<[u8; 16], Uuid>,
+    mut new_id: impl FnMut() -> Uuid,
+) -> Grouping {
+    let mut of_key: HashMap<[u8; 16], Uuid> = HashMap::new();
+    // Thread → the one it became part of.
+    let mut became: HashMap<Uuid, Uuid> = HashMap::new();
+    let root = |became: &HashMap<Uuid, Uuid>, mut id: Uuid| {
+        while let Some(next) = became.get(&id) {
+            id = *next;
+        }
+        id
+    };
+    let mut made = Vec::new();
+    let mut chosen = Vec::with_capacity(messages.len());
+    for message in messages {
+        let named = message.keys.iter().filter_map(|k| of_key.get(k).or_else(|| known.get(k)));
+        let found: Vec<Uuid> = named.map(|id| root(&became, *id)).collect();
+        let thread = match mail::thread::merge(&found) {
+            Placement::New => {
+                let id = new_id();
+                made.push(id);
+                id
+            }
+            Placement::Join(id) => id,
+            Placement::Merge { into, absorbed } => {
+                became.extend(absorbed.into_iter().map(|id| (id, into)));
+                into
+            }
+        };
+        for key in message.keys {
+            of_key.entry(*key).or_insert(thread);
+        }
+        chosen.push(thread);
+    }
+    let of_message = chosen.into_iter().map(|id| root(&became, id)).collect();
+    let (mut merged, mut fresh): (Vec<_>, Vec<Uuid>) = (Vec::new(), Vec::new());
+    for id in became.keys().filter(|id| !made.contains(id)) {
+        merged.push((*id, root(&became, *id)));
+    }
+    fresh.extend(made.iter().filter(|id| !became.contains_key(id)));
+    let keys = of_key.iter().filter(|(k, _)| !known.contains_key(*k));
+    let keys = keys.map(|(k, id)| (*k, root(&became, *id))).collect();
+    Grouping { of_message, made: fresh, merged, keys }
+}
+
+async fn store(
+    tx: &mut TenantTx,
+    account: AccountId,
+    messages: &[Joining<'_>],
+    grouping: &Grouping,
+) -> Result<(), DbError> {
+    let mut newest: BTreeMap<Uuid, (DateTime<Utc>, Option<&str>)> = BTreeMap::new();
+    for (message, thread) in messages.iter().zip(&grouping.of_message) {
+        let entry = newest.entry(*thread).or_insert((message.sort_at, message.subject));
+        entry.0 = entry.0.max(message.sort_at);
+    }
+    let ids: Vec<Uuid> = newest.keys().copied().collect();
+    let dates: Vec<DateTime<Utc>> = newest.values().map(|v| v.0).collect();
+    let subjects: Vec<Option<&str>> = newest.values().map(|v| v.1).collect();
+    let (keys, threads): (Vec<&[u8]>, Vec<Uuid>) =
+        grouping.keys.iter().map(|(k, t)| (k.as_slice(), *t)).unzip();
+    // Existing threads only move forward in time; new ones are inserted with their first message's subject.
+    sqlx::query(
+        "WITH t AS (SELECT * FROM unnest($3::uuid[], $4::timestamptz[], $5::text[]) AS t(id, at, subject)),
+              made AS (INSERT INTO threads (tenant_id, id, account_id, subject, last_message_at)
+                       SELECT $1, t.id, $2, t.subject, t.at FROM t WHERE t.id = ANY ($6)),
+              named AS (INSERT INTO thread_keys (tenant_id, account_id, key, thread_id)
+                        SELECT $1, $2, k.key, k.thread FROM unnest($7::bytea[], $8::uuid[]) AS k(key, thread)
+                        ON CONFLICT DO NOTHING)
+         UPDATE threads o SET last_message_at = t.at FROM t
+         WHERE o.tenant_id = $1 AND o.id = t.id AND o.last_message_at < t.at",
+    )
+    .bind(tx.tenant())
+    .bind(account)
+    .bind(ids)
+    .bind(dates)
+    .bind(subjects)
+    .bind(&grouping.made)
+    .bind(keys)
+    .bind(threads)
+    .execute(tx.conn())
+    .await?;
+    merge(tx, &grouping.merged).await
+}
+
+async fn merge(tx: &mut TenantTx, merged: &[(Uuid, Uuid)]) -> Result<(), DbError> {
+    if merged.is_empty() {
+        return Ok(());
+    }
+    let (from, into): (Vec<Uuid>, Vec<Uuid>) = merged.iter().copied().unzip();
+    for statement in [
+        "UPDATE messages o SET thread_id = m.into_id FROM unnest($2::uuid[], $3::uuid[]) AS m(from_id, into_id)
+         WHERE o.tenant_id = $1 AND o.thread_id = m.from_id",
+        "UPDATE thread_keys o SET thread_id = m.into_id FROM unnest($2::uuid[], $3::uuid[]) AS m(from_id, into_id)
+         WHERE o.tenant_id = $1 AND o.thread_id = m.from_id",
+        "UPDATE threads o SET last_message_at = greatest(o.last_message_at, g.at)
+         FROM (SELECT m.into_id, max(t.last_message_at) AS at
+               FROM unnest($2::uuid[], $3::uuid[]) AS m(from_id, into_id)
+               JOIN threads t ON t.tenant_id = $1 AND t.id = m.from_id GROUP BY 1) g
+         WHERE o.tenant_id = $1 AND o.id = g.into_id",
+        "DELETE FROM threads o USING unnest($2::uuid[], $3::uuid[]) AS m(from_id, into_id)
+         WHERE o.tenant_id = $1 AND o.id = m.from_id",
+    ] {
+        sqlx::query(statement).bind(tx.tenant()).bind(&from).bind(&into).execute(tx.conn()).await?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn joining(keys: &[[u8; 16]]) -> Joining<'_> {
+        Joining { keys, subject: None, sort_at: DateTime::UNIX_EPOCH }
+    }
+
+    fn ids() -> impl FnMut() -> Uuid {
+        let mut n = 1000;
+        move || {
+            n += 1;
+            Uuid::from_u128(n)
+        }
+    }
+
+    #[test]
+    fn messages_that_share_an_id_share_a_thread_and_others_do_not() {
+        let (a, b) = ([1; 16], [2; 16]);
+        let g = group(&[joining(&[a]), joining(&[b]), joining(&[a]), joining(&[])], &HashMap::new(), ids());
+        assert_eq!(g.of_message[0], g.of_message[2]);
+        assert_ne!(g.of_message[0], g.of_message[1]);
+        assert_eq!(g.made.len(), 3);
+        assert!(g.merged.is_empty());
+    }
+
+    #[test]
+    fn a_reply_that_names_two_known_threads_merges_them_into_the_older() {
+        let (a, b) = ([1; 16], [2; 16]);
+        let known = HashMap::from([(a, Uuid::from_u128(7)), (b, Uuid::from_u128(5))]);
+        let g = group(&[joining(&[a]), joining(&[a, b])], &known, ids());
+        assert_eq!(g.of_message, [Uuid::from_u128(5); 2]);
+        assert_eq!(g.merged, [(Uuid::from_u128(7), Uuid::from_u128(5))]);
+        assert!(g.made.is_empty() && g.keys.is_empty());
+    }
+
+    #[test]
+    fn a_thread_made_and_merged_in_one_batch_is_never_stored() {
+        let (a, b) = ([1; 16], [2; 16]);
+        let known = HashMap::from([(b, Uuid::from_u128(5))]);
+        let g = group(&[joining(&[a]), joining(&[a, b])], &known, ids());
+        assert_eq!(g.of_message, [Uuid::from_u128(5); 2]);
+        assert!(g.made.is_empty() && g.merged.is_empty());
+        assert_eq!(g.keys, [(a, Uuid::from_u128(5))]);
+    }
+}
