@@ -53,6 +53,9 @@ const STEP_MS: usize = 60;
 const SAID_BY_US: [&str; 6] = ["UID STORE", "UID MOVE", "UID COPY", "UID EXPUNGE", "SELECT", "UID FETCH"];
 const SAID_BY_SERVER: [&str; 4] = ["OPYUID", " OK ", "FETCH (", "EXISTS"];
 
+/// Commands of ours that change messages.
+const SENT: [&str; 4] = ["UID STORE", "UID COPY", "UID MOVE", "UID EXPUNGE"];
+
 /// A server with fewer extensions.
 struct Mode {
     name: &'static str,
@@ -113,8 +116,8 @@ struct Play {
     boxes: [String; BOXES],
     letters: BTreeMap<u32, Letter>,
     paused: bool,
-    /// A STORE of ours was heard when the diary was read last.
-    stored: bool,
+    /// A command of ours that changes messages was heard when the diary was read last.
+    sent: bool,
     made: u32,
     /// What was done, and since the last rest what happened.
     counts: BTreeMap<&'static str, usize>,
@@ -161,7 +164,7 @@ impl Play {
             boxes: Default::default(),
             letters: BTreeMap::new(),
             paused: false,
-            stored: false,
+            sent: false,
             made: count,
             counts: BTreeMap::new(),
             steps: Steps { play: format!("SEED={seed}, {}", mode.name), lines: Vec::new() },
@@ -188,9 +191,9 @@ impl Play {
 
     /// What the product noted since the last time.
     async fn diary(&mut self) -> Vec<Line> {
-        self.stored = false;
+        self.sent = false;
         for said in self.relay.heard() {
-            self.stored |= said.contains("UID STORE");
+            self.sent |= SENT.iter().any(|command| said.contains(command));
             self.steps.lines.push(format!("        {said}"));
         }
         diary::read(&mut self.conn).await

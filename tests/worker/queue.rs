@@ -144,3 +144,55 @@ async fn two_workers_never_hold_the_same_job() {
     assert_eq!(total, 60);
     app.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_of_a_kind_from_the_future_stays_ready_beside_a_worker_of_today() {
+    let mut app = App::start().await;
+    let tenant = app.tenant().await.id;
+    let mut conn = app.database.superuser().await;
+    // More than a worker looks at in one go, and more urgent than what it can do.
+    sqlx::query(
+        "INSERT INTO jobs (tenant_id, id, kind, payload, priority, run_at, max_attempts, dedupe_key)
+         SELECT $1, gen_random_uuid(), 'from_the_future', '{\"job\": \"from_the_future\", \"n\": 1}', 50, now(), 5, n::text
+         FROM generate_series(1, 300) n",
+    )
+    .bind(tenant)
+    .execute(&mut conn)
+    .await
+    .unwrap();
+    add(&app.db, tenant, AccountId::new(), Duration::ZERO, priority::AUDIT).await;
+    app.add_worker();
+    tests::eventually::eventually("what it knows is done", Duration::from_secs(20), async || {
+        let open = "SELECT count(*) FROM jobs WHERE kind = 'index_text' AND state <> 'done'";
+        let open: i64 = sqlx::query_scalar(open).fetch_one(&mut conn).await.unwrap();
+        (open == 0).then_some(())
+    })
+    .await;
+    let untouched = "SELECT count(*) FROM jobs WHERE kind = 'from_the_future' AND state = 'ready' AND attempt = 0";
+    let untouched: i64 = sqlx::query_scalar(untouched).fetch_one(&mut conn).await.unwrap();
+    assert_eq!(untouched, 300);
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_payload_that_cannot_be_read_waits_and_is_read_once_it_can_be() {
+    let app = App::start().await;
+    let (tenant, account, me) = (app.tenant().await.id, AccountId::new(), new_uuid());
+    add(&app.db, tenant, account, Duration::ZERO, priority::ROUND).await;
+    let mut conn = app.database.superuser().await;
+    let unreadable = "UPDATE jobs SET payload = '{\"job\": \"index_text\", \"of\": [\"all\"]}'";
+    sqlx::query(unreadable).execute(&mut conn).await.unwrap();
+    for _ in 0..3 {
+        assert!(claim(&app.db, me, 10, LEASE).await.is_empty());
+        assert_eq!(states(&app).await, [("ready".to_owned(), 0)]);
+        let later = "SELECT run_at > now() + interval '30 seconds' AND last_error LIKE '%account_id%' FROM jobs";
+        assert!(sqlx::query_scalar::<_, bool>(later).fetch_one(&mut conn).await.unwrap());
+        sqlx::query("UPDATE jobs SET run_at = now()").execute(&mut conn).await.unwrap();
+    }
+    let payload = serde_json::to_value(Job::IndexText { account_id: account }).unwrap();
+    sqlx::query("UPDATE jobs SET payload = $1").bind(payload).execute(&mut conn).await.unwrap();
+    let claimed = claim(&app.db, me, 10, LEASE).await;
+    assert_eq!((claimed.len(), claimed[0].attempt), (1, 1));
+    assert!(finish(&app.db, me, &claimed[0], Outcome::Done).await);
+    app.finish().await;
+}

@@ -414,3 +414,43 @@ async fn mail_waits_two_minutes_at_most_for_the_operators_own_server_whose_spool
     }
     app.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_and_a_search_that_lost_their_jobs_get_them_again_and_what_is_over_gets_none() {
+    let app = start(1, &[]).await;
+    let sink = Sink::new(None, everybody);
+    let server = sink.start().await;
+    let alice = sender(&app, server.port).await;
+    let sent = alice.send(&app, &["one@x.test"], "Lost").await;
+    alice.ends(&app, &sent, "sent").await;
+    alice.copies(&app, 1).await;
+    let mut conn = app.database.superuser().await;
+    for (state, copy, probes, job) in
+        [("sent", "pending", 0, Some("file_sent_copy")), ("unknown", "done", 0, Some("probe_submission")), ("unknown", "done", 4, None)]
+    {
+        sqlx::query("DELETE FROM jobs").execute(&mut conn).await.unwrap();
+        sqlx::query("UPDATE submissions SET state = $1, sent_copy = $2, probes = $3, updated_at = now() - interval '1 minute'")
+            .bind(state)
+            .bind(copy)
+            .bind(probes)
+            .execute(&mut conn)
+            .await
+            .unwrap();
+        emailclient_scheduler::sweep::submissions(&app.db).await.unwrap();
+        let kinds: Vec<String> = sqlx::query_scalar("SELECT kind FROM jobs WHERE kind LIKE '%su%mi%' OR kind LIKE '%copy'")
+            .fetch_all(&mut conn)
+            .await
+            .unwrap();
+        assert_eq!(kinds.first().map(String::as_str), job, "{state}, {copy}, {probes}");
+        if job.is_some() {
+            alice.ends(&app, &sent, "sent").await;
+            eventually("the copy is there", PATIENCE, async || {
+                let copy: String = sqlx::query_scalar("SELECT sent_copy FROM submissions").fetch_one(&mut conn).await.unwrap();
+                (copy == "done").then_some(())
+            })
+            .await;
+        }
+    }
+    assert_eq!((sink.taken().len(), alice.sent_on_server(&app)), (1, 1), "sent once, filed once");
+    app.finish().await;
+}

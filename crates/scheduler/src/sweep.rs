@@ -72,23 +72,28 @@ pub async fn search_index(db: &Db) -> Result<(), DbError> {
     Ok(())
 }
 
-/// Releases submissions whose worker died, and enqueues queued ones that lost their job.
+/// Releases submissions whose worker died, and enqueues what lost its job: a hand-over, a copy in Sent, a search.
 ///
 /// # Errors
 /// When the database refuses.
 pub async fn submissions(db: &Db) -> Result<(), DbError> {
     let mut tx = db.system().await?;
     let abandoned = due::submissions_abandoned(&mut tx).await?;
-    let forgotten = due::submissions_forgotten(&mut tx).await?;
+    let unsent = due::submissions_forgotten(&mut tx).await?;
+    let uncopied = due::sent_copies_forgotten(&mut tx).await?;
+    let unsearched = due::searches_forgotten(&mut tx).await?;
     drop(tx);
     for (tenant, id) in abandoned {
         let mut tx = db.tenant(tenant).await?;
         submission::release_expired(&mut tx, id).await?;
         tx.commit().await?;
     }
-    for (tenant, submission_id) in forgotten {
+    let jobs = unsent.into_iter().map(|(tenant, submission_id)| (tenant, Job::SendSubmission { submission_id }));
+    let jobs = jobs.chain(uncopied.into_iter().map(|(t, submission_id)| (t, Job::FileSentCopy { submission_id })));
+    let jobs = jobs.chain(unsearched.into_iter().map(|(t, submission_id)| (t, Job::ProbeSubmission { submission_id })));
+    for (tenant, job) in jobs {
         let mut tx = db.tenant(tenant).await?;
-        enqueue(&mut tx, &Job::SendSubmission { submission_id }, Duration::ZERO, priority::SEND).await?;
+        enqueue(&mut tx, &job, Duration::ZERO, priority::SEND).await?;
         tx.commit().await?;
     }
     Ok(())

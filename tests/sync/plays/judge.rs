@@ -5,8 +5,9 @@
 //! - An edit of which nothing was sent comes after what another client does. From its first command until it is over, each
 //!   of its parts may happen at any moment. What is over is done, unless there was nothing to do it to.
 //! - Edits of a message happen in their order.
-//! - Of a flag stored in the moment another client moves the message, Dovecot (2.3.19) says that it is stored, and may have
-//!   copied the message before: a script with nothing but two connections shows it.
+//! - Dovecot's MOVE (2.3.19) is a copy and, some milliseconds later, a removal. What we do to a message in between is done to
+//!   its original, and confirmed: the copy lacks the flag, outlives the removal, or stands beside the one that we moved. Two
+//!   connections and nothing else show it.
 //! - Nobody can act on what he has not read: a place that another client made may be left out until it is known, though an
 //!   edit of which there is no other place is done there.
 
@@ -86,8 +87,8 @@ pub struct Judge {
     ever: u8,
     /// Where it came a second time since then: which of the two is known, nobody can say.
     repeated: u8,
-    /// A STORE of ours was under way about when another client acts.
-    pub beside_store: bool,
+    /// A command of ours was under way about when another client acts.
+    pub beside_ours: bool,
     /// There were too many states to follow them all: nothing can be told until the next rest.
     pub overrun: bool,
 }
@@ -161,7 +162,7 @@ impl Judge {
             known: here,
             ever: here,
             repeated: 0,
-            beside_store: false,
+            beside_ours: false,
             overrun: false,
         }
     }
@@ -264,20 +265,24 @@ impl Judge {
         self.check(|| format!("another client found it where it cannot be: {act:?}"))
     }
 
-    /// After a move or copy of another client's that went without a flag of ours, which was stored where it came from.
+    /// After a move of another client's that had copied the message before a command of ours found the original.
     fn left_behind(&self, act: Act) -> Vec<Possible> {
-        let (Act::Move { to, .. } | Act::Copy { to, .. }) = act else { return Vec::new() };
-        let stores = |s: &&Possible| {
-            let slot = self.slots.get(s.done);
-            slot.is_some_and(|slot| slot.begun && matches!(slot.asked, Asked::Flags { .. }))
-        };
+        let (Act::Move { from, to } | Act::Copy { from, to }) = act else { return Vec::new() };
         let after = |s: &Possible| {
+            let slot = self.slots.get(s.done).filter(|slot| slot.begun)?;
             let mut new = *s;
-            new.act(act);
-            new.touched |= ANY | 1 << to;
-            new
+            match slot.asked {
+                // Done to the original.
+                Asked::Flags { .. } | Asked::Remove { .. } => {
+                    new.act(act);
+                    new.touched |= ANY | 1 << to;
+                }
+                // The original is there for ours still.
+                Asked::Move { .. } | Asked::Copy { .. } => new.act(Act::Copy { from, to }),
+            }
+            Some(new)
         };
-        if self.beside_store { self.states.iter().filter(stores).map(after).collect() } else { Vec::new() }
+        if self.beside_ours { self.states.iter().filter_map(after).collect() } else { Vec::new() }
     }
 
     fn check(&self, what: impl FnOnce() -> String) -> Result<(), String> {

@@ -19,8 +19,8 @@ enum Did {
 struct Done {
     act: Act,
     did: Did,
-    /// A STORE of ours was under way about then.
-    beside_store: bool,
+    /// A command of ours was under way about then.
+    beside_ours: bool,
 }
 
 impl Play {
@@ -33,7 +33,7 @@ impl Play {
         let Some(uid) = self.find(n, at).await else { return };
         let Some(act) = self.wish(n, at) else { return };
         let lines = self.diary().await;
-        let stored = self.stored;
+        let sent = self.sent;
         self.judge(&lines);
         // A removal is two commands: nothing of ours may come between.
         if matches!(act, Act::Expunge { .. }) && !self.is_left_alone(n) {
@@ -43,7 +43,7 @@ impl Play {
         let after = self.diary().await;
         self.note(format!("another client: M{n} {act:?}: {did:?}"));
         self.count("another client's");
-        let act = Done { act, did, beside_store: stored || self.stored };
+        let act = Done { act, did, beside_ours: sent || self.sent };
         self.acted(n, act, &after);
         self.judge(&after);
     }
@@ -109,7 +109,7 @@ impl Play {
     }
 
     /// `after`: what the product noted while it was done.
-    fn acted(&mut self, n: u32, Done { act, did, beside_store }: Done, after: &[Line]) {
+    fn acted(&mut self, n: u32, Done { act, did, beside_ours }: Done, after: &[Line]) {
         let subject = format!("M{n}");
         let of_it = || after.iter().filter(|l| l.subject == subject);
         let raced =
@@ -126,7 +126,7 @@ impl Play {
         let flags = matches!(act, Act::Flag { .. });
         let maybe = did == Did::Perhaps || flags && raced;
         if did != Did::No || maybe {
-            judge.beside_store = beside_store;
+            judge.beside_ours = beside_ours;
             let wrong = judge.act(act, read, maybe);
             self.fails(n, wrong);
         }

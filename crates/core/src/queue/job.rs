@@ -94,8 +94,21 @@ pub enum Job {
     },
 }
 
+/// The kinds that this release knows. A worker claims no other: what a later release has asked for waits for one of its
+/// workers.
+pub const KINDS: [&str; 8] = [
+    "sync_account",
+    "push_changes",
+    "audit_account",
+    "index_text",
+    "act_on_messages",
+    "send_submission",
+    "file_sent_copy",
+    "probe_submission",
+];
+
 impl Job {
-    /// Name of the kind, as the column `kind` has it.
+    /// Name of the kind, as the column `kind` has it; one of [`KINDS`].
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
@@ -209,4 +222,30 @@ pub async fn take_over(tx: &mut TenantTx, account: AccountId) -> Result<bool, Db
     .execute(tx.conn())
     .await?;
     Ok(taken.rows_affected() > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_is_known_and_its_payload_is_read_as_it_was_written() {
+        let (account_id, submission_id) = (AccountId::new(), SubmissionId::new());
+        let all = [
+            Job::SyncAccount { account_id },
+            Job::PushChanges { account_id },
+            Job::AuditAccount { account_id },
+            Job::IndexText { account_id },
+            Job::ActOnMessages { operation_id: OperationId::new() },
+            Job::SendSubmission { submission_id },
+            Job::FileSentCopy { submission_id },
+            Job::ProbeSubmission { submission_id },
+        ];
+        assert_eq!(all.iter().map(Job::kind).collect::<Vec<_>>(), KINDS);
+        for job in all {
+            let written = serde_json::to_value(&job).unwrap();
+            assert_eq!(written["job"], job.kind());
+            assert_eq!(serde_json::from_value::<Job>(written).unwrap(), job);
+        }
+    }
 }

@@ -89,6 +89,9 @@ impl Room {
     }
 }
 
+/// A payload that cannot be read is looked at again after this time.
+const UNREADABLE_FOR: Duration = Duration::from_secs(60);
+
 /// A worker with one place takes everything in its turn.
 fn count(places: usize) -> i64 {
     i64::try_from(places).unwrap_or(i64::MAX).max(1)
@@ -116,7 +119,7 @@ const CLAIM: &str =
               row_number() OVER (PARTITION BY j.tenant_id, j.priority < $8 ORDER BY j.priority DESC, j.run_at, j.id) AS nth_long
        FROM t JOIN tenants s ON s.id = t.tenant_id AND s.suspended_at IS NULL CROSS JOIN LATERAL (
          (SELECT w.tenant_id, w.id, w.priority, w.run_at FROM jobs w
-          WHERE w.tenant_id = t.tenant_id AND w.state = 'ready' AND w.run_at <= now()
+          WHERE w.tenant_id = t.tenant_id AND w.state = 'ready' AND w.run_at <= now() AND w.kind = ANY ($11)
           ORDER BY w.priority DESC, w.run_at LIMIT $1 * 2)) j
        LEFT JOIN busy b ON b.tenant_id = t.tenant_id
      ), fit AS (
@@ -138,7 +141,8 @@ const CLAIM: &str =
 
 /// Leases due jobs to `owner` as far as it has room, most urgent first. Among equally urgent ones tenants take turns: a
 /// job's turn is how many its tenant has running, with those before it counted in, so that over time each tenant has the
-/// same share of all places, however long its jobs take. A row whose payload cannot be read is marked dead.
+/// same share of all places, however long its jobs take. A kind that this release does not know is left alone, and a row whose
+/// payload it cannot read waits: a worker of another release may know them.
 pub async fn claim(
     tx: &mut SystemTx,
     owner: Uuid,
@@ -156,6 +160,7 @@ pub async fn claim(
         .bind(super::priority::BACKGROUND)
         .bind(room.long())
         .bind(room.long_of_a_tenant())
+        .bind(super::KINDS.as_slice())
         .fetch_all(tx.conn())
         .await?;
     let mut claimed = Vec::with_capacity(rows.len());
@@ -175,17 +180,33 @@ pub async fn claim(
                 claimed.push((run_at, job));
             }
             Err(error) => {
-                sqlx::query("UPDATE jobs SET state = 'dead', finished_at = now(), last_error = $3 WHERE tenant_id = $1 AND id = $2")
-                    .bind(tenant)
-                    .bind(id)
-                    .bind(error.to_string())
-                    .execute(tx.conn())
-                    .await?;
+                tracing::warn!(job = %id, %error, "the payload of a job cannot be read; it waits for a worker that can");
+                set_aside(tx, (tenant, id), &error.to_string()).await?;
             }
         }
     }
     claimed.sort_by_key(|(run_at, job)| (std::cmp::Reverse(job.priority), *run_at));
     Ok(claimed.into_iter().map(|(_, job)| job).collect())
+}
+
+/// A claimed row goes back, and is looked at again after [`UNREADABLE_FOR`]; the attempt does not count.
+async fn set_aside(
+    tx: &mut SystemTx,
+    (tenant, id): (TenantId, JobId),
+    error: &str,
+) -> Result<(), DbError> {
+    sqlx::query(
+        "UPDATE jobs SET state = 'ready', attempt = attempt - 1, lease_owner = NULL, lease_until = NULL, last_error = $3,
+           run_at = now() + make_interval(secs => $4)
+         WHERE tenant_id = $1 AND id = $2",
+    )
+    .bind(tenant)
+    .bind(id)
+    .bind(error)
+    .bind(UNREADABLE_FOR.as_secs_f64())
+    .execute(tx.conn())
+    .await?;
+    Ok(())
 }
 
 /// Extends the leases of `jobs`; returns those that `owner` still holds.

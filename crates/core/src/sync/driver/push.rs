@@ -287,8 +287,15 @@ async fn remove(
     }
     let uids = set_of(rows);
     link.session.store(&uids, StoreMode::Add, (Flags::DELETED, &Keywords::new()), None).await?;
+    // What another client took away in between was not removed by us, and may stand elsewhere.
+    link.session.noop().await?;
+    let rows = match link.session.has_heard_of_gone() {
+        true => present(link, rows.to_vec()).await?,
+        false => rows.to_vec(),
+    };
+    let uids = set_of(&rows);
     let marked = by == ExpungeBy::Mark;
-    if !marked {
+    if !marked && !rows.is_empty() {
         link.session.uid_expunge(&uids).await?;
         open.local.known = open.local.known.difference(&uids);
     }
