@@ -165,7 +165,7 @@ fn the_test_of_the_stack_is_deaf_to_the_operators_settings() {
     let calls = host.calls();
     let call = calls.iter().find(|call| call.starts_with("docker-compose")).unwrap();
     assert!(call.contains("COMPOSE_FILE=docker-compose.yml COMPOSE_PROJECT_NAME=emailclient-test"), "{call}");
-    assert!(call.contains("--env-file") && call.contains("none.env"), "{call}");
+    assert!(call.contains("--env-file") && call.contains("own.env"), "{call}");
 }
 
 #[test]
