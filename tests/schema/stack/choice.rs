@@ -182,4 +182,6 @@ fn a_stack_of_development_says_that_it_compiles_and_shows_how_far_it_is() {
     assert!(compiles.is_some() && compiles < progress, "{done:?}");
     let calls = host.calls();
     assert!(calls.iter().any(|call| call.contains("-f docker-compose.override.yml up -d")), "{calls:#?}");
+    let logs = calls.iter().find(|call| call.starts_with("docker logs ")).unwrap();
+    assert!(logs.contains(" --since 2"), "what was said at an earlier start is not of now: {logs}");
 }
