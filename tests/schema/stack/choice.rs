@@ -153,7 +153,7 @@ fn the_test_of_the_stack_is_deaf_to_the_operators_settings() {
     let host = Host::new(vec![]);
     let at = checkout("MAIL_DOMAINS=example.com\nCOMPOSE_FILE=docker-compose.site.yml\nTAG=9\n");
     let program = "import sys; sys.path.insert(0, 'deployment/stack'); sys.dont_write_bytecode = True\n\
-                   import engine\ns = engine.Stack(); s.compose('ps'); print(s.env.get('MAIL_DOMAINS'), s.env.get('TAG'), s.env.get('ENCRYPTION_KEYS_OLD'))";
+                   import engine, shutil\ns = engine.Stack(); s.compose('ps'); print(s.env.get('MAIL_DOMAINS'), s.env.get('TAG'), s.env.get('ENCRYPTION_KEYS_OLD')); shutil.rmtree(s.secrets)";
     let operator = [
         ("MAIL_DOMAINS", "example.org"),
         ("TAG", "9"),
