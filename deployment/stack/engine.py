@@ -89,21 +89,27 @@ class Stack:
         self.secrets = Path(tempfile.mkdtemp(prefix="emailclient-secrets-"))
         self.ports = {name: port if is_free(port) else any_free() for name, port in PORTS.items()}
         self.command = [TOP / "deployment/stack/compose.sh"]
-        # The operator's .env is for the operator's stack.
-        none = self.secrets / "none.env"
-        none.write_text("")
+        # The operator's .env is for the operator's stack; this one has its own.
+        self.env_file = self.secrets / "own.env"
+        self.dot_env()
         self.env = environment(
             {
                 **{name: str(port) for name, port in self.ports.items()},
-                "STACK_ENV_FILE": str(none),
+                "STACK_ENV_FILE": str(self.env_file),
                 "COMPOSE_FILE": "docker-compose.yml",
                 "COMPOSE_PROJECT_NAME": PROJECT,
                 "SECRETS_DIR": str(self.secrets),
                 "MAIL_DOMAINS": "lab.test",
                 "MAIL_HOSTNAME": "mail.lab.test",
                 "MAIL_OUTSIDE": "catch:catchall",
+                # What docker-compose.yml allows, and servers that a test puts beside them.
+                "OUTBOUND_ALLOW": "dovecot:143,dovecot:993,postfix:465,postfix:587,172.25.0.0/16:993",
             }
         )
+
+    def dot_env(self, **settings):
+        """What the .env of this stack says, and nothing else."""
+        self.env_file.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
 
     def prepare(self, build=True):
         """Base images, secrets, and our own images. The long part."""

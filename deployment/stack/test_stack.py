@@ -2,8 +2,9 @@
 """make test-stack: the stack in containers, from nothing to its end.
 
 On an engine without images the base images are pulled or, where no registry is reached, built by deployment/offline.
-Then: the images, the start, who reaches whom, the README's tour through the published port, each service restarted under traffic, two
-copies of the API and three workers, the figures, and everything taken down. Needs Python 3.9, Docker, docker-compose.
+Then: the images, the start, who reaches whom, the README's tour through the published port, each service restarted under
+traffic, a backup and its restore, the figures, two copies of the API and three workers, and everything taken down.
+Needs Python 3.9, Docker, docker-compose.
 """
 
 import argparse
@@ -11,9 +12,11 @@ import signal
 import sys
 import time
 
+import backups
 import restarts
 import tour
-from engine import Failed, Stack, run
+import walls
+from engine import Failed, Stack
 from postbox import Mail
 from rest import TENANT, Client
 
@@ -37,6 +40,13 @@ def start(stack):
     say(f"all healthy {time.monotonic() - began:.1f} s after `up`")
 
 
+def log_in(stack):
+    """A client of the API, logged in."""
+    client = Client(stack.api_urls()[0])
+    client.log_in(USER, PASSWORD)
+    return client
+
+
 def set_up(stack):
     """A tenant, a user and two mailboxes, by emailctl; gives back the logged-in client and the mailboxes."""
     stack.ctl("check")
@@ -48,34 +58,7 @@ def set_up(stack):
     # Dovecot looks once a second whether the file of mailboxes has changed.
     time.sleep(1.5)
     mail.fill("alice@lab.test", FILLED)
-    client = Client(stack.api_urls()[0])
-    client.log_in(USER, PASSWORD)
-    return client, mail
-
-
-def check_walls(stack):
-    """Who reaches whom, tried from a stranger on each network."""
-    image = next(container["Config"]["Image"] for name, container in stack.services() if name == "postfix")
-
-    def reaches(network, host, port):
-        attempt = f"timeout 5 bash -c '</dev/tcp/{host}/{port}' 2>/dev/null && echo yes || echo no"
-        told = run("docker", "run", "--rm", "--network", network, "--entrypoint", "bash", image, "-c", attempt)
-        return told.strip() == "yes"
-
-    wanted = {
-        ("emailclient-net", "dovecot", 143): True,
-        ("emailclient-net", "dovecot", 24): False,
-        ("emailclient-net", "dovecot", 12345): False,
-        ("emailclient-net", "postgres", 5432): False,
-        ("emailclient-net", "redis", 6379): False,
-        ("emailclient-post", "dovecot-delivery", 24): True,
-        ("emailclient-post", "postgres", 5432): False,
-        ("emailclient-store", "postgres", 5432): True,
-        ("emailclient-store", "dovecot", 24): False,
-    }
-    wrong = [f"{way}: {not right}" for way, right in wanted.items() if reaches(*way) != right]
-    if wrong:
-        raise Failed(f"the networks do not part what they should: {'; '.join(wrong)}")
+    return log_in(stack), mail
 
 
 def check_restarts(stack, client, mail, account):
@@ -96,32 +79,6 @@ def check_restarts(stack, client, mail, account):
     restarts.check_arrivals(traffic, mail)
     states = restarts.check_states(traffic)
     say(f"{len(traffic.accepted)} mails accepted, {states['sent']} sent, each arrived once; {traffic.reads} reads")
-
-
-def check_backup(stack, client, account):
-    """A dump, a change after it, the dump put back: what was before is there, what came later is not."""
-    dump = stack.secrets / "backup.dump"
-    messages = f"/api/accounts/{account}/messages?limit=200"
-    ids = {message["id"] for message in client.call("GET", messages)["data"]}
-    stack.database("backup", dump)
-    stack.ctl("tenant", "create", "--slug", "later")
-    broken = stack.secrets / "broken.dump"
-    broken.write_bytes(dump.read_bytes()[: dump.stat().st_size // 2])
-    try:
-        stack.database("restore", broken)
-        raise AssertionError("half a dump was restored")
-    except Failed:
-        client.call("GET", messages)
-    stack.database("restore", dump)
-    stack.wait_healthy()
-    client = Client(stack.api_urls()[0])
-    client.log_in(USER, PASSWORD)
-    restored = {message["id"] for message in client.call("GET", messages)["data"]}
-    if not ids <= restored:
-        raise Failed(f"{len(ids - restored)} of {len(ids)} messages are not in the restored database")
-    # The tenant of after the backup is gone, so its name is free.
-    stack.ctl("tenant", "create", "--slug", "later")
-    say(f"backup of {dump.stat().st_size} bytes and restore: {len(ids)} messages compared; half a dump changed nothing")
 
 
 def check_scale(stack):
@@ -165,14 +122,17 @@ def main():
         if wrong:
             raise Failed(f"the mail servers are not shut: {'; '.join(wrong)}")
         say("the mail servers refuse what they must")
-        check_walls(stack)
+        walls.check_networks(stack)
         say("each network has what it is for, and LMTP and the judging of log-ins are Postfix's alone")
+        walls.check_authority(stack, client)
+        say("a server of another authority was refused, until TLS_EXTRA_CA_FILE of .env named that authority")
         tour.check_outside(mail)
         say("mail for another domain ended in the mailbox that catches it; POP3 has it, too")
         account = tour.take(client, mail, FILLED)
         say("the tour went through")
         check_restarts(stack, client, mail, account)
-        check_backup(stack, client, account)
+        size = backups.check(stack, client, account, lambda: log_in(stack))
+        say(f"a backup of {size} bytes was restored; half a dump stopped nothing; what was broken off was taken back")
         figures(stack)
         check_scale(stack)
         say("passed")

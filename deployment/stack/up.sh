@@ -52,10 +52,14 @@ fi
 "${compose[@]}" build email-service postfix dovecot
 if [ "$kind" = dev ]; then
   say "the programs are compiled from the source in the first container that starts: minutes at the first time, and what it says follows"
-  # `up` returns when the services are healthy, and is silent until then.
+  # `up` returns when the services are healthy, and is silent until then. What the container said at an earlier start is not
+  # of now.
+  last_start() { docker inspect --format '{{.State.StartedAt}}' "$("${compose[@]}" ps -a -q migrate | head -n 1)" 2>/dev/null || true; }
+  before=$(last_start)
   follow() {
-    until "${compose[@]}" ps -a -q migrate 2>/dev/null | grep -q .; do sleep 1; done
-    "${compose[@]}" logs -f --no-color --tail=20 migrate 2>/dev/null | sed -u 's/^/dev: /'
+    local began
+    while began=$(last_start) && [[ $began == "$before" || $began != [1-9]* ]]; do sleep 1; done
+    docker logs -f --since "$began" "$("${compose[@]}" ps -a -q migrate | head -n 1)" 2>&1 | sed -u 's/^/dev: /'
   }
   set -m
   follow &

@@ -133,9 +133,12 @@ fn an_open_container_is_found() {
 fn the_stack_has_the_promised_volumes_and_network() {
     let compose = compose();
     assert_eq!(keys(&compose["volumes"]).len(), 8);
-    let network = &compose["networks"]["emailclient-net"];
-    assert_eq!(network["ipam"]["config"][0]["subnet"], "172.25.0.0/16");
     let (net, store, post) = ("emailclient-net", "emailclient-store", "emailclient-post");
+    // Each says its own: one without would be given, sooner or later, what the engine has next, which may be the first's.
+    for (network, subnet) in [(net, "172.25.0.0/16"), (store, "172.26.0.0/24"), (post, "172.26.1.0/24")] {
+        assert_eq!(compose["networks"][network]["ipam"]["config"][0]["subnet"], subnet);
+    }
+    assert_eq!(keys(&compose["networks"]).len(), 3);
     // By name the first is the one whose gateway the published ports have.
     assert!(net < post && net < store);
     for (name, service) in services(&compose) {

@@ -49,7 +49,6 @@ case $what in
   ps) cat "$here/containers" 2>/dev/null || true ;;
   # Takes its time, as what compiles does.
   up) for _ in {1..100}; do ! grep -q ' logs -f' "$here/calls" || break; sleep 0.1; done ;;
-  logs) echo "migrate | Compiling emailclient-core" ;;
 esac
 "#;
 
@@ -59,7 +58,8 @@ here=$(dirname "$0")
 echo "docker $*" >>"$here/calls"
 case $1 in
   compose) [ -e "$here/plugin" ] && shift && exec "$here/docker-compose" "$@"; exit 1 ;;
-  inspect) cat "$here/image" ;;
+  inspect) case $* in *StartedAt*) date -u +%FT%T.%NZ ;; *) cat "$here/image" ;; esac ;;
+  logs) echo "Compiling emailclient-core" ;;
   port) echo 0.0.0.0:5003 ;;
   image) [ "$2" != inspect ] || grep -qx "$3" "$here/images" ;;
   run)

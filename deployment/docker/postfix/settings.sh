@@ -69,9 +69,14 @@ case ${MAIL_OUTSIDE:-deliver} in
     fi
     ;;
   catch:[a-z0-9]*)
-    # Only what would leave is rewritten: dots are quoted and the domains joined to one expression.
-    own=${domains// /|}
-    printf 'if !/@(%s)$/\n/@/ %s@%s\nendif\n' "${own//./\\.}" "${MAIL_OUTSIDE#catch:}" "$first" >"$dir/outside"
+    # Only what would leave is rewritten: neither our domains nor this machine by its address, where nobody gets mail. Dots and
+    # brackets are quoted and all joined to one expression.
+    own=$domains
+    for address in 127.0.0.1 $(hostname -I); do
+      own+=" [$address]"
+    done
+    own=$(sed 's/[].[]/\\&/g; s/ /|/g' <<<"$own")
+    printf 'if !/@(%s)$/\n/@/ %s@%s\nendif\n' "$own" "${MAIL_OUTSIDE#catch:}" "$first" >"$dir/outside"
     aliases+=" regexp:$dir/outside"
     ;;
   *) echo "MAIL_OUTSIDE=${MAIL_OUTSIDE}: deliver, refuse, relay:[host]:port or catch:NAME" >&2; exit 1 ;;

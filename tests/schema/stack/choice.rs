@@ -153,7 +153,7 @@ fn the_test_of_the_stack_is_deaf_to_the_operators_settings() {
     let host = Host::new(vec![]);
     let at = checkout("MAIL_DOMAINS=example.com\nCOMPOSE_FILE=docker-compose.site.yml\nTAG=9\n");
     let program = "import sys; sys.path.insert(0, 'deployment/stack'); sys.dont_write_bytecode = True\n\
-                   import engine\ns = engine.Stack(); s.compose('ps'); print(s.env.get('MAIL_DOMAINS'), s.env.get('TAG'), s.env.get('ENCRYPTION_KEYS_OLD'))";
+                   import engine, shutil\ns = engine.Stack(); s.compose('ps'); print(s.env.get('MAIL_DOMAINS'), s.env.get('TAG'), s.env.get('ENCRYPTION_KEYS_OLD')); shutil.rmtree(s.secrets)";
     let operator = [
         ("MAIL_DOMAINS", "example.org"),
         ("TAG", "9"),
@@ -165,7 +165,7 @@ fn the_test_of_the_stack_is_deaf_to_the_operators_settings() {
     let calls = host.calls();
     let call = calls.iter().find(|call| call.starts_with("docker-compose")).unwrap();
     assert!(call.contains("COMPOSE_FILE=docker-compose.yml COMPOSE_PROJECT_NAME=emailclient-test"), "{call}");
-    assert!(call.contains("--env-file") && call.contains("none.env"), "{call}");
+    assert!(call.contains("--env-file") && call.contains("own.env"), "{call}");
 }
 
 #[test]
@@ -182,4 +182,6 @@ fn a_stack_of_development_says_that_it_compiles_and_shows_how_far_it_is() {
     assert!(compiles.is_some() && compiles < progress, "{done:?}");
     let calls = host.calls();
     assert!(calls.iter().any(|call| call.contains("-f docker-compose.override.yml up -d")), "{calls:#?}");
+    let logs = calls.iter().find(|call| call.starts_with("docker logs ")).unwrap();
+    assert!(logs.contains(" --since 2"), "what was said at an earlier start is not of now: {logs}");
 }
