@@ -168,7 +168,8 @@ async fn a_job_of_a_kind_from_the_future_stays_ready_beside_a_worker_of_today() 
         (open == 0).then_some(())
     })
     .await;
-    let untouched = "SELECT count(*) FROM jobs WHERE kind = 'from_the_future' AND state = 'ready' AND attempt = 0";
+    let untouched =
+        "SELECT count(*) FROM jobs WHERE kind = 'from_the_future' AND state = 'ready' AND attempt = 0";
     let untouched: i64 = sqlx::query_scalar(untouched).fetch_one(&mut conn).await.unwrap();
     assert_eq!(untouched, 300);
     app.finish().await;
@@ -185,7 +186,8 @@ async fn a_payload_that_cannot_be_read_waits_and_is_read_once_it_can_be() {
     for _ in 0..3 {
         assert!(claim(&app.db, me, 10, LEASE).await.is_empty());
         assert_eq!(states(&app).await, [("ready".to_owned(), 0)]);
-        let later = "SELECT run_at > now() + interval '30 seconds' AND last_error LIKE '%account_id%' FROM jobs";
+        let later =
+            "SELECT run_at > now() + interval '30 seconds' AND last_error LIKE '%account_id%' FROM jobs";
         assert!(sqlx::query_scalar::<_, bool>(later).fetch_one(&mut conn).await.unwrap());
         sqlx::query("UPDATE jobs SET run_at = now()").execute(&mut conn).await.unwrap();
     }

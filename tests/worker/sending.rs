@@ -425,9 +425,11 @@ async fn a_copy_and_a_search_that_lost_their_jobs_get_them_again_and_what_is_ove
     alice.ends(&app, &sent, "sent").await;
     alice.copies(&app, 1).await;
     let mut conn = app.database.superuser().await;
-    for (state, copy, probes, job) in
-        [("sent", "pending", 0, Some("file_sent_copy")), ("unknown", "done", 0, Some("probe_submission")), ("unknown", "done", 4, None)]
-    {
+    for (state, copy, probes, job) in [
+        ("sent", "pending", 0, Some("file_sent_copy")),
+        ("unknown", "done", 0, Some("probe_submission")),
+        ("unknown", "done", 4, None),
+    ] {
         sqlx::query("DELETE FROM jobs").execute(&mut conn).await.unwrap();
         sqlx::query("UPDATE submissions SET state = $1, sent_copy = $2, probes = $3, updated_at = now() - interval '1 minute'")
             .bind(state)
@@ -437,15 +439,19 @@ async fn a_copy_and_a_search_that_lost_their_jobs_get_them_again_and_what_is_ove
             .await
             .unwrap();
         emailclient_scheduler::sweep::submissions(&app.db).await.unwrap();
-        let kinds: Vec<String> = sqlx::query_scalar("SELECT kind FROM jobs WHERE kind LIKE '%su%mi%' OR kind LIKE '%copy'")
-            .fetch_all(&mut conn)
-            .await
-            .unwrap();
+        let kinds: Vec<String> =
+            sqlx::query_scalar("SELECT kind FROM jobs WHERE kind LIKE '%su%mi%' OR kind LIKE '%copy'")
+                .fetch_all(&mut conn)
+                .await
+                .unwrap();
         assert_eq!(kinds.first().map(String::as_str), job, "{state}, {copy}, {probes}");
         if job.is_some() {
             alice.ends(&app, &sent, "sent").await;
             eventually("the copy is there", PATIENCE, async || {
-                let copy: String = sqlx::query_scalar("SELECT sent_copy FROM submissions").fetch_one(&mut conn).await.unwrap();
+                let copy: String = sqlx::query_scalar("SELECT sent_copy FROM submissions")
+                    .fetch_one(&mut conn)
+                    .await
+                    .unwrap();
                 (copy == "done").then_some(())
             })
             .await;

@@ -16,3 +16,4 @@ pub mod signal;
 pub mod start;
 pub mod statistics;
 pub mod telemetry;
+pub mod words;

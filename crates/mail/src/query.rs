@@ -302,8 +302,9 @@ impl Display for Term {
             Self::In(Place::Mailbox(name)) => write!(f, "in:\"{name}\""),
             Self::Is(status) => write!(f, "is:{}", status.as_str()),
             Self::HasAttachment => f.write_str("has:attachment"),
-            Self::After(at) => write!(f, "after:{}", at.timestamp()),
-            Self::Before(at) => write!(f, "before:{}", at.timestamp()),
+            // Four digits would be a year.
+            Self::After(at) => write!(f, "after:{:05}", at.timestamp()),
+            Self::Before(at) => write!(f, "before:{:05}", at.timestamp()),
             Self::Larger(bytes) => write!(f, "larger:{bytes}"),
             Self::Smaller(bytes) => write!(f, "smaller:{bytes}"),
             Self::MessageId(id) => write!(f, "rfc822msgid:\"{id}\""),

@@ -88,9 +88,12 @@ pub async fn submissions(db: &Db) -> Result<(), DbError> {
         submission::release_expired(&mut tx, id).await?;
         tx.commit().await?;
     }
-    let jobs = unsent.into_iter().map(|(tenant, submission_id)| (tenant, Job::SendSubmission { submission_id }));
-    let jobs = jobs.chain(uncopied.into_iter().map(|(t, submission_id)| (t, Job::FileSentCopy { submission_id })));
-    let jobs = jobs.chain(unsearched.into_iter().map(|(t, submission_id)| (t, Job::ProbeSubmission { submission_id })));
+    let jobs =
+        unsent.into_iter().map(|(tenant, submission_id)| (tenant, Job::SendSubmission { submission_id }));
+    let jobs =
+        jobs.chain(uncopied.into_iter().map(|(t, submission_id)| (t, Job::FileSentCopy { submission_id })));
+    let jobs = jobs
+        .chain(unsearched.into_iter().map(|(t, submission_id)| (t, Job::ProbeSubmission { submission_id })));
     for (tenant, job) in jobs {
         let mut tx = db.tenant(tenant).await?;
         enqueue(&mut tx, &job, Duration::ZERO, priority::SEND).await?;

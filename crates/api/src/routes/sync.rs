@@ -46,7 +46,7 @@ pub struct RunView {
     /// Its account.
     account_id: Uuid,
     /// `queued`, `running`, `done` or `failed`.
-    state: String,
+    state: &'static str,
     /// When it began.
     started_at: Option<DateTime<Utc>>,
     /// When it ended.
@@ -58,7 +58,7 @@ impl From<Run> for RunView {
         Self {
             id: run.id.0,
             account_id: run.account_id.0,
-            state: run.state,
+            state: run.state.as_str(),
             started_at: run.started_at,
             finished_at: run.finished_at,
         }

@@ -17,11 +17,29 @@ pub use self::write::{NewAccount, NewServer, create, delete, replace};
 use crate::platform::db::{DbError, TenantTx};
 use crate::platform::id::AccountId;
 use crate::platform::seal::{Keyring, Place, SealError, Sealed};
+use crate::platform::words::{unknown, words};
 use wire::imap::{Endpoint, Security};
 use wire::secret::Secret;
 
-/// The state of an account whose synchronisation was paused.
-pub(crate) const PAUSED: &str = "paused";
+words! {
+    /// How an account stands with its server.
+    pub enum AccountState {
+        /// Never connected yet.
+        Connecting = "connecting",
+        /// A round is under way.
+        Syncing = "syncing",
+        /// The last round succeeded.
+        Connected = "connected",
+        /// The server does not answer or speaks no IMAP.
+        Unreachable = "unreachable",
+        /// The server asked for patience.
+        Throttled = "throttled",
+        /// The user has to give new credentials.
+        NeedsReauth = "needs_reauth",
+        /// A user stopped its synchronisation.
+        Paused = "paused",
+    }
+}
 
 /// Why an account could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -69,7 +87,7 @@ impl Account {
     /// Whether a user paused it.
     #[must_use]
     pub fn is_paused(&self) -> bool {
-        self.state == PAUSED
+        self.state == AccountState::Paused
     }
 }
 
@@ -98,14 +116,15 @@ pub struct Cause {
 
 impl Cause {
     /// From the columns `cause_…` of an account or a mailbox.
-    pub(crate) fn read(row: &PgRow) -> Option<Self> {
-        Some(Self {
-            code: row.get::<Option<String>, _>("cause_code")?,
-            text: row.get::<Option<String>, _>("cause_text").unwrap_or_default(),
-            upstream: row.get("cause_upstream"),
-            since: row.get("cause_since"),
-            next_try_at: row.get("cause_next_try_at"),
-        })
+    pub(crate) fn read(row: &PgRow) -> Result<Option<Self>, sqlx::Error> {
+        let Some(code) = row.try_get("cause_code")? else { return Ok(None) };
+        Ok(Some(Self {
+            code,
+            text: row.try_get::<Option<String>, _>("cause_text")?.unwrap_or_default(),
+            upstream: row.try_get("cause_upstream")?,
+            since: row.try_get("cause_since")?,
+            next_try_at: row.try_get("cause_next_try_at")?,
+        }))
     }
 }
 
@@ -118,8 +137,8 @@ pub struct Account {
     pub email: String,
     /// Its name, may be empty.
     pub name: String,
-    /// `connecting`, `syncing`, `connected`, `unreachable`, `throttled`, `needs_reauth` or `paused`.
-    pub state: String,
+    /// How it stands with its server.
+    pub state: AccountState,
     /// Why it does not work, if it does not.
     pub cause: Option<Cause>,
     /// Where mail is read.
@@ -153,22 +172,16 @@ pub struct Credentials {
     pub smtp_password: Secret,
 }
 
-/// The word for a kind of protection, as column and API have it.
-#[must_use]
-pub fn security_word(security: Security) -> &'static str {
-    match security {
-        Security::Tls => "tls",
-        Security::StartTls => "starttls",
-        Security::Plain => "none",
-    }
-}
-
-fn security(word: &str) -> Security {
-    match word {
-        "none" => Security::Plain,
-        "starttls" => Security::StartTls,
-        _ => Security::Tls,
-    }
+/// The kind of protection in a column.
+///
+/// # Errors
+/// A word that this release does not know: no connection is made in another way than was meant.
+pub(crate) fn security(row: &PgRow, column: &str) -> Result<Security, sqlx::Error> {
+    let word: &str = row.try_get(column)?;
+    Security::from_word(word).ok_or_else(|| sqlx::Error::ColumnDecode {
+        index: column.to_owned(),
+        source: unknown("Security", word).into(),
+    })
 }
 
 /// The form of an address under which it is unique in its tenant.
@@ -183,58 +196,58 @@ const SELECT: &str =
     smtp_host, smtp_port, smtp_security, smtp_username, smtp_password IS NOT NULL AS smtp_has_password,
     identities, shared_mailboxes, version, last_synced_at, created_at, updated_at FROM accounts";
 
-fn server(row: &PgRow, protocol: &str) -> Server {
-    let port: i32 = row.get(format!("{protocol}_port").as_str());
-    Server {
-        host: row.get(format!("{protocol}_host").as_str()),
-        port: u16::try_from(port).unwrap_or_default(),
-        security: security(row.get(format!("{protocol}_security").as_str())),
-        username: row.get(format!("{protocol}_username").as_str()),
-        has_password: row.get(format!("{protocol}_has_password").as_str()),
-    }
+fn server(row: &PgRow, protocol: &str) -> Result<Server, sqlx::Error> {
+    let column = |name: &str| format!("{protocol}_{name}");
+    Ok(Server {
+        host: row.try_get(column("host").as_str())?,
+        port: u16::try_from(row.try_get::<i32, _>(column("port").as_str())?).unwrap_or_default(),
+        security: security(row, &column("security"))?,
+        username: row.try_get(column("username").as_str())?,
+        has_password: row.try_get(column("has_password").as_str())?,
+    })
 }
 
-fn from_row(row: &PgRow) -> Account {
-    Account {
-        id: AccountId(row.get("id")),
-        email: row.get("email"),
-        name: row.get("name"),
-        state: row.get("state"),
-        cause: Cause::read(row),
-        imap: server(row, "imap"),
-        smtp: server(row, "smtp"),
-        identities: serde_json::from_value(row.get("identities")).unwrap_or_default(),
-        shared_mailboxes: row.get("shared_mailboxes"),
-        version: row.get("version"),
-        last_synced_at: row.get("last_synced_at"),
-        created_at: row.get("created_at"),
-        updated_at: row.get("updated_at"),
-    }
+fn from_row(row: &PgRow) -> Result<Account, sqlx::Error> {
+    Ok(Account {
+        id: row.try_get("id")?,
+        email: row.try_get("email")?,
+        name: row.try_get("name")?,
+        state: row.try_get("state")?,
+        cause: Cause::read(row)?,
+        imap: server(row, "imap")?,
+        smtp: server(row, "smtp")?,
+        identities: serde_json::from_value(row.try_get("identities")?).unwrap_or_default(),
+        shared_mailboxes: row.try_get("shared_mailboxes")?,
+        version: row.try_get("version")?,
+        last_synced_at: row.try_get("last_synced_at")?,
+        created_at: row.try_get("created_at")?,
+        updated_at: row.try_get("updated_at")?,
+    })
 }
 
 /// One account.
 pub async fn get(tx: &mut TenantTx, id: AccountId) -> Result<Option<Account>, DbError> {
     let sql = sqlx::AssertSqlSafe(format!("{SELECT} WHERE tenant_id = $1 AND id = $2"));
     let row = sqlx::query(sql).bind(tx.tenant()).bind(id).fetch_optional(tx.conn()).await?;
-    Ok(row.as_ref().map(from_row))
+    Ok(row.as_ref().map(from_row).transpose()?)
 }
 
 /// One account, locked against other changes until this transaction ends.
 pub async fn get_for_update(tx: &mut TenantTx, id: AccountId) -> Result<Option<Account>, DbError> {
     let sql = sqlx::AssertSqlSafe(format!("{SELECT} WHERE tenant_id = $1 AND id = $2 FOR NO KEY UPDATE"));
     let row = sqlx::query(sql).bind(tx.tenant()).bind(id).fetch_optional(tx.conn()).await?;
-    Ok(row.as_ref().map(from_row))
+    Ok(row.as_ref().map(from_row).transpose()?)
 }
 
 /// Whether a user paused the account; `None` when there is no such account.
 pub async fn paused(tx: &mut TenantTx, id: AccountId) -> Result<Option<bool>, DbError> {
-    let state: Option<String> =
+    let state: Option<AccountState> =
         sqlx::query_scalar("SELECT state FROM accounts WHERE tenant_id = $1 AND id = $2")
             .bind(tx.tenant())
             .bind(id)
             .fetch_optional(tx.conn())
             .await?;
-    Ok(state.map(|state| state == PAUSED))
+    Ok(state.map(|state| state == AccountState::Paused))
 }
 
 /// Accounts in the order they were connected, those after `after`.
@@ -243,7 +256,7 @@ pub async fn list(tx: &mut TenantTx, after: Option<AccountId>, limit: i64) -> Re
         "{SELECT} WHERE tenant_id = $1 AND ($2::uuid IS NULL OR id > $2) ORDER BY id LIMIT $3"
     ));
     let rows = sqlx::query(sql).bind(tx.tenant()).bind(after).bind(limit).fetch_all(tx.conn()).await?;
-    Ok(rows.iter().map(from_row).collect())
+    Ok(rows.iter().map(from_row).collect::<Result<_, _>>()?)
 }
 
 /// Whether the address is connected already, by another account than `except`.

@@ -12,9 +12,38 @@ use sqlx::{AssertSqlSafe, Row as _};
 use crate::domain::account::Cause;
 use crate::platform::db::{DbError, SystemTx, TenantTx};
 use crate::platform::id::{AccountId, MailboxId, RunId};
+use crate::platform::words::words;
 use crate::queue::job::{Job, enqueue, priority};
 use crate::queue::lease;
 use crate::sync::GIVE_UP_AFTER;
+
+words! {
+    /// How far a round is.
+    pub enum RunState {
+        /// It waits for a worker.
+        Queued = "queued",
+        /// A worker is at it.
+        Running = "running",
+        /// It came to its end.
+        Done = "done",
+        /// It did not.
+        Failed = "failed",
+    }
+}
+
+words! {
+    /// How far our copy of a mailbox is.
+    pub enum MailboxState {
+        /// Nothing was read yet.
+        New = "new",
+        /// Old mail is being read.
+        Backfill = "backfill",
+        /// All of it is here.
+        Synced = "synced",
+        /// It cannot be read.
+        Failed = "failed",
+    }
+}
 
 /// One round.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,22 +52,22 @@ pub struct Run {
     pub id: RunId,
     /// Whose it is.
     pub account_id: AccountId,
-    /// `queued`, `running`, `done` or `failed`.
-    pub state: String,
+    /// How far it is.
+    pub state: RunState,
     /// When it began.
     pub started_at: Option<DateTime<Utc>>,
     /// When it ended.
     pub finished_at: Option<DateTime<Utc>>,
 }
 
-fn from_row(row: &PgRow) -> Run {
-    Run {
-        id: RunId(row.get("id")),
-        account_id: AccountId(row.get("account_id")),
-        state: row.get("state"),
-        started_at: row.get("started_at"),
-        finished_at: row.get("finished_at"),
-    }
+fn from_row(row: &PgRow) -> Result<Run, sqlx::Error> {
+    Ok(Run {
+        id: row.try_get("id")?,
+        account_id: row.try_get("account_id")?,
+        state: row.try_get("state")?,
+        started_at: row.try_get("started_at")?,
+        finished_at: row.try_get("finished_at")?,
+    })
 }
 
 /// Asks for a round of an account that exists: the one that waits already, or a new one. A user waits for it.
@@ -58,7 +87,7 @@ pub async fn request(tx: &mut TenantTx, account: AccountId) -> Result<Run, DbErr
     .fetch_one(tx.conn())
     .await?;
     enqueue(tx, &Job::SyncAccount { account_id: account }, Duration::ZERO, priority::USER).await?;
-    Ok(from_row(&row))
+    Ok(from_row(&row)?)
 }
 
 /// Asks for a round that compares everything there is: in `mailbox`, or in all mailboxes of the account. Nothing that is
@@ -134,7 +163,7 @@ pub async fn latest(tx: &mut TenantTx, account: AccountId) -> Result<Latest, DbE
     let mut latest = Latest::default();
     for row in &rows {
         let place = if row.try_get("asked")? { &mut latest.asked } else { &mut latest.background };
-        *place = Some(from_row(row));
+        *place = Some(from_row(row)?);
     }
     Ok(latest)
 }
@@ -148,7 +177,7 @@ pub async fn get(tx: &mut TenantTx, id: RunId) -> Result<Option<Run>, DbError> {
     .bind(id)
     .fetch_optional(tx.conn())
     .await?;
-    Ok(row.as_ref().map(from_row))
+    Ok(row.as_ref().map(from_row).transpose()?)
 }
 
 /// Forgets rounds that ended more than a day ago, but for the last ones of each account. Returns how many.
@@ -176,8 +205,8 @@ pub struct MailboxProgress {
     pub name: String,
     /// Its special use, if it has one.
     pub role: Option<String>,
-    /// `new`, `backfill`, `synced` or `failed`.
-    pub state: String,
+    /// How far our copy is.
+    pub state: MailboxState,
     /// Placements that are here.
     pub synced: i64,
     /// Placements on the server, as last seen.
@@ -287,21 +316,21 @@ pub async fn progress(
     .bind(after)
     .fetch_all(tx.conn())
     .await?;
-    let found = rows
-        .iter()
-        .map(|r| MailboxProgress {
-            id: crate::platform::id::MailboxId(r.get("id")),
-            name: r.get("name"),
-            role: r.get("role"),
-            state: r.get("state"),
-            synced: r.get("synced"),
-            total: r.get("total"),
-            last_synced_at: r.get("last_synced_at"),
-            cause: Cause::read(r),
-            last_audit_at: r.get("last_audit_at"),
-            audit_repairs: r.get("audit_repairs"),
+    let read = |r: &PgRow| -> Result<MailboxProgress, sqlx::Error> {
+        Ok(MailboxProgress {
+            id: r.try_get("id")?,
+            name: r.try_get("name")?,
+            role: r.try_get("role")?,
+            state: r.try_get("state")?,
+            synced: r.try_get("synced")?,
+            total: r.try_get("total")?,
+            last_synced_at: r.try_get("last_synced_at")?,
+            cause: Cause::read(r)?,
+            last_audit_at: r.try_get("last_audit_at")?,
+            audit_repairs: r.try_get("audit_repairs")?,
         })
-        .collect();
+    };
+    let found = rows.iter().map(read).collect::<Result<_, _>>()?;
     Ok(Some(found))
 }
 

@@ -355,6 +355,18 @@ fn any_query() -> impl Strategy<Value = String> {
     prop::collection::vec(piece, 0..14).prop_map(|pieces| pieces.join(" "))
 }
 
+#[test]
+fn seconds_are_printed_so_that_they_are_not_read_as_a_year() {
+    for seconds in [-999, -1, 0, 7, 999, 1_000, 2_024, 9_999, 10_000, 1_700_000_000] {
+        for query in [Term::After, Term::Before]
+            .map(|of| Query::Term(of(DateTime::from_timestamp(seconds, 0).unwrap())))
+        {
+            let printed = query.to_string();
+            assert_eq!(Query::parse(&printed, now(), utc()), Ok(query), "{printed}");
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn anything_is_parsed_or_refused_with_a_column_inside(text in any_query()) {

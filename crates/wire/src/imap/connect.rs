@@ -29,6 +29,24 @@ pub enum Security {
     Plain,
 }
 
+impl Security {
+    /// As settings, columns and answers have it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tls => "tls",
+            Self::StartTls => "starttls",
+            Self::Plain => "none",
+        }
+    }
+
+    /// The kind of a word; `None`: it is none of these.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        [Self::Tls, Self::StartTls, Self::Plain].into_iter().find(|kind| kind.as_str() == word)
+    }
+}
+
 /// Where the server is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {

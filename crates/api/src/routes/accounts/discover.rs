@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::Response;
-use emailclient_core::domain::account::security_word;
 use mail::address;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -88,7 +87,7 @@ pub struct DiscoveredView {
 
 impl From<Suggestion> for SuggestedServer {
     fn from(s: Suggestion) -> Self {
-        let security = security_word(s.endpoint.security);
+        let security = s.endpoint.security.as_str();
         Self { host: s.endpoint.host, port: s.endpoint.port, security, username: s.username }
     }
 }

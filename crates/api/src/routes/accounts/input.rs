@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use emailclient_core::domain::account::{Account, Identity, NewAccount, NewServer, Server, security_word};
+use emailclient_core::domain::account::{Account, Identity, NewAccount, NewServer, Server};
 use mail::address;
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -181,7 +181,7 @@ pub fn connection_changed(old: &Server, new: &NewServer) -> bool {
 fn destination_changed(old: &Server, new: &NewServer) -> bool {
     !old.host.eq_ignore_ascii_case(&new.host)
         || old.port != new.port
-        || security_word(old.security) != security_word(new.security)
+        || old.security != new.security
         || old.username != new.username
 }
 

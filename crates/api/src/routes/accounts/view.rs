@@ -1,7 +1,7 @@
 //! An account as clients see it.
 
 use chrono::{DateTime, Utc};
-use emailclient_core::domain::account::{Account, AccountError, Cause, Identity, Server, security_word};
+use emailclient_core::domain::account::{Account, AccountError, Cause, Identity, Server};
 use emailclient_core::platform::db::DbError;
 use serde::Serialize;
 use serde_json::Value;
@@ -49,7 +49,7 @@ pub struct AccountView {
     email: String,
     name: String,
     /// `connecting`, `syncing`, `connected`, `unreachable`, `throttled`, `needs_reauth` or `paused`.
-    state: String,
+    state: &'static str,
     cause: Option<CauseView>,
     imap: ServerView,
     smtp: ServerView,
@@ -71,7 +71,7 @@ impl From<Cause> for CauseView {
 
 impl From<Server> for ServerView {
     fn from(s: Server) -> Self {
-        let security = security_word(s.security);
+        let security = s.security.as_str();
         Self { host: s.host, port: s.port, security, username: s.username, has_password: s.has_password }
     }
 }
@@ -93,7 +93,7 @@ impl From<Account> for AccountView {
             id: a.id.0,
             email: a.email,
             name: a.name,
-            state: a.state,
+            state: a.state.as_str(),
             cause: a.cause.map(CauseView::from),
             has_password: a.imap.has_password,
             imap: a.imap.into(),

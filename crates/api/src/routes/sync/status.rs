@@ -42,7 +42,7 @@ pub struct MailboxView {
     name: String,
     role: Option<String>,
     /// `new`, `backfill`, `synced` or `failed`.
-    state: String,
+    state: &'static str,
     messages_synced: i64,
     messages_total: i64,
     last_synced_at: Option<DateTime<Utc>>,
@@ -54,7 +54,7 @@ pub struct MailboxView {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Status {
     account_id: Uuid,
-    state: String,
+    state: &'static str,
     cause: Option<CauseView>,
     last_synced_at: Option<DateTime<Utc>>,
     next_due_at: Option<DateTime<Utc>>,
@@ -84,7 +84,7 @@ fn view(m: MailboxProgress) -> MailboxView {
         id: m.id.0,
         name: m.name,
         role: m.role,
-        state: m.state,
+        state: m.state.as_str(),
         messages_synced: m.synced,
         messages_total: m.total,
         last_synced_at: m.last_synced_at,
@@ -121,7 +121,7 @@ pub async fn status(
     let mailboxes_next_cursor = last.map(|last| scope.seal(&last)).transpose()?;
     Reply::ok(&Status {
         account_id: id.0,
-        state: account.state,
+        state: account.state.as_str(),
         cause: account.cause.map(CauseView::from),
         last_synced_at: account.last_synced_at,
         next_due_at,

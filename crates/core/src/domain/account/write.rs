@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Account, AccountError, Identity, email_key, get, security_word};
+use super::{Account, AccountError, Identity, email_key, get};
 use crate::domain::event::{self, NewEvent};
 use crate::platform::db::{DbError, TenantTx};
 use crate::platform::id::AccountId;
@@ -92,11 +92,11 @@ pub async fn create(tx: &mut TenantTx, keyring: &Keyring, new: &NewAccount) -> R
     .bind(sqlx::types::Json(new.identities()))
     .bind(&new.imap.host)
     .bind(i32::from(new.imap.port))
-    .bind(security_word(new.imap.security))
+    .bind(new.imap.security.as_str())
     .bind(&new.imap.username)
     .bind(&new.smtp.host)
     .bind(i32::from(new.smtp.port))
-    .bind(security_word(new.smtp.security))
+    .bind(new.smtp.security.as_str())
     .bind(&new.smtp.username)
     .bind(new.shared_mailboxes)
     .execute(tx.conn())
@@ -139,11 +139,11 @@ pub async fn replace(
     .bind(sqlx::types::Json(new.identities()))
     .bind(&new.imap.host)
     .bind(i32::from(new.imap.port))
-    .bind(security_word(new.imap.security))
+    .bind(new.imap.security.as_str())
     .bind(&new.imap.username)
     .bind(&new.smtp.host)
     .bind(i32::from(new.smtp.port))
-    .bind(security_word(new.smtp.security))
+    .bind(new.smtp.security.as_str())
     .bind(&new.smtp.username)
     .bind(new.shared_mailboxes)
     .execute(tx.conn())

@@ -190,11 +190,7 @@ pub async fn claim(
 }
 
 /// A claimed row goes back, and is looked at again after [`UNREADABLE_FOR`]; the attempt does not count.
-async fn set_aside(
-    tx: &mut SystemTx,
-    (tenant, id): (TenantId, JobId),
-    error: &str,
-) -> Result<(), DbError> {
+async fn set_aside(tx: &mut SystemTx, (tenant, id): (TenantId, JobId), error: &str) -> Result<(), DbError> {
     sqlx::query(
         "UPDATE jobs SET state = 'ready', attempt = attempt - 1, lease_owner = NULL, lease_until = NULL, last_error = $3,
            run_at = now() + make_interval(secs => $4)

@@ -7,42 +7,11 @@ use serde_json::{Value, json};
 use sqlx::Row as _;
 
 use super::Target;
+pub use crate::domain::account::AccountState;
 use crate::domain::event::{self, NewEvent};
 use crate::platform::db::{DbError, TenantTx};
 use crate::platform::id::{AccountId, MailboxId, RunId};
 use crate::sync::run;
-
-/// How an account stands with its server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AccountState {
-    /// Never connected yet.
-    Connecting,
-    /// A round is under way.
-    Syncing,
-    /// The last round succeeded.
-    Connected,
-    /// The server does not answer or speaks no IMAP.
-    Unreachable,
-    /// The server asked for patience.
-    Throttled,
-    /// The user has to give new credentials.
-    NeedsReauth,
-}
-
-impl AccountState {
-    /// As the column has it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Connecting => "connecting",
-            Self::Syncing => "syncing",
-            Self::Connected => "connected",
-            Self::Unreachable => "unreachable",
-            Self::Throttled => "throttled",
-            Self::NeedsReauth => "needs_reauth",
-        }
-    }
-}
 
 /// Why something does not work: a code of ours, a sentence, and the server's own words.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -11,11 +11,12 @@ use sqlx::postgres::PgRow;
 use super::attempts::LEFT_OUT;
 use super::edits::Portion;
 use super::{Target, attempts};
+use crate::domain::account;
 use crate::platform::db::{DbError, TenantTx};
 use crate::platform::id::{AccountId, MailboxId};
 use crate::platform::seal::Sealed;
 use crate::sync::GIVE_UP_AFTER;
-use wire::imap::{Endpoint, Security};
+use wire::imap::Endpoint;
 
 /// How to reach an account's IMAP server.
 #[derive(Debug, Clone)]
@@ -63,11 +64,7 @@ pub async fn connection(tx: &mut TenantTx, account: AccountId) -> Result<Option<
     .fetch_optional(tx.conn())
     .await?;
     let Some(row) = row else { return Ok(None) };
-    let security = match row.try_get::<&str, _>("imap_security")? {
-        "tls" => Security::Tls,
-        "starttls" => Security::StartTls,
-        _ => Security::Plain,
-    };
+    let security = account::security(&row, "imap_security")?;
     let port = u16::try_from(row.try_get::<i32, _>("imap_port")?).unwrap_or(0);
     let sealed = (row.try_get("imap_password_key")?, row.try_get("imap_password")?);
     let password = match sealed {
