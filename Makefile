@@ -195,6 +195,7 @@ lint: build-deps ## Formatting, clippy with every warning an error, cargo-deny: 
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	@$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install --locked --quiet cargo-deny
+	$(CARGO) fetch --locked --quiet
 	$(CARGO) deny --log-level error --locked --offline check bans licenses sources
 	@if timeout 120 $(CARGO) deny --log-level error fetch db >/dev/null 2>&1; then \
 	  $(CARGO) deny --log-level error --locked check advisories; \

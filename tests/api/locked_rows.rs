@@ -126,7 +126,7 @@ async fn of_all_who_edit_messages_of_an_account_one_at_a_time_has_a_connection()
     while Instant::now() < until {
         // The worker has its own ways to the account, and its own turns.
         let waiting = "SELECT query FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
-                       AND query NOT LIKE '%epoch%' AND query NOT LIKE '%message_search%'";
+                       AND query NOT LIKE '%epoch%' AND query NOT LIKE '%message_search%' AND query <> 'COMMIT'";
         let waiting: Vec<String> = sqlx::query_scalar(waiting).fetch_all(&mut looker).await.unwrap();
         if waiting.len() > most.len() {
             most = waiting;

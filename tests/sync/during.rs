@@ -256,10 +256,10 @@ async fn a_move_under_way_into_a_mailbox_our_user_deletes_ends_in_trash_with_its
     assert_eq!(case.ids().await, ids);
     let path = format!("/api/messages/{}", ids["M1"]);
     assert_eq!(case.app.get(&case.tenant, &path).await.expect(200)["mailboxes"][0]["role"], "trash");
-    assert_eq!(
-        events.kinds(&case.app).await,
-        ["mailbox.deleted", "message.created", "message.deleted", "message.updated", "message.updated"]
-    );
+    // The message is somewhere all the time.
+    let mut kinds = events.kinds(&case.app).await;
+    kinds.dedup();
+    assert_eq!(kinds, ["mailbox.deleted", "message.updated"]);
     case.finish().await;
 }
 

@@ -61,7 +61,7 @@ impl Caller {
         Ok(state.db.tenant(self.tenant).await?)
     }
 
-    /// Waits for the turn at a draft or an account, which this request has until it ends. Before the transaction that changes
+    /// Waits for the turn at a draft, a mailbox or an account, which this request has until it ends. Before the transaction that changes
     /// it, so that who waits holds no connection.
     ///
     /// # Errors
@@ -71,8 +71,8 @@ impl Caller {
         Ok(())
     }
 
-    /// Waits for the turn at the account of a message: edits of an account meet in its counts and threads. None at a message
-    /// that is not there.
+    /// Waits for the turn at the account of a message: edits of an account change the same counts and threads. For a message
+    /// that is not there nobody waits.
     ///
     /// # Errors
     /// As [`Caller::turn`].

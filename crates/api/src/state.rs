@@ -54,7 +54,7 @@ pub struct AppState {
     pub lines: Budget,
     /// Where attachments lie in their sources.
     pub places: Arc<Places>,
-    /// Who may change which draft or account now.
+    /// Who may change which draft, mailbox or account now.
     pub turns: Arc<Turns>,
     /// Tenants and sessions seen within the last seconds.
     pub known: Arc<Known>,

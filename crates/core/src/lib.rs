@@ -1,4 +1,4 @@
-//! What two or more of the binaries share: five groups, each of which knows only those above it in this list.
+//! What two or more of the binaries share: five groups; each may know those before it in this list.
 //!
 //! - [`platform`]: settings, clock, ids, logs, the database and the only way into a tenant's rows
 //! - [`queue`]: jobs, leases, what a suspended tenant may not

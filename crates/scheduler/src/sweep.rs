@@ -8,7 +8,6 @@ use emailclient_core::domain::operation;
 use emailclient_core::domain::search::index;
 use emailclient_core::domain::submission;
 use emailclient_core::platform::db::{Db, DbError};
-use emailclient_core::platform::id::AccountId;
 use emailclient_core::platform::statistics;
 use emailclient_core::queue::job::{Job, enqueue, priority, queue};
 use emailclient_core::sync::due;
@@ -18,15 +17,19 @@ use emailclient_core::sync::store;
 /// Finished jobs are kept this long, for whoever asks what became of them.
 const KEEP_JOBS: Duration = Duration::from_secs(24 * 3600);
 
-/// On to the next account, when something could not be done for this one: somebody may hold its rows for minutes, and it is
+/// On to the next, when something could not be done for this account or submission: somebody may hold its rows for minutes, and it is
 /// asked first again in the next turn. What was not done is done then. A database that is away is the end of the turn.
 ///
 /// # Errors
 /// Then.
-pub(crate) async fn past(db: &Db, account: AccountId, done: Result<(), DbError>) -> Result<(), DbError> {
+pub(crate) async fn past(
+    db: &Db,
+    what: impl std::fmt::Display,
+    done: Result<(), DbError>,
+) -> Result<(), DbError> {
     let Err(error) = done else { return Ok(()) };
     db.ping().await?;
-    tracing::warn!(%account, ?error, "an account was passed over; it is tried again at the next turn");
+    tracing::warn!(%what, ?error, "one was passed over; it is tried again at the next turn");
     Ok(())
 }
 
@@ -84,9 +87,12 @@ pub async fn submissions(db: &Db) -> Result<(), DbError> {
     let unsearched = due::searches_forgotten(&mut tx).await?;
     drop(tx);
     for (tenant, id) in abandoned {
-        let mut tx = db.tenant(tenant).await?;
-        submission::release_expired(&mut tx, id).await?;
-        tx.commit().await?;
+        let released = async {
+            let mut tx = db.tenant(tenant).await?;
+            submission::release_expired(&mut tx, id).await?;
+            tx.commit().await
+        };
+        past(db, id, released.await).await?;
     }
     let jobs =
         unsent.into_iter().map(|(tenant, submission_id)| (tenant, Job::SendSubmission { submission_id }));
@@ -95,9 +101,12 @@ pub async fn submissions(db: &Db) -> Result<(), DbError> {
     let jobs = jobs
         .chain(unsearched.into_iter().map(|(t, submission_id)| (t, Job::ProbeSubmission { submission_id })));
     for (tenant, job) in jobs {
-        let mut tx = db.tenant(tenant).await?;
-        enqueue(&mut tx, &job, Duration::ZERO, priority::SEND).await?;
-        tx.commit().await?;
+        let enqueued = async {
+            let mut tx = db.tenant(tenant).await?;
+            enqueue(&mut tx, &job, Duration::ZERO, priority::SEND).await?;
+            tx.commit().await
+        };
+        past(db, job.dedupe_key(), enqueued.await).await?;
     }
     Ok(())
 }

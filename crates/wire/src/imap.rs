@@ -2,7 +2,7 @@
 //!
 //! Here live the connection ([`connect`], `login`), the guarded reading of responses (`guard`, `parse`), the
 //! one loop that ends a command (`command`) and a file for each verb. What to ask and what to make of the
-//! answer is not decided here: that is the planner's (`mail::sync`), performed by `execute`.
+//! answer is not decided here: that is the planner's (`mail::sync`), performed by the driver in `emailclient-core`.
 //!
 //! We drive every command ourselves. async-imap was measured and read for this: its `into_inner` drops what it
 //! has already buffered, its trace log carries passwords, it reads hostile greetings with an unbounded
@@ -27,6 +27,7 @@ mod guard;
 mod idle;
 mod list;
 mod login;
+mod long_lines;
 mod namespace;
 mod notify;
 mod pace;

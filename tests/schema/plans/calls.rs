@@ -215,6 +215,8 @@ pub async fn queue(bench: &mut Bench) {
     assert_eq!(due.len(), 8);
     bench.system("abandoned submissions", PAGE, async |tx| due::submissions_abandoned(tx).await).await;
     bench.system("forgotten submissions", PAGE, async |tx| due::submissions_forgotten(tx).await).await;
+    bench.system("forgotten copies", PAGE, async |tx| due::sent_copies_forgotten(tx).await).await;
+    bench.system("forgotten searches", PAGE, async |tx| due::searches_forgotten(tx).await).await;
     bench.system("accounts without index", PAGE, async |tx| due::accounts_unindexed(tx).await).await;
     bench.system("accounts with gone messages", PAGE, async |tx| due::accounts_with_gone(tx).await).await;
     let round = Job::SyncAccount { account_id: account(3) };

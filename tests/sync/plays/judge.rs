@@ -6,8 +6,7 @@
 //!   of its parts may happen at any moment. What is over is done, unless there was nothing to do it to.
 //! - Edits of a message happen in their order.
 //! - Dovecot's MOVE (2.3.19) is a copy and, some milliseconds later, a removal. What we do to a message in between is done to
-//!   its original, and confirmed: the copy lacks the flag, outlives the removal, or stands beside the one that we moved. Two
-//!   connections and nothing else show it.
+//!   its original, and confirmed: the copy lacks the flag, outlives the removal, or stands beside the one that we moved.
 //! - Nobody can act on what he has not read: a place that another client made may be left out until it is known, though an
 //!   edit of which there is no other place is done there.
 

@@ -41,7 +41,7 @@ pub struct JobView {
     /// What is done: the name of the action.
     pub kind: String,
     /// `queued`, `running`, `done`, `failed` or `cancelled`.
-    pub state: String,
+    pub state: &'static str,
     /// How far it is.
     pub progress: ProgressView,
     /// Messages that were changed so far: those of `progress.done` that still existed.
@@ -61,7 +61,7 @@ impl From<Operation> for JobView {
         Self {
             id: o.id,
             kind: o.kind,
-            state: o.state,
+            state: o.state.as_str(),
             progress: ProgressView { done: o.done, total: o.total },
             updated: o.updated,
             error: o.error,

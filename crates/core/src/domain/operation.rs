@@ -21,6 +21,7 @@ pub use action::Action;
 use crate::domain::message::transfer::TransferError;
 use crate::platform::db::{DbError, SystemTx, TenantTx};
 use crate::platform::id::{MessageId, OperationId, TenantId, UserId};
+use crate::platform::words::words;
 use crate::queue::job::{self, Job, priority};
 
 /// Messages that a request changes itself, well within a second; more become an operation.
@@ -32,6 +33,22 @@ const BATCH: i32 = 500;
 /// Starts without a batch in between after which the work is given up.
 const MAX_ATTEMPTS: i32 = 10;
 
+words! {
+    /// How far an operation is.
+    pub enum OperationState {
+        /// It waits for a worker.
+        Queued = "queued",
+        /// A worker is at it.
+        Running = "running",
+        /// All of the selection is behind us.
+        Done = "done",
+        /// It cannot go on; what was done stays.
+        Failed = "failed",
+        /// Its tenant stopped it; what was done stays.
+        Cancelled = "cancelled",
+    }
+}
+
 /// An operation as its tenant sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Operation {
@@ -39,8 +56,8 @@ pub struct Operation {
     pub id: OperationId,
     /// The action's name.
     pub kind: String,
-    /// `queued`, `running`, `done`, `failed` or `cancelled`.
-    pub state: String,
+    /// How far it is.
+    pub state: OperationState,
     /// Messages of the selection that are behind us.
     pub done: i32,
     /// Messages of the selection.
@@ -124,18 +141,18 @@ pub async fn get(tx: &mut TenantTx, id: OperationId) -> Result<Option<Operation>
 /// Ends an operation before its time; waits for the batch in hand, whose changes stay. `false`: it was over already,
 /// or there is none.
 pub async fn cancel(tx: &mut TenantTx, id: OperationId) -> Result<bool, DbError> {
-    close(tx, id, "cancelled", None).await
+    close(tx, id, OperationState::Cancelled, None).await
 }
 
 /// Ends an operation that cannot go on. `error` is told to the client.
 pub async fn fail(tx: &mut TenantTx, id: OperationId, error: &str) -> Result<bool, DbError> {
-    close(tx, id, "failed", Some(error)).await
+    close(tx, id, OperationState::Failed, Some(error)).await
 }
 
 async fn close(
     tx: &mut TenantTx,
     id: OperationId,
-    state: &str,
+    state: OperationState,
     error: Option<&str>,
 ) -> Result<bool, DbError> {
     let closed = sqlx::query(
@@ -213,7 +230,7 @@ pub async fn step(tx: &mut TenantTx, id: OperationId) -> Result<Step, TransferEr
     if left > count(batch.len()) {
         return Ok(Step::More);
     }
-    close(tx, id, "done", None).await?;
+    close(tx, id, OperationState::Done, None).await?;
     Ok(Step::Over)
 }
 

@@ -153,7 +153,8 @@ impl Job {
 /// Enqueues `job` to run `delay` from now, in the caller's transaction.
 ///
 /// An equal job that waits is kept (and brought forward if this one is more urgent or earlier); one that runs now is
-/// run once more when it ends, so that what this transaction wrote is seen. Returns the id of the row that stands for it.
+/// run once more when it ends, so that what this transaction wrote is seen. One that waits gets this payload, since a worker of
+/// another release may have written what this one cannot read. Returns the id of the row that stands for it.
 pub async fn enqueue(tx: &mut TenantTx, job: &Job, delay: Duration, priority: i16) -> Result<JobId, DbError> {
     let tenant = tx.tenant();
     let id: uuid::Uuid = sqlx::query_scalar(
@@ -161,6 +162,7 @@ pub async fn enqueue(tx: &mut TenantTx, job: &Job, delay: Duration, priority: i1
          VALUES ($1, $2, $3, $4, $5, now() + make_interval(secs => $6), $7, $8)
          ON CONFLICT (tenant_id, kind, dedupe_key) WHERE dedupe_key IS NOT NULL AND state IN ('ready','running') DO UPDATE SET
            rerun = jobs.rerun OR jobs.state = 'running',
+           payload = CASE WHEN jobs.state = 'ready' THEN excluded.payload ELSE jobs.payload END,
            priority = CASE WHEN jobs.state = 'running' THEN jobs.priority ELSE greatest(jobs.priority, excluded.priority) END,
            asked_priority = CASE WHEN jobs.state = 'running' THEN greatest(jobs.asked_priority, excluded.priority) END,
            run_at = CASE WHEN jobs.state = 'ready' THEN least(jobs.run_at, excluded.run_at) ELSE jobs.run_at END

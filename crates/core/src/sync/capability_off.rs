@@ -1,7 +1,7 @@
 //! Extensions that a mail server advertises and answers with BAD: left alone for a week, then tried again.
 //!
 //! Kept for each tenant, host and port. Which command relied on which extension is said where the command is built
-//! (`imap/command.rs`); that a session does without it is `mail::capabilities`' [`forgo`].
+//! (`wire::imap`); that a session does without it is `mail::capabilities`' [`forgo`].
 //!
 //! [`forgo`]: mail::capabilities::Capabilities::forgo
 

@@ -182,6 +182,7 @@ mod empty;
 mod fetch;
 mod head;
 mod identity;
+mod link;
 mod lots;
 mod open;
 mod push;

@@ -165,11 +165,11 @@ pub async fn submissions_forgotten(tx: &mut SystemTx) -> Result<Vec<(TenantId, S
     Ok(submissions_of(rows))
 }
 
-/// Submissions whose copy in Sent is due and has no live job.
+/// Submissions whose copy in Sent is due and has no live job. After a day without a try that got anywhere nobody looks any more.
 pub async fn sent_copies_forgotten(tx: &mut SystemTx) -> Result<Vec<(TenantId, SubmissionId)>, DbError> {
     let rows = sqlx::query(
         "SELECT s.tenant_id, s.id FROM submissions s
-         WHERE s.sent_copy = 'pending' AND s.updated_at < now() - interval '30 seconds'
+         WHERE s.sent_copy = 'pending' AND s.updated_at BETWEEN now() - interval '1 day' AND now() - interval '30 seconds'
            AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j.tenant_id = s.tenant_id AND j.kind = 'file_sent_copy'
                            AND j.dedupe_key = s.id::text AND j.state IN ('ready','running'))
          LIMIT 500",
@@ -179,12 +179,14 @@ pub async fn sent_copies_forgotten(tx: &mut SystemTx) -> Result<Vec<(TenantId, S
     Ok(submissions_of(rows))
 }
 
-/// Submissions of unknown fate that are to be searched for once more and have no live job.
+/// Submissions of unknown fate that are to be searched for once more and have no live job; for a day, as long as the server
+/// cannot be searched.
 pub async fn searches_forgotten(tx: &mut SystemTx) -> Result<Vec<(TenantId, SubmissionId)>, DbError> {
     let searches = (0..).take_while(|done| mail::backoff::unknown_search(*done).is_some()).count();
     let rows = sqlx::query(
         "SELECT s.tenant_id, s.id FROM submissions s
-         WHERE s.state = 'unknown' AND s.probes < $1 AND s.updated_at < now() - interval '30 seconds'
+         WHERE s.state = 'unknown' AND s.probes < $1
+           AND s.updated_at BETWEEN now() - interval '1 day' AND now() - interval '30 seconds'
            AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j.tenant_id = s.tenant_id AND j.kind = 'probe_submission'
                            AND j.dedupe_key = s.id::text AND j.state IN ('ready','running'))
          LIMIT 500",

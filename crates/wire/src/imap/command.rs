@@ -144,6 +144,11 @@ impl Session {
         !self.unsolicited.is_empty() || !self.gone.set.is_empty()
     }
 
+    /// From now on what the server says at length counts for this tenant, whose number the caller chooses.
+    pub fn count_for(&mut self, tenant: u128) {
+        self.framer.count_for(tenant);
+    }
+
     /// Whether messages of the open mailbox went, as far as the server told since the last [`Session::take_unsolicited`].
     #[must_use]
     pub fn has_heard_of_gone(&self) -> bool {

@@ -18,6 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
 use super::ImapError;
+use super::long_lines::{LongLines, Turn};
 
 /// Largest message taken whole: the cap on stored messages (50 MB), with room for servers that count otherwise.
 pub const MAX_LITERAL_BYTES: usize = 51 << 20;
@@ -155,6 +156,8 @@ struct Partial {
     progress: u64,
     /// Bytes of the current line already looked at.
     scanned: usize,
+    /// What allows the current line to be long.
+    turn: Turn,
 }
 
 /// The stream with its receive buffer and limits.
@@ -169,6 +172,7 @@ pub(super) struct Framer {
     skip_oversized: bool,
     resting: bool,
     brief: bool,
+    long_lines: LongLines,
 }
 
 impl fmt::Debug for Framer {
@@ -189,7 +193,19 @@ impl Framer {
             skip_oversized: false,
             resting: false,
             brief: false,
+            long_lines: LongLines::of_the_process(),
         }
+    }
+
+    /// From now on long lines count for this tenant, whose number the caller chooses.
+    pub fn count_for(&mut self, tenant: u128) {
+        self.long_lines.count_for(tenant);
+    }
+
+    /// With another bound on long lines than the process has.
+    #[cfg(test)]
+    pub(super) fn sharing(self, long_lines: LongLines) -> Self {
+        Self { long_lines, ..self }
     }
 
     /// Sets what may happen until the next call: once per command.
@@ -259,6 +275,12 @@ impl Framer {
         loop {
             if let Some(response) = self.advance().await? {
                 return Ok(response);
+            }
+            if self.partial.scanned > MAX_LINE_BYTES {
+                // Waiting for others to let go of memory is not the server's fault.
+                let start = Instant::now();
+                self.partial.turn.suffice(&self.long_lines, self.partial.scanned).await;
+                self.allowance.until += start.elapsed();
             }
             self.fill().await?;
         }
@@ -367,6 +389,7 @@ impl Framer {
             return Err(ImapError::protocol("a line longer than the limit"));
         }
         self.partial.scanned = 0;
+        self.partial.turn = Turn::default();
         let mut line = self.buffer.split_to(length + 1).freeze();
         line.truncate(length);
         if line.last() == Some(&b'\r') {

@@ -206,7 +206,7 @@ pub(super) async fn act_on_messages(
 ) -> Result<Response, ApiError> {
     key.once(&state, &caller, async {
         let action = request.action()?;
-        // Most name messages of one account. Those of several wait at the rows.
+        // Most requests name messages of one account. Requests over several accounts wait for the locks of rows.
         if let Some(first) = request.ids.as_ref().and_then(|ids| ids.first()) {
             caller.turn_at_message(&state, *first).await?;
         }

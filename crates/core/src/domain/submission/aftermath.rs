@@ -26,21 +26,27 @@ pub struct SentCopyWork {
     pub seen_in_sent: bool,
 }
 
-/// The copy that is due for `id`; counts the attempt. `None`: there is none to be filed (any more).
+/// The copy that is due for `id`; counts the attempt. `None`: there is none to be filed (any more), or a worker died over it
+/// too often.
 pub async fn sent_copy_work(tx: &mut TenantTx, id: SubmissionId) -> Result<Option<SentCopyWork>, DbError> {
     let row = sqlx::query(
-        "UPDATE submissions s SET sent_copy_attempts = sent_copy_attempts + 1
+        "UPDATE submissions s SET sent_copy_attempts = sent_copy_attempts + 1,
+           sent_copy = CASE WHEN sent_copy_attempts < $3 THEN sent_copy ELSE 'failed' END
          WHERE tenant_id = $1 AND id = $2 AND sent_copy = 'pending'
-         RETURNING account_id, message_id_header, mime, EXISTS (
+         RETURNING sent_copy = 'pending' AS due, account_id, message_id_header, mime, EXISTS (
            SELECT 1 FROM messages g JOIN message_mailboxes p ON p.tenant_id = g.tenant_id AND p.message_id = g.id AND p.hidden_at IS NULL
            JOIN mailboxes m ON m.tenant_id = p.tenant_id AND m.id = p.mailbox_id AND m.role = 'sent'
            WHERE g.tenant_id = $1 AND g.account_id = s.account_id AND g.message_id_header = s.message_id_header) AS seen",
     )
     .bind(tx.tenant())
     .bind(id)
+    .bind(MAX_COPY_ATTEMPTS)
     .fetch_optional(tx.conn())
     .await?;
     let Some(row) = row else { return Ok(None) };
+    if !row.try_get::<bool, _>("due")? {
+        return Ok(None);
+    }
     Ok(Some(SentCopyWork {
         account_id: row.try_get("account_id")?,
         message_id_header: row.try_get("message_id_header")?,

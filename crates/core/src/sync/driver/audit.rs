@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use mail::sync::{Depth, is_settled};
 
-use super::round::Link;
+use super::link::Link;
 use super::visit::{self, Open, is_refusal};
 use super::{SyncContext, SyncError, enter, guarded, take};
 use crate::platform::id::{AccountId, MailboxId, TenantId};

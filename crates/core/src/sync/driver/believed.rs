@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use mail::uid::{Uid, UidSet};
 
 use super::SyncError;
-use super::round::Link;
+use super::link::Link;
 use super::visit::{Open, more, next, note_news};
 use crate::sync::store::vanish;
 use wire::imap::{FetchedFlags, ImapError, Room, Uids};

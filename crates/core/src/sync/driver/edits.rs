@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use mail::sync::Depth;
 
-use super::round::{Link, visit_all};
+use super::link::Link;
+use super::round::visit_all;
 use super::trouble::Reason;
 use super::{Report, SyncContext, SyncError, tree, trouble};
 use crate::platform::db::DbError;
@@ -51,14 +52,14 @@ async fn work(link: &mut Link<'_>) -> Result<(), SyncError> {
     }
     look_into_doubts(link).await?;
     send(link).await?;
-    if std::mem::take(&mut link.target_missing) {
+    if std::mem::take(&mut link.round.target_missing) {
         link.unselect().await?;
         tree::refresh(link, Depth::Head).await?;
-        link.tree_is_fresh = true;
-        link.skip.clear();
+        link.round.tree_is_fresh = true;
+        link.round.skip.clear();
         send(link).await?;
     }
-    if link.astray {
+    if link.round.astray {
         let mut tx = link.lease.begin(&link.ctx.db).await?;
         let round = Job::SyncAccount { account_id: link.lease.account };
         job::enqueue(&mut tx, &round, Duration::ZERO, job::priority::ROUND).await?;
@@ -74,11 +75,11 @@ pub(super) async fn send(link: &mut Link<'_>) -> Result<(), SyncError> {
         let before = link.report.pushed;
         let waiting = edited(link).await?;
         visit_all(link, &waiting, Depth::Head).await?;
-        let touched: Vec<MailboxId> = std::mem::take(&mut link.touched).into_iter().collect();
+        let touched: Vec<MailboxId> = std::mem::take(&mut link.round.touched).into_iter().collect();
         visit_all(link, &touched, Depth::Head).await?;
-        if std::mem::take(&mut link.unsure) {
+        if std::mem::take(&mut link.round.unsure) {
             look_into_doubts(link).await?;
-            link.astray |= wait(link).await?;
+            link.round.astray |= wait(link).await?;
         }
         if link.report.pushed == before {
             return Ok(());

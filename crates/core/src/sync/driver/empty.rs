@@ -7,7 +7,7 @@ use mail::mailbox::is_inbox;
 use mail::uid::{Uid, UidSet};
 
 use super::SyncError;
-use super::round::Link;
+use super::link::Link;
 use crate::sync::store::view;
 use wire::imap::{ImapError, StoreMode};
 
@@ -51,7 +51,7 @@ async fn empty(link: &mut Link<'_>, name: &[u8], trash: Option<&view::Named>) ->
         let Some(trash) = trash.filter(|_| !uids.is_empty()) else {
             return Err(ImapError::refused("the mailbox is not empty").into());
         };
-        link.touched.insert(trash.id);
+        link.round.touched.insert(trash.id);
         if link.session.capabilities().move_ {
             link.session.uid_move(&uids, &trash.wire_name).await?;
         } else if copy(link, (name, &uids), &trash.wire_name).await? {

@@ -18,8 +18,8 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 
+use super::link::{Link, Suspect};
 use super::lots::{self, Asked, Notes};
-use super::round::{Link, Suspect};
 use super::visit::Open;
 use super::{SyncContext, SyncError};
 use crate::platform::db::DbError;
@@ -116,7 +116,7 @@ pub(super) async fn messages(
         target: open.target,
         exists: open.server.mailbox.exists,
         durable: fresh,
-        called: link.backfill.then_some(&called),
+        called: link.batches.backfill.then_some(&called),
         in_the_way: in_the_way.clone(),
         noted: true,
         stored: Stored { known: UidSet::new(), at: None, created: 0, twins: UidSet::new() },
@@ -131,7 +131,7 @@ pub(super) async fn messages(
         writer.run(loads_in),
     );
     let Asked { uids: asked, refused, words, .. } = asked;
-    link.note_call(called.load(Ordering::Relaxed));
+    link.batches.note_call(called.load(Ordering::Relaxed));
     open.server.seen.asked = open.server.seen.asked.union(&asked);
     let (unanswered, stored) = match (unanswered, stored) {
         (Ok(unanswered), Ok(stored)) => (unanswered, stored),
@@ -149,7 +149,7 @@ pub(super) async fn messages(
     if read.is_err() {
         let suspect = |uid| Suspect { target: open.target, uid, alone: in_the_way.contains(uid) };
         // The first that was asked for and did not come: servers answer in order.
-        link.suspect = unanswered.intersection(&asked).difference(&stored.known).first().map(suspect);
+        link.round.suspect = unanswered.intersection(&asked).difference(&stored.known).first().map(suspect);
     }
     read?;
     Ok(asked.len())
@@ -308,7 +308,7 @@ impl<'a> Gatherer<'a> {
             bytes: 0,
             sent: 0,
             ahead: bytes::New::default(),
-            most: if link.is_in_use() { COMMIT_IN_USE } else { COMMIT_MESSAGES },
+            most: if link.batches.is_in_use() { COMMIT_IN_USE } else { COMMIT_MESSAGES },
             reached: None,
             out,
         }

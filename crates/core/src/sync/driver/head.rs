@@ -7,7 +7,7 @@ use mail::sync::{Batch, Checkpoint};
 use mail::uid::{Uid, UidSet};
 
 use super::believed::look_for_twins;
-use super::round::Link;
+use super::link::Link;
 use super::visit::{Open, describe};
 use super::{SyncContext, SyncError, fetch, guarded, take};
 use crate::platform::id::{AccountId, TenantId};

@@ -6,7 +6,7 @@ use mail::sync::{Candidate, Facts, Findings, ListedMailbox, StatusAnswer, Verdic
 use mail::uid::UidValidity;
 
 use super::SyncError;
-use super::round::Link;
+use super::link::Link;
 use super::visit::is_refusal;
 use crate::platform::id::MailboxId;
 use crate::sync::store::view::Entry;

@@ -7,7 +7,7 @@ use mail::sync::Batch;
 use mail::uid::{Uid, UidSet};
 use tokio::sync::mpsc;
 
-use super::round::Link;
+use super::link::Link;
 use super::visit::{Open, is_refusal, words_of};
 use super::{SyncContext, SyncError};
 use crate::platform::db::DbError;
@@ -36,15 +36,15 @@ const MAY_BREAK: usize = 2;
 /// Whether a batch is one message in the way that is left to the next round: the line broke at it in this one, or enough
 /// others broke it, and it was not its turn.
 pub(super) async fn is_left(link: &Link<'_>, open: &Open, batch: &Batch) -> Result<bool, DbError> {
-    let broken: usize = link.left.values().map(|uids| uids.iter().count()).sum();
+    let broken: usize = link.round.left.values().map(|uids| uids.iter().count()).sum();
     let (1, Some(uid)) = (batch.uids.len(), batch.uids.first()) else { return Ok(false) };
     if broken == 0 || !open.local.delicate().contains(uid) {
         return Ok(false);
     }
     let is_in =
         |of: &HashMap<MailboxId, UidSet>| of.get(&open.target.mailbox).is_some_and(|s| s.contains(uid));
-    if is_in(&link.left) || is_in(&link.alone) {
-        return Ok(is_in(&link.left));
+    if is_in(&link.round.left) || is_in(&link.round.alone) {
+        return Ok(is_in(&link.round.left));
     }
     let mut tx = link.ctx.db.tenant(link.lease.tenant).await?;
     let before = attempts::longer_waiting(&mut tx, &open.target, uid).await?;

@@ -54,6 +54,7 @@ pub async fn enter(
     let password = ctx.keyring.open(place, &sealed).map_err(|e| SyncError::Credentials(Some(e)))?;
     let credentials = Credentials::Password { user: stored.username, password };
     let mut session = in_turn(ctx, (tenant, account), is_one, (&stored.endpoint, &credentials)).await?;
+    session.count_for(tenant.0.as_u128());
     session.restrict(|c| {
         for capability in &off {
             c.forgo(capability);

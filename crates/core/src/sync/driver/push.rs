@@ -11,7 +11,7 @@ use mail::sync::edits::{Does, MailboxKey};
 use mail::sync::{ExpungeBy, Push, ServerWrite, StoreChange};
 use mail::uid::{Uid, UidSet};
 
-use super::round::Link;
+use super::link::Link;
 use super::visit::{Open, apply_flags, is_refusal};
 use super::{SyncError, trouble};
 use crate::domain::edits::mailbox;
@@ -106,8 +106,8 @@ async fn perform(
 /// mailbox: a round finds where.
 async fn present(link: &mut Link<'_>, rows: Vec<Sending>) -> Result<Vec<Sending>, SyncError> {
     let (present, absent) = look_for(link, rows).await?;
-    link.astray |= !absent.is_empty();
-    link.skip.extend(absent.iter().map(|r| r.edit));
+    link.round.astray |= !absent.is_empty();
+    link.round.skip.extend(absent.iter().map(|r| r.edit));
     Ok(present)
 }
 
@@ -154,7 +154,7 @@ async fn store(
     let there = told.into_iter().chain(present(link, others).await?);
     // Those it left alone wait for the next round, which reads what they have there.
     let (left_alone, stored): (Vec<_>, Vec<_>) = there.partition(|r| modified.contains(r.uid));
-    link.skip.extend(left_alone.iter().map(|r| r.edit));
+    link.round.skip.extend(left_alone.iter().map(|r| r.edit));
     let stored: Vec<(Sending, Done)> = stored.into_iter().map(|r| (r, Done::Stored)).collect();
     let mut tx = link.lease.begin(&link.ctx.db).await?;
     edits::record(&mut tx, &open.target, &stored).await?;
@@ -166,8 +166,8 @@ async fn store(
 
 /// Records a COPY or MOVE that was done, with the UIDs it told that can be so.
 ///
-/// OK says nothing of what another client took away first. A message without a UID in the answer was copied if its original
-/// still stands there, and not moved, whatever the server says; else it stays in doubt until both mailboxes were read.
+/// OK says nothing of what another client took away first. A message without such a UID was copied if its original still
+/// stands there, and not moved, whatever the server says; else it stays in doubt until both mailboxes were read.
 async fn transferred(
     link: &mut Link<'_>,
     open: &mut Open,
@@ -175,11 +175,18 @@ async fn transferred(
     told: Option<&CopyUid>,
     moved: bool,
 ) -> Result<(), SyncError> {
-    let pairs: HashMap<Uid, Uid> = told.map(|t| t.pairs().collect()).unwrap_or_default();
     let to = rows.iter().find_map(|r| target_of(&r.does)).map(mailbox);
+    let mut tx = link.ctx.db.tenant(link.lease.tenant).await?;
+    let credible = match (told, to) {
+        (Some(told), Some(to)) => edits::credible(&mut tx, to, told.uidvalidity.get(), &told.dest).await?,
+        _ => HashSet::new(),
+    };
+    drop(tx);
+    let pairs = told.into_iter().flat_map(CopyUid::pairs).filter(|(_, new)| credible.contains(new));
+    let pairs: HashMap<Uid, Uid> = pairs.collect();
     let (told_of, untold): (Vec<_>, Vec<_>) = rows.iter().cloned().partition(|r| pairs.contains_key(&r.uid));
     let (standing, unsure) = look_for(link, untold).await?;
-    link.unsure |= !unsure.is_empty();
+    link.round.unsure |= !unsure.is_empty();
     let copied = if moved {
         open.local.known = open.local.known.difference(&set_of(&told_of));
         if !standing.is_empty() {
@@ -189,23 +196,18 @@ async fn transferred(
     } else {
         standing
     };
-    let mut tx = link.lease.begin(&link.ctx.db).await?;
-    let credible = match (told, to) {
-        (Some(told), Some(to)) => edits::credible(&mut tx, to, told.uidvalidity.get(), &told.dest).await?,
-        _ => HashSet::new(),
-    };
-    let uid_of = |row: &Sending| pairs.get(&row.uid).copied().filter(|uid| credible.contains(uid));
     let done: Vec<(Sending, Done)> = told_of
         .into_iter()
         .chain(copied)
         .map(|row| {
-            let done = Done::Transferred { uid: uid_of(&row), moved };
+            let done = Done::Transferred { uid: pairs.get(&row.uid).copied(), moved };
             (row, done)
         })
         .collect();
+    let mut tx = link.lease.begin(&link.ctx.db).await?;
     edits::record(&mut tx, &open.target, &done).await?;
     tx.commit().await?;
-    link.touched.extend(to);
+    link.round.touched.extend(to);
     Ok(())
 }
 
@@ -253,7 +255,7 @@ async fn prove(
         let error = ImapError::refused("the copy is not the original");
         edits::refuse(&mut tx, &open.target, &rows, &trouble::cause_of(&error)).await?;
         tx.commit().await?;
-        link.skip.extend(rows.iter().map(|row| row.edit));
+        link.round.skip.extend(rows.iter().map(|row| row.edit));
     }
     Ok(proven.into_iter().map(|(row, _)| row).collect())
 }
@@ -312,10 +314,10 @@ async fn refused(
     rows: &[Sending],
     error: &ImapError,
 ) -> Result<(), SyncError> {
-    link.skip.extend(rows.iter().map(|row| row.edit));
-    if matches!(error, ImapError::NoSuchMailbox(_)) && !link.tree_is_fresh {
+    link.round.skip.extend(rows.iter().map(|row| row.edit));
+    if matches!(error, ImapError::NoSuchMailbox(_)) && !link.round.tree_is_fresh {
         // Another client may have renamed it: it is looked for before that counts as a refusal.
-        link.target_missing = true;
+        link.round.target_missing = true;
         let mut tx = link.lease.begin(&link.ctx.db).await?;
         edits::not_done(&mut tx, link.lease.account, rows).await?;
         return Ok(tx.commit().await?);

@@ -1,184 +1,23 @@
 //! A whole round.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
-use std::time::Duration;
-
 use chrono::{DateTime, Utc};
-use mail::sync::{Checkpoint, Depth, Policy};
-use mail::uid::{Uid, UidSet};
-use tokio::time::Instant;
+use mail::sync::Depth;
+use mail::uid::UidSet;
 
+use super::link::{Link, Suspect};
 use super::trouble::Reason;
-use super::{Report, SyncContext, SyncError, edits, enter, forgo, tree, trouble, visit};
+use super::{Report, SyncContext, SyncError, edits, tree, trouble, visit};
 use crate::platform::id::{MailboxId, RunId};
 use crate::queue::job;
 use crate::queue::lease::Lease;
 use crate::sync::store::status::{self, AccountState};
 use crate::sync::store::{Target, attempts};
-use wire::imap::{Endpoint, ImapError, Session};
+use wire::imap::ImapError;
 
 /// Connections lost in one round before it is given up: one mailbox that kills its connection must not keep the others
 /// from being read, a server that kills every connection must not be hammered.
 const MAX_RECONNECTS: usize = 6;
-/// What one batch of old mail should take: a user's request waits for those under way.
-const BATCH_TIME: Duration = Duration::from_millis(250);
-/// The first page takes mostly the time of asking for it: more come in a given time when more are asked for.
-const AFTER_FIRST_PAGE: u32 = 4;
-/// Batches in one go once the speed of old mail is known. Each time the pipeline runs empty costs a tenth of a second.
-const MANY_BATCHES: usize = 64;
-/// Who has asked for something so lately will do so again.
-const IN_USE: Duration = Duration::from_secs(30);
 const SOME_FAILED: &str = "some mailboxes could not be read";
-
-/// A round's way to the server and what it has done so far.
-pub(super) struct Link<'a> {
-    pub ctx: &'a SyncContext,
-    pub lease: &'a Lease,
-    pub session: Session,
-    /// Where the session leads.
-    pub server: Endpoint,
-    pub report: Report,
-    /// Mailboxes that local edits put messages into.
-    pub touched: BTreeSet<MailboxId>,
-    /// Edits that were refused, or whose message was not where we have it: not asked again before something else was read.
-    pub skip: HashSet<i64>,
-    /// A message that an edit was for is not where we have it: a round finds where it went.
-    pub astray: bool,
-    /// A transfer was answered without the UID of what it made: whether it was done is seen in its mailboxes.
-    pub unsure: bool,
-    /// The target of an edit is not there by the name we know.
-    pub target_missing: bool,
-    /// The server's tree was taken over since the link was opened: what is not there now is not there.
-    pub tree_is_fresh: bool,
-    /// The message that was due when the connection was lost.
-    pub suspect: Option<Suspect>,
-    /// Suspects of this round, asked for alone: once is an accident of the network.
-    pub alone: HashMap<MailboxId, UidSet>,
-    /// Those at which the line broke when they were asked for alone: left to the next round.
-    pub left: HashMap<MailboxId, UidSet>,
-    /// Old mail is read now.
-    pub backfill: bool,
-    /// Reading it was interrupted: something else was asked for.
-    pub called: bool,
-    /// When that was the last time.
-    called_at: Option<Instant>,
-    /// Mailboxes whose old mail is left for later.
-    pub unfinished: Vec<MailboxId>,
-    /// Mailboxes of which the listing knows that they have another UIDVALIDITY.
-    pub renumbered: BTreeSet<MailboxId>,
-    /// Messages of one command of old mail, once anything was read.
-    batch: Option<u32>,
-    /// Old mail itself was read: a few new messages say little about a fast server, and all of a slow one.
-    measured: bool,
-    /// Larger batches were not faster than the last ones by much.
-    settled: bool,
-}
-
-/// A message that was due when the connection was lost. Dovecot ends the connection over one it cannot read.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Suspect {
-    pub target: Target,
-    pub uid: Uid,
-    /// It was asked for alone, after it had been in the way before.
-    pub alone: bool,
-}
-
-impl<'a> Link<'a> {
-    pub async fn open(ctx: &'a SyncContext, lease: &'a Lease) -> Result<Self, SyncError> {
-        let (session, server) = Box::pin(enter(ctx, lease.tenant, lease.account)).await?;
-        Ok(Self::over(ctx, lease, session, server))
-    }
-
-    pub fn over(ctx: &'a SyncContext, lease: &'a Lease, session: Session, server: Endpoint) -> Self {
-        Self {
-            ctx,
-            lease,
-            session,
-            server,
-            report: Report::default(),
-            touched: BTreeSet::new(),
-            skip: HashSet::new(),
-            astray: false,
-            unsure: false,
-            target_missing: false,
-            tree_is_fresh: false,
-            suspect: None,
-            alone: HashMap::new(),
-            left: HashMap::new(),
-            backfill: false,
-            called: false,
-            called_at: None,
-            unfinished: Vec::new(),
-            renumbered: BTreeSet::new(),
-            batch: None,
-            measured: false,
-            settled: false,
-        }
-    }
-
-    /// A new connection for one that was lost.
-    pub async fn reopen(&mut self) -> Result<(), SyncError> {
-        (self.session, self.server) =
-            Box::pin(enter(self.ctx, self.lease.tenant, self.lease.account)).await?;
-        Ok(())
-    }
-
-    /// See [`forgo`].
-    pub async fn forgo(&mut self, error: ImapError) -> Result<(), SyncError> {
-        Box::pin(forgo(self.ctx, self.lease.tenant, &self.server, &mut self.session, error)).await
-    }
-
-    /// Leaves the open mailbox.
-    pub async fn unselect(&mut self) -> Result<(), SyncError> {
-        match self.session.unselect().await {
-            Err(error) => self.forgo(error).await,
-            Ok(()) => Ok(()),
-        }
-    }
-
-    /// Notes that old mail is left for later.
-    pub fn note_backfill(&mut self, mailbox: MailboxId, depth: Depth, at: &Checkpoint) {
-        if depth != Depth::Head && at.tail_uid > 1 && !self.backfill && !self.unfinished.contains(&mailbox) {
-            self.unfinished.push(mailbox);
-        }
-    }
-
-    /// Notes that something else is asked for while old mail is read.
-    pub fn note_call(&mut self, called: bool) {
-        if called {
-            (self.called, self.called_at) = (true, Some(Instant::now()));
-        }
-    }
-
-    /// Whether our user was at the account a moment ago.
-    pub fn is_in_use(&self) -> bool {
-        self.called_at.is_some_and(|at| at.elapsed() < IN_USE)
-    }
-
-    /// Batches follow the speed of the whole way, so that a slow server does not keep a user waiting for a batch.
-    pub fn note_speed(&mut self, messages: u64, took: Duration) {
-        if messages > 0 && (self.backfill || !self.measured) {
-            let in_time = messages as f64 / took.as_secs_f64().max(0.001) * BATCH_TIME.as_secs_f64();
-            let factor = if self.backfill { 1 } else { AFTER_FIRST_PAGE };
-            let batch = (in_time as u32).saturating_mul(factor).clamp(1, Policy::default().batch);
-            self.settled = self.backfill && self.batch.is_some_and(|before| batch <= before + before / 2);
-            self.batch = Some(batch);
-            self.measured |= self.backfill;
-        }
-    }
-
-    /// The sizes of a visit.
-    pub fn policy(&self, depth: Depth) -> Policy {
-        let mut policy = Policy { depth, backfill: self.backfill, ..Policy::default() };
-        if let Some(batch) = self.batch.filter(|_| self.backfill) {
-            policy.batch = batch;
-            if self.settled {
-                policy.batches_ahead = MANY_BATCHES;
-            }
-        }
-        policy
-    }
-}
 
 /// What a row of `sync_runs` stands for.
 #[derive(Clone, Copy)]
@@ -292,10 +131,10 @@ async fn work(link: &mut Link<'_>, depth: Depth, record: &mut Record) -> Result<
         record.go_on(link, Part::OldMail).await?;
     }
     while let Some(mailbox) = rest.first().copied() {
-        link.backfill = true;
+        link.batches.backfill = true;
         visit_all(link, &[mailbox], depth).await?;
-        link.backfill = false;
-        if std::mem::take(&mut link.called) {
+        link.batches.backfill = false;
+        if std::mem::take(&mut link.batches.called) {
             record.go_on(link, Part::Changes).await?;
             // The numbers of a mailbox that is open are those the session knows.
             link.unselect().await?;
@@ -310,9 +149,9 @@ async fn work(link: &mut Link<'_>, depth: Depth, record: &mut Record) -> Result<
 
 /// Everything but old mail. Returns the mailboxes of which old mail is left to read.
 async fn changes(link: &mut Link<'_>, depth: Depth) -> Result<Vec<MailboxId>, SyncError> {
-    link.unfinished.clear();
-    link.skip.clear();
-    link.renumbered.clear();
+    link.round.unfinished.clear();
+    link.round.skip.clear();
+    link.round.renumbered.clear();
     link.report.pushed += tree::push(link).await?;
     // Most rounds have no edit to look after, and ask once before and once after.
     if edits::wait(link).await? {
@@ -324,18 +163,18 @@ async fn changes(link: &mut Link<'_>, depth: Depth) -> Result<Vec<MailboxId>, Sy
         }
     }
     let due = tree::refresh(link, depth).await?;
-    link.tree_is_fresh = true;
+    link.round.tree_is_fresh = true;
     visit_all(link, &due, depth).await?;
     // Edits of what has just got its UID, or was found elsewhere.
     if edits::wait(link).await? {
         edits::settle(link).await?;
-        if std::mem::take(&mut link.astray) | std::mem::take(&mut link.target_missing) {
-            link.skip.clear();
+        if std::mem::take(&mut link.round.astray) | std::mem::take(&mut link.round.target_missing) {
+            link.round.skip.clear();
         }
         edits::send(link).await?;
     }
-    link.tree_is_fresh = false;
-    Ok(std::mem::take(&mut link.unfinished))
+    link.round.tree_is_fresh = false;
+    Ok(std::mem::take(&mut link.round.unfinished))
 }
 
 /// Visits mailboxes in order. One that fails keeps its cause, the others go on; a lost connection is opened again a few
@@ -366,7 +205,7 @@ pub(super) async fn visit_all(
                 return Err(cause.into());
             }
             let lost = !link.session.is_usable();
-            let suspect = link.suspect.take().filter(|_| lost);
+            let suspect = link.round.suspect.take().filter(|_| lost);
             tracing::info!(account_id = %link.lease.account, mailbox_id = %mailbox,
                 code = trouble::cause_of(&cause).code, suspect = suspect.is_some(), "mailbox failed");
             if let Some(suspect) = &suspect {
@@ -407,9 +246,9 @@ async fn set_aside(
         attempts::refused(&mut tx, &suspect.target, &uids, &visit::words_of(cause)).await?;
         return Ok(tx.commit().await?);
     }
-    let of_round = if suspect.alone { &mut link.left } else { &mut link.alone };
+    let of_round = if suspect.alone { &mut link.round.left } else { &mut link.round.alone };
     of_round.entry(mailbox).or_default().insert(suspect.uid);
-    if last && let Some(others) = link.alone.get(&mailbox) {
+    if last && let Some(others) = link.round.alone.get(&mailbox) {
         uids = uids.union(others);
     }
     if suspect.alone || last {

@@ -10,7 +10,7 @@ use mail::sync::{
 use mail::uid::UidValidity;
 
 use super::identity::Known;
-use super::round::Link;
+use super::link::Link;
 use super::{SyncContext, SyncError, empty, trouble};
 use crate::domain::mailbox::meant::Meant;
 use crate::domain::namespaces;
@@ -249,7 +249,7 @@ async fn take_over(
             tx.commit().await?;
             return Ok(None);
         }
-        link.renumbered.extend(plan.renumbered.iter().filter_map(|at| Some(entries.get(*at)?.id)));
+        link.round.renumbered.extend(plan.renumbered.iter().filter_map(|at| Some(entries.get(*at)?.id)));
         let now = if plan.writes.is_empty() { entries } else { view::tree(&mut tx, account).await? };
         let (visits, quiet) = divide(&plan, &listed, &now);
         checkpoint::unchanged(&mut tx, &quiet).await?;

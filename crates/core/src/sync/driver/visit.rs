@@ -11,7 +11,7 @@ use mail::uid::{Uid, UidSet};
 use tokio::time::Instant;
 
 use super::believed::{Heard, credible, look_for_twins};
-use super::round::Link;
+use super::link::Link;
 use super::{SyncContext, SyncError, fetch, push, tree, trouble};
 use crate::platform::db::TenantTx;
 use crate::platform::id::MailboxId;
@@ -102,7 +102,7 @@ pub(super) fn note_news(link: &mut Link<'_>, open: &mut Open) {
 pub(super) async fn visit(link: &mut Link<'_>, mailbox: MailboxId, depth: Depth) -> Result<bool, SyncError> {
     for _ in 0..MAX_LOOKS {
         let Some(mut open) = open(link, mailbox).await? else { return Ok(false) };
-        if open.is_renumbered() && link.renumbered.insert(mailbox) {
+        if open.is_renumbered() && link.round.renumbered.insert(mailbox) {
             // Another mailbox may have got its name: the number that tells is not given up before the listing was asked.
             link.unselect().await?;
             Box::pin(tree::refresh(link, Depth::Head)).await?;
@@ -110,12 +110,12 @@ pub(super) async fn visit(link: &mut Link<'_>, mailbox: MailboxId, depth: Depth)
         }
         link.report.visited += 1;
         steps(link, &mut open, depth).await?;
-        if link.called {
+        if link.batches.called {
             break;
         }
         finish(link, &open, depth).await?;
         link.note_backfill(mailbox, depth, &open.local.checkpoint);
-        if !std::mem::take(&mut open.news) || link.called {
+        if !std::mem::take(&mut open.news) || link.batches.called {
             break;
         }
     }
@@ -128,14 +128,14 @@ pub(super) async fn open(link: &mut Link<'_>, mailbox: MailboxId) -> Result<Opti
     let Some((name, opened_at)) = view::wire_name(&mut tx, link.lease.account, mailbox).await? else {
         return Ok(None);
     };
-    let Link { ctx, lease, session, alone, .. } = &mut *link;
+    let Link { ctx, lease, session, round, .. } = &mut *link;
     let loaded = load(ctx, lease, tx, (mailbox, opened_at));
     let (loaded, selected) = tokio::join!(loaded, session.select(&name, None, false));
     let Some((target, mut visit)) = loaded? else { return Ok(None) };
     let selected = selected?;
     // What cost a connection in this round and is neither stored nor left out since.
     let settled = visit.local.known.union(&visit.local.unreadable).union(&visit.local.raw);
-    let suspects = alone.get(&mailbox).map(|s| s.difference(&settled)).unwrap_or_default();
+    let suspects = round.alone.get(&mailbox).map(|s| s.difference(&settled)).unwrap_or_default();
     visit.local.alone = visit.local.alone.union(&suspects);
     let mut open = Open::of(target, name, visit);
     let all = Portion {
@@ -143,7 +143,7 @@ pub(super) async fn open(link: &mut Link<'_>, mailbox: MailboxId) -> Result<Opti
         rows: std::mem::take(&mut open.rows),
         more_after: open.more_after,
     };
-    open.load(all, &link.skip);
+    open.load(all, &link.round.skip);
     open.server.capabilities = link.session.capabilities().clone();
     open.server.mailbox = describe(&selected);
     Ok(Some(open))
@@ -185,7 +185,7 @@ pub(super) fn describe(selected: &Selected) -> ServerMailbox {
 /// Does what the planner says until there is nothing left to do.
 pub(super) async fn steps(link: &mut Link<'_>, open: &mut Open, depth: Depth) -> Result<(), SyncError> {
     loop {
-        let policy = link.policy(depth);
+        let policy = link.batches.policy(depth);
         match plan(&open.server, &open.local, &policy) {
             Plan::Done => return Ok(()),
             Plan::Record { writes, checkpoint } => record(link, open, &writes, checkpoint).await?,
@@ -194,7 +194,9 @@ pub(super) async fn steps(link: &mut Link<'_>, open: &mut Open, depth: Depth) ->
                 more_edits(link, open).await?;
             }
             // Whoever calls waits for one portion of old mail at least: else a user who never rests would have none of it.
-            Plan::Read(ServerRead::Messages(_)) if link.backfill && link.called => return Ok(()),
+            Plan::Read(ServerRead::Messages(_)) if link.batches.backfill && link.batches.called => {
+                return Ok(());
+            }
             Plan::Read(read) => perform(link, open, read).await?,
         }
         note_news(link, open);
@@ -216,7 +218,7 @@ async fn more_edits(link: &Link<'_>, open: &mut Open) -> Result<(), SyncError> {
         };
         let mut tx = link.ctx.db.tenant(link.lease.tenant).await?;
         let portion = edits::ready(&mut tx, &open.target, after).await?;
-        open.load(portion, &link.skip);
+        open.load(portion, &link.round.skip);
     }
     Ok(())
 }
@@ -227,7 +229,7 @@ async fn perform(link: &mut Link<'_>, open: &mut Open, read: ServerRead) -> Resu
         ServerRead::Messages(batches) => {
             let started = Instant::now();
             let asked = Box::pin(fetch::messages(link, open, batches)).await?;
-            link.note_speed(asked, started.elapsed());
+            link.batches.note_speed(asked, started.elapsed());
             look_for_twins(link, open).await
         }
         ServerRead::List(ListBy::Search) => {
@@ -347,7 +349,7 @@ async fn record(
                 open.local.forget(&UidSet::range(Uid::MIN, Uid::MAX));
                 open.server.seen = Seen::default();
                 let ready = edits::ready(&mut tx, &open.target, 0).await?;
-                open.load(ready, &link.skip);
+                open.load(ready, &link.round.skip);
             }
             Write::DropOldGeneration => {
                 while more(link, vanish::drop_earlier_generations(&mut tx, &open.target).await?) {

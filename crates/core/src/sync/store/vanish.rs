@@ -190,7 +190,6 @@ async fn reunite(tx: &mut TenantTx, target: &Target, left: &[Uuid]) -> Result<Ve
     if left.is_empty() {
         return Ok(Vec::new());
     }
-    // What our user took out of here, and the server keeps as `\Deleted`, is no place of the message.
     // Each side by itself: joined, ten thousand equal messages of either are a hundred million rows.
     let copies: Vec<(Uuid, Vec<u8>, DateTime<Utc>)> = sqlx::query_as(
         "SELECT n.id, n.blob_hash, n.created_at
@@ -212,6 +211,7 @@ async fn reunite(tx: &mut TenantTx, target: &Target, left: &[Uuid]) -> Result<Ve
     if copies.is_empty() {
         return Ok(Vec::new());
     }
+    // A placement that our user removed, and that the server keeps as `\Deleted`, is no place of the message.
     let originals: Vec<(Uuid, Vec<u8>, DateTime<Utc>)> = sqlx::query_as(
         "SELECT o.id, o.blob_hash, o.created_at FROM messages o WHERE o.tenant_id = $1 AND o.id = ANY ($2)
            AND NOT EXISTS (SELECT 1 FROM message_mailboxes q WHERE q.tenant_id = $1 AND q.message_id = o.id AND q.mailbox_id = $3

@@ -66,9 +66,9 @@ impl Message {
 
     /// The server has copied the message out of `from`, or `moved` it, to where `uid` is its UID, if that was told.
     ///
-    /// Without a UID this is called of a COPY whose original still stood there afterwards: so it was made. OK alone says
-    /// nothing, another client may have taken the original away first (RFC 3501 §6.4.8): that stays in doubt, as every
-    /// MOVE without a UID.
+    /// Without a UID: only after a COPY whose original was still there afterwards, so the copy was made. OK alone says nothing,
+    /// since another client may have taken the original away first (RFC 3501 §6.4.8): that stays in doubt, as every MOVE
+    /// without a UID does.
     pub fn transferred(&mut self, edit: usize, from: (MailboxKey, Uid), uid: Option<Uid>, moved: bool) {
         let Some(of) = self.edits.get_mut(edit) else { return };
         let (to, copies) = match of.change {
