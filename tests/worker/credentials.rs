@@ -10,6 +10,8 @@ use tests::mail;
 use tests::scripted::{self, Scripted};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 
+use crate::sending::sender::nothing_is_near;
+
 const PATIENCE: Duration = Duration::from_secs(40);
 const RIGHT: &str = "the right password";
 const WRONG: &str = "the wrong password";
@@ -229,7 +231,7 @@ async fn another_wrong_password_is_tried_once_and_told_again() {
     .await;
     assert_eq!(twice["attempts"][1]["code"], 535, "{twice}");
     waiting.until_refused(&app).await;
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    nothing_is_near(&app).await;
     assert_eq!(waiting.submission(&app).await["attempts"].as_array().unwrap().len(), 2, "no third try");
     app.finish().await;
 }

@@ -13,7 +13,7 @@ use tests::eventually::eventually;
 use tests::{mail, scripted};
 use tokio::io::AsyncWriteExt as _;
 
-use self::sender::{let_time_pass, sender, start};
+use self::sender::{let_time_pass, nothing_is_near, sender, start};
 use self::sink::{Cut, Sink, everybody};
 
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -89,7 +89,7 @@ async fn a_deferred_recipient_waits_for_a_later_attempt_that_goes_to_it_alone() 
         |v: &Value| chrono::DateTime::parse_from_rfc3339(v["send_after"].as_str().unwrap()).unwrap();
     let wait = instant(&queued) - instant(&first);
     assert!((50..120).contains(&wait.num_seconds()), "{wait}");
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    nothing_is_near(&app).await;
     assert_eq!(sink.taken().len(), 1, "not before its time");
 
     let_time_pass(&app.database, &first).await;
@@ -123,7 +123,7 @@ async fn a_line_cut_after_the_dot_is_unknown_until_the_user_sends_again() {
         (searches == 1).then_some(())
     })
     .await;
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    nothing_is_near(&app).await;
     let still = alice.now(&app, first["id"].as_str().unwrap()).await;
     assert_eq!(still["state"], "unknown", "{still}");
     assert_eq!(
@@ -309,7 +309,8 @@ async fn a_message_cancelled_in_time_is_never_delivered_and_one_that_went_cannot
     let cancelled = app.post(&alice.tenant, &path, &json!({})).await.expect(200);
     assert_eq!(cancelled["state"], "cancelled");
     app.post(&alice.tenant, &path, &json!({})).await.refused(409, "already-sending");
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    // The job of the hand-over comes when the time for undoing is over, and finds nothing to do.
+    nothing_is_near(&app).await;
     assert_eq!((sink.taken().len(), alice.sent_on_server(&app)), (0, 0));
     assert_eq!(alice.now(&app, first["id"].as_str().unwrap()).await["state"], "cancelled");
 

@@ -61,8 +61,8 @@ impl Caller {
         Ok(state.db.tenant(self.tenant).await?)
     }
 
-    /// Waits for the turn at a draft, a mailbox or an account, which this request has until it ends. Before the transaction that changes
-    /// it, so that who waits holds no connection.
+    /// Waits for the turn at a draft, a mailbox or an account, which this request has until it ends. Before the transaction that
+    /// changes it, so that who waits holds no connection.
     ///
     /// # Errors
     /// 503 when others took ten seconds.
@@ -84,7 +84,7 @@ impl Caller {
         }
     }
 
-    /// The same, for an answer whose parts must be of one moment.
+    /// Begins a transaction over the caller's tenant whose reads are all of one moment, for an answer of several parts.
     ///
     /// # Errors
     /// 503 when the database does not answer.

@@ -84,13 +84,28 @@ impl Sender {
             (self.sent_on_server(app) >= count).then_some(())
         })
         .await;
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        nothing_is_near(app).await;
         assert_eq!(self.sent_on_server(app), count, "copies in Sent");
     }
 
     pub fn sent_on_server(&self, app: &App) -> usize {
         mail::doveadm(app, &["search", "-u", &self.user, "mailbox", "Sent", "all"]).lines().count()
     }
+}
+
+/// Waits until nothing of sending is under way or due within ten seconds: no hand-over, no copy, no search. What has not
+/// happened then does not happen by itself.
+pub async fn nothing_is_near(app: &App) {
+    let mut conn = app.database.superuser().await;
+    let near = "SELECT (SELECT count(*) FROM jobs WHERE kind IN ('send_submission', 'file_sent_copy', 'probe_submission')
+                  AND (state = 'running' OR state = 'ready' AND run_at < now() + interval '10 seconds'))
+                + (SELECT count(*) FROM submissions
+                   WHERE state = 'sending' OR state = 'queued' AND send_after < now() + interval '10 seconds')";
+    eventually("nothing of sending is near", PATIENCE, async || {
+        let near: i64 = sqlx::query_scalar(near).fetch_one(&mut conn).await.unwrap();
+        (near == 0).then_some(())
+    })
+    .await;
 }
 
 /// Lets a submission's waiting jobs be due now, as if the minutes had passed.

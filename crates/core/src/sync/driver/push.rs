@@ -149,8 +149,11 @@ async fn store(
     // Dovecot (2.3.19) stores flags, and says so, in a message that another client's MOVE has copied and not yet expunged: the
     // copy does not have them.
     link.session.noop().await?;
-    let told = |r: &Sending| !link.session.has_heard_of_gone() && results.iter().any(|f| f.uid == r.uid);
-    let (told, others): (Vec<_>, Vec<_>) = rows.iter().cloned().partition(told);
+    let told: BTreeSet<Uid> = match link.session.has_heard_of_gone() {
+        true => BTreeSet::new(),
+        false => results.iter().map(|f| f.uid).collect(),
+    };
+    let (told, others): (Vec<_>, Vec<_>) = rows.iter().cloned().partition(|r| told.contains(&r.uid));
     let there = told.into_iter().chain(present(link, others).await?);
     // Those it left alone wait for the next round, which reads what they have there.
     let (left_alone, stored): (Vec<_>, Vec<_>) = there.partition(|r| modified.contains(r.uid));
