@@ -458,6 +458,34 @@ async fn a_copy_and_a_search_that_lost_their_jobs_get_them_again_and_what_is_ove
             .await;
         }
     }
+    // What got nowhere for a day is left, and a copy over which workers died too often has failed.
+    let jobs = "SELECT count(*) FROM jobs WHERE kind IN ('file_sent_copy', 'probe_submission')";
+    sqlx::query("DELETE FROM jobs").execute(&mut conn).await.unwrap();
+    for (copy, state) in [("pending", "sent"), ("done", "unknown")] {
+        sqlx::query("UPDATE submissions SET state = $1, sent_copy = $2, probes = 0, updated_at = now() - interval '25 hours'")
+            .bind(state)
+            .bind(copy)
+            .execute(&mut conn)
+            .await
+            .unwrap();
+        emailclient_scheduler::sweep::submissions(&app.db).await.unwrap();
+        assert_eq!(
+            sqlx::query_scalar::<_, i64>(jobs).fetch_one(&mut conn).await.unwrap(),
+            0,
+            "{state}, {copy}"
+        );
+    }
+    sqlx::query("UPDATE submissions SET state = 'sent', sent_copy = 'pending', sent_copy_attempts = 12, updated_at = now() - interval '1 minute'")
+        .execute(&mut conn)
+        .await
+        .unwrap();
+    emailclient_scheduler::sweep::submissions(&app.db).await.unwrap();
+    eventually("the copy has failed", PATIENCE, async || {
+        let copy: String =
+            sqlx::query_scalar("SELECT sent_copy FROM submissions").fetch_one(&mut conn).await.unwrap();
+        (copy == "failed").then_some(())
+    })
+    .await;
     assert_eq!((sink.taken().len(), alice.sent_on_server(&app)), (1, 1), "sent once, filed once");
     app.finish().await;
 }

@@ -19,7 +19,10 @@ use crate::error::JobError;
 /// `retry_after` when it is to be tried again.
 pub async fn run(env: &Environment, tenant: TenantId, submission_id: SubmissionId) -> Result<(), JobError> {
     let mut tx = env.db.tenant(tenant).await?;
-    let Some(work) = submission::sent_copy_work(&mut tx, submission_id).await? else { return Ok(()) };
+    let Some(work) = submission::sent_copy_work(&mut tx, submission_id).await? else {
+        // It may have been given up just now.
+        return Ok(tx.commit().await?);
+    };
     let sent = submission::mailboxes(&mut tx, work.account_id, &["sent"]).await?;
     tx.commit().await?;
     let (outcome, cause) = match file(env, tenant, &work, sent.first()).await {
