@@ -26,6 +26,7 @@ PACKAGES := \
 # What the tests need beside those: a browser for the explorer's page, and Python, by which they install schemathesis.
 TEST_PACKAGES := \
   chromium:/usr/bin/chromium \
+  nodejs:/usr/bin/node \
   python3-venv:/usr/lib/python3*/ensurepip/__init__.py
 
 # BUILD=release builds what the demo runs with all optimisation, which takes minutes; measurements always are so.
@@ -138,6 +139,10 @@ test: deps ## All tests, against real PostgreSQL, Redis, Dovecot and Postfix. AR
 	$(CARGO) test --locked --workspace --no-run
 	$(or $(CARGO_TARGET_DIR),target)/debug/devstack run --no-fsync -- $(CARGO) test --locked --workspace $(ARGS)
 
+.PHONY: test-readers
+test-readers: build-deps ## Each reader of mail on random input for a minute, all at once; SECONDS= chooses how long.
+	READER_SECONDS=$(or $(SECONDS),60) $(CARGO) test --locked -p emailclient-mail --lib readers:: -- --nocapture
+
 .PHONY: test-random
 test-random: deps ## A second mail client does 10,000 random things while a worker synchronises; STEPS= and SEED= choose others.
 	$(build_debug)
@@ -158,7 +163,7 @@ test-edits: deps ## Our user's edits beside another client at random, in six mod
 	$(CARGO) test --locked --workspace --no-run
 	STEPS=$(or $(STEPS),300) SEEDS=$(or $(SEEDS),200) AT_ONCE=$(or $(AT_ONCE),4) $(if $(SEED),SEED=$(SEED)) \
 	  $(or $(CARGO_TARGET_DIR),target)/debug/devstack run --no-fsync -- \
-	  $(CARGO) test --locked -p tests --test sync plays:: -- --nocapture --test-threads 6
+	  $(CARGO) test --locked --workspace --test sync plays:: -- --nocapture --test-threads 6
 
 .PHONY: test-watch
 test-watch: deps ## Runs tests again at every change, with the servers kept up: ARGS="-p tests --test api".
@@ -257,8 +262,8 @@ mail-backup: ## Copies the mailboxes of our Dovecot into BACKUPS=backups, or to 
 .PHONY: tenant-create user-create mailbox-create
 tenant-create: ## TENANT=acme-corp NAME="Acme Corporation"
 	@$(EMAILCTL) tenant create --slug "$(TENANT)" --name "$(or $(NAME),$(TENANT))"
-user-create: ## TENANT=acme-corp EMAIL=me@acme.example; the password is read from standard input.
-	@$(EMAILCTL) user create --tenant "$(TENANT)" --email "$(EMAIL)"
+user-create: ## TENANT=acme-corp EMAIL=me@acme.example ROLE=owner (else a member); the password is read from standard input.
+	@$(EMAILCTL) user create --tenant "$(TENANT)" --email "$(EMAIL)" --role "$(or $(ROLE),member)"
 mailbox-create: ## EMAIL=me@lab.test: a mailbox on our Dovecot; prints the password it made.
 	@$(EMAILCTL) mailbox create "$(EMAIL)"
 

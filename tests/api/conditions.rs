@@ -19,7 +19,7 @@ async fn at_once(app: &App, first: RequestBuilder, second: RequestBuilder) -> [u
     eventually("both wait for the account", Duration::from_secs(8), async || {
         let waiting: i64 = sqlx::query_scalar(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
-             AND query LIKE 'SELECT 1 FROM account_leases%FOR UPDATE'",
+             AND query LIKE 'SELECT removed_at IS NOT NULL FROM account_leases%FOR UPDATE'",
         )
         .fetch_one(&mut look)
         .await

@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 use tests::app::{Answer, App, Tenant, send};
+use tests::eventually::eventually;
+use tests::imapd::Imapd;
 use tests::{mail, scripted};
 use tokio::io::AsyncWriteExt as _;
 
@@ -195,5 +197,61 @@ async fn an_account_is_diagnosed_a_few_times_a_minute_and_others_are_not_held_up
     refused.refused(429, "rate-limited");
     assert!(refused.header("retry-after").parse::<u64>().unwrap() <= 15);
     diagnose(&app, &tenant, &other).await.expect(200);
+    app.finish().await;
+}
+
+/// An extension that the rounds do without, because the server answered it with BAD, is listed and not relied on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_switched_off_for_the_rounds_is_off_in_a_diagnosis_too() {
+    let app = App::start().await;
+    let tenant = app.tenant().await;
+    let server = Imapd::start("IMAP4rev1 CONDSTORE").await;
+    let account = connect(&app, &tenant, |settings| {
+        settings["imap"]["host"] = json!("127.0.0.1");
+        settings["imap"]["port"] = json!(server.port);
+        settings["imap"]["security"] = json!("none");
+    })
+    .await;
+    let asked = || server.lock().heard.iter().filter(|c| c.contains("CONDSTORE")).count();
+    assert_eq!(diagnose(&app, &tenant, &account).await.expect(200)["imap"]["ok"], true);
+    assert_eq!(asked(), 1);
+    sqlx::query(
+        "INSERT INTO capabilities_off (tenant_id, host, port, capability, words, until)
+         SELECT tenant_id, imap_host, imap_port, 'CONDSTORE', 'BAD', now() + interval '1 day' FROM accounts",
+    )
+    .execute(&mut app.database.superuser().await)
+    .await
+    .unwrap();
+    let told = diagnose(&app, &tenant, &account).await.expect(200);
+    assert_eq!((&told["imap"]["ok"], asked()), (&json!(true), 1), "{told}");
+    let listed =
+        told["imap"]["steps"].as_array().unwrap().iter().find(|s| s["step"] == "capabilities").unwrap();
+    assert!(listed["detail"]["capabilities"].to_string().contains("CONDSTORE"), "{listed}");
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_fault_has_one_word_at_every_door() {
+    let mut app = App::start_with(&[("TLS_EXTRA_CA_FILE", "")]).await;
+    app.add_worker();
+    app.add_scheduler();
+    let tenant = app.tenant().await;
+    let settings = mail::settings(&app, &mail::new_mailbox(&app));
+    let word = "tls-certificate";
+    let tried = app.post(&tenant, "/api/accounts/verify", &settings).await.expect(200);
+    assert_eq!((&tried["imap"]["code"], &tried["smtp"]["code"]), (&json!(word), &json!(word)), "{tried}");
+    let refused = app.post(&tenant, "/api/accounts", &settings).await.refused(422, "upstream-unreachable");
+    assert_eq!(refused["errors"][0]["code"], word);
+    let account = connect(&app, &tenant, |_| {}).await;
+    let told = diagnose(&app, &tenant, &account).await.expect(200);
+    for way in ["imap", "smtp"] {
+        assert_eq!(steps(&told[way])[2], format!("tls failed {word}"));
+    }
+    let status = eventually("the round has told", std::time::Duration::from_secs(60), async || {
+        let status = app.get(&tenant, &format!("/api/sync/status/{account}")).await.expect(200);
+        (status["state"] == "unreachable").then_some(status)
+    })
+    .await;
+    assert_eq!(status["cause"]["code"], word, "{status}");
     app.finish().await;
 }

@@ -1,5 +1,6 @@
 //! The REST API, laid out as its routes are; `bad_input` is the table of refusals, row by row.
 
+mod audit;
 mod auth;
 mod bad_input;
 mod compose;
@@ -13,6 +14,7 @@ mod diagnose;
 mod discover;
 mod early;
 mod edges;
+mod events;
 mod explorer;
 mod guessing;
 mod hangups;
@@ -25,11 +27,16 @@ mod limits;
 mod locked_rows;
 mod mailboxes;
 mod memory;
+mod oauth;
+mod part_tokens;
 mod patience;
+mod permissions;
+mod reading;
 mod status;
 mod tokens;
 mod tour;
 mod tries;
 mod uploads;
 mod users;
+mod webhooks;
 mod words;

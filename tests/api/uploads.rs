@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use percent_encoding::percent_encode_byte;
 use serde_json::{Value, json};
 use tests::app::{Answer, App, Tenant, send};
 use tests::eventually::eventually;
@@ -75,7 +76,7 @@ impl Draft {
 
 /// Every byte percent-encoded, for a query.
 pub fn percent(text: &str) -> String {
-    text.bytes().map(|b| format!("%{b:02X}")).collect()
+    text.bytes().map(percent_encode_byte).collect()
 }
 
 /// What may not stand in a name that somebody saves a file under.

@@ -106,7 +106,7 @@ async fn one_session_or_all_of_a_user_can_be_ended() {
     is_out(&app, &first).await;
     is_out(&app, &tenant).await;
     let trail: Vec<String> = sqlx::query_scalar(
-        "SELECT action FROM audit_log WHERE actor = 'operator' AND action LIKE 'user.%' ORDER BY at",
+        "SELECT action FROM audit_log WHERE actor LIKE 'emailctl:%' AND action LIKE 'user.%' ORDER BY at",
     )
     .fetch_all(&mut conn)
     .await

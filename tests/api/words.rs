@@ -72,6 +72,9 @@ async fn cases(app: &App, tenant: &Tenant) -> (Value, Vec<Case>) {
     let mailbox = first(format!("/api/accounts/{account}/mailboxes")).await;
     let message = first(format!("/api/accounts/{account}/messages")).await;
     let draft = app.post(tenant, "/api/compose", &json!({"account_id": account})).await.expect(201);
+    let hook = app.post(tenant, "/api/webhooks", &json!({"url": "https://localhost:4/"})).await.expect(201);
+    let oauth = json!({"provider": "google", "client_id": "c"});
+    let oauth = app.post(tenant, "/api/oauth/apps", &oauth).await.expect(201);
     let api = app.get(tenant, "/openapi.json").await.expect(200);
     let mut cases = Vec::new();
     for (path, item) in api["paths"].as_object().unwrap() {
@@ -85,6 +88,8 @@ async fn cases(app: &App, tenant: &Tenant) -> (Value, Vec<Case>) {
                 "mailboxes" => &mailbox,
                 "messages" => &message,
                 "compose" => draft["id"].as_str().unwrap(),
+                "webhooks" => hook["id"].as_str().unwrap(),
+                "oauth" => oauth["id"].as_str().unwrap(),
                 _ => "",
             };
             cases.push(Case {

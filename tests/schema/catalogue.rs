@@ -7,7 +7,13 @@ use sqlx::{AssertSqlSafe, Connection as _, Executor as _, Row as _};
 use tests::database::Database;
 use wire::secret::Secret;
 
-const DEFINERS: [&str; 3] = ["search_messages", "analyze_young_tables", "merge_search_index"];
+const DEFINERS: [&str; 5] = [
+    "search_messages",
+    "analyze_young_tables",
+    "merge_search_index",
+    "remove_tenant_trail",
+    "remove_tenant_row",
+];
 
 /// What of a function that runs as its owner a caller could lead astray: the type of a cast or of a variable that is looked
 /// up by its bare name, and a search_path that does not end with pg_temp.
@@ -39,6 +45,44 @@ async fn violations(conn: &mut PgConnection) -> Vec<String> {
                AND NOT EXISTS (SELECT 1 FROM pg_policies p WHERE p.tablename = c.relname AND 'emailclient_app' = ANY (p.roles)
                                AND p.qual LIKE '%app.tenant_id%' AND p.with_check LIKE '%app.tenant_id%')",
             "no policy with check that names app.tenant_id",
+        ),
+        (
+            "SELECT c.relname::text AS name FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND NOT a.attisdropped
+               AND a.attname = CASE c.relname WHEN 'accounts' THEN 'id' ELSE 'account_id' END
+             WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r','p')
+               AND NOT EXISTS (SELECT 1 FROM pg_policies p WHERE p.tablename = c.relname AND p.permissive = 'RESTRICTIVE'
+                               AND p.roles = '{emailclient_limited}' AND p.cmd = 'ALL'
+                               AND p.qual LIKE '%app.account_ids%' AND p.with_check = p.qual)",
+            "no policy that keeps to the accounts within reach",
+        ),
+        (
+            "SELECT c.relname::text AS name FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND NOT a.attisdropped
+               AND a.attname = CASE c.relname WHEN 'accounts' THEN 'id' ELSE 'account_id' END
+             WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r','p') AND c.relname NOT IN ('events', 'webhook_deliveries')
+               AND NOT EXISTS (SELECT 1 FROM pg_policies p WHERE p.tablename = c.relname AND p.permissive = 'RESTRICTIVE'
+                               AND p.roles = '{emailclient_remaining}' AND p.cmd = 'ALL'
+                               AND p.qual LIKE '%app.removed_account_ids%' AND p.with_check = p.qual)",
+            "no policy that hides accounts which are deleted",
+        ),
+        (
+            "SELECT p.tablename || ': ' || p.policyname AS name FROM pg_policies p
+             WHERE p.permissive = 'RESTRICTIVE' AND p.roles NOT IN ('{emailclient_limited}', '{emailclient_remaining}')",
+            "a restrictive policy for the application, which all its statements pay for",
+        ),
+        (
+            "SELECT c.relname || ' as ' || a.grantee::regrole AS name FROM pg_class c CROSS JOIN LATERAL aclexplode(c.relacl) a
+             WHERE c.relnamespace = 'public'::regnamespace
+             AND a.grantee IN ('emailclient_limited'::regrole, 'emailclient_remaining'::regrole)
+             AND NOT has_table_privilege('emailclient_app', c.oid, a.privilege_type)",
+            "a role for some transactions may do more than the application",
+        ),
+        (
+            "SELECT c.relname || ' as ' || r.rolname AS name FROM pg_class c CROSS JOIN LATERAL aclexplode(c.relacl) a
+             JOIN pg_roles r ON r.rolname IN ('emailclient_limited', 'emailclient_remaining')
+             WHERE c.relnamespace = 'public'::regnamespace AND a.grantee = 'emailclient_app'::regrole
+             AND (NOT has_table_privilege(r.rolname, c.oid, a.privilege_type) OR c.relrowsecurity AND NOT EXISTS (
+               SELECT 1 FROM pg_policies p WHERE p.tablename = c.relname AND p.policyname = 'tenant' AND r.rolname = ANY (p.roles)))",
+            "a role for some transactions may not do what the application does",
         ),
         (
             "SELECT i.indexrelid::regclass::text AS name FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid
@@ -118,7 +162,14 @@ async fn every_tenant_table_keeps_the_rules_and_a_planted_one_is_found() {
     .await
     .unwrap();
     let found = violations(&mut conn).await;
-    for what in ["not enabled and forced", "no policy", "unique index", "foreign key"] {
+    for what in [
+        "not enabled and forced",
+        "no policy with check",
+        "within reach",
+        "deleted",
+        "unique index",
+        "foreign key",
+    ] {
         assert!(
             found.iter().any(|v| v.contains("planted") && v.contains(what)),
             "{what} was not found: {found:?}"

@@ -2,6 +2,7 @@
 
 mod check;
 mod drain;
+mod events;
 mod health;
 mod keys;
 mod links;
@@ -60,7 +61,7 @@ async fn an_operator_migrates_checks_and_makes_a_tenant_with_a_user() {
     .await
     .unwrap();
     assert_eq!(rows, ("admin".to_owned(), Some(7), None));
-    let audited: i64 = sqlx::query_scalar("SELECT count(*) FROM audit_log WHERE actor = 'operator'")
+    let audited: i64 = sqlx::query_scalar("SELECT count(*) FROM audit_log WHERE actor LIKE 'emailctl:%'")
         .fetch_one(&mut conn)
         .await
         .unwrap();

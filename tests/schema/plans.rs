@@ -114,6 +114,7 @@ async fn hot_statements_use_indexes_and_read_in_proportion_to_their_answer() {
     calls::compose(&mut bench).await;
     calls::sync(&mut bench).await;
     calls::queue(&mut bench).await;
+    calls::webhooks(&mut bench).await;
     calls::edge(&mut bench).await;
     // One account that is nearly the whole table, and of which nothing waits: then no tenant and no account helps.
     for sql in [

@@ -15,7 +15,8 @@ const CRATES: [(&str, &[&str]); 7] = [
     ("ctl", &["mail", "wire", "emailclient-core"]),
 ];
 /// The groups of `core`; each may know those before it in this list.
-const GROUPS: [&str; 5] = ["platform", "queue", "access", "domain", "sync"];
+const GROUPS: [&str; 9] =
+    ["platform", "queue", "access", "domain", "view", "connect", "sync", "events", "jobs"];
 /// Crates that only this one of ours may use.
 const HOMES: [(&str, &str); 6] = [
     ("lettre", "wire"),
@@ -28,6 +29,10 @@ const HOMES: [(&str, &str); 6] = [
 /// Words that open a connection to another host, and in which crates they may stand: `emailctl healthcheck` asks its own.
 const DIALS: [(&str, &[&str]); 3] =
     [("TcpStream::connect", &["wire", "ctl"]), ("TcpSocket::new", &["wire"]), ("UdpSocket::bind", &["wire"])];
+
+/// What of `wire` makes a session with a mail server, and the one module that may name it.
+const SESSIONS: [&str; 4] = ["connect", "diagnose", "Dialler", "SmtpServer"];
+const SESSIONS_HOME: &str = "crates/core/src/connect";
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
@@ -50,20 +55,51 @@ fn code(text: &str) -> String {
     text.lines().filter(|l| !l.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
 }
 
-/// First parts of the paths under `crate::` in the code.
-fn imports(text: &str) -> BTreeSet<String> {
+/// The path of the module that a file below `src` is.
+fn module(src: &Path, file: &Path) -> Vec<String> {
+    let below = file.strip_prefix(src).unwrap().with_extension("");
+    below.iter().map(|part| part.to_str().unwrap().to_owned()).collect()
+}
+
+/// The first two parts of the paths of this crate that a module names, by `crate::` or by `super::`.
+fn imports<'a>(module: &'a [String], text: &str) -> BTreeSet<Vec<String>> {
     let code = code(text);
     let mut found = BTreeSet::new();
-    for rest in code.split("crate::").skip(1) {
-        // Several in braces.
-        let list = rest.strip_prefix('{').map_or(rest, |inner| inner.split(';').next().unwrap_or_default());
-        let items: Vec<&str> = if rest.starts_with('{') { top_level(list) } else { vec![list] };
-        for item in items {
-            let word: String = item.trim().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
-            found.insert(word);
+    for (at, root) in code.match_indices("crate::").chain(code.match_indices("super::")) {
+        let (before, mut rest) = (&code[..at], &code[at + root.len()..]);
+        if before.ends_with("super::") || before.ends_with(|c: char| c.is_alphanumeric() || c == '_') {
+            continue;
+        }
+        let above = |base: &'a [String]| &base[..base.len().saturating_sub(1)];
+        let mut base = if root == "super::" { above(module) } else { &[] };
+        while let Some(next) = rest.strip_prefix("super::") {
+            (base, rest) = (above(base), next);
+        }
+        for path in paths(rest) {
+            let path = path.split("::").map(str::to_owned);
+            found.insert(base.iter().cloned().chain(path).take(2).collect());
         }
     }
     found
+}
+
+/// The paths that begin where `text` does, lists in braces taken apart.
+fn paths(text: &str) -> Vec<String> {
+    if let Some(inner) = text.strip_prefix('{') {
+        let mut depth = 1;
+        let end = inner.find(|c| {
+            depth += i32::from(c == '{') - i32::from(c == '}');
+            depth == 0
+        });
+        let list = &inner[..end.unwrap_or(inner.len())];
+        return top_level(list).into_iter().flat_map(|item| paths(item.trim())).collect();
+    }
+    let end = text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len());
+    let (word, rest) = text.split_at(end);
+    match rest.strip_prefix("::") {
+        Some(below) => paths(below).into_iter().map(|path| format!("{word}::{path}")).collect(),
+        None => vec![word.to_owned()],
+    }
 }
 
 /// The parts of `a, b::{c, d}, e` between the outer commas.
@@ -84,11 +120,12 @@ fn top_level(list: &str) -> Vec<&str> {
     parts
 }
 
-/// The group of a file of `core`, and those it must not know but does.
-fn breaches(group: &str, text: &str) -> Vec<String> {
-    let rank = |name: &str| GROUPS.iter().position(|g| *g == name);
-    let own = rank(group).unwrap();
-    imports(text).into_iter().filter(|name| rank(name).is_some_and(|other| other > own)).collect()
+/// The groups of `core` that a module must not know but does.
+fn breaches(module: &[String], text: &str) -> BTreeSet<String> {
+    let rank = |name: &String| GROUPS.iter().position(|g| g == name);
+    let own = rank(&module[0]).unwrap();
+    let known = imports(module, text).into_iter().filter_map(|path| path.into_iter().next());
+    known.filter(|name| rank(name).is_some_and(|other| other > own)).collect()
 }
 
 /// Modules that know each other in a circle.
@@ -124,7 +161,7 @@ fn groups_of_the_core_know_only_those_below_them() {
         all.push((own.clone(), fs::read_to_string(own).unwrap()));
         assert!(all.len() > 3, "{group} has {} files", all.len());
         for (path, text) in all {
-            for other in breaches(group, &text) {
+            for other in breaches(&module(&src, &path), &text) {
                 wrong.push(format!("{} knows {other}", path.display()));
             }
         }
@@ -169,33 +206,127 @@ fn connections_to_other_hosts_are_opened_in_one_crate() {
     }
 }
 
+/// What of [`SESSIONS`] the code names, by whatever path it takes it from `wire`; a protocol that is imported as a whole could
+/// name all of it.
+fn sessions(text: &str) -> Vec<String> {
+    let code = code(text);
+    let named = code.split("wire::").skip(1).flat_map(paths);
+    let is_way = |path: &String| match path.split_once("::") {
+        Some(("imap" | "smtp", below)) => below == "self" || SESSIONS.contains(&below),
+        None => path == "imap" || path == "smtp",
+        Some(_) => false,
+    };
+    named.filter(is_way).collect()
+}
+
 #[test]
-fn modules_of_the_api_know_each_other_in_no_circle() {
-    let src = root().join("crates/api/src");
-    let mut knows: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    let mut all = Vec::new();
-    files(&src, &mut all);
-    for (path, text) in all {
-        let first = path.strip_prefix(&src).unwrap().iter().next().unwrap().to_str().unwrap();
-        let module = first.trim_end_matches(".rs").to_owned();
-        if module != "lib" && module != "main" {
-            let mut others = imports(&text);
-            others.remove(&module);
-            knows.entry(module).or_default().extend(others);
+fn sessions_with_mail_servers_are_made_in_one_module() {
+    let mut homes = 0;
+    for (name, _) in CRATES.iter().filter(|(name, _)| *name != "wire") {
+        let mut all = Vec::new();
+        files(&root().join("crates").join(name).join("src"), &mut all);
+        for (path, text) in all {
+            let found = sessions(&text);
+            if path.strip_prefix(root()).unwrap().starts_with(SESSIONS_HOME) {
+                homes += usize::from(!found.is_empty());
+            } else {
+                assert_eq!(found, Vec::<String>::new(), "{}", path.display());
+            }
         }
     }
-    assert!(knows.len() > 20, "{} modules", knows.len());
-    assert_eq!(circles(&knows), BTreeSet::new());
+    assert_eq!(homes, 2, "files in {SESSIONS_HOME} that make sessions: one a protocol");
+}
+
+/// Which modules right below `src` (or below the group of this name) know which others there.
+fn acquaintances(src: &Path, group: Option<&str>) -> BTreeMap<String, BTreeSet<String>> {
+    let mut knows: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut all = Vec::new();
+    files(&group.map_or(src.to_path_buf(), |group| src.join(group)), &mut all);
+    let depth = usize::from(group.is_some());
+    for (path, text) in all {
+        let module = module(src, &path);
+        if ["lib", "main"].contains(&module[0].as_str()) {
+            continue;
+        }
+        let others = imports(&module, &text).into_iter().filter(|path| group.is_none_or(|g| path[0] == g));
+        let mut others: BTreeSet<String> = others.filter_map(|path| path.get(depth).cloned()).collect();
+        others.remove(&module[depth]);
+        knows.entry(module[depth].clone()).or_default().extend(others);
+    }
+    knows
+}
+
+#[test]
+fn modules_know_each_other_in_no_circle() {
+    let api = acquaintances(&root().join("crates/api/src"), None);
+    assert!(api.len() > 20, "{} modules", api.len());
+    assert_eq!(circles(&api), BTreeSet::new());
+    // Messages, threads, mailboxes and edits are one thing seen from four sides.
+    for group in GROUPS.into_iter().filter(|group| *group != "domain") {
+        let knows = acquaintances(&root().join("crates/core/src"), Some(group));
+        assert!(knows.len() > 2, "{group}: {} modules", knows.len());
+        assert_eq!(circles(&knows), BTreeSet::new(), "{group}");
+    }
+}
+
+/// Routes that begin transactions themselves: before there is a caller, in pieces for a caller that was let in, or for a person whom
+/// a caller has sent away.
+const BEGIN_THEMSELVES: [&str; 6] = [
+    "auth/login.rs",
+    "auth/refresh.rs",
+    "messages/source.rs",
+    "oauth/arrival.rs",
+    "oauth/callback.rs",
+    "oauth/device.rs",
+];
+
+#[test]
+fn routes_reach_rows_through_their_caller() {
+    let routes = root().join("crates/api/src/routes");
+    let mut all = Vec::new();
+    files(&routes, &mut all);
+    let mut found = BTreeSet::new();
+    for (path, text) in all {
+        let code = code(&text);
+        if ["db.tenant(", "db.within(", "db.snapshot(", "db.relaxed(", "db.system("]
+            .iter()
+            .any(|b| code.contains(b))
+        {
+            found.insert(path.strip_prefix(&routes).unwrap().display().to_string());
+        }
+    }
+    assert_eq!(found, BEGIN_THEMSELVES.map(str::to_owned).into());
 }
 
 #[test]
 fn a_breach_is_seen() {
-    assert_eq!(breaches("queue", "use crate::domain::account;"), ["domain"]);
-    assert_eq!(breaches("platform", "fn f() { crate::queue::job::run() }"), ["queue"]);
-    assert_eq!(breaches("queue", "use crate::{\n    platform::id,\n    sync::{run, due},\n};"), ["sync"]);
-    assert_eq!(breaches("sync", "use crate::{platform::id, domain::event};"), Vec::<String>::new());
+    let seen = |module: &str, text: &str| {
+        let module: Vec<String> = module.split("::").map(str::to_owned).collect();
+        breaches(&module, text).into_iter().collect::<Vec<_>>()
+    };
+    let none = Vec::<String>::new();
+    assert_eq!(seen("queue", "use crate::domain::account;"), ["domain"]);
+    assert_eq!(seen("platform", "fn f() { crate::queue::job::run() }"), ["queue"]);
+    assert_eq!(seen("queue", "use crate::{\n    platform::id,\n    sync::{run, due},\n};"), ["sync"]);
+    assert_eq!(seen("sync", "use crate::{platform::id, domain::event};"), none);
+    assert_eq!(seen("queue", "use super::domain::account;"), ["domain"]);
+    assert_eq!(seen("queue::job", "use super::super::{platform::id, domain::event};"), ["domain"]);
+    assert_eq!(seen("queue::job", "fn f() { super::super::sync::due::lead() }"), ["sync"]);
+    assert_eq!(seen("queue::job::queue", "use super::super::domain;"), none);
+    assert_eq!(sessions("use wire::imap::{Session, connect};"), ["imap::connect"]);
+    assert_eq!(sessions("use wire::smtp::{self, SmtpError};"), ["smtp::self"]);
+    assert_eq!(sessions("use wire::imap;\nuse wire::secret::Secret;"), ["imap"]);
+    assert_eq!(sessions("use wire::{secret::Secret, smtp};"), ["smtp"]);
+    assert_eq!(sessions("use wire::{imap::{Session, connect}, tls};"), ["imap::connect"]);
+    assert_eq!(sessions("let c = wire::smtp::connect(&d, &s).await?;"), ["smtp::connect"]);
+    assert_eq!(sessions("use wire::imap as i;"), ["imap"]);
+    assert_eq!(
+        sessions("use wire::imap::{\n    ImapError,\n    Session,\n};\nuse wire::diagnose as walk;"),
+        [""; 0]
+    );
+    assert_eq!(sessions("wire::smtp::reply_text(reply)"), [""; 0]);
     let in_tests = "// use crate::sync::run;\n#[cfg(test)]\nmod tests {\n    use crate::sync::run;\n}";
-    assert_eq!(breaches("queue", in_tests), Vec::<String>::new());
+    assert_eq!(seen("queue", in_tests), none);
     let knows = |pairs: &[(&str, &str)]| {
         let mut map: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for (a, b) in pairs {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use clap::Parser as _;
 use devstack::{Endpoints, Shared};
+use emailclient_core::access::principal::Role;
 use emailclient_core::platform::config::{Config, Source};
 use emailclient_core::platform::db::Db;
 use emailclient_core::platform::id::{TenantId, new_uuid};
@@ -41,6 +42,8 @@ pub struct App {
     settings: Vec<(String, String)>,
     stop: CancellationToken,
     tasks: Vec<JoinHandle<anyhow::Result<()>>>,
+    working: CancellationToken,
+    workers: Vec<JoinHandle<anyhow::Result<()>>>,
     finished: bool,
 }
 
@@ -151,6 +154,8 @@ impl App {
             stack,
             config,
             settings,
+            working: stop.child_token(),
+            workers: Vec::new(),
             stop,
             tasks: vec![api],
             finished: false,
@@ -188,12 +193,24 @@ impl App {
 
     /// One more worker.
     pub fn add_worker(&mut self) {
-        self.tasks.push(tokio::spawn(emailclient_worker::serve(self.config.clone(), self.stop.clone())));
+        let worker = emailclient_worker::serve(self.config.clone(), self.working.clone());
+        self.workers.push(tokio::spawn(worker));
     }
 
     /// One more scheduler.
     pub fn add_scheduler(&mut self) {
-        self.tasks.push(tokio::spawn(emailclient_scheduler::serve(self.config.clone(), self.stop.clone())));
+        let scheduler = emailclient_scheduler::serve(self.config.clone(), self.working.clone());
+        self.workers.push(tokio::spawn(scheduler));
+    }
+
+    /// Stops workers and schedulers; others can be added.
+    ///
+    /// # Panics
+    /// When one of them failed.
+    pub async fn stop_workers(&mut self) {
+        self.working.cancel();
+        end(std::mem::take(&mut self.workers)).await;
+        self.working = self.stop.child_token();
     }
 
     /// The settings the services run with.
@@ -216,7 +233,9 @@ impl App {
     /// Makes a tenant without limits, with one owner who is logged in.
     pub async fn tenant(&self) -> Tenant {
         let slug = format!("t-{}", new_uuid().simple());
-        let id = emailclient_core::access::tenant::create(&self.db, &slug, "A tenant").await.unwrap();
+        let id = emailclient_core::access::tenant::create(&self.db, "emailctl:test", &slug, "A tenant")
+            .await
+            .unwrap();
         let mut tx = self.db.tenant(id).await.unwrap();
         emailclient_core::access::tenant::set_limits(&mut tx, Some(0), Some(0)).await.unwrap();
         tx.commit().await.unwrap();
@@ -234,18 +253,24 @@ impl App {
 
     /// Adds an owner to a tenant.
     pub async fn user(&self, tenant: TenantId, email: &str) {
+        self.user_as(tenant, email, Role::Owner).await;
+    }
+
+    /// Adds a user to a tenant.
+    pub async fn user_as(&self, tenant: TenantId, email: &str, role: Role) {
         let hash = emailclient_core::access::password::hash(Secret::new(PASSWORD)).await.unwrap();
         let mut tx = self.db.tenant(tenant).await.unwrap();
-        emailclient_core::access::user::create(
-            &mut tx,
-            email,
-            "A User",
-            emailclient_core::access::user::Role::Owner,
-            &hash,
-        )
-        .await
-        .unwrap();
+        emailclient_core::access::user::create(&mut tx, email, "A User", role, &hash).await.unwrap();
         tx.commit().await.unwrap();
+    }
+
+    /// One more user of a tenant, who is logged in.
+    pub async fn member(&self, tenant: &Tenant, role: Role) -> Tenant {
+        let email = format!("{role}-{}@{}.test", new_uuid().simple(), tenant.slug);
+        self.user_as(tenant.id, &email, role).await;
+        let login = self.login(&tenant.slug, &email).await;
+        let text = |name: &str| login[name].as_str().unwrap().to_owned();
+        Tenant { email, token: text("access_token"), refresh_token: text("refresh_token"), ..tenant.clone() }
     }
 
     /// Logs in and returns the answer's JSON.
@@ -297,30 +322,36 @@ impl App {
         send(self.request(tenant, "DELETE", path)).await
     }
 
+    /// Stops the services and leaves the database, for a test that looks at what they wrote at their end.
+    ///
+    /// # Panics
+    /// When one of them failed.
+    pub async fn stop_services(mut self) {
+        self.finished = true;
+        self.stop.cancel();
+        end(std::mem::take(&mut self.tasks).into_iter().chain(std::mem::take(&mut self.workers))).await;
+        tokio::join!(self.db.close(), self.behind.close());
+    }
+
     /// Stops the services and fails when one failed, or left connections or running jobs behind.
     ///
     /// # Panics
     /// Then.
-    pub async fn finish(mut self) {
-        self.finished = true;
-        self.stop.cancel();
-        for task in std::mem::take(&mut self.tasks) {
-            let ended = tokio::time::timeout(Duration::from_secs(35), task).await;
-            ended.expect("a service did not stop within 35 s").unwrap().unwrap();
-        }
-        tokio::join!(self.db.close(), self.behind.close());
-        let mut conn = self.database.superuser().await;
+    pub async fn finish(self) {
+        let database = self.database.clone();
+        self.stop_services().await;
+        let mut conn = database.superuser().await;
         let running: i64 = sqlx::query_scalar("SELECT count(*) FROM jobs WHERE state = 'running'")
             .fetch_one(&mut conn)
             .await
             .unwrap();
         assert_eq!(running, 0, "jobs are still marked as running");
-        let database = self.database.clone();
+        drop(conn);
         eventually("all connections are closed", Duration::from_secs(5), async || {
             (database.open_connections().await == 0).then_some(())
         })
         .await;
-        self.database.drop_it().await;
+        database.drop_it().await;
     }
 }
 
@@ -328,6 +359,14 @@ impl Drop for App {
     fn drop(&mut self) {
         self.stop.cancel();
         assert!(self.finished || std::thread::panicking(), "end a test with app.finish().await");
+    }
+}
+
+/// Waits for the ends of services that were told to stop.
+async fn end(services: impl IntoIterator<Item = JoinHandle<anyhow::Result<()>>>) {
+    for task in services {
+        let ended = tokio::time::timeout(Duration::from_secs(35), task).await;
+        ended.expect("a service did not stop within 35 s").unwrap().unwrap();
     }
 }
 

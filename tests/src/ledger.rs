@@ -2,7 +2,7 @@
 //! every event, with the transaction that made it.
 //!
 //! - A transaction that changed the visible places of a message, or their flags, told one event of it, and no other did. Where
-//!   one row takes the place of another that looked the same, it may.
+//!   one row takes the place of another that looked the same, it may. Its conversation is no matter of places.
 //! - `message.created` and `message.deleted` take turns, as `mailbox.created` and `mailbox.deleted` do; between a deletion
 //!   and the next creation nothing is told; what was created last and not deleted is what is there.
 
@@ -48,7 +48,7 @@ WITH changed AS (
     SELECT tx, message FROM ledger_places GROUP BY tx, message, looks HAVING sum(sign) <> 0) s
 ), told AS (
   SELECT tx, object AS message, count(*) AS times, string_agg(kind || ' ' || data, ', ' ORDER BY n) AS kinds FROM ledger_events
-  WHERE kind LIKE 'message.%' GROUP BY tx, object
+  WHERE kind LIKE 'message.%' AND data->'changed' IS DISTINCT FROM jsonb_build_array('thread') GROUP BY tx, object
 )
 SELECT concat_ws(' ', (SELECT subject FROM messages WHERE id = coalesce(c.message, t.message)), coalesce(c.message, t.message), 'told:', coalesce(t.kinds, 'nothing'), 'changed:', coalesce(c.what, 'nothing'),
          'by steps:', (SELECT string_agg(concat_ws(' ', p.sign, p.place, 'UID', p.uid), '; ' ORDER BY p.n) FROM ledger_places p

@@ -298,7 +298,7 @@ const ROWS: [(&str, &str); 6] = [
         "edits",
         "SELECT concat_ws(' ', e.id, e.kind, e.state) FROM edits e JOIN messages m ON m.id = e.message_id WHERE m.gone_at IS NULL ORDER BY e.id",
     ),
-    ("events", "SELECT concat_ws(' ', kind, object_id, data) FROM events ORDER BY seq"),
+    ("events", "SELECT concat_ws(' ', kind, object_id, data) FROM events ORDER BY position"),
 ];
 
 /// Counts each batch of bodies that is asked for from now on: all are noted in `ingest_batches` before.
@@ -354,14 +354,14 @@ impl Events {
     /// From now on.
     pub async fn from_now(app: &App, account: &str) -> Self {
         let last: Option<i64> =
-            sqlx::query_scalar("SELECT max(seq) FROM events").fetch_one(&app.behind).await.unwrap();
+            sqlx::query_scalar("SELECT max(position) FROM events").fetch_one(&app.behind).await.unwrap();
         Self { account: Uuid::parse_str(account).unwrap(), after: last.unwrap_or(0) }
     }
 
     /// Kinds and objects of what was told of messages and mailboxes since, in order.
     pub async fn told(&self, app: &App) -> Vec<(String, String)> {
         let rows = sqlx::query(
-            "SELECT kind, object_id FROM events WHERE account_id = $1 AND seq > $2 AND kind ~ '^(message|mailbox)[.]' ORDER BY seq",
+            "SELECT kind, object_id FROM events WHERE account_id = $1 AND position > $2 AND kind ~ '^(message|mailbox)[.]' ORDER BY position",
         )
         .bind(self.account)
         .bind(self.after)

@@ -54,10 +54,17 @@ impl PrivatePostgres {
         self.run("pg_ctl", &["stop", "-m", "fast", "-w"]);
     }
 
+    /// Stops it as a crash does: what was not written by then is lost.
+    pub fn crash(&self) {
+        self.run("pg_ctl", &["stop", "-m", "immediate", "-w"]);
+    }
+
     /// Starts it and waits until it answers.
     pub fn up(&self) {
         let options = format!(
-            "-p {} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off",
+            // What is committed without waiting for the disk stays in memory for long: a crash takes it.
+            "-p {} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off -c wal_writer_delay=9s \
+             -c wal_writer_flush_after=2GB -c wal_buffers=64MB",
             self.port
         );
         self.run("pg_ctl", &["start", "-w", "-o", &options, "-l", self.dir.join("log").to_str().unwrap()]);

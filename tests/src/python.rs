@@ -17,11 +17,28 @@ fn run(command: &mut Command) {
 /// When it is missing and cannot be installed.
 #[must_use]
 pub fn program(name: &str, version: &str) -> PathBuf {
+    let program = Path::new("bin").join(name);
+    environment(name, version, &program).join(program)
+}
+
+/// A Python that has exactly this version of the library `name`, installed at need.
+///
+/// # Panics
+/// When it is missing and cannot be installed.
+#[must_use]
+pub fn with_library(name: &str, version: &str) -> PathBuf {
+    let whole = Path::new("whole");
+    let place = environment(name, version, whole);
+    std::fs::write(place.join(whole), "").unwrap();
+    place.join("bin/python")
+}
+
+/// The environment of a package, made unless this file of it is there.
+fn environment(name: &str, version: &str, sign: &Path) -> PathBuf {
     let cache = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/python");
     let place = cache.join(format!("{name}-{version}"));
-    let program = place.join("bin").join(name);
-    if program.exists() {
-        return program;
+    if place.join(sign).exists() {
+        return place;
     }
     // Beside its place until it is whole, so that a test that was ended leaves no half of it. An environment knows its
     // own path, so it is made anew in its place once the packages are at hand.
@@ -40,5 +57,5 @@ pub fn program(name: &str, version: &str) -> PathBuf {
     let from = format!("--find-links={}", wheels.display());
     run(pip(&place).args(["install", "--no-index", &from, &wanted]));
     std::fs::remove_dir_all(&wheels).unwrap();
-    program
+    place
 }

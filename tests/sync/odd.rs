@@ -266,14 +266,14 @@ impl Odd<'_> {
     /// Events about messages and mailboxes since the last call, sorted.
     pub async fn told(&mut self) -> Vec<String> {
         let rows = sqlx::query(
-            "SELECT seq, kind FROM events WHERE account_id = $1::uuid AND seq > $2 AND kind NOT LIKE 'account.%'",
+            "SELECT position, kind FROM events WHERE account_id = $1::uuid AND position > $2 AND kind NOT LIKE 'account.%'",
         )
         .bind(&self.account)
         .bind(self.told)
         .fetch_all(&mut self.rig.app.database.superuser().await)
         .await
         .unwrap();
-        self.told = rows.iter().map(|r| r.get("seq")).max().unwrap_or(self.told);
+        self.told = rows.iter().map(|r| r.get("position")).max().unwrap_or(self.told);
         let mut kinds: Vec<String> = rows.iter().map(|r| r.get("kind")).collect();
         kinds.sort();
         kinds

@@ -110,7 +110,7 @@ async fn rows(app: &App) -> BTreeMap<i64, (String, String, String)> {
 async fn events(app: &App) -> Vec<String> {
     let mut conn = app.database.superuser().await;
     sqlx::query_scalar(
-        "SELECT kind FROM events WHERE kind LIKE 'message.%' OR kind LIKE 'mailbox.%' ORDER BY seq",
+        "SELECT kind FROM events WHERE kind LIKE 'message.%' OR kind LIKE 'mailbox.%' ORDER BY position",
     )
     .fetch_all(&mut conn)
     .await

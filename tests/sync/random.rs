@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use sqlx::Row as _;
 use tests::dice::Dice;
+use tests::follower::Follower;
 use tests::oracle;
 use uuid::Uuid;
 
@@ -29,6 +30,8 @@ struct Run {
     old: BTreeSet<Uuid>,
     /// How often the id of a message was compared with what it was.
     checked: usize,
+    /// A client that follows the changes.
+    follower: Follower,
 }
 
 impl Run {
@@ -56,6 +59,9 @@ impl Run {
         } else {
             oracle::rows_agree(&self.case.app, &self.case.account, &self.case.user).await;
         }
+        let limit = 1 + self.traffic.dice.below(9);
+        self.follower.follow(&self.case.app, &self.case.tenant, limit).await;
+        self.follower.agrees(&self.case.app, &self.case.tenant).await;
         let ids = self.ids().await;
         let model = &mut self.traffic.model;
         // What was away for longer, by the time it was seen again, is another message.
@@ -117,7 +123,8 @@ async fn ids_survive_whatever_another_client_does_and_our_rows_are_the_servers()
     eprintln!("RANDOM_SEED={seed} RANDOM_STEPS={steps}");
     let case = Case::with(vec![]).await;
     let traffic = Traffic::alone(&case.app, &case.user, Dice::new(seed)).await;
-    let mut run = Run { case, traffic, old: BTreeSet::new(), checked: 0 };
+    let follower = Follower::begin(&case.app, &case.tenant, &case.account).await;
+    let mut run = Run { case, traffic, old: BTreeSet::new(), checked: 0, follower };
     let mut known = BTreeMap::new();
     let started = Instant::now();
     let (mut done, mut pauses) = (0, 0);

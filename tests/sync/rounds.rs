@@ -99,7 +99,7 @@ async fn a_round_without_changes_writes_no_event_and_each_change_gives_one() {
     mail::synchronise(&app, &tenant, &account).await;
     let events = async || -> Vec<String> {
         let mut conn = app.database.superuser().await;
-        sqlx::query_scalar("SELECT kind FROM events WHERE kind LIKE 'message.%' ORDER BY seq")
+        sqlx::query_scalar("SELECT kind FROM events WHERE kind LIKE 'message.%' ORDER BY position")
             .fetch_all(&mut conn)
             .await
             .unwrap()

@@ -5,11 +5,11 @@
 use std::time::Duration;
 
 use emailclient_core::domain::operation::{self, Step};
+use emailclient_core::jobs;
 use emailclient_core::platform::id::OperationId;
 use emailclient_core::queue::job::Job;
 use emailclient_scheduler::sweep;
 use emailclient_worker::environment::{self, Environment};
-use emailclient_worker::jobs;
 use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
 use tests::app::{App, Tenant};
@@ -98,7 +98,7 @@ fn reached(state: &str, done: i64, updated: i64) -> (String, i64, i64) {
 
 const STARRED: &str = "SELECT count(*) FROM message_mailboxes WHERE flags & 4 = 4";
 const EDITS: &str =
-    "SELECT count(*) FROM events WHERE kind = 'message.updated' AND data->>'changed' = 'flags'";
+    "SELECT count(*) FROM events WHERE kind = 'message.updated' AND data->'changed' ? 'flags'";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_runs_at_once_and_a_third_change_every_message_once() {
@@ -228,8 +228,8 @@ async fn work_that_lost_its_job_gets_one_again_and_old_work_is_forgotten() {
     let (open, closed) = (stage.ask("star", None).await, stage.ask("unstar", None).await);
     stage.work(closed).await;
     stage.write("DELETE FROM jobs WHERE kind = 'act_on_messages'").await;
-    sweep::operations(&stage.app.db).await.unwrap();
-    sweep::operations(&stage.app.db).await.unwrap();
+    jobs::act_on_messages::sweep(&stage.app.db).await.unwrap();
+    jobs::act_on_messages::sweep(&stage.app.db).await.unwrap();
     let live = format!(
         "SELECT count(*) FROM jobs WHERE kind = 'act_on_messages' AND state = 'ready' AND dedupe_key = '{open}'"
     );

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use emailclient_core::access::user::Role;
+use emailclient_core::access::principal::Role;
 use emailclient_core::platform::id::new_uuid;
 use futures::TryStreamExt as _;
 use serde_json::json;
@@ -152,7 +152,9 @@ async fn the_search_itself_finds_a_secret_in_every_form_and_in_every_kind_of_red
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_password_or_token_is_stored_cached_or_told() {
-    let app = App::start_all().await;
+    let mut app = tests::provider::start().await;
+    app.add_worker();
+    app.add_scheduler();
     let canary = |name: &str| format!("canary-{name}-{}", new_uuid().simple());
     let (login, mailbox, wrong) = (canary("login"), canary("mailbox"), canary("wrong"));
     let tenant = person(&app, &login).await;
@@ -195,14 +197,23 @@ async fn no_password_or_token_is_stored_cached_or_told() {
     })
     .await;
 
-    let canaries = [
+    let authority = tests::provider::authority(&app);
+    let app_id = tests::provider::named(&app, &tenant, &authority).await;
+    let (_, by_token) = tests::provider::connect(&app, &tenant, &app_id).await;
+    mail::synchronise(&app, &tenant, &by_token).await;
+    let issued = authority.issued();
+    assert!(issued.len() >= 3, "a code, an access token, a refresh token");
+
+    let mut canaries = vec![
         ("the user's password", login),
         ("the mailbox's password", mailbox),
         ("a password that was refused", wrong),
         ("a refresh token that was used", tenant.refresh_token.clone()),
         ("a refresh token", next_token),
         ("an access token", tenant.token.clone()),
+        ("the secret of an OAuth app", tests::provider::SECRET.to_owned()),
     ];
+    canaries.extend(issued.into_iter().map(|token| ("what a provider gave", token.value)));
     let stored = everything_stored(&app.database).await;
     assert!(
         stored.iter().any(|(_, bytes)| contains(bytes, "marker-that-is-stored")),
@@ -217,6 +228,8 @@ async fn no_password_or_token_is_stored_cached_or_told() {
     for path in [
         "/api/accounts",
         &format!("/api/accounts/{account}"),
+        &format!("/api/accounts/{by_token}"),
+        "/api/oauth/apps",
         &format!("/api/sync/status/{account}"),
         &submission,
         "/auth/me",

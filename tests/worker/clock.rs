@@ -5,11 +5,11 @@
 
 use std::time::Duration;
 
+use emailclient_core::connect::capability_off;
 use emailclient_core::domain::search::index;
 use emailclient_core::platform::clock::{Clock as _, SystemClock};
 use emailclient_core::platform::id::{AccountId, MailboxId};
-use emailclient_core::queue::job::{Job, enqueue};
-use emailclient_core::sync::capability_off;
+use emailclient_core::queue::job::{Job, enqueue_as};
 use emailclient_core::sync::store::{Target, attempts, audit, checkpoint};
 use mail::sync::LocalView;
 use mail::uid::{Uid, UidSet};
@@ -169,7 +169,7 @@ async fn nothing_that_is_stored_waits_for_longer_than_it_can() {
         Job::IndexText { account_id: a },
         Job::PushChanges { account_id: a },
     ] {
-        enqueue(&mut tx, &job, Duration::ZERO, 0).await.unwrap();
+        enqueue_as(&mut tx, &job, Duration::ZERO, 0).await.unwrap();
     }
     tx.commit().await.unwrap();
     run(

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use emailclient_core::queue::job::{Job, enqueue, priority};
+use emailclient_core::queue::job::{Job, enqueue_as, priority};
 use serde_json::json;
 use tests::app::{App, Tenant};
 use tests::eventually::eventually;
@@ -164,7 +164,7 @@ async fn a_user_who_never_rests_does_not_keep_the_old_mail_away() {
     loop {
         for _ in 0..20 {
             let mut tx = app.db.tenant(tenant.id).await.unwrap();
-            enqueue(&mut tx, &call, Duration::from_secs(3600), priority::PUSH).await.unwrap();
+            enqueue_as(&mut tx, &call, Duration::from_secs(3600), priority::PUSH).await.unwrap();
             tx.commit().await.unwrap();
             calls += 1;
             sleep(Duration::from_millis(2)).await;

@@ -188,12 +188,12 @@ async fn a_client_that_tries_an_odd_server_is_told_in_plain_words_and_in_time() 
             "colours",
             "220 \u{1b}[31mred\u{1b}[0m\r\n",
             "535 5.7.8 \u{1b}[31mno\0\u{9b}0m\r\n",
-            "upstream-unreachable",
+            "upstream-refused",
         ),
-        ("a reply without end", "220-go on\r\n", "", "upstream-unreachable"),
-        ("endless lines", "220 hi\r\n", "250-more\r\n", "upstream-unreachable"),
-        ("a refusal", "554 5.3.2 \u{7}closed\u{8}\r\n", "", "upstream-unreachable"),
-        ("plain imap", "* OK \u{1b}]0;x\u{7}\r\n", "{tag} NO \u{1b}[2Jx\r\n", "upstream-unreachable"),
+        ("a reply without end", "220-go on\r\n", "", "upstream-timeout"),
+        ("endless lines", "220 hi\r\n", "250-more\r\n", "upstream-timeout"),
+        ("a refusal", "554 5.3.2 \u{7}closed\u{8}\r\n", "", "upstream-refused"),
+        ("plain imap", "* OK \u{1b}]0;x\u{7}\r\n", "{tag} NO \u{1b}[2Jx\r\n", "upstream-protocol"),
     ] {
         let server = parrot(greeting, answer.to_owned()).await;
         let start = std::time::Instant::now();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use emailclient_core::platform::db::Db;
 use emailclient_core::platform::id::{AccountId, JobId, TenantId, new_uuid};
 use emailclient_core::queue::job::queue::{self, Claimed, Outcome, Room};
-use emailclient_core::queue::job::{self, Job, enqueue, priority};
+use emailclient_core::queue::job::{self, Job, enqueue_as, priority};
 use tests::app::App;
 
 const ROOM: Room = Room { total: 32, free: 32 };
@@ -14,7 +14,7 @@ async fn add(db: &Db, tenant: TenantId, jobs: usize, priority: i16) {
     let mut tx = db.tenant(tenant).await.unwrap();
     for _ in 0..jobs {
         let job = Job::IndexText { account_id: AccountId::new() };
-        enqueue(&mut tx, &job, Duration::ZERO, priority).await.unwrap();
+        enqueue_as(&mut tx, &job, Duration::ZERO, priority).await.unwrap();
     }
     tx.commit().await.unwrap();
 }
@@ -75,7 +75,7 @@ async fn some_places_are_kept_for_what_somebody_waits_for() {
 
 async fn ask(db: &Db, tenant: TenantId, account_id: AccountId, priority: i16) {
     let mut tx = db.tenant(tenant).await.unwrap();
-    enqueue(&mut tx, &Job::SyncAccount { account_id }, Duration::ZERO, priority).await.unwrap();
+    enqueue_as(&mut tx, &Job::SyncAccount { account_id }, Duration::ZERO, priority).await.unwrap();
     tx.commit().await.unwrap();
 }
 
@@ -197,7 +197,7 @@ async fn a_round_that_took_over_an_edit_and_is_stopped_is_as_urgent_as_the_edit(
     let account_id = account(&rounds[0]);
     assert!(!take_over(&app.db, tenant, account_id).await, "nothing was asked");
     let mut tx = app.db.tenant(tenant).await.unwrap();
-    enqueue(&mut tx, &Job::PushChanges { account_id }, Duration::ZERO, priority::PUSH).await.unwrap();
+    enqueue_as(&mut tx, &Job::PushChanges { account_id }, Duration::ZERO, priority::PUSH).await.unwrap();
     tx.commit().await.unwrap();
     assert!(take_over(&app.db, tenant, account_id).await);
     assert!(claim(&app.db, me, ROOM).await.is_empty(), "no job stands for it any more");

@@ -5,7 +5,7 @@ use std::time::Duration;
 use emailclient_core::platform::db::Db;
 use emailclient_core::platform::id::{AccountId, TenantId, new_uuid};
 use emailclient_core::queue::job::queue::{self, Claimed, Outcome, Room};
-use emailclient_core::queue::job::{Job, enqueue, priority};
+use emailclient_core::queue::job::{Job, enqueue_as, priority};
 use sqlx::Row as _;
 use tests::app::App;
 
@@ -13,7 +13,7 @@ const LEASE: Duration = Duration::from_secs(30);
 
 async fn add(db: &Db, tenant: TenantId, account_id: AccountId, delay: Duration, priority: i16) {
     let mut tx = db.tenant(tenant).await.unwrap();
-    enqueue(&mut tx, &Job::IndexText { account_id }, delay, priority).await.unwrap();
+    enqueue_as(&mut tx, &Job::IndexText { account_id }, delay, priority).await.unwrap();
     tx.commit().await.unwrap();
 }
 

@@ -1,12 +1,14 @@
 //! What belongs to one request from its first byte to its last: id, client address, and what was learned on the way.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
 use axum::extract::FromRequestParts;
+use emailclient_core::access::audit::Action;
 use emailclient_core::platform::budget::Held;
 use emailclient_core::platform::id::TenantId;
 use http::request::Parts;
+use ipnet::Ipv6Net;
 
 use crate::error::ApiError;
 
@@ -15,6 +17,8 @@ struct Learned {
     rate_headers: Option<(String, String)>,
     body_hash: Option<[u8; 32]>,
     tenant: Option<TenantId>,
+    audited: Option<(String, Action)>,
+    refused: Option<String>,
     held: Vec<Held>,
     counted: bool,
     tried_elsewhere: bool,
@@ -91,6 +95,28 @@ impl Context {
         }
     }
 
+    /// Who asks for what that the audit trail tells of, refusals too.
+    pub(crate) fn set_audited(&self, actor: &str, action: Action) {
+        if let Ok(mut learned) = self.0.learned.lock() {
+            learned.audited = Some((actor.to_owned(), action));
+        }
+    }
+
+    pub(crate) fn audited(&self) -> Option<(String, Action)> {
+        self.0.learned.lock().ok().and_then(|l| l.audited.clone())
+    }
+
+    /// The code of a refusal that is written out before the edge sees it.
+    pub(crate) fn set_refused(&self, code: &str) {
+        if let Ok(mut learned) = self.0.learned.lock() {
+            learned.refused = Some(code.to_owned());
+        }
+    }
+
+    pub(crate) fn refused(&self) -> Option<String> {
+        self.0.learned.lock().ok().and_then(|l| l.refused.clone())
+    }
+
     /// `true` for the first time: a request that runs again was counted by its first run.
     pub(crate) fn count_once(&self) -> bool {
         self.0.learned.lock().is_ok_and(|mut l| !std::mem::replace(&mut l.counted, true))
@@ -144,10 +170,7 @@ impl Context {
 pub fn network_of(address: IpAddr) -> String {
     match address.to_canonical() {
         IpAddr::V4(v4) => v4.to_string(),
-        IpAddr::V6(v6) => {
-            let network = Ipv6Addr::from(u128::from(v6) >> 64 << 64);
-            format!("{network}/64")
-        }
+        IpAddr::V6(v6) => Ipv6Net::new_assert(v6, 64).trunc().to_string(),
     }
 }
 

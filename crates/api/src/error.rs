@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
 use emailclient_core::access::password::PasswordError;
+use emailclient_core::connect::{ConnectError, Failed};
 use emailclient_core::platform::budget::Spent;
 use emailclient_core::platform::db::DbError;
 use http::{HeaderName, HeaderValue, StatusCode, header};
@@ -80,6 +81,9 @@ pub struct Problem {
     /// Where in a search query the fault is, from 1, in characters.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub column: Option<usize>,
+    /// The state to go on from, once all was listed anew.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub new_state: Option<String>,
 }
 
 #[derive(Debug)]
@@ -113,6 +117,7 @@ impl ApiError {
             errors: Vec::new(),
             upstream: None,
             column: None,
+            new_state: None,
         };
         Self(Box::new(Inner {
             problem,
@@ -164,6 +169,13 @@ impl ApiError {
     #[must_use]
     pub fn with_column(mut self, column: usize) -> Self {
         self.0.problem.column = Some(column);
+        self
+    }
+
+    /// Names the state to go on from.
+    #[must_use]
+    pub fn with_new_state(mut self, state: String) -> Self {
+        self.0.problem.new_state = Some(state);
         self
     }
 
@@ -241,14 +253,29 @@ impl From<DbError> for ApiError {
     fn from(error: DbError) -> Self {
         match error {
             DbError::Unavailable(_) => Self::unavailable("the database does not answer").with_cause(error),
-            DbError::Busy(_) => {
+            // Once more it does not find what was deleted.
+            DbError::Busy(_) | DbError::Deleted => {
                 let mut refusal =
                     Self::busy("others are changing the same at this moment", Duration::from_secs(1))
                         .with_cause(error);
                 refusal.0.busy = true;
                 refusal
             }
+            DbError::OutOfReach(_) => {
+                Self::insufficient_scope("this belongs to an account out of reach").with_cause(error)
+            }
             _ => Self::internal(error),
+        }
+    }
+}
+
+impl<E: Failed> From<ConnectError<E>> for ApiError {
+    fn from(error: ConnectError<E>) -> Self {
+        match (error.trouble(), error) {
+            (_, ConnectError::NoSuchAccount) => Self::not_found(),
+            (_, ConnectError::Db(error)) => error.into(),
+            (Some(trouble), error) => Self::trouble(trouble, error.to_string()),
+            (None, error) => Self::internal(error),
         }
     }
 }

@@ -20,6 +20,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::context::Context;
 use crate::error::{ApiError, FieldError};
+use crate::form;
 use crate::idempotency;
 use crate::limits::PARAMETER_BYTES;
 use crate::state::AppState;
@@ -207,7 +208,7 @@ fn bad_parameters(faults: Vec<FieldError>) -> ApiError {
 pub fn from_query<T: DeserializeOwned>(query: &str) -> Result<T, ApiError> {
     let mut map = Map::new();
     for (name, text) in
-        form_pairs(query).map_err(|e| ApiError::invalid_parameter(format!("the query is not valid: {e}")))?
+        form::pairs(query).map_err(|e| ApiError::invalid_parameter(format!("the query is not valid: {e}")))?
     {
         if text.contains('\0') || name.contains('\0') {
             return Err(bad_parameters(vec![FieldError::new(
@@ -230,39 +231,6 @@ pub fn from_query<T: DeserializeOwned>(query: &str) -> Result<T, ApiError> {
         map.insert(name, Value::String(text));
     }
     typed::read(&Value::Object(map), true).map_err(bad_parameters)
-}
-
-/// The pairs of `application/x-www-form-urlencoded` text.
-///
-/// # Errors
-/// What is wrong with the encoding.
-pub fn form_pairs(text: &str) -> Result<Vec<(String, String)>, &'static str> {
-    let pieces = text.split('&').filter(|p| !p.is_empty());
-    pieces
-        .map(|piece| {
-            let (name, value) = piece.split_once('=').unwrap_or((piece, ""));
-            Ok((percent_decode(name)?, percent_decode(value)?))
-        })
-        .collect()
-}
-
-fn percent_decode(text: &str) -> Result<String, &'static str> {
-    let mut out = Vec::with_capacity(text.len());
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        match byte {
-            b'+' => out.push(b' '),
-            b'%' => {
-                let digit = |b: Option<u8>| b.and_then(|b| char::from(b).to_digit(16));
-                let (Some(high), Some(low)) = (digit(bytes.next()), digit(bytes.next())) else {
-                    return Err("a percent sign without two hexadecimal digits");
-                };
-                out.push(u8::try_from(high * 16 + low).unwrap_or_default());
-            }
-            other => out.push(other),
-        }
-    }
-    String::from_utf8(out).map_err(|_| "not UTF-8")
 }
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
@@ -302,17 +270,6 @@ pub struct NoQuery {}
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn query_text_is_decoded_once_and_strictly() {
-        assert_eq!(
-            form_pairs("a=b%20c+d&&e=%C3%A9&f").unwrap(),
-            [("a", "b c d"), ("e", "é"), ("f", "")].map(|(a, b)| (a.to_owned(), b.to_owned()))
-        );
-        for bad in ["a=%", "a=%4", "a=%zz", "a=%ff"] {
-            assert!(form_pairs(bad).is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn doubled_unknown_and_nul_parameters_are_400() {

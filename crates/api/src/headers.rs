@@ -8,6 +8,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use emailclient_core::platform::id::new_uuid;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use ipnet::IpNet;
 use tracing::Instrument as _;
 
 use crate::context::Context;
@@ -86,6 +87,10 @@ fn finish(context: &Context, response: Response) -> Response {
     response
 }
 
+/// A refusal that a person sees in a browser: it stays the page that it is.
+#[derive(Debug, Clone, Copy)]
+pub struct Page;
+
 /// Gives every refusal its document: ours get id and path, the framework's get a document at all.
 fn as_problem(context: &Context, mut response: Response) -> Response {
     let status = response.status();
@@ -101,7 +106,8 @@ fn as_problem(context: &Context, mut response: Response) -> Response {
     }
     let written =
         response.headers().get(header::CONTENT_TYPE).is_some_and(|t| t == "application/problem+json");
-    if !refused || written || (health && status == StatusCode::SERVICE_UNAVAILABLE) {
+    let page = response.extensions().get::<Page>().is_some();
+    if !refused || written || page || (health && status == StatusCode::SERVICE_UNAVAILABLE) {
         return response;
     }
     let mut made = as_problem(context, ApiError::from_status(status).into_response());
@@ -138,8 +144,8 @@ fn trace_id(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// The rightmost address of `X-Forwarded-For` that is not a trusted proxy's, if the peer is one; else the peer.
-fn client_address(headers: &HeaderMap, peer: Option<IpAddr>, trusted: &[String]) -> Option<IpAddr> {
-    let is_trusted = |ip: IpAddr| trusted.iter().any(|t| covers(t, ip));
+fn client_address(headers: &HeaderMap, peer: Option<IpAddr>, trusted: &[IpNet]) -> Option<IpAddr> {
+    let is_trusted = |ip: IpAddr| trusted.iter().any(|t| t.contains(&ip));
     let peer = peer.map(|p| p.to_canonical())?;
     if !is_trusted(peer) {
         return Some(peer);
@@ -163,24 +169,6 @@ fn client_address(headers: &HeaderMap, peer: Option<IpAddr>, trusted: &[String])
     Some(client)
 }
 
-/// Whether an address or network in CIDR notation contains `ip`.
-fn covers(entry: &str, ip: IpAddr) -> bool {
-    let (net, bits) = entry.split_once('/').map_or((entry, None), |(n, b)| (n, b.parse::<u32>().ok()));
-    let prefix =
-        |value: u128, width: u32, bits: u32| value.checked_shr(width.saturating_sub(bits)).unwrap_or(0);
-    match (net.parse::<IpAddr>(), ip) {
-        (Ok(IpAddr::V4(net)), IpAddr::V4(ip)) => {
-            let bits = bits.unwrap_or(32);
-            prefix(u32::from(net).into(), 32, bits) == prefix(u32::from(ip).into(), 32, bits)
-        }
-        (Ok(IpAddr::V6(net)), IpAddr::V6(ip)) => {
-            let bits = bits.unwrap_or(128);
-            prefix(net.into(), 128, bits) == prefix(ip.into(), 128, bits)
-        }
-        _ => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -192,7 +180,7 @@ mod tests {
             HeaderValue::from_static("6.6.6.6, 203.0.113.9, 10.0.0.2"),
         )]);
         let ip = |t: &str| Some(t.parse::<IpAddr>().unwrap());
-        let trusted = ["10.0.0.0/8".to_owned()];
+        let trusted = ["10.0.0.0/8".parse().unwrap()];
         assert_eq!(client_address(&headers, ip("10.0.0.1"), &trusted), ip("203.0.113.9"));
         assert_eq!(client_address(&headers, ip("8.8.8.8"), &trusted), ip("8.8.8.8"));
         assert_eq!(client_address(&HeaderMap::new(), ip("::ffff:10.0.0.1"), &trusted), ip("10.0.0.1"));

@@ -24,6 +24,7 @@ use emailclient_core::platform::db::TenantTx;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde_json::{Map, Value};
+use wire::trouble::Trouble;
 
 use crate::caller::Caller;
 use crate::context::Context;
@@ -132,7 +133,7 @@ impl IdempotencyKey {
     /// 503 when the database does not answer.
     pub async fn is_known(&self, state: &AppState, caller: &Caller) -> Result<bool, ApiError> {
         let Some(slot) = self.slot(caller) else { return Ok(false) };
-        let mut look = caller.tx(state).await?;
+        let mut look = caller.aside(state).await?;
         let known = idempotency::find(&mut look, &slot).await?.is_some();
         look.release();
         Ok(known)
@@ -186,14 +187,17 @@ impl IdempotencyKey {
             return Ok(reply);
         };
         // A repetition is answered before anything slow is done for it.
-        let mut look = caller.tx(state).await?;
+        let mut look = caller.aside(state).await?;
         self.refuse_known(&mut look, &slot).await?;
-        look.commit().await?;
+        look.release();
         let (mut tx, reply) = match work.await {
             Ok(done) => done,
             Err(error) if is_final(&error) => {
                 let reply = written_out(&error, &self.context)?;
-                (self.tx_after(state, caller).await?, reply)
+                self.context.set_refused(error.code());
+                let mut tx = self.tx_after(state, caller).await?;
+                tx.nothing_to_audit();
+                (tx, reply)
             }
             Err(error) => return Err(error),
         };
@@ -201,7 +205,7 @@ impl IdempotencyKey {
         if !idempotency::keep(&mut tx, &slot, &kept).await? {
             // A twin was faster: its effect stands, ours is rolled back.
             drop(tx);
-            let mut look = caller.tx(state).await?;
+            let mut look = caller.aside(state).await?;
             self.refuse_known(&mut look, &slot).await?;
             return Err(ApiError::idempotency_in_progress());
         }
@@ -212,12 +216,15 @@ impl IdempotencyKey {
 
 fn is_final(error: &ApiError) -> bool {
     let transient = [StatusCode::UNAUTHORIZED, StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS];
-    let about_keys = [IN_PROGRESS, "idempotency-key-reused", "upstream-unreachable"];
+    let about_keys = [IN_PROGRESS, "idempotency-key-reused"];
+    // A mail server in trouble may be well when the request is sent again.
+    let passes = Trouble::ALL.iter().any(|trouble| !trouble.lasts() && trouble.code() == error.code());
     error.status().is_client_error()
         && !error.is_replay()
         && !error.is_broken_off()
         && !transient.contains(&error.status())
         && !about_keys.contains(&error.code())
+        && !passes
 }
 
 fn written_out(error: &ApiError, context: &Context) -> Result<Reply, ApiError> {
@@ -239,7 +246,7 @@ fn pack(reply: &Reply, body_hash: Vec<u8>, request_id: &str) -> Kept {
     let mut headers: Map<String, Value> = reply.headers().iter().filter_map(pair).collect();
     headers.insert(FIRST_ID.to_string(), Value::String(request_id.to_owned()));
     let status = i16::try_from(reply.status().as_u16()).unwrap_or(200);
-    Kept { body_hash, status, headers: Value::Object(headers), body: reply.body().to_vec() }
+    Kept { body_hash, status, headers: Value::Object(headers), body: reply.kept().to_vec() }
 }
 
 fn unpack(kept: Kept) -> Result<Reply, ApiError> {

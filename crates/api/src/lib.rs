@@ -5,12 +5,12 @@
 //! refuse (path, query, body), so do not reorder them:
 //!
 //! ```text
-//! #[utoipa::path(post, path = "/api/things/{id}/parts", tag = "things", security(("bearer" = [])),
+//! #[utoipa::path(post, path = "/api/things/{id}/parts", tag = "things", security(("bearer" = ["mail:write"])),
 //!     params(("id" = Uuid, Path)), request_body = NewPart,
 //!     responses((status = 201, body = Part), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 //! pub async fn add(
 //!     State(state): State<AppState>,
-//!     caller: Caller,                         // token, tenant, limit, Accept, Content-Type
+//!     caller: May<MailWrite, PartAdd>,        // token, tenant, permission, limit, Accept, Content-Type; its line in the audit trail
 //!     PathId(id): PathId<ThingId>,            // 400
 //!     Query(query): Query<AddQuery>,          // 400; routes without parameters take Query<NoQuery>
 //!     key: IdempotencyKey,                    // every POST
@@ -19,7 +19,7 @@
 //!     key.once(&state, &caller, async {
 //!         let mut tx = key.tx(&state, &caller).await?;                      // other methods: caller.tx(&state)
 //!         let part = thing::add_part(&mut tx, id, &new.name).await?.ok_or_else(ApiError::not_found)?;
-//!         caller.audit(&mut tx, "part.add", &part.id.to_string()).await?;
+//!         caller.audit(&mut tx, &part.id.to_string()).await?;
 //!         Ok((tx, Reply::created(&format!("/api/parts/{}", part.id), &view(&part))?))
 //!     })
 //!     .await
@@ -28,7 +28,7 @@
 //!
 //! Reads: `caller.tx`, query, `tx.release()`, `Ok(Reply::ok(&view)?)` (a `Reply` is a response). Raw bytes in or out:
 //! add the route to a router of its own with `.layer(Extension(Rules::ANY))`, and read [`extract::body::Arriving`].
-//! Lists: [`page`]. Versions: [`etag`]. Roles: compare `caller.role` and refuse with `insufficient_scope`.
+//! Lists: [`page`]. Versions: [`etag`]. Permissions and audited actions: [`permission`].
 
 mod again;
 mod answer;
@@ -40,8 +40,10 @@ mod early;
 pub mod error;
 pub mod etag;
 pub mod extract;
+mod form;
 mod headers;
 mod host;
+pub mod hub;
 pub mod idempotency;
 pub mod known;
 mod limits;
@@ -49,12 +51,16 @@ mod line;
 pub mod negotiate;
 mod openapi;
 pub mod page;
+pub mod part_token;
+pub mod permission;
 pub mod ratelimit;
+mod refusals;
 pub mod reply;
 mod router;
 mod routes;
 mod server;
 pub mod state;
+mod trail;
 mod written;
 
 use std::process::ExitCode;
@@ -85,7 +91,14 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
     let state = AppState::new(config)?;
     state.db.verify().await?;
     tracing::info!(address = %listener.local_addr()?, "listening");
-    server::run(&state, router::build(state.clone())?, listener, shutdown).await;
+    let (router, end) = (router::build(state.clone())?, CancellationToken::new());
+    let serving = async {
+        server::run(&state, router, listener, shutdown).await;
+        end.cancel();
+    };
+    state.db.news.publish(state.redis.clone());
+    let hub = state.hub.run(&state.db, &state.config.redis_url, &end);
+    tokio::join!(serving, state.refusals.run(&state.db, &end), hub);
     state.db.close().await;
     Ok(())
 }

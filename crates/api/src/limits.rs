@@ -45,6 +45,26 @@ limits! {
     HEADER_VALUE_BYTES = 8 * 1024;
     /// The name of an uploaded file; it is kept, and sent, in 255.
     FILENAME_BYTES = 1024;
+    /// The address of a webhook.
+    WEBHOOK_URL_BYTES = wire::post::ADDRESS_BYTES;
+    /// The description of a webhook.
+    WEBHOOK_DESCRIPTION_BYTES = 500;
+    /// Kinds of events that a webhook names.
+    WEBHOOK_TYPES = 100;
+    /// Accounts that a webhook names.
+    WEBHOOK_ACCOUNTS = 100;
+    /// The client id of an OAuth app.
+    OAUTH_CLIENT_BYTES = 512;
+    /// The private key of a service account, in PEM.
+    OAUTH_KEY_BYTES = 16 * 1024;
+    /// Scopes of an OAuth app.
+    OAUTH_SCOPES = 50;
+    /// One of them.
+    OAUTH_SCOPE_BYTES = 500;
+    /// The state that a caller gets back.
+    OAUTH_STATE_BYTES = 1024;
+    /// Redirect URLs of a tenant.
+    REDIRECT_URLS = 50;
     /// One parameter of a query string, decoded.
     PARAMETER_BYTES = 16 * 1024;
 }

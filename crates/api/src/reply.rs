@@ -11,11 +11,12 @@ pub struct Reply {
     status: StatusCode,
     headers: Vec<(HeaderName, HeaderValue)>,
     body: Vec<u8>,
+    kept: Option<Vec<u8>>,
 }
 
 impl Reply {
     pub(crate) fn raw(status: StatusCode, headers: Vec<(HeaderName, HeaderValue)>, body: Vec<u8>) -> Self {
-        Self { status, headers, body }
+        Self { status, headers, body, kept: None }
     }
 
     /// 204.
@@ -27,7 +28,7 @@ impl Reply {
     /// A status alone.
     #[must_use]
     pub fn empty(status: StatusCode) -> Self {
-        Self { status, headers: Vec::new(), body: Vec::new() }
+        Self::raw(status, Vec::new(), Vec::new())
     }
 
     /// With one header more; a value that no header can hold is left out.
@@ -55,8 +56,15 @@ impl Reply {
         &self.headers
     }
 
-    pub(crate) fn body(&self) -> &[u8] {
-        &self.body
+    /// With another body for repetitions under an `Idempotency-Key`, where this one has what must not be kept.
+    pub(crate) fn keeping(mut self, body: Vec<u8>) -> Self {
+        self.kept = Some(body);
+        self
+    }
+
+    /// What repetitions are answered.
+    pub(crate) fn kept(&self) -> &[u8] {
+        self.kept.as_deref().unwrap_or(&self.body)
     }
 }
 

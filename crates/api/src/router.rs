@@ -23,6 +23,7 @@ use crate::headers::edge;
 use crate::openapi::{Description, EXPLORER_POLICY, problems, whole};
 use crate::routes;
 use crate::state::AppState;
+use crate::trail;
 
 /// The service for one process.
 ///
@@ -47,6 +48,7 @@ pub fn build(state: AppState) -> anyhow::Result<Router> {
         .fallback(async || ApiError::not_found())
         .layer(CatchPanicLayer::custom(panicked))
         .layer(from_fn(again::run))
+        .layer(from_fn_with_state(state.clone(), trail::watch))
         .layer(from_fn_with_state(state.clone(), answer::hold))
         .layer(CompressionLayer::new().compress_when(DefaultPredicate::new().and(in_one_piece)))
         .layer(from_fn(coding::mark));

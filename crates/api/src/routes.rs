@@ -1,16 +1,22 @@
 //! All routes, one module a domain. The next domain: a module with a `routes()`, and a line in [`all`].
 
 mod accounts;
+mod audit;
 mod auth;
+mod changes;
 mod compose;
+mod events;
 mod health;
 mod jobs;
 mod mailboxes;
 pub(crate) mod messages;
+mod oauth;
 mod search;
 mod submissions;
 mod sync;
+mod tenant;
 mod threads;
+mod webhooks;
 
 use utoipa_axum::router::OpenApiRouter;
 
@@ -30,4 +36,10 @@ pub fn all() -> OpenApiRouter<AppState> {
         .merge(compose::routes())
         .merge(submissions::routes())
         .merge(jobs::routes())
+        .merge(changes::routes())
+        .merge(events::routes())
+        .merge(audit::routes())
+        .merge(webhooks::routes())
+        .merge(oauth::routes())
+        .merge(tenant::routes())
 }

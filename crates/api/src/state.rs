@@ -1,23 +1,22 @@
 //! What every handler shares, built once at the start.
 
+use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use deadpool_redis::Pool;
 use emailclient_core::access::token::TokenKey;
+use emailclient_core::connect::Process;
 use emailclient_core::platform::budget::{Budget, Turns};
-use emailclient_core::platform::clock::{SharedClock, SystemClock};
 use emailclient_core::platform::config::Config;
 use emailclient_core::platform::db::Db;
 use emailclient_core::platform::db::writes::Writes;
 use emailclient_core::platform::redis_pool;
-use emailclient_core::platform::seal::Keyring;
-use wire::dial::{Outbound, OutboundPolicy};
-use wire::dns::Dns;
-use wire::tls::TlsConfig;
+use tokio_util::sync::CancellationToken;
 
+use crate::hub::Hub;
 use crate::known::{Known, Places};
 use crate::ratelimit::Limiter;
+use crate::refusals::Refusals;
 
 /// Bytes in work, of all requests together. A source of 50 MB, which goes alone, takes twice its size.
 const WORK_BYTES: usize = 48 * 1024 * 1024;
@@ -27,22 +26,10 @@ const LINES_BYTES: usize = 48 * 1024 * 1024;
 /// Shared by all requests; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct AppState {
-    /// The database.
-    pub db: Db,
+    /// What the process has once: settings, database, time, keys, the way out.
+    pub process: Process,
     /// Redis; may be away at any time.
     pub redis: Pool,
-    /// Settings.
-    pub config: Arc<Config>,
-    /// The time.
-    pub clock: SharedClock,
-    /// Keys for the passwords of mail accounts.
-    pub keyring: Arc<Keyring>,
-    /// The way out to mail servers.
-    pub outbound: Arc<Outbound>,
-    /// Records of the DNS.
-    pub dns: Dns,
-    /// TLS towards mail servers.
-    pub tls: TlsConfig,
     /// Access tokens.
     pub tokens: Arc<TokenKey>,
     /// Request limits.
@@ -58,9 +45,21 @@ pub struct AppState {
     pub turns: Arc<Turns>,
     /// Tenants and sessions seen within the last seconds.
     pub known: Arc<Known>,
+    /// What was refused and belongs into the audit trail.
+    pub refusals: Arc<Refusals>,
     /// Whether the database takes writes.
     pub writes: Arc<Writes>,
-    draining: Arc<AtomicBool>,
+    /// Who reads the event log for open streams.
+    pub hub: Arc<Hub>,
+    draining: CancellationToken,
+}
+
+impl Deref for AppState {
+    type Target = Process;
+
+    fn deref(&self) -> &Process {
+        &self.process
+    }
 }
 
 impl AppState {
@@ -70,36 +69,38 @@ impl AppState {
     /// When a setting cannot be used: an address, a key, the list of allowed hosts, the extra authorities.
     pub fn new(config: Config) -> anyhow::Result<Self> {
         let redis = redis_pool::connect(&config.redis_url)?;
-        let dns = Dns::new(&config.dns_servers);
+        let tokens = Arc::new(TokenKey::new(&config.jwt_secret));
+        let db = Db::for_requests(&config)?;
         Ok(Self {
-            db: Db::for_requests(&config)?,
+            process: Process::new(config, db)?,
             limiter: Arc::new(Limiter::new(redis.clone())),
             redis,
-            clock: Arc::new(SystemClock),
-            keyring: Arc::new(Keyring::new(&config.encryption_key, &config.encryption_keys_old)?),
-            outbound: Arc::new(Outbound::with_dns(OutboundPolicy::parse(&config.outbound_allow)?, &dns)),
-            dns,
-            tls: TlsConfig::new(config.extra_authorities())?,
-            tokens: Arc::new(TokenKey::new(&config.jwt_secret)),
+            tokens,
             memory: Budget::new(WORK_BYTES),
             lines: Budget::new(LINES_BYTES),
             turns: Arc::default(),
             places: Arc::default(),
             known: Arc::new(Known::default()),
+            refusals: Arc::default(),
             writes: Arc::default(),
-            draining: Arc::default(),
-            config: Arc::new(config),
+            hub: Arc::default(),
+            draining: CancellationToken::new(),
         })
     }
 
     /// From now on the service calls itself not ready.
     pub fn start_draining(&self) {
-        self.draining.store(true, Ordering::SeqCst);
+        self.draining.cancel();
     }
 
     /// True once the shutdown began.
     #[must_use]
     pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::SeqCst)
+        self.draining.is_cancelled()
+    }
+
+    /// Waits until the shutdown begins: what has no end of its own ends then.
+    pub async fn drained(&self) {
+        self.draining.cancelled().await;
     }
 }

@@ -17,6 +17,14 @@ impl Reply {
         Ok(Self::raw(status, headers, body))
     }
 
+    /// The same answer, of which `value` is kept for repetitions.
+    ///
+    /// # Errors
+    /// As [`Reply::json`].
+    pub fn kept_as(self, value: &impl Serialize) -> Result<Self, ApiError> {
+        Ok(self.keeping(serde_json::to_vec(value).map_err(ApiError::internal)?))
+    }
+
     /// 200 with `value`.
     ///
     /// # Errors

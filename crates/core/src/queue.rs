@@ -1,6 +1,6 @@
 //! Work that is to be done, and who may do it: jobs, the leases of accounts, tenants whose work rests.
 //!
-//! Not here: what a job does (crate `emailclient-worker`).
+//! Not here: what is declared of each kind of job, and what it does ([`crate::jobs`]).
 
 pub mod job;
 pub mod lease;

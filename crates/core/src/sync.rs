@@ -5,12 +5,9 @@
 //! - [`run`]: rounds as clients see them
 //! - [`mailbox_change`], [`pause`]: what our users change of the tree and of the round itself
 //! - [`due`]: accounts whose turn it is
-//! - [`capability_off`], [`give_way`]: what a process remembers of servers and connections
 
-pub mod capability_off;
 pub mod driver;
 pub mod due;
-pub mod give_way;
 pub mod mailbox_change;
 pub mod pause;
 pub mod run;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use emailclient_core::access::user::Role;
+use emailclient_core::access::principal::Role;
 
 /// Administration of the email client backend. Settings come from the environment (see .env.example).
 #[derive(Debug, Parser)]
@@ -54,8 +54,31 @@ pub enum Command {
     /// The keys that stored passwords are sealed under.
     #[command(subcommand)]
     Keys(Keys),
+    /// The event log of a tenant.
+    #[command(subcommand)]
+    Events(Events),
     /// Mailboxes of our own Dovecot: the lines of its passwd-file.
     Mailbox(MailboxArgs),
+}
+
+/// Commands about events.
+#[derive(Debug, Subcommand)]
+pub enum Events {
+    /// Print the last events, a line of JSON each: ids and states, no contents of mail.
+    Tail {
+        /// The tenant's slug.
+        #[arg(long)]
+        tenant: String,
+        /// Events of this account only.
+        #[arg(long)]
+        account: Option<uuid::Uuid>,
+        /// How many of the last ones.
+        #[arg(short = 'n', long, default_value_t = 20)]
+        lines: u32,
+        /// Go on printing events as they come, until interrupted.
+        #[arg(short, long)]
+        follow: bool,
+    },
 }
 
 /// Commands about encryption keys.
@@ -168,6 +191,16 @@ pub enum Tenant {
         /// Which tenant.
         slug: String,
     },
+    /// Delete a tenant with all that it has, for good: it is refused at once, and a job removes it. Asks for the slug once more.
+    Delete {
+        /// Which tenant.
+        slug: String,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Print what is deleted and not removed yet, one a line: tenant, `tenant` or the account, messages removed, of how many, since when.
+    Removals,
 }
 
 /// Commands about users.
@@ -185,7 +218,7 @@ pub enum User {
         #[arg(long)]
         name: Option<String>,
         /// What the user may do.
-        #[arg(long, value_enum, default_value = "owner")]
+        #[arg(long, value_enum, default_value = "member")]
         role: RoleName,
         /// The password; without it a line is read from standard input, which keeps it out of the process list.
         #[arg(long)]

@@ -6,7 +6,7 @@ use emailclient_core::platform::config::{Config, Source};
 use emailclient_core::platform::seal::Keyring;
 use emailclient_core::platform::start::StartError;
 
-use crate::{say, with_db};
+use crate::{actor, say, with_db};
 
 /// Seals every stored password under the current key and tells how many there were.
 ///
@@ -16,7 +16,8 @@ pub async fn rotate(source: &Source) -> anyhow::Result<()> {
     let config = Config::from_source(source)?;
     let keyring = Keyring::new(&config.encryption_key, &config.encryption_keys_old)
         .map_err(|e| StartError::setting("ENCRYPTION_KEY, ENCRYPTION_KEYS_OLD", e))?;
-    with_db(source, async |db| report(&keys::rotate(db, &keyring).await?, keyring.current_id())).await
+    with_db(source, async |db| report(&keys::rotate(db, &keyring, &actor()).await?, keyring.current_id()))
+        .await
 }
 
 fn report(done: &Rotation, current: &str) -> anyhow::Result<()> {
@@ -37,9 +38,9 @@ fn report(done: &Rotation, current: &str) -> anyhow::Result<()> {
             )
         })
         .collect();
-    if let Some(account) = done.forged.first() {
+    if let Some(first) = done.forged.first() {
         faults.push(format!(
-            "{} do not open though their key is there (account {account} for one); they were changed or moved in the \
+            "{} do not open though their key is there ({first} for one); they were changed or moved in the \
              database: restore them, or let their users enter their passwords again",
             done.forged.len()
         ));

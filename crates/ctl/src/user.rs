@@ -2,17 +2,18 @@
 
 use anyhow::{Context as _, bail};
 use chrono::{DateTime, SecondsFormat, Utc};
-use emailclient_core::access::audit::{self, Entry};
+use emailclient_core::access::audit::{self, Action, Entry};
 use emailclient_core::access::password;
+use emailclient_core::access::principal::Role;
 use emailclient_core::access::session;
-use emailclient_core::access::user::{self, Role};
+use emailclient_core::access::user;
 use emailclient_core::platform::clock::{Clock as _, SystemClock};
 use emailclient_core::platform::db::{Db, DbError, TenantTx};
 use emailclient_core::platform::id::{SessionId, UserId};
 use wire::secret::Secret;
 
 use crate::command::{Sessions, User, Who};
-use crate::{find, read_line, say};
+use crate::{actor, find, read_line, say};
 
 /// A shorter password is refused.
 const SHORTEST: usize = 8;
@@ -31,12 +32,12 @@ pub async fn run(what: User, db: &Db) -> anyhow::Result<()> {
         User::Enable(who) => disable(db, &who, false).await,
         User::Password { who, password } => {
             let hash = new_password(password).await?;
-            change(db, &who, "user.password", async |tx| user::set_password(tx, &who.email, &hash).await)
+            change(db, &who, Action::UserPassword, async |tx| user::set_password(tx, &who.email, &hash).await)
                 .await
         }
         User::Role { who, role } => {
             let role: Role = role.into();
-            change(db, &who, "user.role", async |tx| user::set_role(tx, &who.email, role).await).await
+            change(db, &who, Action::UserRole, async |tx| user::set_role(tx, &who.email, role).await).await
         }
         User::Sessions(Sessions::List(who)) => list_sessions(db, &who).await,
         User::Sessions(Sessions::End { who, session }) => {
@@ -56,7 +57,7 @@ async fn create(db: &Db, who: Who, name: &str, role: Role, password: Option<Stri
         Err(DbError::Duplicate(_)) => bail!("{tenant} has a user {email} already"),
         created => created?,
     };
-    audit::record(&mut tx, &Entry::by_operator("user.create", &id.to_string())).await?;
+    audit::record(&mut tx, &Entry::here(&actor(), Action::UserCreate, &id.to_string())).await?;
     tx.commit().await?;
     say(&id.to_string())
 }
@@ -76,7 +77,7 @@ async fn new_password(given: Option<String>) -> anyhow::Result<String> {
 }
 
 async fn disable(db: &Db, who: &Who, disabled: bool) -> anyhow::Result<()> {
-    let action = if disabled { "user.disable" } else { "user.enable" };
+    let action = if disabled { Action::UserDisable } else { Action::UserEnable };
     change(db, who, action, async |tx| user::set_disabled(tx, &who.email, disabled).await).await
 }
 
@@ -84,12 +85,12 @@ async fn disable(db: &Db, who: &Who, disabled: bool) -> anyhow::Result<()> {
 async fn change(
     db: &Db,
     who: &Who,
-    action: &str,
+    action: Action,
     work: impl AsyncFnOnce(&mut TenantTx) -> Result<Option<UserId>, DbError>,
 ) -> anyhow::Result<()> {
     let mut tx = db.tenant(find(db, &who.tenant).await?.id).await?;
     let id = work(&mut tx).await?.with_context(|| nobody(who))?;
-    audit::record(&mut tx, &Entry::by_operator(action, &id.to_string())).await?;
+    audit::record(&mut tx, &Entry::here(&actor(), action, &id.to_string())).await?;
     tx.commit().await?;
     Ok(())
 }
@@ -134,7 +135,7 @@ async fn end_sessions(db: &Db, who: &Who, only: Option<SessionId>) -> anyhow::Re
         Some(id) => bail!("{} has no session {id} that is not over", who.email),
     };
     let target = only.map_or_else(|| user.id.to_string(), |id| id.to_string());
-    audit::record(&mut tx, &Entry::by_operator("user.sessions.end", &target)).await?;
+    audit::record(&mut tx, &Entry::here(&actor(), Action::UserSessionsEnd, &target)).await?;
     tx.commit().await?;
     say(&format!("{ended} sessions have ended"))
 }

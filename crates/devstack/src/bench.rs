@@ -6,6 +6,7 @@
 //! [`Row`], and one line in `measure`.
 
 mod bulk;
+mod doors;
 mod edits;
 mod figure;
 mod first_sync;
@@ -17,9 +18,12 @@ mod mbsync;
 mod ours;
 mod process;
 mod rounds;
+mod sink;
 mod sql;
 mod starts;
+mod streams;
 mod watch;
+mod webhooks;
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -90,6 +94,12 @@ enum Row {
     Bulk,
     /// A thousand watched accounts.
     Watched,
+    /// Delivery to event, at each door.
+    Doors,
+    /// Events sent to webhooks.
+    Webhooks,
+    /// A thousand open streams.
+    Streams,
 }
 
 struct Plan {
@@ -160,6 +170,9 @@ async fn measure(row: Row, stack: &Stack, plan: &Plan) -> Result<Vec<Figure>> {
         Row::Edits => edits::measure(stack, plan).await,
         Row::Bulk => bulk::measure(stack, plan).await,
         Row::Watched => watch::measure(stack, plan).await,
+        Row::Doors => doors::measure(stack, plan).await,
+        Row::Webhooks => webhooks::measure(stack, plan).await,
+        Row::Streams => streams::measure(stack, plan).await,
     }
 }
 

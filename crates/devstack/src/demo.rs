@@ -1,4 +1,4 @@
-//! `devstack demo`: the whole product on this machine, with two mailboxes and lines to paste.
+//! `devstack demo`: the whole product on this machine, with three mailboxes, a provider of tokens and lines to paste.
 
 mod tour;
 
@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use devstack::corpus::Generator;
+use devstack::oauth::{Authority, Client};
 use devstack::{Endpoints, Stack};
 use tokio::process::Command;
 
@@ -18,7 +19,10 @@ use crate::interrupts::Interrupts;
 use crate::product::{MAIL_PASSWORD, PASSWORD, Product, TENANT, USER};
 use crate::{StackArguments, start};
 
-const MAILBOXES: [&str; 2] = ["alice@lab.test", "bob@lab.test"];
+/// The last one is connected by OAuth2.
+const MAILBOXES: [&str; 3] = ["alice@lab.test", "bob@lab.test", "carol@lab.test"];
+/// Id and secret of the app that is registered at the demo's provider.
+const APP: [&str; 2] = ["demo-app", "demo-app-secret"];
 
 /// Arguments of `devstack demo`.
 #[derive(Args)]
@@ -28,7 +32,7 @@ pub(crate) struct Arguments {
     /// Where the API listens.
     #[arg(long, default_value = "127.0.0.1:5000")]
     listen: SocketAddr,
-    /// Messages in the inbox of each of the two mailboxes; a third as many lie in others.
+    /// Messages in the inbox of each of the mailboxes; a third as many lie in others.
     #[arg(long, default_value_t = 300)]
     messages: usize,
     /// Run the printed lines once and end, with their exit code.
@@ -56,10 +60,15 @@ async fn present(stack: &Stack, listen: &str, messages: usize, tour: bool) -> Re
     let endpoints = stack.endpoints().clone();
     let to_fill = endpoints.clone();
     let filling = tokio::task::spawn_blocking(move || fill(&to_fill, messages));
-    let mut product = Product::start(stack, listen).await?;
+    let public_url = format!("http://{listen}");
+    let mut product = Product::start_with(stack, listen, &[("PUBLIC_URL", &public_url)]).await?;
+    // The provider of the demo's own, at which a person consents.
+    let authority = Authority::start(&endpoints.oauth_key)?;
+    authority
+        .register(Client::confidential(APP[0], APP[1]).redirect(&format!("{public_url}/oauth/callback")));
     filling.await??;
     let token = product.log_in().await?.token;
-    let lines = tour::lines(&product.url, &endpoints, &MAILBOXES);
+    let lines = tour::lines(&product.url, &endpoints, &MAILBOXES, &authority);
     let script = endpoints.dir.join("tour.sh");
     fs::write(&script, &lines)?;
     if tour {
@@ -82,7 +91,7 @@ async fn present(stack: &Stack, listen: &str, messages: usize, tour: bool) -> Re
 }
 
 fn introduction(product: &Product, endpoints: &Endpoints, token: &str) -> String {
-    let [alice, bob] = MAILBOXES;
+    let [alice, bob, carol] = MAILBOXES;
     format!(
         "
 The API is at {url}, its explorer at {url}/docs; it was ready {ready} ms after its start.
@@ -90,7 +99,7 @@ The API is at {url}, its explorer at {url}/docs; it was ready {ready} ms after i
   tenant     {TENANT}
   login      {USER}
   password   {PASSWORD}
-  mailboxes  {alice}, {bob}   password {MAIL_PASSWORD}
+  mailboxes  {alice}, {bob}, {carol}   password {MAIL_PASSWORD}
   IMAP       localhost:{imap} (TLS)   submission localhost:{smtp} (TLS)   CA {ca}
   logs       {dir}/log
   token      {token}
@@ -106,7 +115,7 @@ Paste these into another terminal, or run them all: bash {dir}/tour.sh
     )
 }
 
-/// Both mailboxes, each with mail of its own. In a folder that was used before they are left as they are.
+/// All mailboxes, each with mail of its own. In a folder that was used before they are left as they are.
 fn fill(endpoints: &Endpoints, messages: usize) -> Result<()> {
     for (seed, user) in (1..).zip(MAILBOXES) {
         if endpoints.mail_root.join(user).exists() {

@@ -1,16 +1,19 @@
 //! Dovecot: IMAP (plain port with STARTTLS, TLS port), LMTP, and the AUTH socket that Postfix asks.
 //!
+//! It takes passwords, and access tokens that are JWTs: it looks at the signature itself (`token_key.rs`) and asks nobody.
+//!
 //! Each user is a passwd-file of its own, because Dovecot looks for changes of one only once a second: a new user in
 //! a common file would be unknown for that long. Their mail is Maildir++ under `mail/<user>/Maildir`.
 
 use std::fs;
 use std::os::unix::fs::chown;
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::Result;
 
 use crate::certificates::Certificates;
-use crate::endpoints::{CONDSTORE_HOST, PLAIN_HOST, PREFIX_HOST, RIGHTS_HOST, SINGLE_HOST};
+use crate::endpoints::{CONDSTORE_HOST, OAUTH_SCOPE, PLAIN_HOST, PREFIX_HOST, RIGHTS_HOST, SINGLE_HOST};
 use crate::process::{Group, Spawner, accepts, find};
 use crate::stack::Plan;
 
@@ -26,6 +29,7 @@ pub(crate) fn start(plan: &Plan, certificates: &Certificates, spawner: &Spawner)
     let version = Command::new(&program).arg("--version").output()?;
     let version = String::from_utf8_lossy(&version.stdout);
     fs::write(plan.dovecot_conf(), configuration(plan, certificates, &version))?;
+    fs::write(tokens_conf(plan), tokens(plan))?;
     let mut server = Command::new(program);
     server.arg("-F").arg("-c").arg(plan.dovecot_conf()).current_dir("/");
     let pid = spawner.server(server, &log, "TERM", Group::Own)?;
@@ -52,7 +56,7 @@ state_dir = {run}
 log_path = {log}
 listen = 127.0.0.1 {CONDSTORE_HOST} {PLAIN_HOST} {RIGHTS_HOST} {PREFIX_HOST} {SINGLE_HOST}
 ssl = yes
-auth_mechanisms = plain login
+auth_mechanisms = plain login xoauth2 oauthbearer
 auth_failure_delay = 0
 first_valid_uid = 1
 first_valid_gid = 1
@@ -108,7 +112,21 @@ local {SINGLE_HOST} {{
     )
 }
 
-/// What Debian 12 and Ubuntu 24.04 have.
+/// What Dovecot 2.3 wants to know of tokens stands in a file of its own.
+fn tokens_conf(plan: &Plan) -> PathBuf {
+    plan.dir.join("dovecot-oauth2.conf.ext")
+}
+
+fn tokens(plan: &Plan) -> String {
+    format!(
+        "introspection_mode = local\nlocal_validation_key_dict = fs:posix:prefix={}/\n\
+         username_attribute = email\nscope = {OAUTH_SCOPE}\n",
+        plan.oauth_keys().display()
+    )
+}
+
+/// What Debian 12 and Ubuntu 24.04 have. A token's user must be one of the passwd-files too: the second look is at those alone,
+/// and reached by nobody whom the first did not let in.
 fn settings_2_3(plan: &Plan, certificates: &Certificates) -> String {
     format!(
         r"protocols = imap lmtp
@@ -116,7 +134,26 @@ ssl_cert = <{certificate}
 ssl_key = <{key}
 disable_plaintext_auth = no
 passdb {{
+  driver = oauth2
+  mechanisms = xoauth2 oauthbearer
+  args = {tokens}
+  result_success = continue-ok
+  result_failure = return-fail
+  result_internalfail = return-fail
+}}
+passdb {{
   driver = passwd-file
+  mechanisms = xoauth2 oauthbearer
+  skip = unauthenticated
+  default_fields = nopassword=y
+  args = scheme=PLAIN username_format=%u {users}/%u
+  result_success = return-ok
+  result_failure = return-fail
+  result_internalfail = return-fail
+}}
+passdb {{
+  driver = passwd-file
+  mechanisms = plain login none
   args = scheme=PLAIN username_format=%u {users}/%u
 }}
 userdb {{
@@ -137,6 +174,7 @@ local {RIGHTS_HOST} {{
 }}",
         certificate = certificates.certificate.display(),
         key = certificates.key.display(),
+        tokens = tokens_conf(plan).display(),
         users = plan.users_dir().display(),
         uid = plan.mail_owner.uid,
         gid = plan.mail_owner.gid,
@@ -144,7 +182,8 @@ local {RIGHTS_HOST} {{
     )
 }
 
-/// What Debian 13 has: the same under other names, and the version must be said first.
+/// What Debian 13 has: the same under other names, and the version must be said first. Tokens ask no passdb since 2.4.0, so any
+/// user of theirs has a mailbox.
 fn settings_2_4(plan: &Plan, certificates: &Certificates) -> String {
     format!(
         r"dovecot_config_version = 2.4.0
@@ -156,6 +195,18 @@ protocols {{
 ssl_server_cert_file = {certificate}
 ssl_server_key_file = {key}
 auth_allow_cleartext = yes
+oauth2 {{
+  introspection_mode = local
+  username_attribute = email
+  scope = {OAUTH_SCOPE}
+  oauth2_local_validation {{
+    dict fs {{
+      fs posix {{
+        prefix = {keys}/
+      }}
+    }}
+  }}
+}}
 passdb passwd-file {{
   passwd_file_path = {users}/%{{user}}
   default_password_scheme = PLAIN
@@ -180,6 +231,7 @@ local {RIGHTS_HOST} {{
     }}
   }}
 }}",
+        keys = plan.oauth_keys().display(),
         certificate = certificates.certificate.display(),
         key = certificates.key.display(),
         users = plan.users_dir().display(),

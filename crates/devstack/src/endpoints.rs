@@ -29,6 +29,9 @@ pub const PREFIX_HOST: &str = "127.0.0.5";
 /// Where Dovecot takes one connection of a user at a time.
 pub const SINGLE_HOST: &str = "127.0.0.6";
 
+/// What an access token must allow (`scope`) for Dovecot and Postfix to take it; see [`Endpoints::oauth_key`].
+pub const OAUTH_SCOPE: &str = "mail";
+
 /// A running stack as other processes see it. Mail hosts are `localhost` (certificates) and 127.0.0.1.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Endpoints {
@@ -58,6 +61,10 @@ pub struct Endpoints {
     pub users_dir: PathBuf,
     /// The mail of user `U` lies in `<mail_root>/U/Maildir`.
     pub mail_root: PathBuf,
+    /// Private key (P-256, PKCS#8 PEM) of the access tokens that Dovecot and Postfix take, by XOAUTH2 and OAUTHBEARER: JWTs with
+    /// `alg` ES256, no `kid` and no `azp`, and the claims `sub` (any), `email` (the user), `scope` ([`OAUTH_SCOPE`] among others,
+    /// between spaces), `exp`, and `nbf` and `iat` that are not ahead of the clock. `iss` and `aud` are not looked at.
+    pub oauth_key: PathBuf,
     /// All data; logs are in `<dir>/log`.
     pub dir: PathBuf,
 }

@@ -19,6 +19,8 @@ use tokio::process::{Child, Command};
 
 pub(crate) const TENANT: &str = "acme-corp";
 pub(crate) const USER: &str = "admin@acme-corp.test";
+/// A second user, who may read and no more.
+pub(crate) const VIEWER: &str = "viewer@acme-corp.test";
 pub(crate) const PASSWORD: &str = "correct-horse-battery-staple";
 /// Of the mailboxes, not of the product's user.
 pub(crate) const MAIL_PASSWORD: &str = "mailbox-secret";
@@ -87,9 +89,8 @@ impl Product {
         if done.exists() {
             return Ok(());
         }
-        self.ctl(&["tenant", "create", "--slug", TENANT, "--name", "Acme Corp"]).await?;
-        self.ctl(&["tenant", "limits", TENANT, "--per-minute", "0", "--per-hour", "0"]).await?;
-        self.ctl(&["user", "create", "--tenant", TENANT, "--email", USER, "--password", PASSWORD]).await?;
+        self.add_tenant(TENANT, "Acme Corp").await?;
+        self.add_user(TENANT, VIEWER, "viewer").await?;
         fs::write(done, "")?;
         Ok(())
     }
@@ -181,9 +182,35 @@ impl Product {
         self.services.iter().find(|s| s.name == name).map(|s| s.pid)
     }
 
+    /// Another tenant, with a user of its own who is logged in.
+    pub(crate) async fn tenant(&self, slug: &str) -> Result<Session> {
+        self.add_tenant(slug, slug).await?;
+        self.log_in_to(slug).await
+    }
+
+    async fn add_tenant(&self, slug: &str, name: &str) -> Result<()> {
+        self.ctl(&["tenant", "create", "--slug", slug, "--name", name]).await?;
+        self.ctl(&["tenant", "limits", slug, "--per-minute", "0", "--per-hour", "0"]).await?;
+        self.add_user(slug, USER, "owner").await
+    }
+
+    async fn add_user(&self, tenant: &str, email: &str, role: &str) -> Result<()> {
+        let user = ["--tenant", tenant, "--email", email, "--role", role, "--password", PASSWORD];
+        self.ctl(&[&["user", "create"], &user[..]].concat()).await
+    }
+
     /// Logs in as [`USER`].
     pub(crate) async fn log_in(&self) -> Result<Session> {
-        let session = Session { client: client()?, url: self.url.clone(), token: String::new() };
+        self.log_in_to(TENANT).await
+    }
+
+    async fn log_in_to(&self, tenant: &str) -> Result<Session> {
+        let session = Session {
+            client: client()?,
+            url: self.url.clone(),
+            tenant: tenant.to_owned(),
+            token: String::new(),
+        };
         let body = json!({ "email": USER, "password": PASSWORD });
         let answer = session.call(reqwest::Method::POST, "/auth/login", Some(body)).await?;
         let token = text(&answer, "access_token")?;
@@ -195,6 +222,7 @@ impl Product {
 pub(crate) struct Session {
     client: reqwest::Client,
     url: String,
+    tenant: String,
     pub(crate) token: String,
 }
 
@@ -207,7 +235,7 @@ impl Session {
         body: Option<Value>,
     ) -> Result<Value> {
         let mut request =
-            self.client.request(method, format!("{}{path}", self.url)).header("X-Tenant-ID", TENANT);
+            self.client.request(method, format!("{}{path}", self.url)).header("X-Tenant-ID", &self.tenant);
         if !self.token.is_empty() {
             request = request.bearer_auth(&self.token);
         }
@@ -227,6 +255,13 @@ impl Session {
         }
     }
 
+    /// GET, for an answer that goes on and on: a day at most.
+    pub(crate) async fn open(&self, path: &str) -> Result<reqwest::Response> {
+        let request = self.client.get(format!("{}{path}", self.url)).header("X-Tenant-ID", &self.tenant);
+        let request = request.bearer_auth(&self.token).timeout(Duration::from_secs(86_400));
+        Ok(request.send().await?.error_for_status()?)
+    }
+
     /// GET.
     pub(crate) async fn get(&self, path: &str) -> Result<Value> {
         self.call(reqwest::Method::GET, path, None).await
@@ -240,6 +275,11 @@ impl Session {
     /// PATCH.
     pub(crate) async fn patch(&self, path: &str, body: Value) -> Result<Value> {
         self.call(reqwest::Method::PATCH, path, Some(body)).await
+    }
+
+    /// DELETE.
+    pub(crate) async fn delete(&self, path: &str) -> Result<()> {
+        self.call(reqwest::Method::DELETE, path, None).await.map(|_| ())
     }
 }
 
@@ -336,7 +376,8 @@ mod tests {
         fs::create_dir_all(&dir).unwrap();
         let stack = json!({ "postgres_url": "postgres://postgres@127.0.0.1:1/postgres", "redis_url": "redis://127.0.0.1:1/",
             "imap_port": 1, "imaps_port": 1, "lmtp_port": 1, "smtp_port": 1, "submission_port": 1, "submissions_port": 1,
-            "ca_file": dir, "dovecot_conf": dir, "postfix_conf_dir": dir, "users_dir": dir, "mail_root": dir, "dir": dir });
+            "ca_file": dir, "dovecot_conf": dir, "postfix_conf_dir": dir, "users_dir": dir, "mail_root": dir,
+            "oauth_key": dir, "dir": dir });
         let given = settings_of(&serde_json::from_value(stack).unwrap(), "127.0.0.1:1", &[]).unwrap();
         fs::remove_dir_all(&dir).unwrap();
         for (name, value) in given {

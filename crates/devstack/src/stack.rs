@@ -13,7 +13,7 @@ use crate::endpoints::Endpoints;
 use crate::process::{Account, Spawner, account, is_root};
 use crate::shared::Supervisor;
 use crate::watchdog::Watchdog;
-use crate::{certificates, dovecot, ports, postfix, postgres, redis};
+use crate::{certificates, dovecot, ports, postfix, postgres, redis, token_key};
 
 /// How a stack is started.
 #[derive(Debug, Clone)]
@@ -68,6 +68,7 @@ impl Stack {
         let certificates = certificates::create(&plan.dir.join("tls")).context("certificates")?;
         // doveadm reads the whole configuration, keys included, also when the owner of the mail runs it.
         chown(&certificates.key, Some(plan.mail_owner.uid), Some(plan.mail_owner.gid))?;
+        token_key::create(&plan).context("the key of tokens")?;
         std::thread::scope(|scope| {
             let starting = [
                 ("PostgreSQL", scope.spawn(|| postgres::start(&plan, &spawner))),
@@ -182,7 +183,7 @@ impl Plan {
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o755))?;
         let text = dir.to_str().ok_or_else(|| anyhow!("{} is not UTF-8", dir.display()))?;
         if text.len() > LONGEST_DIR_BYTES
-            || text.contains(|c: char| c.is_whitespace() || "%$#,\"'".contains(c))
+            || text.contains(|c: char| c.is_whitespace() || "%$#,:\"'".contains(c))
         {
             bail!("{text}: unfit for the servers' sockets and configuration; use a short, plain path");
         }
@@ -223,6 +224,16 @@ impl Plan {
         self.dir.join("dovecot.conf")
     }
 
+    /// Private, PKCS#8 in PEM.
+    pub(crate) fn oauth_key(&self) -> PathBuf {
+        self.dir.join("oauth2/private.pem")
+    }
+
+    /// Public ones, where Dovecot looks for them.
+    pub(crate) fn oauth_keys(&self) -> PathBuf {
+        self.dir.join("oauth2/keys")
+    }
+
     pub(crate) fn postfix_conf_dir(&self) -> PathBuf {
         self.dir.join("postfix/etc")
     }
@@ -242,6 +253,7 @@ impl Plan {
             postfix_conf_dir: self.postfix_conf_dir(),
             users_dir: self.users_dir(),
             mail_root: self.mail_root(),
+            oauth_key: self.oauth_key(),
             dir: self.dir.clone(),
         }
     }

@@ -2,7 +2,9 @@
 //!
 //! Two ways in: [`Address::parse`] for what a user typed (strict: what leaves must be right), and
 //! [`Address::received`] for what arrived in a message (lenient: shown, cleaned, never trusted). Groups,
-//! comments and lists of addresses in received headers are the MIME parser's work.
+//! comments and lists of addresses in received headers are the work of `mime::mailboxes`.
+
+use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
@@ -21,7 +23,7 @@ pub struct Address {
     /// The display name, if there is one.
     #[serde(default)]
     pub name: Option<String>,
-    /// `local@domain`.
+    /// `local@domain`; empty where a received field has a name only (`root`, `MAILER-DAEMON`).
     pub address: String,
 }
 
@@ -80,15 +82,18 @@ impl Address {
     }
 
     /// What arrived in a message: the name cleaned for showing, the address without control characters.
-    /// `None` if nothing is left of the address.
+    /// A sender without an address keeps its name, and an empty address; `None` if nothing is left of either.
     #[must_use]
     pub fn received(name: Option<&str>, address: &str) -> Option<Self> {
         let address: String = clean_text(address, MAX_NAME_BYTES);
-        if address.is_empty() {
-            return None;
-        }
         let name = name.map(|n| clean_text(n, MAX_NAME_BYTES)).filter(|n| !n.is_empty());
-        Some(Self { name, address })
+        (name.is_some() || !address.is_empty()).then_some(Self { name, address })
+    }
+
+    /// Whether there is an address, not only a name.
+    #[must_use]
+    pub fn has_address(&self) -> bool {
+        !self.address.is_empty()
     }
 
     /// The part after the last `@`, in lower case; empty if there is none.
@@ -97,11 +102,16 @@ impl Address {
         self.address.rsplit_once('@').map(|(_, d)| d.to_lowercase()).unwrap_or_default()
     }
 
-    /// Whether both mean the same mailbox for our purposes: case is ignored in both halves, because no
-    /// provider of today tells apart addresses by it.
+    /// Whether both mean the same mailbox for our purposes, as [`mailbox_key`] says.
     #[must_use]
     pub fn same_mailbox(&self, other: &str) -> bool {
-        self.address.to_lowercase() == other.trim().to_lowercase()
+        let (own, other) = (self.address.trim(), other.trim());
+        if own.is_ascii() && other.is_ascii() {
+            return !own.is_empty() && own.eq_ignore_ascii_case(other);
+        }
+        // Most pairs differ in the local part; a domain costs more to bring into its ASCII form.
+        let local = |address: &str| address.rsplit_once('@').map(|(local, _)| local.to_lowercase());
+        self.has_address() && local(own) == local(other) && mailbox_key(own) == mailbox_key(other)
     }
 }
 
@@ -109,6 +119,7 @@ impl std::fmt::Display for Address {
     /// `Name <a@b>` for people, not for a header: nothing is quoted or encoded.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.name {
+            Some(name) if self.address.is_empty() => f.write_str(name),
             Some(name) => write!(f, "{name} <{}>", self.address),
             None => f.write_str(&self.address),
         }
@@ -156,6 +167,27 @@ pub fn validate(address: &str) -> Result<(), AddressError> {
     }
     let atoms_ok = local.split('.').all(|atom| !atom.is_empty() && atom.chars().all(is_local_char));
     if atoms_ok && is_domain(domain) { Ok(()) } else { Err(AddressError::Malformed) }
+}
+
+/// The address with its domain as A-labels (RFC 5890 §2.3.2.1), which every server takes: only a local part in another script
+/// needs SMTPUTF8. As it is where the domain is ASCII or has no such form.
+#[must_use]
+pub fn with_ascii_domain(address: &str) -> Cow<'_, str> {
+    let Some((local, domain)) = address.rsplit_once('@').filter(|(_, domain)| !domain.is_ascii()) else {
+        return Cow::Borrowed(address);
+    };
+    match idna::domain_to_ascii(domain) {
+        Ok(ascii) if !ascii.is_empty() => Cow::Owned(format!("{local}@{ascii}")),
+        _ => Cow::Borrowed(address),
+    }
+}
+
+/// What is equal for two addresses exactly if they mean the same mailbox for our purposes. Case is ignored in both halves,
+/// because no provider of today tells apart addresses by it. A domain is the same in letters of its script (U-labels) and as
+/// A-labels (RFC 5890 §2.3.2.1). To compare and to look up, never to send.
+#[must_use]
+pub fn mailbox_key(address: &str) -> String {
+    with_ascii_domain(address.trim()).to_lowercase()
 }
 
 fn is_local_char(c: char) -> bool {
@@ -228,7 +260,7 @@ pub fn clean_text(text: &str, max_bytes: usize) -> String {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{Address, AddressError};
+    use super::{Address, AddressError, mailbox_key, with_ascii_domain};
 
     fn parsed(text: &str) -> (Option<String>, String) {
         let a = Address::parse(text).unwrap();
@@ -246,6 +278,33 @@ mod tests {
         );
         assert_eq!(parsed("jörg@exämple.example").1, "jörg@exämple.example");
         assert_eq!(parsed("用户@例子.广告").1, "用户@例子.广告");
+    }
+
+    #[test]
+    fn a_domain_in_another_script_has_an_ascii_form() {
+        assert_eq!(with_ascii_domain("ann@bücher.example"), "ann@xn--bcher-kva.example");
+        assert_eq!(with_ascii_domain("用户@例子.example"), "用户@xn--fsqu00a.example");
+        assert_eq!(with_ascii_domain("ann@x.example"), "ann@x.example");
+        assert_eq!(with_ascii_domain("no address"), "no address");
+    }
+
+    #[test]
+    fn a_mailbox_is_the_same_in_every_spelling_of_its_domain() {
+        let same = |one: &str, other: &str| {
+            let is = |a: &str, b: &str| Address::received(None, a).unwrap().same_mailbox(b);
+            let both = is(one, other);
+            assert_eq!(both, is(other, one), "{one} {other}");
+            assert_eq!(both, mailbox_key(one) == mailbox_key(other), "{one} {other}");
+            both
+        };
+        assert!(same("Ann@bücher.example", "ann@xn--bcher-kva.example"));
+        assert!(same("ann@BÜCHER.Example", " ann@XN--bcher-kva.example "));
+        assert!(same("JÖRG@x.example", "jörg@X.example"));
+        assert!(same("ann@例子。example", "ann@xn--fsqu00a.example"));
+        assert!(same("root", "Root") && same("a\u{301}", "A\u{301}"));
+        assert!(!same("ann@bucher.example", "ann@bücher.example"));
+        assert!(!same("bob@bücher.example", "ann@xn--bcher-kva.example"));
+        assert!(!Address::default().same_mailbox(""));
     }
 
     #[test]
@@ -292,7 +351,8 @@ mod tests {
             Address::received(Some("boss@work.example\u{202e}\u{0}\r\n <x>"), " x@evil.example ").unwrap();
         assert_eq!(a.name.as_deref(), Some("boss@work.example <x>"));
         assert_eq!(a.address, "x@evil.example");
-        assert_eq!(Address::received(Some("n"), "\r\n"), None);
+        assert_eq!(Address::received(Some("n"), "\r\n").unwrap().to_string(), "n");
+        assert_eq!(Address::received(Some("\u{202e}"), "\r\n"), None);
     }
 
     #[test]

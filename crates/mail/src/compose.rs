@@ -13,8 +13,8 @@ mod build;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-pub use self::answer::{ForwardParts, Original, ReplyParts, forward, reply};
-pub use self::build::build;
+pub use self::answer::{ForwardParts, Original, ReplyParts, carried_id, forward, is_own, reply, written_to};
+pub use self::build::{build, with_bcc};
 use crate::address::{Address, AddressError};
 use crate::error::check_single_line;
 

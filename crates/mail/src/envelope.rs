@@ -7,7 +7,7 @@ use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 
-use crate::address::{Address, AddressError, validate};
+use crate::address::{Address, AddressError, mailbox_key, validate, with_ascii_domain};
 
 /// Sender and recipients, checked, each recipient once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,7 +47,7 @@ impl Envelope {
         let mut out = Vec::new();
         for r in recipients {
             validate(&r.address)?;
-            if seen.insert(r.address.to_lowercase()) {
+            if seen.insert(mailbox_key(&r.address)) {
                 if out.len() >= max_recipients {
                     return Err(EnvelopeError::TooManyRecipients);
                 }
@@ -60,10 +60,11 @@ impl Envelope {
         Ok(Self { sender: sender.to_owned(), recipients: out })
     }
 
-    /// Whether any address needs SMTPUTF8 (RFC 6531).
+    /// Whether any address needs SMTPUTF8 (RFC 6531): one whose domain has an ASCII form does not.
     #[must_use]
     pub fn needs_smtputf8(&self) -> bool {
-        !self.sender.is_ascii() || self.recipients.iter().any(|r| !r.is_ascii())
+        let needs = |address: &String| !with_ascii_domain(address).is_ascii();
+        needs(&self.sender) || self.recipients.iter().any(needs)
     }
 }
 

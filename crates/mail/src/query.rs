@@ -109,6 +109,16 @@ pub struct Words {
     pub words: Vec<String>,
     /// The last word is the beginning of a word.
     pub prefix: bool,
+    /// The same words with their umlauts spelled out (`groesse` for `grosse` of `Größe`); empty where there are none.
+    pub spelled: Vec<String>,
+}
+
+impl Words {
+    /// The ways in which the word at `index` may be written.
+    pub(crate) fn ways(&self, index: usize) -> impl Iterator<Item = &str> {
+        let (word, other) = (self.words.get(index), self.spelled.get(index));
+        word.into_iter().chain(other.filter(|o| Some(*o) != word)).map(String::as_str)
+    }
 }
 
 /// A field that is searched on its own.
@@ -316,11 +326,62 @@ impl Display for Term {
 
 impl Display for Words {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let with_umlauts = |(n, word): (usize, &String)| match self.spelled.get(n) {
+            Some(spelled) => umlauts(word, spelled).unwrap_or_else(|| word.clone()),
+            None => word.clone(),
+        };
+        let words: Vec<String> = self.words.iter().enumerate().map(with_umlauts).collect();
         if self.prefix {
             // A quoted star would be punctuation; a joined word is the same phrase.
-            write!(f, "{}*", self.words.join("."))
+            write!(f, "{}*", words.join("."))
         } else {
-            write!(f, "\"{}\"", self.words.join(" "))
+            write!(f, "\"{}\"", words.join(" "))
         }
     }
+}
+
+/// A word with umlauts that is folded to `word` and spelled out as `spelled`: `größe` of `grosse` and `groesse`, but for the ß. What
+/// is printed is read again, by whoever carries out a bulk action.
+fn umlauts(word: &str, spelled: &str) -> Option<String> {
+    let (word, spelled): (Vec<char>, Vec<char>) = (word.chars().collect(), spelled.chars().collect());
+    let more = spelled.len().checked_sub(word.len())?;
+    // Whether the rest after `at` letters, of which `extra` were umlauts, comes out even.
+    let mut even = vec![vec![false; more + 2]; word.len() + 1];
+    let letter =
+        |at: usize, extra: usize| word.get(at).filter(|c| spelled.get(at + extra) == Some(c)).copied();
+    let umlaut = |at: usize, extra: usize| {
+        letter(at, extra).filter(|_| spelled.get(at + extra + 1) == Some(&'e')).and_then(|c| match c {
+            'a' => Some('ä'),
+            'o' => Some('ö'),
+            'u' => Some('ü'),
+            _ => None,
+        })
+    };
+    for at in (0..=word.len()).rev() {
+        for extra in (0..=more).rev() {
+            let done = at == word.len() && extra == more;
+            let plain = letter(at, extra).is_some()
+                && even.get(at + 1).is_some_and(|row| row.get(extra) == Some(&true));
+            let other = umlaut(at, extra).is_some()
+                && even.get(at + 1).is_some_and(|row| row.get(extra + 1) == Some(&true));
+            if let Some(cell) = even.get_mut(at).and_then(|row| row.get_mut(extra)) {
+                *cell = done || plain || other;
+            }
+        }
+    }
+    let fits = |at: usize, extra: usize| even.get(at).is_some_and(|row| row.get(extra) == Some(&true));
+    if !fits(0, 0) {
+        return None;
+    }
+    let (mut text, mut extra) = (String::new(), 0);
+    for at in 0..word.len() {
+        match umlaut(at, extra).filter(|_| fits(at + 1, extra + 1)) {
+            Some(c) => {
+                text.push(c);
+                extra += 1;
+            }
+            None => text.push(letter(at, extra)?),
+        }
+    }
+    Some(text)
 }

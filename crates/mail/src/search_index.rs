@@ -14,7 +14,7 @@ mod tsvector;
 use std::ops::{ControlFlow, Range};
 
 use unicode_normalization::UnicodeNormalization;
-use unicode_normalization::char::is_combining_mark;
+use unicode_normalization::char::{compose, is_combining_mark};
 
 pub use self::pictures::{is_picture, pictures};
 pub use self::tsvector::{LEXEMES_MAX, POSITION_MAX, TSVECTOR_MAX_BYTES, TsVector};
@@ -81,19 +81,60 @@ impl Prefix {
 }
 
 /// Folds text for comparison: compatibility decomposition, marks dropped, lower case, `ß` as `ss`, and the
-/// letters with a stroke or a ligature that Unicode does not decompose (`ø`, `ł`, `æ` …) as their plain form.
+/// letters with a stroke or a ligature that Unicode does not decompose (`ø`, `ł`, `æ` …) as their plain form. Korean
+/// syllables stay whole, and are put together where they come as single letters.
 #[must_use]
 pub fn fold(text: &str) -> String {
     let mut folded = String::with_capacity(text.len());
     for c in text.chars() {
-        fold_char(c, &mut |f| folded.push(f));
+        fold_char(c, &mut |f| push_composed(&mut folded, f));
     }
     folded
+}
+
+/// The folded word with its umlauts spelled out, if `text`, which it came from, has any: `groesse` of `Größe`. Half of those
+/// who write German cannot or do not type them.
+#[must_use]
+pub fn spelled_out(text: &str) -> Option<String> {
+    const UMLAUTS: [(char, &str); 6] =
+        [('ä', "ae"), ('ö', "oe"), ('ü', "ue"), ('Ä', "ae"), ('Ö', "oe"), ('Ü', "ue")];
+    if text.is_ascii() {
+        return None;
+    }
+    let composed: String = text.nfc().collect();
+    let has = composed.contains(|c| UMLAUTS.iter().any(|(u, _)| *u == c));
+    let spelled = |all: String, (umlaut, letters): (char, &str)| all.replace(umlaut, letters);
+    let mut word = has.then(|| fold(&UMLAUTS.into_iter().fold(composed, spelled)))?;
+    word.truncate(word.floor_char_boundary(TOKEN_MAX_BYTES));
+    Some(word)
+}
+
+/// Adds a character; a letter of a Korean syllable joins the one before it (Unicode §3.12).
+fn push_composed(out: &mut String, c: char) {
+    if is_korean_letter(c)
+        && let Some(whole) = out.chars().next_back().and_then(|last| compose(last, c))
+    {
+        out.pop();
+        out.push(whole);
+    } else {
+        out.push(c);
+    }
+}
+
+const fn is_korean_letter(c: char) -> bool {
+    matches!(c as u32, 0x1100..=0x11ff)
+}
+
+const fn is_korean_syllable(c: char) -> bool {
+    matches!(c as u32, 0xac00..=0xd7a3)
 }
 
 fn fold_char(c: char, out: &mut impl FnMut(char)) {
     if c.is_ascii() {
         return out(c.to_ascii_lowercase());
+    }
+    if is_korean_syllable(c) {
+        return out(c);
     }
     for decomposed in std::iter::once(c).nfkd() {
         for lower in decomposed.to_lowercase().nfkd() {
@@ -130,9 +171,11 @@ const fn plain_form(c: char) -> Option<&'static str> {
     })
 }
 
-/// Scripts written without spaces: each character is a word, and a query of several is a phrase.
+/// Scripts written without spaces, and Korean, whose words carry their particles behind them: each character is a word, and a
+/// query of several is a phrase. So `회의` finds `회의록을`.
 const fn stands_alone(c: char) -> bool {
     matches!(c as u32,
+        0xac00..=0xd7a3 |   // Korean syllables
         0x0e00..=0x0eff     // Thai, Lao
         | 0x1000..=0x109f   // Myanmar
         | 0x1780..=0x17ff   // Khmer
@@ -146,33 +189,65 @@ pub fn for_each_token(text: &str, visit: &mut impl FnMut(&str, Range<usize>) -> 
     let mut word = String::new();
     let mut span = 0..0;
     let mut folded: Vec<char> = Vec::with_capacity(4);
+    // A syllable that may still grow.
+    let mut open: Option<(char, Range<usize>)> = None;
     for (at, c) in text.char_indices() {
         let end = at + c.len_utf8();
-        if c.is_ascii_alphanumeric() {
+        if c.is_ascii_alphanumeric() && open.is_none() {
             extend(&mut word, &mut span, c.to_ascii_lowercase(), at..end);
             continue;
         }
         folded.clear();
         fold_char(c, &mut |f| folded.push(f));
         for &f in &folded {
-            let alone = stands_alone(f);
-            if f.is_alphanumeric() && !alone {
-                extend(&mut word, &mut span, f, at..end);
-                continue;
-            }
-            if !word.is_empty() {
-                if visit(&word, span.clone()).is_break() {
-                    return;
+            if let Some((last, from)) = open.take() {
+                match compose(last, f).filter(|_| is_korean_letter(f)) {
+                    Some(whole) => {
+                        open = Some((whole, from.start..end));
+                        continue;
+                    }
+                    None if take(&mut word, &mut span, last, from, visit).is_break() => return,
+                    None => {}
                 }
-                word.clear();
             }
-            if alone && f.is_alphanumeric() && visit(f.encode_utf8(&mut [0; 4]), at..end).is_break() {
+            if is_korean_letter(f) || is_korean_syllable(f) {
+                open = Some((f, at..end));
+            } else if take(&mut word, &mut span, f, at..end, visit).is_break() {
                 return;
             }
         }
     }
+    if let Some((last, from)) = open
+        && take(&mut word, &mut span, last, from, visit).is_break()
+    {
+        return;
+    }
     if !word.is_empty() {
         let _last = visit(&word, span);
+    }
+}
+
+/// Takes one folded character: into the word that is open, as a word of its own, or as what parts words.
+fn take(
+    word: &mut String,
+    span: &mut Range<usize>,
+    f: char,
+    at: Range<usize>,
+    visit: &mut impl FnMut(&str, Range<usize>) -> ControlFlow<()>,
+) -> ControlFlow<()> {
+    let alone = stands_alone(f);
+    if f.is_alphanumeric() && !alone {
+        extend(word, span, f, at);
+        return ControlFlow::Continue(());
+    }
+    if !word.is_empty() {
+        visit(word, span.clone())?;
+        word.clear();
+    }
+    if alone && f.is_alphanumeric() {
+        visit(f.encode_utf8(&mut [0; 4]), at)
+    } else {
+        ControlFlow::Continue(())
     }
 }
 
@@ -251,6 +326,23 @@ mod tests {
     #[test]
     fn scripts_without_spaces_give_one_word_per_character() {
         assert_eq!(tokens("東京tower です"), ["東", "京", "tower", "て", "す"]);
+    }
+
+    #[test]
+    fn korean_words_are_found_by_their_parts() {
+        assert_eq!(tokens("회의록을 보냈"), ["회", "의", "록", "을", "보", "냈"]);
+        let letters: String = "회의록".nfd().collect();
+        assert_eq!(tokens(&letters), ["회", "의", "록"]);
+        assert_eq!(fold(&letters), "회의록");
+        assert_eq!(tokens("A팀 회의"), ["a", "팀", "회", "의"]);
+    }
+
+    #[test]
+    fn umlauts_are_spelled_out_too() {
+        for (text, word) in [("Größe", "groesse"), ("ÜBER", "ueber"), ("Mu\u{308}ller", "mueller")] {
+            assert_eq!(spelled_out(text).as_deref(), Some(word));
+        }
+        assert_eq!((spelled_out("groesse"), spelled_out("crème"), spelled_out("Straße")), (None, None, None));
     }
 
     #[test]

@@ -29,6 +29,9 @@ pub struct SmtpReply {
     /// The text without code and enhanced status; lines joined by newline, no control characters, 1,000
     /// bytes at most.
     pub text: String,
+    /// We refused by ourselves, and no server said this.
+    #[serde(default)]
+    pub own: bool,
 }
 
 /// The bytes are not an SMTP reply.
@@ -80,7 +83,7 @@ impl SmtpReply {
             let cut = text.floor_char_boundary(MAX_TEXT_BYTES);
             text.truncate(cut);
         }
-        Self { code, enhanced, text }
+        Self { code, enhanced, text, own: false }
     }
 
     /// What follows from the code. A code outside 200 to 599 counts as temporary: nothing was promised.

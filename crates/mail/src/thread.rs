@@ -68,10 +68,11 @@ pub fn merge<T: Ord + Clone>(found: &[T]) -> Placement<T> {
 }
 
 /// Prefixes of answers and forwards, in the languages whose clients translate them; lower case.
-const REPLY: [&str; 15] =
-    ["re", "aw", "antw", "sv", "vs", "odp", "ynt", "ref", "rif", "r", "回复", "回覆", "答复", "返信", "res"];
-const FORWARD: [&str; 14] =
-    ["fwd", "fw", "wg", "tr", "rv", "vl", "vb", "enc", "i", "pd", "ilt", "转发", "轉寄", "doorst"];
+/// `Ref:` is not among them: it heads the number of a file or an order.
+const REPLY: [&str; 13] =
+    ["re", "aw", "antw", "sv", "vs", "odp", "ynt", "r", "回复", "回覆", "答复", "返信", "res"];
+const FORWARD: [&str; 13] =
+    ["fwd", "fw", "wg", "tr", "rv", "vl", "vb", "i", "pd", "ilt", "转发", "轉寄", "doorst"];
 
 /// The subject without answer and forward marks, list tags and double blanks (after RFC 5256 §2.1); the case
 /// is kept, for it is shown as the title of a thread. A subject that is all marks stays as it is.
@@ -94,24 +95,38 @@ pub fn base_subject(subject: &str) -> String {
     if rest.is_empty() { collapsed } else { rest.to_owned() }
 }
 
-/// `Re: ` before a subject, exactly once whatever stood there.
+/// `Re: ` before a subject, exactly once whatever stood there; before or behind a list's `[tag]`, which stays.
 #[must_use]
 pub fn reply_subject(subject: &str) -> String {
     format!("Re: {}", strip_all(subject, &REPLY)).trim_end().to_owned()
 }
 
-/// `Fwd: ` before a subject, exactly once whatever stood there.
+/// `Fwd: ` before a subject, likewise.
 #[must_use]
 pub fn forward_subject(subject: &str) -> String {
     format!("Fwd: {}", strip_all(subject, &FORWARD)).trim_end().to_owned()
 }
 
-fn strip_all<'s>(subject: &'s str, marks: &[&str]) -> &'s str {
+/// The subject without these marks, those behind list tags included.
+fn strip_all(subject: &str, marks: &[&str]) -> String {
     let mut rest = subject.trim();
-    while let Some(tail) = strip_mark(rest, marks) {
-        rest = tail.trim();
+    let mut tags = String::new();
+    loop {
+        if let Some(tail) = strip_mark(rest, marks) {
+            rest = tail.trim();
+        } else if let Some(tail) = strip_tag(rest) {
+            // The tag counts only where a mark stands behind it; without one all of it is the subject.
+            let tag = rest.get(..rest.len() - tail.len()).unwrap_or_default();
+            let behind = tail.trim_start();
+            let Some(inner) = strip_mark(behind, marks) else { break };
+            tags.push_str(tag.trim());
+            tags.push(' ');
+            rest = inner.trim();
+        } else {
+            break;
+        }
     }
-    rest
+    format!("{tags}{rest}")
 }
 
 /// Takes one `mark:`, `mark[2]:`, `mark :` (also with the wide colon) off the front.
@@ -157,6 +172,7 @@ mod tests {
             ("RE : x", "x"),
             ("回复：你好", "你好"),
             ("Re:", "Re:"),
+            ("Ref: 4711", "Ref: 4711"),
             ("[only]", "[only]"),
             ("Regarding: x", "Regarding: x"),
             ("", ""),
@@ -170,6 +186,13 @@ mod tests {
         assert_eq!(reply_subject("RE: Aw: re: Hi"), "Re: Hi");
         assert_eq!(reply_subject("Fwd: Hi"), "Re: Fwd: Hi");
         assert_eq!(reply_subject(""), "Re:");
+        assert_eq!(reply_subject("Ref: 4711"), "Re: Ref: 4711");
+        assert_eq!(reply_subject("Re: Ref: 4711"), "Re: Ref: 4711");
+        assert_eq!(reply_subject("[list] Re: x"), "Re: [list] x");
+        assert_eq!(reply_subject("Re: [list] Re: x"), "Re: [list] x");
+        assert_eq!(reply_subject("Re: [list] x"), "Re: [list] x");
+        assert_eq!(reply_subject("[list] x"), "Re: [list] x");
+        assert_eq!(forward_subject("[list] Fwd: x"), "Fwd: [list] x");
         assert_eq!(forward_subject("FW: Fwd: Hi"), "Fwd: Hi");
         assert_eq!(forward_subject("Re: Hi"), "Fwd: Re: Hi");
     }

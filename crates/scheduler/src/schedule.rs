@@ -1,60 +1,45 @@
-//! The table: what is due how often. The next periodic thing is a variant of [`Duty`], a row of [`DUTIES`] and an arm
-//! of the `match`.
+//! The table: what is due how often. The sweeps of jobs come from the jobs' own files (`emailclient_core::jobs`); the next other
+//! thing is a row of [`DUTIES`].
 
 use std::time::Duration;
 
+use emailclient_core::jobs;
 use emailclient_core::platform::ahead::{self, Longest};
 use emailclient_core::platform::config::Config;
 use emailclient_core::platform::db::{Db, DbError};
-use emailclient_core::sync::due;
+use emailclient_core::queue::job::{Look, Sweep};
 use tokio::time::Instant;
 
 use crate::sweep;
 
 /// How often the table is looked at.
 pub const TICK: Duration = Duration::from_millis(500);
-/// Rounds started in one go; the rest waits for the next tick, longest waiting first.
-const ROUNDS_PER_TICK: i64 = 500;
 
-/// Audits started in one go. Each account has its own time of the day; after a day without a scheduler all of them are due
-/// at once, and are spread over hours again.
-const AUDITS_PER_TURN: i64 = 20;
-
+/// Something that is due from time to time.
 #[derive(Debug, Clone, Copy)]
-enum Duty {
-    Ahead,
-    StartRounds,
-    Statistics,
-    ReapJobs,
-    Submissions,
-    Operations,
-    IndexText,
-    SearchIndex,
-    Gone,
-    Audits,
-    Prune,
+struct Duty {
+    name: &'static str,
+    every: Duration,
+    look: Look,
 }
 
-const DUTIES: [(Duty, Duration); 11] = [
+const fn duty(name: &'static str, every_s: u64, look: Look) -> Duty {
+    Duty { name, every: Duration::from_secs(every_s), look }
+}
+
+const DUTIES: [Duty; 6] = [
     // First: what it draws in is seen by the others.
-    (Duty::Ahead, Duration::from_secs(5)),
-    (Duty::StartRounds, Duration::from_secs(1)),
-    (Duty::Statistics, Duration::from_secs(2)),
-    (Duty::ReapJobs, Duration::from_secs(5)),
-    (Duty::Submissions, Duration::from_secs(5)),
-    (Duty::Operations, Duration::from_secs(15)),
-    (Duty::IndexText, Duration::from_secs(15)),
-    (Duty::SearchIndex, Duration::from_secs(10)),
-    (Duty::Gone, Duration::from_secs(30)),
-    (Duty::Audits, Duration::from_secs(10)),
-    (Duty::Prune, Duration::from_secs(600)),
+    duty("ahead", 5, |db, config| Box::pin(draw_in(db, config))),
+    duty("statistics", 2, |db, _| Box::pin(sweep::statistics(db))),
+    duty("reap_jobs", 5, |db, _| Box::pin(sweep::jobs(db))),
+    duty("search_index", 10, |db, _| Box::pin(sweep::search_index(db))),
+    duty("gone", 30, |db, _| Box::pin(sweep::gone(db))),
+    duty("prune", 600, |db, _| Box::pin(sweep::prune(db))),
 ];
 
-/// When each duty was last done by this process.
+/// The duties, each with the moment when this process does it next.
 #[derive(Debug)]
-pub struct Schedule {
-    next: [Instant; DUTIES.len()],
-}
+pub struct Schedule(Vec<(Duty, Instant)>);
 
 impl Default for Schedule {
     fn default() -> Self {
@@ -66,36 +51,29 @@ impl Schedule {
     /// Everything is due at once: a new leader looks at all of it.
     #[must_use]
     pub fn new() -> Self {
-        Self { next: [Instant::now(); DUTIES.len()] }
+        let sweeps = jobs::ALL.iter().filter_map(|job| match job.sweep {
+            Sweep::Every(every, look) => Some(Duty { name: job.kind, every, look }),
+            Sweep::Needless(_) => None,
+        });
+        let now = Instant::now();
+        Self(DUTIES.into_iter().chain(sweeps).map(|duty| (duty, now)).collect())
     }
 
     /// Does what is due. A failure is logged and does not hold up the rest.
     pub async fn run_due(&mut self, db: &Db, config: &Config) {
-        for ((duty, every), next) in DUTIES.iter().zip(self.next.iter_mut()) {
+        for (duty, next) in &mut self.0 {
             if *next > Instant::now() {
                 continue;
             }
-            *next = Instant::now() + *every;
-            if let Err(error) = run(*duty, db, config).await {
-                tracing::warn!(?duty, error = ?error, "a periodic duty failed; it is tried again at its next turn");
+            *next = Instant::now() + duty.every;
+            if let Err(error) = (duty.look)(db, config).await {
+                tracing::warn!(
+                    duty = duty.name,
+                    ?error,
+                    "a periodic duty failed; it is tried again at its next turn"
+                );
             }
         }
-    }
-}
-
-async fn run(duty: Duty, db: &Db, config: &Config) -> Result<(), DbError> {
-    match duty {
-        Duty::Ahead => draw_in(db, config).await,
-        Duty::StartRounds => start_rounds(db, config).await,
-        Duty::Statistics => sweep::statistics(db).await,
-        Duty::ReapJobs => sweep::jobs(db).await,
-        Duty::Submissions => sweep::submissions(db).await,
-        Duty::Operations => sweep::operations(db).await,
-        Duty::IndexText => sweep::unindexed(db).await,
-        Duty::SearchIndex => sweep::search_index(db).await,
-        Duty::Gone => sweep::gone(db).await,
-        Duty::Audits => start_audits(db, config).await,
-        Duty::Prune => sweep::prune(db).await,
     }
 }
 
@@ -106,42 +84,6 @@ async fn draw_in(db: &Db, config: &Config) -> Result<(), DbError> {
             drawn,
             "the clock was set back: leases and due times that lay too far ahead were drawn in"
         );
-    }
-    Ok(())
-}
-
-async fn start_audits(db: &Db, config: &Config) -> Result<(), DbError> {
-    if !config.imap_enabled {
-        return Ok(());
-    }
-    let mut tx = db.system().await?;
-    let due = due::accounts_to_audit(&mut tx, AUDITS_PER_TURN).await?;
-    drop(tx);
-    for (tenant, account) in due {
-        let started = async {
-            let mut tx = db.tenant(tenant).await?;
-            due::start_audit(&mut tx, account).await?;
-            tx.commit().await
-        };
-        sweep::past(db, account, started.await).await?;
-    }
-    Ok(())
-}
-
-async fn start_rounds(db: &Db, config: &Config) -> Result<(), DbError> {
-    if !config.imap_enabled {
-        return Ok(());
-    }
-    let mut tx = db.system().await?;
-    let due = due::accounts(&mut tx, ROUNDS_PER_TICK).await?;
-    drop(tx);
-    for (tenant, account) in due {
-        let started = async {
-            let mut tx = db.tenant(tenant).await?;
-            due::start_round(&mut tx, account, config.sync_interval).await?;
-            tx.commit().await
-        };
-        sweep::past(db, account, started.await).await?;
     }
     Ok(())
 }

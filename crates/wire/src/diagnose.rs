@@ -17,7 +17,8 @@ use tokio_rustls::client::TlsStream;
 use crate::dial::{Deadlines, DialError, Outbound};
 use crate::imap::{Endpoint, Security};
 use crate::secret::Secret;
-use crate::tls::{Certificate, TlsConfig, TlsError};
+use crate::tls::{Certificate, TlsConfig};
+use crate::trouble::{Forbidden, NoLine, Trouble, Unopened};
 
 /// The longest one step may take.
 const STEP: Duration = Duration::from_secs(10);
@@ -87,22 +88,27 @@ impl Fault {
         Self { code, text: text.into(), detail: Box::default() }
     }
 
-    fn timeout() -> Self {
-        Self::new("upstream-timeout", "The server does not answer in time.")
+    pub fn of(trouble: Trouble) -> Self {
+        Self::new(trouble.code(), trouble.text())
+    }
+}
+
+impl From<Unopened> for Fault {
+    fn from(error: Unopened) -> Self {
+        let code = error.trouble().code();
+        match error {
+            // The reason is for whoever runs the server.
+            Unopened::NoLine(
+                why @ (NoLine::Connection(_) | NoLine::Certificate(_) | NoLine::Handshake(_)),
+            ) => Self::new(code, why.to_string()),
+            other => Self::of(other.trouble()),
+        }
     }
 }
 
 impl From<DialError> for Fault {
     fn from(error: DialError) -> Self {
-        match error {
-            DialError::HostNotAllowed => Self::new("host-not-allowed", "This host may not be connected to."),
-            DialError::PortNotAllowed => Self::new("port-not-allowed", "This port may not be connected to."),
-            DialError::HostNotFound => Self::new("host-not-found", "The host was not found."),
-            DialError::Unreachable(reason) => {
-                Self::new("upstream-unreachable", format!("The host cannot be reached: {reason}."))
-            }
-            DialError::Timeout => Self::timeout(),
-        }
+        Unopened::from(error).into()
     }
 }
 
@@ -135,7 +141,7 @@ impl Walk {
         let began = Instant::now();
         let ended = timeout(self.step.min(self.until.saturating_duration_since(began)), work).await;
         let took = began.elapsed();
-        match ended.unwrap_or_else(|_| Err(Fault::timeout())) {
+        match ended.unwrap_or_else(|_| Err(Fault::of(Trouble::Timeout))) {
             Ok((found, detail)) => {
                 self.note(Step { name, outcome: Outcome::Ok, took, code: None, text: None, detail });
                 Some(found)
@@ -205,7 +211,7 @@ impl Way<'_> {
                     && !self.outbound.allows_plain(host, port).await?
                 {
                     let text = "A connection without TLS is only made to hosts the operator allowed.";
-                    return Err(Fault::new("host-not-allowed", text));
+                    return Err(Fault::new(Forbidden::Plain.trouble().code(), text));
                 }
                 let detail = Detail { addresses: resolved.public_addresses(), ..Detail::default() };
                 Ok((resolved, detail))
@@ -228,14 +234,7 @@ impl Way<'_> {
             let detail = Detail { certificate, ..Detail::default() };
             match result {
                 Ok(stream) => Ok((stream, detail)),
-                Err(error) => {
-                    let code = match &error {
-                        TlsError::Certificate(_) => "tls-certificate",
-                        TlsError::Timeout => "upstream-timeout",
-                        _ => "tls-handshake",
-                    };
-                    Err(Fault { code, text: error.to_string(), detail: Box::new(detail) })
-                }
+                Err(error) => Err(Fault { detail: Box::new(detail), ..Fault::from(Unopened::from(error)) }),
             }
         })
         .await

@@ -14,6 +14,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
@@ -24,6 +25,9 @@ pub const MAIL_PORTS: [u16; 6] = [143, 993, 25, 465, 587, 2525];
 
 /// HTTPS, for configuration documents.
 const WEB_PORTS: [u16; 1] = [443];
+
+/// HTTPS and its common alternative, for what is posted to addresses of our users' own.
+const POST_PORTS: [u16; 2] = [443, 8443];
 
 /// More addresses than this for one name are not tried; the surplus is still judged.
 const MAX_ATTEMPTS: usize = 6;
@@ -84,7 +88,7 @@ pub struct PolicyError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Target {
     Host(String),
-    Network(IpAddr, u8),
+    Network(IpNet),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,7 +124,7 @@ impl OutboundPolicy {
                 let one = allowed.ports.start() == allowed.ports.end();
                 Some((host.as_str(), one.then_some(*allowed.ports.start())))
             }
-            Target::Network(..) => None,
+            Target::Network(_) => None,
         })
     }
 
@@ -132,8 +136,7 @@ impl OutboundPolicy {
 
     fn allows_address(&self, ip: IpAddr, port: u16) -> bool {
         self.allowed.iter().any(|a| {
-            a.ports.contains(&port)
-                && matches!(a.target, Target::Network(net, prefix) if in_network(ip, net, prefix))
+            a.ports.contains(&port) && matches!(&a.target, Target::Network(net) if net.contains(&ip))
         })
     }
 
@@ -160,15 +163,10 @@ fn parse_entry(entry: &str) -> Result<Allowed, PolicyError> {
     };
     let ports =
         ports.map_or(Some(0..=u16::MAX), parse_ports).ok_or_else(|| error("not a port or port range"))?;
-    let (address, prefix) = name.split_once('/').map_or((name, None), |(a, p)| (a, Some(p)));
-    let target = match (address.parse::<IpAddr>(), prefix) {
-        (Ok(ip), prefix) => {
-            let longest = if ip.is_ipv4() { 32 } else { 128 };
-            let bits = prefix.map_or(Ok(longest), str::parse).ok().filter(|b| *b <= longest);
-            Target::Network(ip, bits.ok_or_else(|| error("not a prefix length"))?)
-        }
-        (Err(_), None) if is_host_name(name) => Target::Host(name.trim_end_matches('.').to_owned()),
-        (Err(_), _) => return Err(error("neither a host name nor a network")),
+    let target = match network(name) {
+        Some(network) => Target::Network(network),
+        None if is_host_name(name) => Target::Host(name.trim_end_matches('.').to_owned()),
+        None => return Err(error("neither a host name nor a network")),
     };
     Ok(Allowed { target, ports })
 }
@@ -179,16 +177,10 @@ fn parse_ports(text: &str) -> Option<RangeInclusive<u16>> {
     (first <= last).then_some(first..=last)
 }
 
-fn in_network(ip: IpAddr, net: IpAddr, prefix: u8) -> bool {
-    let same = |a: u128, b: u128, width: u32| {
-        let dropped = width.saturating_sub(u32::from(prefix));
-        a.checked_shr(dropped).unwrap_or(0) == b.checked_shr(dropped).unwrap_or(0)
-    };
-    match (ip, net) {
-        (IpAddr::V4(a), IpAddr::V4(b)) => same(u32::from(a).into(), u32::from(b).into(), 32),
-        (IpAddr::V6(a), IpAddr::V6(b)) => same(a.into(), b.into(), 128),
-        _ => false,
-    }
+/// A network in CIDR notation (RFC 4632 §3.1, RFC 4291 §2.3), or one address. Bits behind the prefix do not count.
+#[must_use]
+pub fn network(text: &str) -> Option<IpNet> {
+    text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
 }
 
 /// Letters, digits, `-`, `_` and `.`, or an address: all that a lookup should ever be asked for. A colon elsewhere is
@@ -222,36 +214,35 @@ pub fn is_global_unicast(ip: IpAddr) -> bool {
 }
 
 fn is_global_v4(ip: Ipv4Addr) -> bool {
-    const SPECIAL: [(Ipv4Addr, u8); 15] = [
-        (Ipv4Addr::new(0, 0, 0, 0), 8),
-        (Ipv4Addr::new(10, 0, 0, 0), 8),
-        (Ipv4Addr::new(100, 64, 0, 0), 10),
-        (Ipv4Addr::new(127, 0, 0, 0), 8),
-        (Ipv4Addr::new(169, 254, 0, 0), 16),
-        (Ipv4Addr::new(172, 16, 0, 0), 12),
-        (Ipv4Addr::new(192, 0, 0, 0), 24),
-        (Ipv4Addr::new(192, 0, 2, 0), 24),
-        (Ipv4Addr::new(192, 88, 99, 0), 24),
-        (Ipv4Addr::new(192, 168, 0, 0), 16),
-        (Ipv4Addr::new(198, 18, 0, 0), 15),
-        (Ipv4Addr::new(198, 51, 100, 0), 24),
-        (Ipv4Addr::new(203, 0, 113, 0), 24),
-        (Ipv4Addr::new(224, 0, 0, 0), 4),
-        (Ipv4Addr::new(240, 0, 0, 0), 4),
+    const SPECIAL: [Ipv4Net; 15] = [
+        Ipv4Net::new_assert(Ipv4Addr::new(0, 0, 0, 0), 8),
+        Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 8),
+        Ipv4Net::new_assert(Ipv4Addr::new(100, 64, 0, 0), 10),
+        Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8),
+        Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 0, 0), 16),
+        Ipv4Net::new_assert(Ipv4Addr::new(172, 16, 0, 0), 12),
+        Ipv4Net::new_assert(Ipv4Addr::new(192, 0, 0, 0), 24),
+        Ipv4Net::new_assert(Ipv4Addr::new(192, 0, 2, 0), 24),
+        Ipv4Net::new_assert(Ipv4Addr::new(192, 88, 99, 0), 24),
+        Ipv4Net::new_assert(Ipv4Addr::new(192, 168, 0, 0), 16),
+        Ipv4Net::new_assert(Ipv4Addr::new(198, 18, 0, 0), 15),
+        Ipv4Net::new_assert(Ipv4Addr::new(198, 51, 100, 0), 24),
+        Ipv4Net::new_assert(Ipv4Addr::new(203, 0, 113, 0), 24),
+        Ipv4Net::new_assert(Ipv4Addr::new(224, 0, 0, 0), 4),
+        Ipv4Net::new_assert(Ipv4Addr::new(240, 0, 0, 0), 4),
     ];
-    !SPECIAL.iter().any(|&(net, prefix)| in_network(IpAddr::V4(ip), IpAddr::V4(net), prefix))
+    !SPECIAL.iter().any(|net| net.contains(&ip))
 }
 
 fn is_global_v6(ip: Ipv6Addr) -> bool {
-    const UNICAST: (Ipv6Addr, u8) = (Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0), 3);
-    const SPECIAL: [(Ipv6Addr, u8); 4] = [
-        (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23),
-        (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32),
-        (Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16),
-        (Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20),
+    const UNICAST: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0), 3);
+    const SPECIAL: [Ipv6Net; 4] = [
+        Ipv6Net::new_assert(Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23),
+        Ipv6Net::new_assert(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32),
+        Ipv6Net::new_assert(Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16),
+        Ipv6Net::new_assert(Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20),
     ];
-    let inside = |(net, prefix): (Ipv6Addr, u8)| in_network(IpAddr::V6(ip), IpAddr::V6(net), prefix);
-    inside(UNICAST) && !SPECIAL.into_iter().any(inside)
+    UNICAST.contains(&ip) && !SPECIAL.iter().any(|net| net.contains(&ip))
 }
 
 /// Addresses that were judged and may be dialled; only [`Outbound::resolve`] makes them.
@@ -330,6 +321,28 @@ impl Outbound {
     /// Whether the port alone is no reason to refuse this name, whatever it resolves to.
     fn permits_port(&self, host: &str, port: u16) -> bool {
         MAIL_PORTS.contains(&port) || self.policy.allows_host(host.trim_end_matches('.'), port)
+    }
+
+    /// As [`Outbound::resolve`], for an address that something is posted to. `plain`: without TLS, so the operator must have named
+    /// the host, or every address it has.
+    ///
+    /// # Errors
+    /// As [`Outbound::resolve`]; [`DialError::HostNotAllowed`] for a host that needs TLS.
+    pub async fn resolve_post(
+        &self,
+        (host, port): (&str, u16),
+        plain: bool,
+        deadline: Duration,
+    ) -> Result<Resolved, DialError> {
+        let addresses = self.resolve_checked(host, port, deadline, &POST_PORTS).await?;
+        let named = || {
+            self.is_allowed_explicitly(host, port)
+                || addresses.iter().all(|a| self.policy.allows_address(a.ip(), port))
+        };
+        if plain && !named() {
+            return Err(DialError::HostNotAllowed);
+        }
+        Ok(Resolved(addresses))
     }
 
     /// Opens a TCP connection to one of the addresses of `host`: [`Outbound::resolve`], then

@@ -7,7 +7,7 @@
 //! We drive every command ourselves. async-imap was measured and read for this: its `into_inner` drops what it
 //! has already buffered, its trace log carries passwords, it reads hostile greetings with an unbounded
 //! recursive parser, and its typed streams end on a tagged NO as if all were well. Its SASL interface,
-//! [`async_imap::Authenticator`], is what mechanisms implement here. imap-proto wants a response in one piece
+//! [`async_imap::Authenticator`], is what mechanisms implement (`crate::login`). imap-proto wants a response in one piece
 //! (a second copy of every message) and refuses whole lines for one unknown item, hence our own tokenizer.
 //!
 //! To add a verb: a file `imap/<verb>.rs` with an `impl Session` block that builds a `Command`, collects the
@@ -30,7 +30,6 @@ mod login;
 mod long_lines;
 mod namespace;
 mod notify;
-mod pace;
 mod parse;
 mod promise;
 mod proof;
@@ -56,8 +55,6 @@ pub use self::flags::{ChangedSince, FetchedFlags, Uids};
 pub use self::guard::{MAX_LITERAL_BYTES, MemoryBudget, Oversized, Transport};
 pub use self::idle::{IdleEnd, MAX_IDLE};
 pub use self::list::{ListedMailbox, MailboxStatus};
-pub use self::login::Credentials;
-pub use self::pace::{Haste, Pace};
 pub use self::proof::Proof;
 pub use self::room::{Room, Rooms};
 pub use self::select::{QresyncParam, Selected};
@@ -65,7 +62,9 @@ pub use self::store::{StoreMode, StoreOutcome};
 pub use self::transfer::CopyUid;
 pub use self::unsolicited::Unsolicited;
 
+use crate::login::{Refusal, TokenFault};
 use crate::secret::Secret;
+use crate::trouble::{Forbidden, NoLine, Trouble, Unopened};
 
 /// Longest text of a server that is kept in an error, in bytes.
 const MAX_SERVER_TEXT: usize = 500;
@@ -79,10 +78,10 @@ const MAX_SERVER_CODE: usize = 64;
 pub enum ImapError {
     /// No connection, or no TLS on it: try again later, with the network's backoff.
     #[error("the server could not be reached: {0}")]
-    Unreachable(String),
+    Unreachable(NoLine),
     /// The host or port may not be connected to, or it would have to be without TLS: the settings must change.
     #[error("connecting is not permitted: {0}")]
-    NotAllowed(String),
+    NotAllowed(Forbidden),
     /// The server asks us to come back later.
     #[error("the server asks for patience: {text}")]
     Throttled {
@@ -100,6 +99,8 @@ pub enum ImapError {
         code: Option<String>,
         /// The server's words.
         text: String,
+        /// What it said of the token, where there was one and it said so.
+        refusal: Option<Box<Refusal>>,
     },
     /// The mailbox does not exist (any more), or cannot be selected.
     #[error("there is no such mailbox: {0}")]
@@ -150,36 +151,48 @@ impl ImapError {
         }
     }
 
-    /// A code for programs and a sentence for people.
+    /// What is the matter with the token, where the server refused it and told.
     #[must_use]
-    pub const fn explained(&self) -> (&'static str, &'static str) {
+    pub fn token_fault(&self) -> Option<TokenFault> {
         match self {
-            Self::Unreachable(_) => ("upstream-unreachable", "The mail server cannot be reached."),
-            Self::Timeout => ("upstream-timeout", "The mail server does not answer in time."),
-            Self::Closed { .. } => ("upstream-closed", "The mail server ended the connection."),
-            Self::NotAllowed(_) => {
-                ("host-not-allowed", "Connecting to this mail server in this way is not permitted.")
-            }
-            Self::Throttled { .. } => ("upstream-throttled", "The mail server asks for patience."),
-            Self::AuthRejected { .. } => {
-                ("upstream-auth-failed", "The mail server does not accept the credentials.")
-            }
-            Self::NoSuchMailbox(_) => ("no-such-mailbox", "The mail server has no such mailbox."),
-            Self::Refused { .. } => ("upstream-refused", "The mail server refused a command."),
-            Self::Protocol(_) => ("upstream-protocol", "The mail server's answer could not be understood."),
+            Self::AuthRejected { refusal: Some(refusal), .. } => Some(refusal.fault()),
+            _ => None,
         }
+    }
+
+    /// Its row of the one table.
+    #[must_use]
+    pub const fn trouble(&self) -> Trouble {
+        match self {
+            Self::Unreachable(why) => why.trouble(),
+            Self::NotAllowed(what) => what.trouble(),
+            Self::Timeout => Trouble::Timeout,
+            Self::Closed { .. } => Trouble::Closed,
+            Self::Throttled { .. } => Trouble::Throttled,
+            Self::AuthRejected { .. } => Trouble::AuthFailed,
+            Self::NoSuchMailbox(_) => Trouble::NoSuchMailbox,
+            Self::Refused { .. } => Trouble::Refused,
+            Self::Protocol(_) => Trouble::Protocol,
+        }
+    }
+
+    /// Whether the same may succeed later, with nothing changed by anybody here.
+    #[must_use]
+    pub const fn is_temporary(&self) -> bool {
+        !matches!(self, Self::AuthRejected { .. } | Self::NotAllowed(_) | Self::Refused { .. })
     }
 
     /// The server's words, or ours where the network or the protocol failed.
     #[must_use]
-    pub fn text(&self) -> Option<&str> {
+    pub fn text(&self) -> Option<String> {
         match self {
-            Self::Unreachable(text) | Self::Protocol(text) => Some(text),
-            Self::NoSuchMailbox(text)
+            Self::Unreachable(why) => Some(why.to_string()),
+            Self::Protocol(text)
+            | Self::NoSuchMailbox(text)
             | Self::Throttled { text, .. }
             | Self::AuthRejected { text, .. }
-            | Self::Refused { text, .. } => Some(text),
-            Self::Closed { bye } => bye.as_deref(),
+            | Self::Refused { text, .. } => Some(text.clone()),
+            Self::Closed { bye } => bye.clone(),
             Self::NotAllowed(_) | Self::Timeout => None,
         }
     }
@@ -204,16 +217,17 @@ impl ImapError {
 
     /// The same error without `secret` in the server's words: some servers repeat the command that they refuse.
     fn without(mut self, secret: &Secret) -> Self {
+        if let Self::AuthRejected { refusal: Some(refusal), .. } = &mut self {
+            **refusal = std::mem::take(&mut **refusal).without(secret);
+        }
         match &mut self {
-            Self::Unreachable(text)
-            | Self::NotAllowed(text)
-            | Self::Throttled { text, .. }
+            Self::Throttled { text, .. }
             | Self::AuthRejected { text, .. }
             | Self::NoSuchMailbox(text)
             | Self::Refused { text, .. }
             | Self::Protocol(text)
             | Self::Closed { bye: Some(text) } => *text = secret.strike_out(text),
-            Self::Timeout | Self::Closed { bye: None } => {}
+            Self::Unreachable(_) | Self::NotAllowed(_) | Self::Timeout | Self::Closed { bye: None } => {}
         }
         self
     }
@@ -229,6 +243,16 @@ impl ImapError {
     #[must_use]
     pub const fn is_final(&self) -> bool {
         matches!(self, Self::Unreachable(_) | Self::Timeout | Self::Closed { .. })
+    }
+}
+
+impl From<Unopened> for ImapError {
+    fn from(error: Unopened) -> Self {
+        match error {
+            Unopened::Forbidden(what) => Self::NotAllowed(what),
+            Unopened::NoLine(why) => Self::Unreachable(why),
+            Unopened::Timeout => Self::Timeout,
+        }
     }
 }
 

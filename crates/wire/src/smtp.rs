@@ -30,9 +30,11 @@ pub use self::diagnose::diagnose;
 pub use self::send::{Point, Progress, SendError, Sent, Stopped, send};
 pub use crate::imap::{Endpoint, Security};
 
-use crate::dial::{Deadlines, DialError, Outbound};
+use crate::dial::{Deadlines, Outbound};
+use crate::login::{Login, Refusal, TokenFault};
 use crate::secret::Secret;
-use crate::tls::{TlsConfig, TlsError};
+use crate::tls::TlsConfig;
+use crate::trouble::{Forbidden, NoLine, Trouble, Unopened};
 
 /// Why the server did not do as asked, named by what the caller can do about it. Texts of servers are cleaned of control
 /// characters and cut; they may name addresses, so they belong to the account's owner and not into a log.
@@ -40,13 +42,18 @@ use crate::tls::{TlsConfig, TlsError};
 pub enum SmtpError {
     /// No connection, or no TLS on it: try again later.
     #[error("the server could not be reached: {0}")]
-    Unreachable(String),
+    Unreachable(NoLine),
     /// Host or port may not be connected to, or it would have to be without TLS: the settings must change.
     #[error("connecting is not permitted: {0}")]
-    NotAllowed(String),
+    NotAllowed(Forbidden),
     /// The credentials were not accepted: the user must act.
-    #[error("the server did not accept the credentials: {} {}", .0.code, .0.text)]
-    AuthRejected(SmtpReply),
+    #[error("the server did not accept the credentials: {} {}", .reply.code, .reply.text)]
+    AuthRejected {
+        /// How it refused them.
+        reply: SmtpReply,
+        /// What it said of the token, where there was one and it said so.
+        refusal: Option<Box<Refusal>>,
+    },
     /// A refusal with its code; 4xx may pass later, 5xx will not.
     #[error("refused: {} {}", .0.code, .0.text)]
     Refused(SmtpReply),
@@ -62,13 +69,36 @@ pub enum SmtpError {
 }
 
 impl SmtpError {
+    /// Its row of the one table.
+    #[must_use]
+    pub const fn trouble(&self) -> Trouble {
+        match self {
+            Self::Unreachable(why) => why.trouble(),
+            Self::NotAllowed(what) => what.trouble(),
+            Self::AuthRejected { .. } => Trouble::AuthFailed,
+            Self::Refused(_) => Trouble::Refused,
+            Self::Timeout => Trouble::Timeout,
+            Self::Protocol(_) => Trouble::Protocol,
+            Self::Closed => Trouble::Closed,
+        }
+    }
+
     /// Whether the same may succeed later. Only a server's 5xx and our own policy are final.
     #[must_use]
     pub fn is_temporary(&self) -> bool {
         match self {
             Self::NotAllowed(_) => false,
-            Self::AuthRejected(reply) | Self::Refused(reply) => reply.class() != ReplyClass::Permanent,
+            Self::AuthRejected { reply, .. } | Self::Refused(reply) => reply.class() != ReplyClass::Permanent,
             Self::Unreachable(_) | Self::Timeout | Self::Protocol(_) | Self::Closed => true,
+        }
+    }
+
+    /// What is the matter with the token, where the server refused it and told.
+    #[must_use]
+    pub fn token_fault(&self) -> Option<TokenFault> {
+        match self {
+            Self::AuthRejected { refusal: Some(refusal), .. } => Some(refusal.fault()),
+            _ => None,
         }
     }
 
@@ -76,7 +106,7 @@ impl SmtpError {
     #[must_use]
     pub fn code(&self) -> Option<u16> {
         match self {
-            Self::AuthRejected(reply) | Self::Refused(reply) => Some(reply.code),
+            Self::AuthRejected { reply, .. } | Self::Refused(reply) if !reply.own => Some(reply.code),
             _ => None,
         }
     }
@@ -85,7 +115,7 @@ impl SmtpError {
     #[must_use]
     pub fn text(&self) -> String {
         match self {
-            Self::AuthRejected(reply) | Self::Refused(reply) => reply_text(reply),
+            Self::AuthRejected { reply, .. } | Self::Refused(reply) => reply_text(reply),
             other => other.to_string(),
         }
     }
@@ -94,11 +124,27 @@ impl SmtpError {
     #[must_use]
     pub fn server_text(&self) -> Option<String> {
         match self {
-            Self::AuthRejected(reply) | Self::Refused(reply) => {
+            Self::AuthRejected { reply, .. } | Self::Refused(reply) if !reply.own => {
                 Some(reply_text(reply)).filter(|text| !text.is_empty())
             }
             _ => None,
         }
+    }
+
+    /// The same error without `secret` in the server's words: some servers repeat the command that they refuse.
+    fn without(mut self, secret: &Secret) -> Self {
+        match &mut self {
+            Self::AuthRejected { reply, refusal } => {
+                reply.text = secret.strike_out(&reply.text);
+                if let Some(refusal) = refusal {
+                    **refusal = std::mem::take(&mut **refusal).without(secret);
+                }
+            }
+            Self::Refused(reply) => reply.text = secret.strike_out(&reply.text),
+            Self::Protocol(text) => *text = secret.strike_out(text),
+            Self::Unreachable(_) | Self::NotAllowed(_) | Self::Timeout | Self::Closed => {}
+        }
+        self
     }
 
     fn protocol(text: &str) -> Self {
@@ -110,20 +156,20 @@ impl SmtpError {
 #[must_use]
 pub fn reply_text(reply: &SmtpReply) -> String {
     match reply.enhanced_text() {
+        // What we refuse ourselves is told in our words, never as a status of the server.
+        Some(_) if reply.own => format!("not handed over: {}", reply.text),
         Some(status) => format!("{status} {}", reply.text),
         None => reply.text.clone(),
     }
 }
 
-/// An account's submission server. An empty user name means no login.
+/// An account's submission server.
 #[derive(Clone, Debug)]
 pub struct SmtpServer {
     /// Where it is and how the connection is protected.
     pub endpoint: Endpoint,
-    /// User name.
-    pub username: String,
-    /// Password.
-    pub password: Secret,
+    /// Who we are there.
+    pub login: Login,
 }
 
 /// What every connection needs from this process.
@@ -145,34 +191,16 @@ pub struct Dialler<'a> {
 /// Any [`SmtpError`]; nothing was said about a message yet, so all of them are safe to repeat.
 pub async fn connect(dialler: &Dialler<'_>, server: &SmtpServer) -> Result<Connection, SmtpError> {
     let mut connection = connect::connect(dialler, &server.endpoint).await?;
-    connection.login(&server.username, &server.password).await?;
+    connection.login(&server.endpoint, &server.login).await?;
     Ok(connection)
 }
 
-/// Tries the settings as far as a login goes, sends nothing, and says goodbye.
-///
-/// # Errors
-/// As [`connect`].
-pub async fn verify(dialler: &Dialler<'_>, server: &SmtpServer) -> Result<(), SmtpError> {
-    connect(dialler, server).await?.quit().await;
-    Ok(())
-}
-
-impl From<DialError> for SmtpError {
-    fn from(error: DialError) -> Self {
+impl From<Unopened> for SmtpError {
+    fn from(error: Unopened) -> Self {
         match error {
-            DialError::HostNotAllowed | DialError::PortNotAllowed => Self::NotAllowed(error.to_string()),
-            DialError::Timeout => Self::Timeout,
-            DialError::HostNotFound | DialError::Unreachable(_) => Self::Unreachable(error.to_string()),
-        }
-    }
-}
-
-impl From<TlsError> for SmtpError {
-    fn from(error: TlsError) -> Self {
-        match error {
-            TlsError::Timeout => Self::Timeout,
-            other => Self::Unreachable(other.to_string()),
+            Unopened::Forbidden(what) => Self::NotAllowed(what),
+            Unopened::NoLine(why) => Self::Unreachable(why),
+            Unopened::Timeout => Self::Timeout,
         }
     }
 }

@@ -1,26 +1,28 @@
-//! The worker: takes jobs from the lease table, synchronises and watches accounts, and sends mail.
+//! The worker: takes jobs from the lease table, synchronises and watches accounts, sends mail, and events to webhooks.
 //!
-//! [`jobs`] is the list of jobs, [`runtime`] the only file that names apalis, [`watch`] the watching of mailboxes.
+//! [`runtime`] is the only file that names apalis, [`watch`] the watching of mailboxes, [`webhooks`] the sending of events. What a job does stands in
+//! `emailclient_core::jobs`.
 //! Decisions live in `emailclient-mail`, queries in `emailclient-core`.
 
 pub mod environment;
-pub mod error;
-pub mod jobs;
 pub mod runtime;
 pub mod watch;
+pub mod webhooks;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use emailclient_core::platform::config::{Config, Keys};
 use emailclient_core::platform::heartbeat::Heartbeat;
+use emailclient_core::platform::redis_pool;
 use emailclient_core::platform::start;
 use tokio_util::sync::CancellationToken;
 
-/// The parts of this service that must go round: taking jobs, and the watch over mailboxes.
+/// The parts of this service that must go round: taking jobs, the watch over mailboxes, and webhooks.
 mod part {
     pub(crate) const JOBS: &str = "jobs";
     pub(crate) const WATCH: &str = "watch";
+    pub(crate) const WEBHOOKS: &str = "webhooks";
 }
 /// A worker that takes no jobs looks this often whether its database is there.
 const IDLE_BEAT: Duration = Duration::from_secs(5);
@@ -37,13 +39,22 @@ pub async fn main() -> ExitCode {
 pub async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
     let env = environment::new(config, shutdown)?;
     env.db.verify().await?;
+    env.db.news.publish(redis_pool::connect(&env.config.redis_url)?);
     tracing::info!(worker = %env.worker_id, concurrency = env.config.worker_concurrency, "worker started");
     let watching = env.config.imap_enabled && env.config.imap_idle_enabled;
+    env.db.news.publish(redis_pool::connect(&env.config.redis_url)?);
+    let sending = env.config.worker_enabled;
     let parts = [part::JOBS].into_iter().chain(watching.then_some(part::WATCH));
+    let parts = parts.chain(sending.then_some(part::WEBHOOKS));
     let heartbeat = Heartbeat::new(env.config.heartbeat_dir.as_deref(), "emailclient-worker", parts)?;
     let watch = async {
         if watching {
             watch::watch(&env, &heartbeat).await;
+        }
+    };
+    let send = async {
+        if sending {
+            webhooks::dispatch(&env, &heartbeat).await;
         }
     };
     let work = async {
@@ -54,7 +65,7 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Resul
             Ok(())
         }
     };
-    let ((), worked) = tokio::join!(watch, work);
+    let ((), (), worked) = tokio::join!(watch, send, work);
     heartbeat.end();
     env.db.close().await;
     tracing::info!(worker = %env.worker_id, "worker stopped");

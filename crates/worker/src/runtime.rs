@@ -19,6 +19,7 @@ use apalis_core::task::Task;
 use apalis_core::task::builder::TaskBuilder;
 use apalis_core::task::task_id::TaskId;
 use apalis_core::worker::context::WorkerContext;
+use emailclient_core::jobs::{self, JobError, Then};
 use emailclient_core::platform::db::{Db, DbError};
 use emailclient_core::platform::failpoint;
 use emailclient_core::platform::heartbeat::Heartbeat;
@@ -32,12 +33,11 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 use uuid::Uuid;
-use wire::imap::Haste;
+use wire::pace::Haste;
 
 use self::held::{Entry, Held, Signals};
 use crate::environment::Environment;
-use crate::error::{JobError, Then};
-use crate::{jobs, part};
+use crate::part;
 
 /// Jobs in hand for each place to work in bulk: most of them wait for a mail server, and two hundred servers that do not
 /// answer must not keep others waiting.
@@ -97,7 +97,7 @@ fn handle(
     env: Data<Environment>,
     lease: Data<Lease>,
 ) -> BoxFuture<'static, Result<(), BoxDynError>> {
-    let span = tracing::info_span!("job", kind = job.job.kind(), job = %job.id, tenant = %job.tenant, attempt = job.attempt);
+    let span = tracing::info_span!("job", kind = job.job.declaration().kind, job = %job.id, tenant = %job.tenant, attempt = job.attempt);
     let mut env = (*env).clone();
     env.shutdown = lease.signals.stop.clone();
     let user_waits = job.priority >= priority::PUSH && job.priority != priority::HEAD;
@@ -422,15 +422,15 @@ impl AckLayer {
     async fn record(&self, job: &Claimed, outcome: &Outcome) {
         failpoint::pass("committed-before-ack");
         match outcome {
-            Outcome::Done => tracing::debug!(job = %job.id, kind = job.job.kind(), "job done"),
+            Outcome::Done => tracing::debug!(job = %job.id, kind = job.job.declaration().kind, "job done"),
             Outcome::Postpone { .. } => {
-                tracing::debug!(job = %job.id, kind = job.job.kind(), "job postponed")
+                tracing::debug!(job = %job.id, kind = job.job.declaration().kind, "job postponed")
             }
             Outcome::Retry { after, error } => {
-                tracing::warn!(job = %job.id, kind = job.job.kind(), tenant = %job.tenant, attempt = job.attempt, after_ms = after.as_millis() as u64, %error, "job will be tried again");
+                tracing::warn!(job = %job.id, kind = job.job.declaration().kind, tenant = %job.tenant, attempt = job.attempt, after_ms = after.as_millis() as u64, %error, "job will be tried again");
             }
             Outcome::Dead { error } => {
-                tracing::error!(job = %job.id, kind = job.job.kind(), tenant = %job.tenant, attempt = job.attempt, %error, "job failed for good");
+                tracing::error!(job = %job.id, kind = job.job.declaration().kind, tenant = %job.tenant, attempt = job.attempt, %error, "job failed for good");
             }
         }
         for wait_ms in [0, 200, 400, 800, 1600] {

@@ -17,17 +17,19 @@ mod watchers;
 
 use std::time::Duration;
 
+use emailclient_core::connect::imap as connect;
 use emailclient_core::platform::db::DbError;
 use emailclient_core::platform::heartbeat::Heartbeat;
 use emailclient_core::platform::id::{AccountId, TenantId};
-use emailclient_core::queue::job::{Job, enqueue, priority};
+use emailclient_core::queue::job::{Job, enqueue_as, priority};
 use emailclient_core::sync::driver::{self, Fresh, SyncError};
 use emailclient_core::sync::due::{self, Watched};
 use keepalive::Keepalive;
 use reconnect::Reconnect;
 use tokio::time::Instant;
 use watchers::{Orders, Watchers};
-use wire::imap::{Endpoint, Haste, IdleEnd, ImapError, Selected, Session, Unsolicited};
+use wire::imap::{Endpoint, IdleEnd, ImapError, Selected, Session, Unsolicited};
+use wire::pace::Haste;
 
 use crate::environment::Environment;
 use crate::part;
@@ -158,7 +160,7 @@ async fn watch_once(
                 if error.is_final() {
                     keepalive.lost(open.session.silence());
                 }
-                Box::pin(driver::forgo(env, tenant, &open.server, &mut open.session, error)).await?;
+                Box::pin(connect::forgo(env, tenant, &open.server, &mut open.session, error)).await?;
                 return Err(ImapError::Closed { bye: None }.into());
             }
         }
@@ -221,13 +223,13 @@ async fn begin(
     account: AccountId,
     after_others: bool,
 ) -> Result<Open, SyncError> {
-    let (mut session, mut server) = driver::enter(env, tenant, account).await?;
+    let (mut session, mut server) = connect::connect(env, (tenant, account), env.haste).await?;
     let inbox = session.select(b"INBOX", None, true).await?;
     if session.capabilities().notify {
         match session.notify_all().await {
             // Not for these events: INBOX alone, then.
             Ok(()) | Err(ImapError::Refused { .. }) => {}
-            Err(error) => driver::forgo(env, tenant, &server, &mut session, error).await?,
+            Err(error) => connect::forgo(env, tenant, &server, &mut session, error).await?,
         }
     }
     // What came between the last round and now is not announced any more.
@@ -251,6 +253,6 @@ async fn ask_for_round(
     patience: Duration,
 ) -> Result<(), DbError> {
     let mut tx = env.db.tenant(tenant).await?;
-    enqueue(&mut tx, &Job::SyncAccount { account_id }, patience, priority::HEAD).await?;
+    enqueue_as(&mut tx, &Job::SyncAccount { account_id }, patience, priority::HEAD).await?;
     tx.commit().await
 }

@@ -2,12 +2,13 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use serde_json::{Value, json};
 use wire::dial::is_global_unicast;
 
 use super::render::{ENVIRONMENTS, list, objects, of_kind, workloads};
 
-const MAIL_PORTS: [u64; 6] = [25, 143, 443, 465, 587, 993];
+const MAIL_PORTS: [u64; 7] = [25, 143, 443, 465, 587, 993, 8443];
 /// First addresses of what is not the public internet (IANA special-purpose registries), written down once more so that
 /// a network missing from both lists shows here.
 const PRIVATE: &[&str] = &[
@@ -45,8 +46,8 @@ const PRIVATE: &[&str] = &[
 
 /// An address block and what is cut out of it.
 struct Block {
-    net: (IpAddr, u32),
-    except: Vec<(IpAddr, u32)>,
+    net: IpNet,
+    except: Vec<IpNet>,
 }
 
 fn number(ip: IpAddr) -> (u32, u128) {
@@ -64,23 +65,16 @@ fn address(bits: u32, number: u128) -> IpAddr {
     }
 }
 
-fn cidr(text: &Value) -> (IpAddr, u32) {
-    let (net, prefix) = text.as_str().unwrap().split_once('/').unwrap();
-    (net.parse().unwrap(), prefix.parse().unwrap())
+fn cidr(text: &Value) -> IpNet {
+    let net: IpNet = text.as_str().unwrap().parse().unwrap();
+    assert_eq!(net, net.trunc(), "it has host bits");
+    net
 }
 
 /// The first and the last address of a network.
-fn edges((net, prefix): (IpAddr, u32)) -> (u32, u128, u128) {
-    let (bits, first) = number(net);
-    let host_bits = bits - prefix;
-    let size = if host_bits == 128 { u128::MAX } else { (1 << host_bits) - 1 };
-    assert_eq!(first & size, 0, "{net}/{prefix} has host bits");
-    (bits, first, first + size)
-}
-
-fn contains(net: (IpAddr, u32), ip: IpAddr) -> bool {
-    let ((bits, first, last), (of, number)) = (edges(net), number(ip));
-    bits == of && (first..=last).contains(&number)
+fn edges(net: IpNet) -> (u32, u128, u128) {
+    let (bits, first) = number(net.network());
+    (bits, first, number(net.broadcast()).1)
 }
 
 impl Block {
@@ -89,7 +83,7 @@ impl Block {
     }
 
     fn allows(&self, ip: IpAddr) -> bool {
-        contains(self.net, ip) && !self.except.iter().any(|e| contains(*e, ip))
+        self.net.contains(&ip) && !self.except.iter().any(|e| e.contains(&ip))
     }
 
     /// Where the block begins and ends, each hole's neighbours, and all of [`PRIVATE`]: a private address that is
@@ -121,10 +115,9 @@ fn leaks(policy: &Value) -> Vec<String> {
             let datastore = name == "datastores" && matches!(ports[..], [5432] | [6379]);
             if peer["ipBlock"].is_object() {
                 let block = Block::read(&peer["ipBlock"]);
-                let (bits, prefix) = (number(block.net.0).0, block.net.1);
                 let private =
                     block.probes().into_iter().find(|ip| block.allows(*ip) && !is_global_unicast(*ip));
-                let named = datastore && bits - prefix <= 8;
+                let named = datastore && block.net.max_prefix_len() - block.net.prefix_len() <= 8;
                 if let Some(ip) = private.filter(|_| !named) {
                     found.push(format!("{name}: {ip} may be reached"));
                 } else if !named && !ports.iter().all(|p| MAIL_PORTS.contains(p)) {

@@ -196,7 +196,8 @@ async fn account(database: &Database, key: &str) {
     let mut conn = database.superuser().await;
     let (tenant, account) = (TenantId::new(), AccountId::new());
     let keyring = Keyring::new(&Secret::new(key), &[]).unwrap();
-    let sealed = keyring.seal(Place { tenant, account, field: "imap_password" }, &Secret::new("pw")).unwrap();
+    let sealed =
+        keyring.seal(Place { tenant, row: account.0, field: "imap_password" }, &Secret::new("pw")).unwrap();
     sqlx::query("INSERT INTO tenants (id, slug, name) VALUES ($1, $2, '')")
         .bind(tenant)
         .bind(format!("t{}", new_uuid().simple()))

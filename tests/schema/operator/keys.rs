@@ -48,7 +48,7 @@ async fn fill(database: &Database, key: &str, accounts: usize) -> (TenantId, Vec
     let ids: Vec<AccountId> = (0..accounts).map(|_| AccountId::new()).collect();
     let seal = |account: AccountId, field, word: &str| {
         keyring
-            .seal(Place { tenant, account, field }, &Secret::new(format!("{account} {word}")))
+            .seal(Place { tenant, row: account.0, field }, &Secret::new(format!("{account} {word}")))
             .unwrap()
             .bytes
     };
@@ -96,7 +96,7 @@ async fn passwords(
             let (bytes, key_id): (Option<Vec<u8>>, Option<String>) = (row.get(field), row.get(key));
             let (Some(bytes), Some(key_id)) = (bytes, key_id) else { continue };
             let sealed = Sealed { key_id, bytes };
-            let opened = keyring.open(Place { tenant, account, field }, &sealed).unwrap();
+            let opened = keyring.open(Place { tenant, row: account.0, field }, &sealed).unwrap();
             all.insert((account, field), (opened.expose().to_owned(), sealed.key_id));
         }
     }
@@ -131,7 +131,7 @@ async fn all_passwords_get_under_the_newest_key_and_the_old_one_may_go() {
     assert_eq!(under_keys(&database).await, BTreeMap::from([(id_of(NEW), 505)]));
     let mut conn = database.superuser().await;
     let audited: Vec<String> = sqlx::query_scalar(
-        "SELECT target FROM audit_log WHERE action = 'keys.rotate' AND actor = 'operator'",
+        "SELECT target FROM audit_log WHERE action = 'keys.rotate' AND actor LIKE 'emailctl:%'",
     )
     .fetch_all(&mut conn)
     .await
@@ -265,6 +265,7 @@ fn account_with(id: AccountId, password: &str) -> NewAccount {
         imap: server(993),
         smtp: server(465),
         identities: vec![],
+        grant: None,
     }
 }
 
@@ -301,7 +302,7 @@ async fn passwords_changed_meanwhile_stay_as_changed_and_held_rows_are_waited_fo
         changing.push(tokio::spawn(change(db.clone(), ring, tenant, mine, 10)));
     }
     let (ring, of_ours) = (keyring(NEW, &[OLD]), db.clone());
-    let rotation = tokio::spawn(async move { keys::rotate(&of_ours, &ring).await.unwrap() });
+    let rotation = tokio::spawn(async move { keys::rotate(&of_ours, &ring, "emailctl:test").await.unwrap() });
     eventually("all but the held one are done", PATIENCE, async || {
         let left: i64 = sqlx::query_scalar(
             "SELECT count(*) FROM accounts WHERE imap_password_key <> $1 AND id <> ALL ($2)",

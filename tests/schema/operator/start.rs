@@ -157,6 +157,7 @@ async fn files_and_lists_that_cannot_be_used_are_told_with_their_setting() {
         ("LOG_FILE", "/nonexistent/app.log"),
         ("LOG_LEVEL", "=loud=,"),
         ("OUTBOUND_ALLOW", "10.0.0.0/99"),
+        ("API_TRUSTED_PROXIES", "10.0.0.0/99"),
         ("TLS_EXTRA_CA_FILE", "/nonexistent/ca.pem"),
     ] {
         let named = format!("{setting}: ");

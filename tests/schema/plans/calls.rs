@@ -15,8 +15,13 @@ use emailclient_core::domain::message::list::{self, Filter, Sort};
 use emailclient_core::domain::search::{self, Search};
 use emailclient_core::domain::submission;
 use emailclient_core::domain::thread;
+use emailclient_core::events::log;
+use emailclient_core::events::webhook;
+use emailclient_core::events::webhook::delivery::{self, DeliveryState};
+use emailclient_core::jobs;
+use emailclient_core::platform::db::TenantTx;
 use emailclient_core::platform::id::{
-    AccountId, MailboxId, MessageId, SessionId, SubmissionId, ThreadId, UserId,
+    AccountId, MailboxId, MessageId, SessionId, SubmissionId, ThreadId, UserId, WebhookId,
 };
 use emailclient_core::queue::job::{self, Job};
 use emailclient_core::sync::due;
@@ -174,7 +179,10 @@ pub async fn compose(bench: &mut Bench) {
             assert_eq!(drafts.len(), LIMIT as usize + 1);
         }
         for state in [None, Some("sent"), Some("failed")] {
-            let filter = submission::Filter { account_id: one, state: state.map(str::to_owned) };
+            let filter = submission::Filter {
+                account_id: one,
+                state: state.and_then(submission::SubmissionState::from_word),
+            };
             for after in [None, Some((at(3_000), id(kind::SUBMISSION, 3_000).into()))] {
                 let budget = if one.is_some() && state.is_some() { FILTERED } else { PAGE };
                 let name = format!("submissions, {filter:?}, {after:?}");
@@ -189,6 +197,8 @@ pub async fn compose(bench: &mut Bench) {
     let (draft, sent) = (id(kind::DRAFT, 4_000).into(), SubmissionId(id(kind::SUBMISSION, 4_000)));
     bench.tenant("a draft", ONE, async |tx| draft::get(tx, draft).await).await.unwrap();
     bench.tenant("a submission", ONE, async |tx| submission::get(tx, sent).await).await.unwrap();
+    bench.tenant("whether it is due", ONE, async |tx| submission::due(tx, sent).await).await;
+    bench.tenant("the next to be sent", ONE, async |tx| submission::call_next(tx, account(1)).await).await;
 }
 
 /// What a round of synchronisation asks of our copy.
@@ -211,20 +221,46 @@ pub async fn queue(bench: &mut Bench) {
         .await;
     assert_eq!(claimed.len(), 4);
     bench.system("abandoned jobs", PAGE, async |tx| job::queue::reap(tx).await).await;
-    let due = bench.system("due accounts", PAGE, async |tx| due::accounts(tx, i64::from(LIMIT)).await).await;
+    let due = bench
+        .system("due accounts", PAGE, async |tx| jobs::sync_account::due(tx, i64::from(LIMIT)).await)
+        .await;
     assert_eq!(due.len(), 8);
-    bench.system("abandoned submissions", PAGE, async |tx| due::submissions_abandoned(tx).await).await;
-    bench.system("forgotten submissions", PAGE, async |tx| due::submissions_forgotten(tx).await).await;
-    bench.system("forgotten copies", PAGE, async |tx| due::sent_copies_forgotten(tx).await).await;
-    bench.system("forgotten searches", PAGE, async |tx| due::searches_forgotten(tx).await).await;
-    bench.system("accounts without index", PAGE, async |tx| due::accounts_unindexed(tx).await).await;
+    bench.system("abandoned submissions", PAGE, async |tx| jobs::send_submission::abandoned(tx).await).await;
+    bench.system("forgotten submissions", PAGE, async |tx| jobs::send_submission::lost(tx).await).await;
+    bench.system("forgotten copies", PAGE, async |tx| jobs::file_sent_copy::lost(tx).await).await;
+    bench.system("forgotten searches", PAGE, async |tx| jobs::probe_submission::lost(tx).await).await;
+    bench.system("accounts without index", PAGE, async |tx| jobs::index_text::lost(tx).await).await;
     bench.system("accounts with gone messages", PAGE, async |tx| due::accounts_with_gone(tx).await).await;
-    let round = Job::SyncAccount { account_id: account(3) };
-    bench
-        .tenant("a job enqueued", ONE, async |tx| {
-            job::enqueue(tx, &round, Duration::ZERO, job::priority::ROUND).await
+    let when = (at(MESSAGES), lease);
+    let due = bench
+        .system("endpoints with something to do", PAGE, async |tx| {
+            webhook::lease::due(tx, None, (32, 128), when).await
         })
         .await;
+    assert_eq!(due.len(), 2);
+    let round = Job::SyncAccount { account_id: account(3) };
+    bench.tenant("a job enqueued", ONE, async |tx| job::enqueue(tx, &round, Duration::ZERO).await).await;
+}
+
+/// What an endpoint of a webhook is sent, and what is looked at of it.
+pub async fn webhooks(bench: &mut Bench) {
+    let hook = WebhookId(id(kind::WEBHOOK, 1));
+    let wanted = webhook::filter(Some(&["message.created".to_owned()]), None, false);
+    for after in [0, 10_000, 19_990] {
+        let read = async |tx: &mut TenantTx| log::read(tx, (after, 20_000), &wanted, 50).await;
+        bench.tenant("events for an endpoint", FILTERED, read).await;
+    }
+    bench.tenant("an endpoint", PAGE, async |tx| webhook::get(tx, hook).await).await.unwrap();
+    let now = at(MESSAGES);
+    for state in [None, Some(DeliveryState::Failed)] {
+        for after in [None, Some(id(14, 1500))] {
+            let list = async |tx: &mut TenantTx| {
+                delivery::list(tx, hook, state, (after, i64::from(LIMIT)), now).await
+            };
+            assert_eq!(bench.tenant("deliveries", PAGE, list).await.len(), LIMIT as usize);
+        }
+    }
+    bench.tenant("what waits", Budget::ANY, async |tx| delivery::waiting(tx, hook).await).await;
 }
 
 /// What is asked at the edge before a handler runs.

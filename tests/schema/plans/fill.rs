@@ -25,6 +25,7 @@ pub mod kind {
     pub const MESSAGE: u16 = 7;
     pub const DRAFT: u16 = 11;
     pub const SUBMISSION: u16 = 12;
+    pub const WEBHOOK: u16 = 13;
 }
 
 /// Row `n` of a kind, of [`TENANT`].

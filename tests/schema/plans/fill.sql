@@ -90,8 +90,17 @@ FROM generate_series(1, 2) t, generate_series(1, 9000) n;
 INSERT INTO draft_attachments (tenant_id, id, draft_id, position, filename, content_type, size_bytes, content)
 SELECT tenant_id, id, id, 0, 'f', 't/t', 1, 'x' FROM drafts;
 
-INSERT INTO events (tenant_id, kind, account_id) SELECT pg_temp.id(t, 1, 1), 'message.new', pg_temp.id(t, 4, 1)
+INSERT INTO events (tenant_id, position, kind, account_id, object_id)
+SELECT pg_temp.id(t, 1, 1), n, 'message.created', pg_temp.id(t, 4, n % 4 + 1), pg_temp.id(t, 1, 1)
 FROM generate_series(1, 2) t, generate_series(1, 20000) n;
+INSERT INTO tenant_streams (tenant_id, position, durable) SELECT pg_temp.id(t, 1, 1), 20000, 20000 FROM generate_series(1, 2) t;
+INSERT INTO webhooks (tenant_id, id, url, secret, secret_key, position, seen, state, settled)
+  SELECT pg_temp.id(t, 1, 1), pg_temp.id(t, 13, n), 'https://hook.example/', 's', 'k', 20000, 20000 - (n = 1)::int, 'enabled', '{}'
+  FROM generate_series(1, 2) t, generate_series(1, 50) n;
+INSERT INTO webhook_deliveries (tenant_id, id, webhook_id, position, replay, account_id, kind, event_at, state, updated_at)
+  SELECT pg_temp.id(t, 1, 1), pg_temp.id(t, 14, w * 1000 + n), pg_temp.id(t, 13, w), n, false, pg_temp.id(t, 4, 1), 'message.updated', now(),
+    CASE WHEN n % 10 = 0 THEN 'waiting' ELSE 'failed' END, now()
+  FROM generate_series(1, 2) t, generate_series(1, 10) w, generate_series(1, 1000) n;
 INSERT INTO idempotency_keys (tenant_id, caller, route, key, body_hash, status, headers, body)
 SELECT pg_temp.id(t, 1, 1), 'user', '/x', n::text, 'h', 200, '{}', 'x' FROM generate_series(1, 2) t, generate_series(1, 5000) n;
 INSERT INTO jobs (tenant_id, id, kind, payload, priority, run_at, state, max_attempts, dedupe_key, finished_at, lease_until)

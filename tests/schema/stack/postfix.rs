@@ -145,8 +145,11 @@ const ROLES: [&str; 12] = [
     "<\"abuse\"@lab.test>",
 ];
 /// What has no destination, whatever the operator named.
-const NOWHERE: [&str; 10] = [
+const NOWHERE: [&str; 13] = [
     "<root@[127.0.0.1]>",
+    "<root@[IPv6:::1]>",
+    "<root@[IPv6:0:0:0:0:0:0:0:1]>",
+    "<root@[ipv6:fd00::2]>",
     "<postmaster@[127.0.0.1]>",
     "<nobody-of-that-name@lab.test>",
     "<root>",

@@ -11,7 +11,7 @@ use tests::relay::Relay;
 
 use super::servers::on_server;
 use super::{
-    PATIENCE, act, all_here, assert_both, flagged_there, here, ids_here, make, places, there, turn,
+    HOSTS, PATIENCE, act, all_here, assert_both, flagged_there, here, ids_here, make, places, there, turn,
     two_rounds,
 };
 use crate::case::{Case, numbered};
@@ -30,6 +30,34 @@ async fn expunges(client: &mut Imap, uids: &str) {
     client.ok(&format!("UID STORE {uids} +FLAGS.SILENT (\\Deleted)")).await;
     client.ok(&format!("UID EXPUNGE {uids}")).await;
     client.ok("UNSELECT").await;
+}
+
+/// COPY and MOVE take the mark along (RFC 9051 §6.4.7). It may be our own, of a removal whose answer was lost: another client
+/// moves the copy on, and the move is made again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_marked_as_deleted_arrives_without_the_mark_and_a_copied_original_keeps_it() {
+    for host in HOSTS {
+        let case = Case::at(host, None, (1..=3).map(numbered).collect()).await;
+        case.sync().await;
+        let (ids, archive) = (case.ids().await, case.mailbox("Archive").await);
+        turn(&case, "pause").await;
+        let mut client = case.client().await;
+        client.select("INBOX").await;
+        client.ok("UID STORE 1:2 +FLAGS.SILENT (\\Deleted)").await;
+        client.ok("UNSELECT").await;
+        case.patch(&ids["M1"], &json!({"move_to": archive})).await;
+        act(&case, &ids["M2"], "copy", &archive).await;
+        act(&case, &ids["M3"], "copy", &archive).await;
+        turn(&case, "resume").await;
+        two_rounds(&case).await;
+        assert_both(&case, (&ids["M1"], 1), &[("Archive", "")], host).await;
+        assert_eq!(there(&case, 2).await, places(&[("Archive", "")]), "the original is marked, {host}");
+        let shown = places(&[("Archive", ""), ("INBOX", "\\Deleted")]);
+        assert_eq!(here(&case, &ids["M2"]).await, shown, "another client's mark stands, {host}");
+        assert_both(&case, (&ids["M3"], 3), &[("Archive", ""), ("INBOX", "")], host).await;
+        case.settled().await;
+        case.finish().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

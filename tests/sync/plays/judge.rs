@@ -258,6 +258,15 @@ impl Judge {
             self.ever |= 1 << to;
         }
         if maybe {
+            // A server that ended over a MOVE may have copied and not yet removed.
+            if let Act::Move { from, to } = act {
+                let half = before.iter().filter(|s| s.places[from] != 0).map(|s| {
+                    let mut half = *s;
+                    half.act(Act::Copy { from, to });
+                    half
+                });
+                self.states.extend(half);
+            }
             self.states.extend(before);
         }
         self.close();

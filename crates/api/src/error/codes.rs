@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use http::{StatusCode, header};
+use wire::trouble::Trouble;
 
 use super::{ApiError, FieldError};
 
@@ -25,6 +26,8 @@ impl ApiError {
         invalid_parameter: BAD_REQUEST, "invalid-parameter", "A parameter is not valid";
         /// A cursor is not one of ours, or belongs to another list.
         invalid_cursor: BAD_REQUEST, "invalid-cursor", "The cursor does not belong to this list";
+        /// A state is not one of ours, or belongs to something else.
+        invalid_state: BAD_REQUEST, "invalid-state", "The state does not belong to this list of changes";
         /// The search query cannot be read; add the column.
         invalid_query: BAD_REQUEST, "invalid-query", "The search query is not valid";
         /// The body is not JSON.
@@ -55,6 +58,16 @@ impl ApiError {
         mailbox_not_empty: CONFLICT, "mailbox-not-empty", "The mailbox is not empty";
         /// It is too late for that.
         already_sending: CONFLICT, "already-sending", "The message is on its way already";
+        /// Nothing is sent to the webhook until it is enabled.
+        webhook_disabled: CONFLICT, "webhook-disabled", "The webhook is disabled";
+        /// An earlier replay has not ended.
+        replay_running: CONFLICT, "replay-running", "A replay is running already";
+        /// Accounts log in by the app.
+        oauth_app_in_use: CONFLICT, "oauth-app-in-use", "Accounts use the app";
+        /// The operator has not set what this needs.
+        not_configured: CONFLICT, "not-configured", "The deployment is not set up for this";
+        /// The log does not reach back to the state; add the present one.
+        state_expired: GONE, "state-expired", "The state is older than what is kept";
         /// `If-Match` names another version.
         precondition_failed: PRECONDITION_FAILED, "precondition-failed", "The object has changed";
         /// The body is over the limit of the route.
@@ -77,16 +90,6 @@ impl ApiError {
         too_many_recipients: UNPROCESSABLE_ENTITY, "too-many-recipients", "The message has too many recipients";
         /// The time to send at is past or has no zone.
         invalid_send_at: UNPROCESSABLE_ENTITY, "invalid-send-at", "The time to send at is not valid";
-        /// The host may not be connected to.
-        host_not_allowed: UNPROCESSABLE_ENTITY, "host-not-allowed", "This host may not be connected to";
-        /// The host's name has no address.
-        host_not_found: UNPROCESSABLE_ENTITY, "host-not-found", "The host was not found";
-        /// The port may not be connected to.
-        port_not_allowed: UNPROCESSABLE_ENTITY, "port-not-allowed", "This port may not be connected to";
-        /// The mail server refused the credentials.
-        upstream_auth_failed: UNPROCESSABLE_ENTITY, "upstream-auth-failed", "The mail server refused the credentials";
-        /// The mail server cannot be reached.
-        upstream_unreachable: UNPROCESSABLE_ENTITY, "upstream-unreachable", "The mail server cannot be reached";
         /// The key was used for something else.
         idempotency_key_reused: UNPROCESSABLE_ENTITY, "idempotency-key-reused", "The Idempotency-Key was used for another request";
         /// `If-Match` is needed.
@@ -112,10 +115,28 @@ impl ApiError {
         let plain = Self::PLAIN
             .iter()
             .map(|(status, code, title)| (*status, (*code).to_owned(), (*title).to_owned()));
-        let others = others.into_iter().map(|e| (e.0.problem.status, e.0.problem.code, e.0.problem.title));
+        let troubles = Trouble::ALL.iter().map(|trouble| Self::trouble(*trouble, ""));
+        let others = others.into_iter().chain(troubles);
+        let others = others.map(|e| (e.0.problem.status, e.0.problem.code, e.0.problem.title));
         let mut all: Vec<_> = plain.chain(others).collect();
         all.sort();
+        all.dedup();
         all
+    }
+
+    /// 422: a mail server that was named cannot be used. Clients tell what a person has to do by five codes; which of the one
+    /// table's words it was stands in `errors`.
+    #[must_use]
+    pub fn trouble(trouble: Trouble, detail: impl Into<String>) -> Self {
+        let told = match trouble {
+            Trouble::HostNotAllowed | Trouble::PortNotAllowed | Trouble::HostNotFound => trouble,
+            Trouble::AuthFailed
+            | Trouble::CredentialsUnusable
+            | Trouble::ConsentWithdrawn
+            | Trouble::AppRefused => Trouble::AuthFailed,
+            _ => Trouble::Unreachable,
+        };
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, told.code(), told.text().trim_end_matches('.'), detail)
     }
 
     fn unauthorized(code: &str, title: &str, detail: &str, challenge: &str) -> Self {

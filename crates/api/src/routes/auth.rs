@@ -38,7 +38,7 @@ pub struct UserView {
     email: String,
     /// The display name.
     name: String,
-    /// `owner`, `admin` or `member`.
+    /// `owner`, `admin`, `member` or `viewer`.
     role: &'static str,
 }
 

@@ -8,10 +8,7 @@ mod list;
 mod resync;
 mod update;
 
-use emailclient_core::domain::mailbox::{Mailbox, MailboxError};
-use emailclient_core::platform::id::{AccountId, MailboxId};
-use serde::Serialize;
-use utoipa::ToSchema;
+use emailclient_core::domain::mailbox::MailboxError;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -24,51 +21,6 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(list::list_mailboxes, create::create_mailbox))
         .routes(routes!(update::update_mailbox, delete::delete_mailbox))
         .routes(routes!(resync::resync_mailbox))
-}
-
-/// A mailbox of an account.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-#[schema(as = Mailbox)]
-pub struct MailboxView {
-    /// Its id; survives a rename.
-    #[schema(value_type = Uuid)]
-    pub id: MailboxId,
-    /// Its account.
-    #[schema(value_type = Uuid)]
-    pub account_id: AccountId,
-    /// Last part of the path.
-    pub name: String,
-    /// Decoded path.
-    pub path: String,
-    /// What stands between the parts of the path.
-    pub delimiter: Option<String>,
-    /// `inbox`, `sent`, `drafts`, `junk`, `trash`, `archive`, `all` or nothing.
-    pub role: Option<String>,
-    /// Messages in it.
-    pub total: i32,
-    /// Those that are unread.
-    pub unread: i32,
-    /// Whether it can hold messages.
-    pub selectable: bool,
-    /// Whether it is subscribed to.
-    pub subscribed: bool,
-}
-
-impl From<Mailbox> for MailboxView {
-    fn from(m: Mailbox) -> Self {
-        Self {
-            id: m.id,
-            account_id: m.account_id,
-            name: m.name,
-            path: m.path,
-            delimiter: m.delimiter,
-            role: m.role,
-            total: m.total,
-            unread: m.unread,
-            selectable: m.selectable,
-            subscribed: m.subscribed,
-        }
-    }
 }
 
 /// What a refusal of the core means to a client.

@@ -8,6 +8,7 @@ mod actions;
 mod attachment;
 pub(super) mod content;
 mod delete;
+mod embed;
 mod fields;
 mod get;
 mod html;

@@ -14,12 +14,12 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use crate::caller::Caller;
 use crate::error::{ApiError, FieldError, Problem};
 use crate::extract::{self, Query};
 use crate::page::{Limit, Scope};
-use crate::routes::messages::shape::SummaryView;
+use crate::permission::{MailRead, May, Unaudited};
 use crate::state::AppState;
+use emailclient_core::view::message::SummaryView;
 
 /// The route of the search.
 pub fn routes() -> OpenApiRouter<AppState> {
@@ -73,18 +73,18 @@ pub(super) fn parse(text: &str, now: DateTime<Utc>, tz: Option<&str>) -> Result<
 }
 
 /// Searches the messages of the tenant.
-#[utoipa::path(get, path = "/api/sync/search", tag = "sync", security(("bearer" = [])), params(SearchQuery),
+#[utoipa::path(get, path = "/api/sync/search", tag = "sync", security(("bearer" = ["mail:read"])), params(SearchQuery),
     responses((status = 200, body = Found), (status = 400, body = Problem, content_type = "application/problem+json"),
               (status = 404, body = Problem, content_type = "application/problem+json")))]
 async fn search_messages(
     State(state): State<AppState>,
-    caller: Caller,
+    caller: May<MailRead, Unaudited>,
     Query(asked): extract::Query<SearchQuery>,
 ) -> Result<Json<Found>, ApiError> {
     let query = parse(&asked.query, state.clock.now(), asked.tz.as_deref())?;
     let account = asked.account_id.map(|id| id.to_string()).unwrap_or_default();
     let filter = [asked.query.as_str(), &account, asked.tz.as_deref().unwrap_or_default()];
-    let scope = Scope::new(&state, caller.tenant, "search", &filter);
+    let scope = Scope::new(&state, caller.tenant(), "search", &filter);
     let after = scope.open::<(DateTime<Utc>, Uuid)>(asked.cursor.as_deref())?;
     let after = after.map(|(at, id)| Key { at, id: id.into() });
     let mut tx = caller.tx(&state).await?;

@@ -13,8 +13,8 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::routes::messages::shape::{AddressView, people};
 use crate::state::AppState;
+use emailclient_core::view::message::{AddressView, people};
 
 /// The routes of threads.
 pub fn routes() -> OpenApiRouter<AppState> {

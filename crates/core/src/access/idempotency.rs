@@ -1,7 +1,6 @@
 //! Answers kept under a client's Idempotency-Key, in the transaction that did what they tell.
 
 use serde_json::Value;
-use sqlx::Row as _;
 
 use crate::platform::db::{DbError, TenantTx};
 
@@ -17,7 +16,7 @@ pub struct Slot<'a> {
 }
 
 /// A kept answer.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, sqlx::FromRow)]
 pub struct Kept {
     /// SHA-256 of what was asked.
     pub body_hash: Vec<u8>,
@@ -31,7 +30,7 @@ pub struct Kept {
 
 /// The answer under this key, if one is kept and younger than 24 hours.
 pub async fn find(tx: &mut TenantTx, slot: &Slot<'_>) -> Result<Option<Kept>, DbError> {
-    let row = sqlx::query(
+    Ok(sqlx::query_as(
         "SELECT body_hash, status, headers, body FROM idempotency_keys
          WHERE tenant_id = $1 AND caller = $2 AND route = $3 AND key = $4 AND created_at > now() - interval '24 hours'",
     )
@@ -40,13 +39,7 @@ pub async fn find(tx: &mut TenantTx, slot: &Slot<'_>) -> Result<Option<Kept>, Db
     .bind(slot.route)
     .bind(slot.key)
     .fetch_optional(tx.conn())
-    .await?;
-    Ok(row.map(|r| Kept {
-        body_hash: r.get("body_hash"),
-        status: r.get("status"),
-        headers: r.get("headers"),
-        body: r.get("body"),
-    }))
+    .await?)
 }
 
 /// Claims the key until this transaction ends. `false`: another transaction holds it.

@@ -1,9 +1,9 @@
 //! Log-in sessions. The refresh tokens of one session form a family: each is good once, and using one again ends all.
 
 use chrono::{DateTime, Utc};
-use sqlx::Row as _;
+use sqlx::{FromRow, Row as _};
 
-use crate::access::user::{self, User};
+use crate::access::user::User;
 use crate::platform::db::{DbError, TenantTx};
 use crate::platform::id::{SessionId, UserId};
 
@@ -68,7 +68,7 @@ pub async fn refresh(
     // The lock makes two uses at the same time one use and one reuse.
     let row = sqlx::query(
         "SELECT s.id AS session_id, s.user_id, t.used_at, s.revoked_at IS NOT NULL OR s.expires_at <= $3 AS over,
-                u.id, u.email, u.name, u.role, u.disabled_at IS NOT NULL AS disabled
+                u.id, u.email, u.name, u.role, u.disabled_at
          FROM refresh_tokens t
          JOIN sessions s ON s.tenant_id = t.tenant_id AND s.id = t.session_id
          JOIN users u ON u.tenant_id = s.tenant_id AND u.id = s.user_id
@@ -80,11 +80,11 @@ pub async fn refresh(
     .fetch_optional(tx.conn())
     .await?;
     let Some(row) = row else { return Ok(Refreshed::Refused) };
-    let (session, user) = (SessionId(row.get("session_id")), user::from_row(&row));
-    if row.get::<bool, _>("over") || user.disabled {
+    let (session, user): (SessionId, User) = (row.try_get("session_id")?, User::from_row(&row)?);
+    if row.try_get::<bool, _>("over")? || user.disabled {
         return Ok(Refreshed::Refused);
     }
-    if row.get::<Option<DateTime<Utc>>, _>("used_at").is_some() {
+    if row.try_get::<Option<DateTime<Utc>>, _>("used_at")?.is_some() {
         revoke(tx, session, "refresh token reused").await?;
         return Ok(Refreshed::Reused { session, user: user.id });
     }
@@ -110,8 +110,8 @@ pub async fn live(
     user: UserId,
     now: DateTime<Utc>,
 ) -> Result<Option<User>, DbError> {
-    let row = sqlx::query(
-        "SELECT u.id, u.email, u.name, u.role, false AS disabled FROM sessions s
+    Ok(sqlx::query_as(
+        "SELECT u.id, u.email, u.name, u.role, u.disabled_at FROM sessions s
          JOIN users u ON u.tenant_id = s.tenant_id AND u.id = s.user_id
          WHERE s.tenant_id = $1 AND s.id = $2 AND s.user_id = $3 AND s.revoked_at IS NULL AND s.expires_at > $4
            AND u.disabled_at IS NULL",
@@ -121,12 +121,11 @@ pub async fn live(
     .bind(user)
     .bind(now)
     .fetch_optional(tx.conn())
-    .await?;
-    Ok(row.as_ref().map(user::from_row))
+    .await?)
 }
 
 /// A session that is not over.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct Open {
     /// Its id.
     pub id: SessionId,
@@ -140,7 +139,7 @@ pub struct Open {
 
 /// The sessions of a user that are not over, the latest first.
 pub async fn list(tx: &mut TenantTx, user: UserId, now: DateTime<Utc>) -> Result<Vec<Open>, DbError> {
-    let rows = sqlx::query(
+    Ok(sqlx::query_as(
         "SELECT s.id, s.created_at, s.expires_at,
                 coalesce((SELECT max(t.issued_at) FROM refresh_tokens t
                           WHERE t.tenant_id = s.tenant_id AND t.session_id = s.id), s.created_at) AS refreshed_at
@@ -152,16 +151,7 @@ pub async fn list(tx: &mut TenantTx, user: UserId, now: DateTime<Utc>) -> Result
     .bind(user)
     .bind(now)
     .fetch_all(tx.conn())
-    .await?;
-    Ok(rows
-        .iter()
-        .map(|r| Open {
-            id: SessionId(r.get("id")),
-            created_at: r.get("created_at"),
-            refreshed_at: r.get("refreshed_at"),
-            expires_at: r.get("expires_at"),
-        })
-        .collect())
+    .await?)
 }
 
 /// Ends one session of this user. `false`: it has no such session that was not over.

@@ -1,7 +1,10 @@
-//! Tenants: made and limited by the operator, found by slug or id at the edge.
+//! Tenants: made, limited and deleted by the operator, found by slug or id at the edge.
+
+pub mod removal;
 
 use sqlx::Row as _;
 
+use crate::access::audit::{self, Action, Entry};
 use crate::platform::db::{Db, DbError, SystemTx, TenantTx};
 use crate::platform::id::TenantId;
 
@@ -28,13 +31,14 @@ pub async fn find(tx: &mut SystemTx, slug_or_id: &str) -> Result<Option<TenantKe
         .bind(slug_or_id)
         .fetch_optional(tx.conn())
         .await?;
+    let Some(row) = row else { return Ok(None) };
     let limit = |v: Option<i32>| v.and_then(|n| u32::try_from(n).ok());
-    Ok(row.map(|r| TenantKey {
-        id: TenantId(r.get("id")),
-        slug: r.get("slug"),
-        suspended: r.get("suspended"),
-        per_minute: limit(r.get("per_minute")),
-        per_hour: limit(r.get("per_hour")),
+    Ok(Some(TenantKey {
+        id: row.try_get("id")?,
+        slug: row.try_get("slug")?,
+        suspended: row.try_get("suspended")?,
+        per_minute: limit(row.try_get("per_minute")?),
+        per_hour: limit(row.try_get("per_hour")?),
     }))
 }
 
@@ -46,11 +50,11 @@ pub fn is_slug(text: &str) -> bool {
     (2..=63).contains(&text.len()) && chars.next().is_some_and(plain) && chars.all(|b| plain(b) || b == b'-')
 }
 
-/// Makes a tenant.
+/// Makes a tenant; `actor` goes into the audit trail.
 ///
 /// # Errors
 /// [`DbError::Duplicate`] when the slug is taken.
-pub async fn create(db: &Db, slug: &str, name: &str) -> Result<TenantId, DbError> {
+pub async fn create(db: &Db, actor: &str, slug: &str, name: &str) -> Result<TenantId, DbError> {
     let id = TenantId::new();
     let mut tx = db.tenant(id).await?;
     sqlx::query("INSERT INTO tenants (id, slug, name) VALUES ($1, $2, $3)")
@@ -59,8 +63,7 @@ pub async fn create(db: &Db, slug: &str, name: &str) -> Result<TenantId, DbError
         .bind(name)
         .execute(tx.conn())
         .await?;
-    crate::access::audit::record(&mut tx, &crate::access::audit::Entry::by_operator("tenant.create", slug))
-        .await?;
+    audit::record(&mut tx, &Entry::here(actor, Action::TenantCreate, slug)).await?;
     tx.commit().await?;
     Ok(id)
 }
@@ -68,6 +71,19 @@ pub async fn create(db: &Db, slug: &str, name: &str) -> Result<TenantId, DbError
 /// The tenant's display name.
 pub async fn name(tx: &mut TenantTx) -> Result<Option<String>, DbError> {
     Ok(sqlx::query_scalar("SELECT name FROM tenants").fetch_optional(tx.conn()).await?)
+}
+
+/// Where people may be sent after they connected an account.
+pub async fn redirect_urls(tx: &mut TenantTx) -> Result<Vec<String>, DbError> {
+    let found: Option<Vec<String>> =
+        sqlx::query_scalar("SELECT redirect_urls FROM tenants").fetch_optional(tx.conn()).await?;
+    Ok(found.unwrap_or_default())
+}
+
+/// Replaces [`redirect_urls`].
+pub async fn set_redirect_urls(tx: &mut TenantTx, urls: &[String]) -> Result<(), DbError> {
+    sqlx::query("UPDATE tenants SET redirect_urls = $1").bind(urls).execute(tx.conn()).await?;
+    Ok(())
 }
 
 /// Sets the tenant's own limits; nothing takes the deployment's default, 0 lifts the limit.

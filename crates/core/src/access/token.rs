@@ -10,6 +10,7 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
 
 use crate::platform::id::{SessionId, TenantId, UserId};
 use wire::secret::Secret;
@@ -24,6 +25,8 @@ const AUDIENCE: &str = "emailclient-api";
 const TYPE: &str = "at+jwt";
 /// Clocks of two machines may differ by this many seconds.
 const LEEWAY: i64 = 60;
+const TENANT_BYTES: usize = 16;
+const RANDOM_BYTES: usize = 32;
 
 /// What an access token says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -181,9 +184,59 @@ pub fn authenticate(secret: &Secret, purpose: &str, data: &[u8]) -> [u8; 32] {
     mac.finalize().into_bytes().into()
 }
 
+/// Bytes of a code in a text that [`seal`] made: half of HMAC-SHA256 (RFC 2104 §5).
+const CODE_BYTES: usize = 16;
+
+/// `body` as text for a URL, which only this deployment can have made, for one `purpose`: what it is bound to stands there.
+#[must_use]
+pub fn seal(secret: &Secret, purpose: &str, body: &[u8]) -> String {
+    let code = authenticate(secret, purpose, body);
+    URL_SAFE_NO_PAD.encode([code.get(..CODE_BYTES).unwrap_or(&code), body].concat())
+}
+
+/// The body of a text that [`seal`] made for this `purpose`; `None`: it is none.
+#[must_use]
+pub fn open(secret: &Secret, purpose: &str, text: &str) -> Option<Vec<u8>> {
+    let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
+    let (code, body) = bytes.split_at_checked(CODE_BYTES)?;
+    let expected = authenticate(secret, purpose, body);
+    bool::from(expected.get(..CODE_BYTES)?.ct_eq(code)).then(|| body.to_vec())
+}
+
+/// A random text of one use that names its tenant under a code, for [`tenant_in`].
+#[must_use]
+pub fn with_tenant(key: &Secret, purpose: &str, tenant: TenantId) -> String {
+    let random: [u8; RANDOM_BYTES] = rand::random();
+    seal(key, purpose, &[tenant.0.as_bytes().as_slice(), &random].concat())
+}
+
+/// The tenant that such a text names; `None`: it is none of ours. Nobody asks the database for one that was made up.
+#[must_use]
+pub fn tenant_in(key: &Secret, purpose: &str, text: &str) -> Option<TenantId> {
+    let body = open(key, purpose, text)?;
+    let (tenant, random) = body.split_first_chunk::<TENANT_BYTES>()?;
+    (random.len() == RANDOM_BYTES).then(|| TenantId(uuid::Uuid::from_bytes(*tenant)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_sealed_text_opens_for_its_purpose_under_its_key_and_in_one_piece() {
+        let (key, other) = (secret('k'), secret('l'));
+        let text = seal(&key, "a", b"body");
+        assert_eq!(open(&key, "a", &text).as_deref(), Some(b"body".as_slice()));
+        assert!(open(&key, "b", &text).is_none() && open(&other, "a", &text).is_none());
+        for n in 0..text.len() {
+            let changed = if text.as_bytes()[n] == b'A' { "B" } else { "A" };
+            let mut bad = text.clone();
+            bad.replace_range(n..=n, changed);
+            assert!(open(&key, "a", &bad).is_none(), "{bad}");
+            assert!(text.get(..n).is_none_or(|cut| open(&key, "a", cut).is_none()));
+        }
+        assert_eq!(open(&key, "a", &seal(&key, "a", b"")), Some(Vec::new()));
+    }
 
     fn secret(byte: char) -> Secret {
         Secret::new(byte.to_string().repeat(32))

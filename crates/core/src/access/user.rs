@@ -1,54 +1,12 @@
 //! Users: who may log in to a tenant. Sessions are in `session.rs`, the hashing in `password.rs`.
 
-use sqlx::Row as _;
+use chrono::{DateTime, Utc};
 use sqlx::postgres::PgRow;
+use sqlx::{FromRow, Row as _};
 
+use crate::access::principal::Role;
 use crate::platform::db::{DbError, TenantTx};
 use crate::platform::id::UserId;
-
-/// What a user may do. The order is that of power.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Role {
-    /// Reads mail.
-    Viewer,
-    /// Also changes and sends it.
-    Member,
-    /// Also manages accounts.
-    Admin,
-    /// Also manages users and the tenant.
-    Owner,
-}
-
-impl Role {
-    /// As the column has it.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Viewer => "viewer",
-            Self::Member => "member",
-            Self::Admin => "admin",
-            Self::Owner => "owner",
-        }
-    }
-
-    fn from_column(text: &str) -> Self {
-        match text {
-            "owner" => Self::Owner,
-            "admin" => Self::Admin,
-            "member" => Self::Member,
-            // What a later release may have written gives least.
-            _ => Self::Viewer,
-        }
-    }
-}
-
-impl std::str::FromStr for Role {
-    type Err = &'static str;
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let role = Self::from_column(text);
-        if role.as_str() == text { Ok(role) } else { Err("a role is owner, admin, member or viewer") }
-    }
-}
 
 /// A user, without the password hash.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,13 +23,15 @@ pub struct User {
     pub disabled: bool,
 }
 
-pub(crate) fn from_row(row: &PgRow) -> User {
-    User {
-        id: UserId(row.get("id")),
-        email: row.get("email"),
-        name: row.get("name"),
-        role: Role::from_column(row.get("role")),
-        disabled: row.get("disabled"),
+impl FromRow<'_, PgRow> for User {
+    fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            id: UserId(row.try_get("id")?),
+            email: row.try_get("email")?,
+            name: row.try_get("name")?,
+            role: row.try_get("role")?,
+            disabled: row.try_get::<Option<DateTime<Utc>>, _>("disabled_at")?.is_some(),
+        })
     }
 }
 
@@ -99,7 +59,7 @@ pub async fn create(
         .bind(email.trim())
         .bind(email_key(email))
         .bind(name)
-        .bind(role.as_str())
+        .bind(role)
         .bind(password_hash)
         .execute(tx.conn())
         .await?;
@@ -109,14 +69,13 @@ pub async fn create(
 /// The user with this address and its password hash.
 pub async fn for_login(tx: &mut TenantTx, email: &str) -> Result<Option<(User, String)>, DbError> {
     let row = sqlx::query(
-        "SELECT id, email, name, role, disabled_at IS NOT NULL AS disabled, password_hash
-         FROM users WHERE tenant_id = $1 AND email_key = $2",
+        "SELECT id, email, name, role, disabled_at, password_hash FROM users WHERE tenant_id = $1 AND email_key = $2",
     )
     .bind(tx.tenant())
     .bind(email_key(email))
     .fetch_optional(tx.conn())
     .await?;
-    Ok(row.map(|r| (from_row(&r), r.get("password_hash"))))
+    Ok(row.map(|r| Ok::<_, sqlx::Error>((User::from_row(&r)?, r.try_get("password_hash")?))).transpose()?)
 }
 
 /// Networks of one user that are remembered, the latest ones.
@@ -161,11 +120,21 @@ pub async fn remember_network(tx: &mut TenantTx, user: UserId, network: &str) ->
 
 /// All users of the tenant, oldest first.
 pub async fn list(tx: &mut TenantTx) -> Result<Vec<User>, DbError> {
-    let rows = sqlx::query("SELECT id, email, name, role, disabled_at IS NOT NULL AS disabled FROM users WHERE tenant_id = $1 ORDER BY id")
+    Ok(sqlx::query_as(
+        "SELECT id, email, name, role, disabled_at FROM users WHERE tenant_id = $1 ORDER BY id",
+    )
+    .bind(tx.tenant())
+    .fetch_all(tx.conn())
+    .await?)
+}
+
+/// The role of a user who is let in. `None`: there is none, or it is switched off.
+pub async fn role_of(tx: &mut TenantTx, user: UserId) -> Result<Option<Role>, DbError> {
+    Ok(sqlx::query_scalar("SELECT role FROM users WHERE tenant_id = $1 AND id = $2 AND disabled_at IS NULL")
         .bind(tx.tenant())
-        .fetch_all(tx.conn())
-        .await?;
-    Ok(rows.iter().map(from_row).collect())
+        .bind(user)
+        .fetch_optional(tx.conn())
+        .await?)
 }
 
 /// Replaces the password and ends all sessions of the user. `None`: there is no such user.
@@ -215,7 +184,7 @@ pub async fn set_role(tx: &mut TenantTx, email: &str, role: Role) -> Result<Opti
     Ok(sqlx::query_scalar("UPDATE users SET role = $3 WHERE tenant_id = $1 AND email_key = $2 RETURNING id")
         .bind(tx.tenant())
         .bind(email_key(email))
-        .bind(role.as_str())
+        .bind(role)
         .fetch_optional(tx.conn())
         .await?)
 }

@@ -1,9 +1,11 @@
 //! Mail accounts: what a user connected, with sealed passwords.
 //!
-//! Writing is in `write`, pausing in [`crate::sync::pause`]. Other states and causes of trouble are set by the synchronisation (`sync::store`), not here; the
+//! Writing is in `write`, removing in [`removal`], passwords in [`credential`] and, for all accounts at once, in [`keys`]; pausing in [`crate::sync::pause`]. Other states and causes of trouble are set by the synchronisation (`sync::store`), not here; the
 //! version grows only with what a client can write.
 
+pub mod credential;
 pub mod keys;
+pub mod removal;
 mod write;
 
 use chrono::{DateTime, Utc};
@@ -12,34 +14,16 @@ use serde_json::Value;
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
-pub use self::write::{NewAccount, NewServer, create, delete, replace};
+pub use self::removal::delete;
+pub use self::write::{NewAccount, NewServer, create, replace};
 
+use crate::domain::oauth::grant::{GrantShown, Kind};
+pub use crate::domain::states::AccountState;
 use crate::platform::db::{DbError, TenantTx};
-use crate::platform::id::AccountId;
-use crate::platform::seal::{Keyring, Place, SealError, Sealed};
-use crate::platform::words::{unknown, words};
-use wire::imap::{Endpoint, Security};
-use wire::secret::Secret;
-
-words! {
-    /// How an account stands with its server.
-    pub enum AccountState {
-        /// Never connected yet.
-        Connecting = "connecting",
-        /// A round is under way.
-        Syncing = "syncing",
-        /// The last round succeeded.
-        Connected = "connected",
-        /// The server does not answer or speaks no IMAP.
-        Unreachable = "unreachable",
-        /// The server asked for patience.
-        Throttled = "throttled",
-        /// The user has to give new credentials.
-        NeedsReauth = "needs_reauth",
-        /// A user stopped its synchronisation.
-        Paused = "paused",
-    }
-}
+use crate::platform::id::{AccountId, GrantId};
+use crate::platform::seal::SealError;
+use crate::platform::words::unknown;
+use wire::imap::Security;
 
 /// Why an account could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -91,14 +75,6 @@ impl Account {
     }
 }
 
-impl Server {
-    /// Where to connect to.
-    #[must_use]
-    pub fn endpoint(&self) -> Endpoint {
-        Endpoint { host: self.host.clone(), port: self.port, security: self.security }
-    }
-}
-
 /// Why an account or a mailbox does not work.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Cause {
@@ -145,6 +121,8 @@ pub struct Account {
     pub imap: Server,
     /// Where mail is handed in.
     pub smtp: Server,
+    /// It logs in with tokens of this grant in place of passwords.
+    pub grant: Option<(GrantId, GrantShown)>,
     /// Who it may write as; its own address first.
     pub identities: Vec<Identity>,
     /// Whether mailboxes of other users and shared ones (RFC 2342) are read as well.
@@ -157,19 +135,6 @@ pub struct Account {
     pub created_at: DateTime<Utc>,
     /// When a client last changed it.
     pub updated_at: DateTime<Utc>,
-}
-
-/// What a connection needs: both servers and both passwords.
-#[derive(Debug, Clone)]
-pub struct Credentials {
-    /// Where mail is read.
-    pub imap: Server,
-    /// Its password.
-    pub imap_password: Secret,
-    /// Where mail is handed in.
-    pub smtp: Server,
-    /// Its password.
-    pub smtp_password: Secret,
 }
 
 /// The kind of protection in a column.
@@ -194,7 +159,10 @@ const SELECT: &str =
     "SELECT id, email, name, state, cause_code, cause_text, cause_upstream, cause_since, cause_next_try_at,
     imap_host, imap_port, imap_security, imap_username, imap_password IS NOT NULL AS imap_has_password,
     smtp_host, smtp_port, smtp_security, smtp_username, smtp_password IS NOT NULL AS smtp_has_password,
-    identities, shared_mailboxes, version, last_synced_at, created_at, updated_at FROM accounts";
+    identities, shared_mailboxes, version, last_synced_at, created_at, updated_at, grant_id, grant_app_id, grant_provider, grant_kind,
+    grant_scopes, grant_expires_at
+    FROM accounts LEFT JOIN (SELECT tenant_id AS of_tenant, id AS of_grant, app_id AS grant_app_id, provider AS grant_provider, kind AS grant_kind,
+      scopes AS grant_scopes, expires_at AS grant_expires_at FROM oauth_grants) g ON of_tenant = tenant_id AND of_grant = grant_id";
 
 fn server(row: &PgRow, protocol: &str) -> Result<Server, sqlx::Error> {
     let column = |name: &str| format!("{protocol}_{name}");
@@ -207,6 +175,19 @@ fn server(row: &PgRow, protocol: &str) -> Result<Server, sqlx::Error> {
     })
 }
 
+fn grant(row: &PgRow) -> Result<Option<(GrantId, GrantShown)>, sqlx::Error> {
+    let (id, kind): (Option<GrantId>, Option<Kind>) = (row.try_get("grant_id")?, row.try_get("grant_kind")?);
+    let Some((id, kind)) = id.zip(kind) else { return Ok(None) };
+    let shown = GrantShown {
+        app_id: row.try_get("grant_app_id")?,
+        provider: row.try_get("grant_provider")?,
+        kind,
+        scopes: row.try_get("grant_scopes")?,
+        expires_at: row.try_get("grant_expires_at")?,
+    };
+    Ok(Some((id, shown)))
+}
+
 fn from_row(row: &PgRow) -> Result<Account, sqlx::Error> {
     Ok(Account {
         id: row.try_get("id")?,
@@ -216,6 +197,7 @@ fn from_row(row: &PgRow) -> Result<Account, sqlx::Error> {
         cause: Cause::read(row)?,
         imap: server(row, "imap")?,
         smtp: server(row, "smtp")?,
+        grant: grant(row)?,
         identities: serde_json::from_value(row.try_get("identities")?).unwrap_or_default(),
         shared_mailboxes: row.try_get("shared_mailboxes")?,
         version: row.try_get("version")?,
@@ -232,9 +214,18 @@ pub async fn get(tx: &mut TenantTx, id: AccountId) -> Result<Option<Account>, Db
     Ok(row.as_ref().map(from_row).transpose()?)
 }
 
+/// The account of an address.
+pub async fn of_email(tx: &mut TenantTx, email: &str) -> Result<Option<Account>, DbError> {
+    let sql = sqlx::AssertSqlSafe(format!("{SELECT} WHERE tenant_id = $1 AND email_key = $2"));
+    let row = sqlx::query(sql).bind(tx.tenant()).bind(email_key(email)).fetch_optional(tx.conn()).await?;
+    Ok(row.as_ref().map(from_row).transpose()?)
+}
+
 /// One account, locked against other changes until this transaction ends.
 pub async fn get_for_update(tx: &mut TenantTx, id: AccountId) -> Result<Option<Account>, DbError> {
-    let sql = sqlx::AssertSqlSafe(format!("{SELECT} WHERE tenant_id = $1 AND id = $2 FOR NO KEY UPDATE"));
+    let sql = sqlx::AssertSqlSafe(format!(
+        "{SELECT} WHERE tenant_id = $1 AND id = $2 AND removed_at IS NULL FOR NO KEY UPDATE OF accounts"
+    ));
     let row = sqlx::query(sql).bind(tx.tenant()).bind(id).fetch_optional(tx.conn()).await?;
     Ok(row.as_ref().map(from_row).transpose()?)
 }
@@ -268,36 +259,4 @@ pub async fn exists(tx: &mut TenantTx, email: &str, except: Option<AccountId>) -
         .bind(except)
         .fetch_one(tx.conn())
         .await?)
-}
-
-/// Servers and passwords of an account, opened.
-///
-/// # Errors
-/// [`AccountError::Seal`] when a password was sealed under a key that is gone, or was tampered with.
-pub async fn credentials(
-    tx: &mut TenantTx,
-    keyring: &Keyring,
-    id: AccountId,
-) -> Result<Option<Credentials>, AccountError> {
-    let Some(account) = get(tx, id).await? else { return Ok(None) };
-    let row = sqlx::query(
-        "SELECT imap_password, imap_password_key, smtp_password, smtp_password_key FROM accounts WHERE tenant_id = $1 AND id = $2",
-    )
-    .bind(tx.tenant())
-    .bind(id)
-    .fetch_one(tx.conn())
-    .await
-    .map_err(DbError::from)?;
-    let tenant = tx.tenant();
-    let open = |field: &'static str, key: &str| -> Result<Secret, SealError> {
-        match (row.get::<Option<Vec<u8>>, _>(field), row.get::<Option<String>, _>(key)) {
-            (Some(bytes), Some(key_id)) => {
-                keyring.open(Place { tenant, account: id, field }, &Sealed { key_id, bytes })
-            }
-            _ => Ok(Secret::default()),
-        }
-    };
-    let imap_password = open("imap_password", "imap_password_key")?;
-    let smtp_password = open("smtp_password", "smtp_password_key")?;
-    Ok(Some(Credentials { imap: account.imap, imap_password, smtp: account.smtp, smtp_password }))
 }

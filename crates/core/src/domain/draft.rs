@@ -21,6 +21,8 @@ use sqlx::{Postgres, QueryBuilder, Row as _};
 
 pub use self::attachment::{Attachment, NewAttachment};
 
+use crate::domain::event::{self, DraftCreated, DraftDeleted, DraftUpdated};
+use crate::domain::states::SubmissionState;
 use crate::platform::db::{DbError, TenantTx};
 use crate::platform::id::{AccountId, DraftId, MessageId, SubmissionId, UserId};
 
@@ -121,7 +123,7 @@ pub struct Draft {
     /// The last submission made of it.
     pub submission_id: Option<SubmissionId>,
     /// The state of that submission.
-    pub submission_state: Option<String>,
+    pub submission_state: Option<SubmissionState>,
     /// Creation.
     pub created_at: DateTime<Utc>,
     /// Last change.
@@ -132,13 +134,13 @@ impl Draft {
     /// True while it may be edited: never sent, or what was sent was cancelled or failed.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        is_open(self.submission_state.as_deref())
+        is_open(self.submission_state)
     }
 
     /// Whether its message has yet to leave.
     #[must_use]
     pub fn waits(&self) -> bool {
-        waits(self.submission_state.as_deref())
+        waits(self.submission_state)
     }
 
     fn read(row: &PgRow) -> Result<Self, sqlx::Error> {
@@ -157,12 +159,12 @@ impl Draft {
     }
 }
 
-fn waits(submission_state: Option<&str>) -> bool {
-    matches!(submission_state, Some("queued" | "sending"))
+fn waits(submission_state: Option<SubmissionState>) -> bool {
+    matches!(submission_state, Some(SubmissionState::Queued | SubmissionState::Sending))
 }
 
-fn is_open(submission_state: Option<&str>) -> bool {
-    matches!(submission_state, None | Some("cancelled" | "failed"))
+fn is_open(submission_state: Option<SubmissionState>) -> bool {
+    matches!(submission_state, None | Some(SubmissionState::Cancelled | SubmissionState::Failed))
 }
 
 const COLUMNS: &str = "d.id, d.account_id, d.version, d.content, d.submission_id, s.state AS submission_state, d.created_at, d.updated_at";
@@ -197,7 +199,11 @@ pub async fn create(
     .bind(created_by)
     .execute(tx.conn())
     .await?;
-    Ok((done.rows_affected() == 1).then_some(id))
+    if done.rows_affected() == 0 {
+        return Ok(None);
+    }
+    event::tell(tx, account, DraftCreated { id });
+    Ok(Some(id))
 }
 
 /// One draft. `None`: there is none of this id in the tenant.
@@ -242,7 +248,8 @@ pub async fn list(
         sql.push(format!("{union}(SELECT {COLUMNS} FROM {source} WHERE {condition} AND d.tenant_id = "));
         sql.push_bind(tx.tenant());
         if let Some(account) = account {
-            sql.push(" AND d.account_id = ").push_bind(account);
+            // No index gives both the account and the order: by that of the account all of its drafts would be read and sorted.
+            sql.push(" AND d.account_id IS NOT DISTINCT FROM ").push_bind(account);
         }
         if let Some((at, id)) = after {
             sql.push(" AND (d.updated_at, d.id) < (").push_bind(at).push(", ").push_bind(id).push(")");
@@ -277,26 +284,39 @@ pub async fn replace(
     .bind(Json(content))
     .execute(tx.conn())
     .await?;
+    if done.rows_affected() == 1 {
+        event::tell(tx, account, DraftUpdated { id });
+    }
     Ok(done.rows_affected() == 1)
 }
 
 /// Deletes a draft and its files; a submission made of it stays. `false`: there was none.
 pub async fn delete(tx: &mut TenantTx, id: DraftId) -> Result<bool, DbError> {
-    let done = sqlx::query("DELETE FROM drafts WHERE tenant_id = $1 AND id = $2")
-        .bind(tx.tenant())
-        .bind(id)
-        .execute(tx.conn())
-        .await?;
-    Ok(done.rows_affected() == 1)
+    let account: Option<AccountId> =
+        sqlx::query_scalar("DELETE FROM drafts WHERE tenant_id = $1 AND id = $2 RETURNING account_id")
+            .bind(tx.tenant())
+            .bind(id)
+            .fetch_optional(tx.conn())
+            .await?;
+    if let Some(account) = account {
+        event::tell(tx, account, DraftDeleted { id });
+    }
+    Ok(account.is_some())
 }
 
 /// Counts a change of the draft's files as one of the draft.
 async fn touch(tx: &mut TenantTx, id: DraftId) -> Result<(), DbError> {
-    sqlx::query("UPDATE drafts SET version = version + 1, updated_at = clock_timestamp() WHERE tenant_id = $1 AND id = $2")
-        .bind(tx.tenant())
-        .bind(id)
-        .execute(tx.conn())
-        .await?;
+    let account: Option<AccountId> = sqlx::query_scalar(
+        "UPDATE drafts SET version = version + 1, updated_at = clock_timestamp() WHERE tenant_id = $1 AND id = $2
+         RETURNING account_id",
+    )
+    .bind(tx.tenant())
+    .bind(id)
+    .fetch_optional(tx.conn())
+    .await?;
+    if let Some(account) = account {
+        event::tell(tx, account, DraftUpdated { id });
+    }
     Ok(())
 }
 
@@ -321,10 +341,10 @@ mod tests {
     fn what_was_sent_is_closed_until_it_failed_or_was_undone() {
         for (state, open) in [
             (None, true),
-            (Some("cancelled"), true),
-            (Some("failed"), true),
-            (Some("queued"), false),
-            (Some("unknown"), false),
+            (Some(SubmissionState::Cancelled), true),
+            (Some(SubmissionState::Failed), true),
+            (Some(SubmissionState::Queued), false),
+            (Some(SubmissionState::Unknown), false),
         ] {
             assert_eq!(is_open(state), open, "{state:?}");
         }

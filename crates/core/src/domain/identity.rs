@@ -3,6 +3,7 @@
 //! They are written with the account; here they are read and a sender is judged by them.
 
 use mail::address::Address;
+use mail::compose::is_own;
 
 use crate::domain::account;
 pub use crate::domain::account::Identity;
@@ -25,12 +26,23 @@ fn identity(email: String, name: String) -> Identity {
 }
 
 /// The From that a sender's wish leads to: the first identity where nothing is wished, the identity of the wished
-/// address with the wished name otherwise. `None`: the account may not use that address.
+/// address with the wished name otherwise. An identity with a `+tag` is that identity too, and stays tagged. `None`: the
+/// account may not use that address.
 #[must_use]
 pub fn choose(identities: &[Identity], wished: Option<&Address>) -> Option<Address> {
-    let Some(wished) = wished else { return identities.first().map(as_from) };
-    let found = as_from(identities.iter().find(|i| wished.same_mailbox(&i.email))?);
-    Some(Address { name: wished.name.clone().or(found.name), address: found.address })
+    let found = as_from(meant(identities, wished)?);
+    let Some(wished) = wished else { return Some(found) };
+    let same = wished.same_mailbox(&found.address);
+    let address = if same { found.address } else { wished.address.clone() };
+    Some(Address { name: wished.name.clone().or(found.name), address })
+}
+
+/// The identity that a sender's wish means, as in [`choose`].
+#[must_use]
+pub fn meant<'i>(identities: &'i [Identity], wished: Option<&Address>) -> Option<&'i Identity> {
+    let Some(wished) = wished else { return identities.first() };
+    let same = identities.iter().find(|i| wished.same_mailbox(&i.email));
+    same.or_else(|| identities.iter().find(|i| is_own(wished, &i.email)))
 }
 
 #[cfg(test)]
@@ -54,6 +66,20 @@ mod tests {
             choose(&list, Some(&address(Some("I"), "me@a.example"))),
             Some(address(Some("I"), "me@a.example"))
         );
+        assert_eq!(
+            choose(&list, Some(&address(None, "me+shop@a.example"))),
+            Some(address(Some("Me"), "me+shop@a.example"))
+        );
+        let idn = [identity("me@bücher.example".to_owned(), "Me".to_owned())];
+        assert_eq!(
+            choose(&idn, Some(&address(None, "me@xn--bcher-kva.example"))),
+            Some(address(Some("Me"), "me@bücher.example"))
+        );
+        assert_eq!(
+            choose(&idn, Some(&address(None, "me+shop@xn--bcher-kva.example"))),
+            Some(address(Some("Me"), "me+shop@xn--bcher-kva.example"))
+        );
         assert_eq!(choose(&list, Some(&address(None, "boss@a.example"))), None);
+        assert_eq!(choose(&list, Some(&address(None, "boss+me@a.example"))), None);
     }
 }

@@ -7,7 +7,9 @@
 pub mod create;
 pub mod meant;
 
+use crate::domain::states::mailbox_role;
 use mail::mailbox::NameError;
+use mail::mailbox::Role;
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
@@ -28,7 +30,7 @@ pub struct Mailbox {
     /// The server's delimiter, where it has one.
     pub delimiter: Option<String>,
     /// What it is for.
-    pub role: Option<String>,
+    pub role: Option<Role>,
     /// Visible placements.
     pub total: i32,
     /// Those without `\Seen`.
@@ -85,7 +87,7 @@ impl Mailbox {
             name: row.try_get("name")?,
             path: row.try_get("path")?,
             delimiter: row.try_get("delimiter")?,
-            role: row.try_get("role")?,
+            role: mailbox_role(row)?,
             total: row.try_get("total")?,
             unread: row.try_get("unread")?,
             selectable: row.try_get("selectable")?,
@@ -192,15 +194,4 @@ pub(crate) async fn remember(
     .execute(tx.conn())
     .await?;
     crate::domain::edits::ask::push(tx, account).await
-}
-
-/// Adds an event about a mailbox.
-pub(crate) async fn record(
-    tx: &mut TenantTx,
-    account: AccountId,
-    mailbox: MailboxId,
-    kind: &'static str,
-) -> Result<(), DbError> {
-    let event = crate::domain::event::NewEvent { kind, object_id: mailbox.0, data: serde_json::json!({}) };
-    crate::domain::event::record(tx, Some(account), &[event]).await
 }

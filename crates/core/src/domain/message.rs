@@ -9,8 +9,12 @@
 
 pub mod edit;
 pub mod list;
+mod remove;
 pub mod transfer;
 
+pub(crate) use self::remove::remove;
+use crate::domain::states::mailbox_role;
+use mail::mailbox::Role;
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
@@ -27,7 +31,8 @@ use crate::platform::id::{AccountId, MailboxId, MessageId, PlacementId, ThreadId
 
 /// Columns of [`Summary`], of the table aliased `g`.
 pub(crate) const SUMMARY: &str = "g.id, g.account_id, g.thread_id, g.message_id_header, g.subject, g.from_addresses, \
-     g.to_addresses, g.cc_addresses, g.date, g.received_at, g.size_bytes, g.has_attachments, g.snippet";
+     g.to_addresses, g.cc_addresses, g.date, g.received_at, g.size_bytes, g.has_attachments, g.snippet, \
+     g.date_zone_unknown";
 
 /// A message in one mailbox.
 #[derive(Debug, Clone)]
@@ -39,7 +44,7 @@ pub struct Placement {
     /// Last part of its name.
     pub mailbox_name: String,
     /// What the mailbox is for.
-    pub role: Option<String>,
+    pub role: Option<Role>,
     /// System flags as our user sees them.
     pub flags: Flags,
     /// Keywords as our user sees them.
@@ -69,6 +74,8 @@ pub struct Summary {
     pub cc: Vec<Address>,
     /// `Date`.
     pub date: Option<DateTime<Utc>>,
+    /// It has no zone, or one that nobody knows: `date` is the sender's clock read as UTC.
+    pub date_zone_unknown: bool,
     /// The earliest INTERNALDATE.
     pub received_at: DateTime<Utc>,
     /// Size of the source.
@@ -121,6 +128,7 @@ impl Summary {
             to: list("to_addresses")?,
             cc: list("cc_addresses")?,
             date: row.try_get("date")?,
+            date_zone_unknown: row.try_get("date_zone_unknown")?,
             received_at: row.try_get("received_at")?,
             size_bytes: row.try_get("size_bytes")?,
             has_attachments: row.try_get("has_attachments")?,
@@ -158,7 +166,7 @@ pub struct Message {
 pub async fn get(tx: &mut TenantTx, id: MessageId) -> Result<Option<Message>, DbError> {
     let row = sqlx::query(
         "SELECT g.id, g.account_id, g.thread_id, g.message_id_header, g.subject, g.from_addresses, g.to_addresses,
-                g.cc_addresses, g.date, g.received_at, g.size_bytes, g.has_attachments, g.snippet, g.bcc_addresses,
+                g.cc_addresses, g.date, g.received_at, g.size_bytes, g.has_attachments, g.snippet, g.date_zone_unknown, g.bcc_addresses,
                 g.reply_to_addresses, g.in_reply_to, g.refs, g.attachments, g.degraded, g.blob_hash
          FROM messages g WHERE g.tenant_id = $1 AND g.id = $2 AND g.gone_at IS NULL",
     )
@@ -200,7 +208,7 @@ pub async fn by_ids(tx: &mut TenantTx, ids: &[MessageId]) -> Result<Vec<Summary>
     let raw: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
     let rows = sqlx::query(
         "SELECT g.id, g.account_id, g.thread_id, g.message_id_header, g.subject, g.from_addresses, g.to_addresses,
-                g.cc_addresses, g.date, g.received_at, g.size_bytes, g.has_attachments, g.snippet
+                g.cc_addresses, g.date, g.received_at, g.size_bytes, g.has_attachments, g.snippet, g.date_zone_unknown
          FROM unnest($2::uuid[]) AS w(id)
          CROSS JOIN LATERAL (SELECT * FROM messages m WHERE m.tenant_id = $1 AND m.id = w.id AND m.gone_at IS NULL OFFSET 0) g",
     )
@@ -297,7 +305,7 @@ pub(crate) async fn fill_placements(tx: &mut TenantTx, messages: &mut [Summary])
             id: row.try_get("id")?,
             mailbox_id: row.try_get("mailbox_id")?,
             mailbox_name: row.try_get("name")?,
-            role: row.try_get("role")?,
+            role: mailbox_role(row)?,
             flags: Flags::from_bits(row.try_get("flags")?),
             keywords: Keywords::from_wire(row.try_get::<Vec<String>, _>("keywords")?),
             received_at: row.try_get("internal_date")?,
@@ -339,6 +347,7 @@ mod tests {
             to: vec![],
             cc: vec![],
             date: None,
+            date_zone_unknown: false,
             received_at: DateTime::from_timestamp(9, 0).unwrap(),
             size_bytes: 1,
             has_attachments: false,

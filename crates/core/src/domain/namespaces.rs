@@ -2,7 +2,6 @@
 
 use mail::mailbox::{decode_name, split_last};
 use mail::namespace::Namespaces;
-use serde_json::json;
 use sqlx::types::Json;
 
 use crate::domain::event;
@@ -114,7 +113,6 @@ async fn put_under(
     .bind(id)
     .execute(tx.conn())
     .await?;
-    let event =
-        event::NewEvent { kind: "mailbox.updated", object_id: id.0, data: json!({ "changed": "name" }) };
-    event::record(tx, Some(account), &[event]).await
+    event::tell(tx, account, event::MailboxUpdated { id, changed: &[event::MailboxPart::Name] });
+    Ok(())
 }

@@ -20,9 +20,9 @@ pub use action::Action;
 
 use crate::domain::message::transfer::TransferError;
 use crate::platform::db::{DbError, SystemTx, TenantTx};
-use crate::platform::id::{MessageId, OperationId, TenantId, UserId};
+use crate::platform::id::{MessageId, OperationId, UserId};
 use crate::platform::words::words;
-use crate::queue::job::{self, Job, priority};
+use crate::queue::job::{self, Job};
 
 /// Messages that a request changes itself, well within a second; more become an operation.
 pub const AT_ONCE: usize = 500;
@@ -102,7 +102,7 @@ pub async fn create(
     let ids: Vec<Uuid> = selection.iter().map(|id| id.0).collect();
     let row = sqlx::query(
         "INSERT INTO operations (tenant_id, id, user_id, kind, action, selection, total)
-         VALUES ($1, $2, $3, $4, $5, $6, cardinality($6))
+         VALUES ($1, $2, $3, $4, $5, $6::uuid[], cardinality($6::uuid[]))
          RETURNING id, kind, state, done, total, updated, error, created_at, started_at, finished_at",
     )
     .bind(tx.tenant())
@@ -121,7 +121,7 @@ pub async fn create(
 /// Enqueues the work of an operation that is not over.
 pub async fn enqueue(tx: &mut TenantTx, id: OperationId) -> Result<(), DbError> {
     let work = Job::ActOnMessages { operation_id: id };
-    job::enqueue(tx, &work, Duration::ZERO, priority::PUSH).await?;
+    job::enqueue(tx, &work, Duration::ZERO).await?;
     Ok(())
 }
 
@@ -244,20 +244,6 @@ fn read_batch(row: &PgRow) -> Result<(Action, Vec<MessageId>, i32), sqlx::Error>
 
 fn count(messages: usize) -> i32 {
     i32::try_from(messages).unwrap_or(i32::MAX)
-}
-
-/// Operations that are not over and have no live job.
-pub async fn forgotten(tx: &mut SystemTx) -> Result<Vec<(TenantId, OperationId)>, DbError> {
-    let rows = sqlx::query(
-        "SELECT o.tenant_id, o.id FROM operations o
-         WHERE o.finished_at IS NULL
-           AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j.tenant_id = o.tenant_id AND j.kind = 'act_on_messages'
-                           AND j.dedupe_key = o.id::text AND j.state IN ('ready','running'))
-         LIMIT 500",
-    )
-    .fetch_all(tx.conn())
-    .await?;
-    Ok(rows.into_iter().map(|r| (TenantId(r.get("tenant_id")), OperationId(r.get("id")))).collect())
 }
 
 /// Removes operations that ended a week ago. Returns how many.

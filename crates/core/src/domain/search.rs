@@ -119,7 +119,7 @@ async fn by_words(
     (after, limit): (Option<Key>, usize),
 ) -> Result<(Vec<Key>, Option<Key>), DbError> {
     let bounds = compile::bounds(&search.query);
-    let accounts = names.accounts_scope(search);
+    let accounts = names.accounts_scope(search, tx.reach());
     let (mut found, mut seen, mut last) = (Vec::new(), 0, after);
     let mut batch = limit.saturating_mul(2).clamp(100, CANDIDATES_MAX);
     loop {
@@ -172,7 +172,7 @@ async fn by_rows(
         sql.push(" LEFT JOIN message_search s ON s.tenant_id = g.tenant_id AND s.message_id = g.id");
     }
     sql.push(" WHERE g.tenant_id = ").push_bind(tx.tenant()).push(" AND g.gone_at IS NULL");
-    match names.accounts_scope(search).as_deref() {
+    match names.accounts_scope(search, tx.reach()).as_deref() {
         // Equality lets the index give the order; a list would be sorted.
         Some([one]) => sql.push(" AND g.account_id = ").push_bind(*one),
         Some(many) => sql.push(" AND g.account_id = ANY (").push_bind(many.to_vec()).push(")"),

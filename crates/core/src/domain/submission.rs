@@ -5,42 +5,47 @@
 //! ```
 //! Here: the types, the freezing ([`create`]) and reading. [`attempt`] has what a worker does (claim, renew, phases,
 //! end), [`settle`] the pure decision what an attempt's end means, [`credentials`] what a refused login means for the
-//! account, [`person`] what a user may do, [`aftermath`] the Sent copy and the search for a message whose fate is unknown. Not here: SMTP ([`wire::smtp`]) and drafts.
+//! account, [`person`] what a user may do, [`aftermath`] the Sent copy and the search for a message whose fate is unknown, [`turn`] whose turn it is where a
+//! server takes few at once. Not here: SMTP ([`wire::smtp`]) and drafts.
 //!
 //! Every write of a worker names its attempt and owner, so one that lost its lease writes nothing. To add a state or a
 //! phase: the check in the migration, the drawing above, and the arm in `settle.rs` that leads to it.
 
 pub mod aftermath;
+pub mod answered;
 pub mod attempt;
 pub mod credentials;
 pub mod person;
 pub mod settle;
+pub mod turn;
 
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use mail::envelope::Envelope;
 use serde::Deserialize;
-use serde_json::json;
 use sqlx::postgres::PgRow;
 use sqlx::types::Json;
 use sqlx::{Postgres, QueryBuilder, Row as _};
 
 pub use self::aftermath::{
-    NextProbe, ProbeWork, SentCopy, SentCopyWork, mailboxes, probe_work, record_found, record_not_found,
-    sent_copy_work, settle_sent_copy,
+    NextProbe, ProbeWork, SentCopy, SentCopyWork, copy_untried, mailboxes, probe_work, record_found,
+    record_not_found, sent_copy_work, settle_sent_copy,
 };
+pub use self::answered::mark_answered;
 pub use self::attempt::{
     Attempt, Claim, Finished, Handover, LEASE, Mark, claim, finish, mark, release_expired, renew,
 };
 pub use self::credentials::retry_unreached;
 pub use self::person::{CancelError, Cancelled, ResendError, cancel, resend};
 pub use self::settle::Ending;
+pub use self::turn::{Due, call_next, due, waiting};
 
-use crate::domain::event::{self, NewEvent};
+use crate::domain::event::{self, Event};
+pub use crate::domain::states::{CopyState, Phase, RecipientState, SubmissionState};
 use crate::platform::db::{DbError, TenantTx};
 use crate::platform::id::{AccountId, DraftId, SubmissionId, UserId};
-use crate::queue::job::{self, Job, priority};
+use crate::queue::job::{self, Job};
 
 /// A message to be frozen.
 #[derive(Debug)]
@@ -68,8 +73,8 @@ pub struct NewSubmission {
 pub struct Recipient {
     /// Address.
     pub address: String,
-    /// `pending`, `accepted`, `deferred`, `refused`, `delivered` or `bounced`.
-    pub state: String,
+    /// What became of it.
+    pub state: RecipientState,
     /// Last SMTP code.
     pub code: Option<i32>,
     /// The server's words.
@@ -84,7 +89,7 @@ pub struct AttemptRow {
     /// When it began.
     pub started_at: DateTime<Utc>,
     /// How far it came.
-    pub phase: String,
+    pub phase: Phase,
     /// SMTP code that ended it, where one did.
     pub code: Option<i32>,
     /// Why it ended.
@@ -101,13 +106,13 @@ pub struct Submission {
     /// The account it leaves through.
     pub account_id: AccountId,
     /// State, see the module's head.
-    pub state: String,
+    pub state: SubmissionState,
     /// Message-ID without angle brackets.
     pub message_id_header: String,
     /// Not before this.
     pub send_after: DateTime<Utc>,
-    /// `none`, `pending`, `done`, `skipped` or `failed`.
-    pub sent_copy: String,
+    /// Its copy in Sent.
+    pub sent_copy: CopyState,
     /// The server's own name for the message.
     pub queue_id: Option<String>,
     /// Why it failed or is unknown.
@@ -185,25 +190,14 @@ pub async fn create(tx: &mut TenantTx, new: &NewSubmission) -> Result<Submission
     .bind(&new.envelope.recipients)
     .execute(tx.conn())
     .await?;
-    announce(tx, new.account_id, id, "submission.queued", "queued").await?;
-    job::enqueue(tx, &Job::SendSubmission { submission_id: id }, new.wait, priority::SEND).await?;
+    announce(tx, new.account_id, id, SubmissionState::Queued, false);
+    job::enqueue(tx, &Job::SendSubmission { submission_id: id }, new.wait).await?;
     Ok(id)
 }
 
-/// Records a change of state in the event log.
-async fn announce(
-    tx: &mut TenantTx,
-    account: AccountId,
-    id: SubmissionId,
-    kind: &'static str,
-    state: &str,
-) -> Result<(), DbError> {
-    let event = NewEvent {
-        kind,
-        object_id: id.0,
-        data: json!({ "submission_id": id, "account_id": account, "state": state }),
-    };
-    event::record(tx, Some(account), &[event]).await
+/// Records a new state in the event log; `again`: it had another one before.
+fn announce(tx: &mut TenantTx, account: AccountId, id: SubmissionId, state: SubmissionState, again: bool) {
+    event::record(tx, account, Event::of_submission(id, state, again).as_slice());
 }
 
 /// One submission with its recipients and attempts. `None`: there is none of this id in the tenant.
@@ -220,7 +214,7 @@ pub struct Filter {
     /// One account.
     pub account_id: Option<AccountId>,
     /// One state.
-    pub state: Option<String>,
+    pub state: Option<SubmissionState>,
 }
 
 /// Up to `limit` submissions, newest first, after the position of the last one seen.
@@ -236,7 +230,7 @@ pub async fn list(
     if let Some(account) = filter.account_id {
         sql.push(" AND s.account_id = ").push_bind(account);
     }
-    if let Some(state) = &filter.state {
+    if let Some(state) = filter.state {
         sql.push(" AND s.state = ").push_bind(state);
     }
     if let Some((at, id)) = after {

@@ -11,10 +11,11 @@
 
 use std::time::Duration;
 
+use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgConnection;
-use sqlx::{AssertSqlSafe, Row as _};
 
 use crate::platform::config::Config;
+use crate::platform::db::inspect::Look;
 use crate::platform::db::{Db, DbError};
 use crate::platform::id::{AccountId, SubmissionId, TenantId};
 
@@ -102,8 +103,11 @@ fn account_is_ahead(longest: Longest) -> String {
     )
 }
 
-/// How many leases and due times lie too far ahead, over all tenants; as `emailclient_system`.
-pub(crate) async fn count(conn: &mut PgConnection, longest: Longest) -> Result<i64, DbError> {
+/// How many leases and due times lie further ahead than any can, over all tenants; as `emailclient_system`.
+///
+/// # Errors
+/// When they cannot be counted.
+pub async fn count(look: &mut Look, longest: Longest) -> Result<i64, DbError> {
     let sql = format!(
         "SELECT (SELECT count(*) FROM account_leases l JOIN accounts a ON a.tenant_id = l.tenant_id AND a.id = l.account_id
                  WHERE a.state <> 'paused' AND ({account}))
@@ -116,7 +120,7 @@ pub(crate) async fn count(conn: &mut PgConnection, longest: Longest) -> Result<i
         lease = longest.lease(),
         submission = submission_is_ahead(),
     );
-    Ok(sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(conn).await?)
+    Ok(sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(look.conn()).await?)
 }
 
 /// Draws in what is too far ahead. Returns how many rows that were; the first failure of one account or submission hides none
@@ -189,8 +193,7 @@ async fn accounts(conn: &mut PgConnection, longest: Longest) -> Result<Vec<(Tena
          WHERE a.state <> 'paused' AND ({}) LIMIT {AT_ONCE}",
         account_is_ahead(longest)
     );
-    let rows = sqlx::query(AssertSqlSafe(sql)).fetch_all(conn).await?;
-    Ok(rows.iter().map(|r| (TenantId(r.get("tenant_id")), AccountId(r.get("account_id")))).collect())
+    Ok(sqlx::query_as(AssertSqlSafe(sql)).fetch_all(conn).await?)
 }
 
 async fn submissions(conn: &mut PgConnection) -> Result<Vec<(TenantId, SubmissionId)>, DbError> {
@@ -198,8 +201,7 @@ async fn submissions(conn: &mut PgConnection) -> Result<Vec<(TenantId, Submissio
         "SELECT s.tenant_id, s.id FROM submissions s WHERE {} LIMIT {AT_ONCE}",
         submission_is_ahead()
     );
-    let rows = sqlx::query(AssertSqlSafe(sql)).fetch_all(conn).await?;
-    Ok(rows.iter().map(|r| (TenantId(r.get("tenant_id")), SubmissionId(r.get("id")))).collect())
+    Ok(sqlx::query_as(AssertSqlSafe(sql)).fetch_all(conn).await?)
 }
 
 async fn account_in(db: &Db, tenant: TenantId, account: AccountId, longest: Longest) -> Result<u64, DbError> {

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 pub use source::Source;
 
+use ipnet::IpNet;
 use wire::secret::Secret;
 
 /// A shorter lease would be lost to a commit that takes its time.
@@ -53,6 +54,9 @@ pub struct RateLimitConfig {
     pub login_per_minute: u32,
 }
 
+/// What retention is counted in.
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// All settings of the services.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -87,7 +91,7 @@ pub struct Config {
     /// `API_LISTEN`: address and port.
     pub api_listen: String,
     /// `API_TRUSTED_PROXIES`: addresses whose X-Forwarded-For is believed.
-    pub trusted_proxies: Vec<String>,
+    pub trusted_proxies: Vec<IpNet>,
     /// `OUTBOUND_ALLOW`: hosts and networks that may be dialled though private.
     pub outbound_allow: String,
     /// `DNS_SERVERS`: asked instead of the system's, `address` or `address:port`.
@@ -100,9 +104,9 @@ pub struct Config {
     pub imap_idle_enabled: bool,
     /// `IMAP_COMMAND_TIMEOUT_SECONDS`.
     pub imap_command_timeout: Duration,
-    /// `IMAP_CONNECTS_PER_SECOND` of one worker; one who waits for a user does not stand in line.
+    /// `IMAP_CONNECTS_PER_SECOND` of one process, SMTP included; one who waits for a user does not stand in line.
     pub imap_connects_per_second: u32,
-    /// `IMAP_CONNECTS_PER_HOST_PER_SECOND` of one worker.
+    /// `IMAP_CONNECTS_PER_HOST_PER_SECOND` of one process, SMTP included.
     pub imap_connects_per_host_per_second: u32,
     /// `SMTP_ENABLED`: the worker sends mail.
     pub smtp_enabled: bool,
@@ -124,6 +128,12 @@ pub struct Config {
     pub parse_index_text: bool,
     /// `MESSAGE_MAX_BYTES`: larger messages are refused.
     pub message_max_bytes: usize,
+    /// `PUBLIC_URL`: where browsers reach the API, without a slash at the end. Providers send people back there.
+    pub public_url: Option<String>,
+    /// `OAUTH_APPS_FILE`: OAuth2 apps that every tenant may use.
+    pub oauth_apps_file: Option<PathBuf>,
+    /// `EVENT_RETENTION_DAYS`: how far the event log reaches back, 1 to 3650.
+    pub event_retention: Duration,
 }
 
 impl Config {
@@ -195,7 +205,7 @@ impl Config {
             default_tenant_id: s.get("DEFAULT_TENANT_ID"),
             api_body_timeout: s.seconds("API_BODY_TIMEOUT_SECONDS", 30),
             api_listen: s.get("API_LISTEN").unwrap_or_else(|| "0.0.0.0:5000".into()),
-            trusted_proxies: s.list("API_TRUSTED_PROXIES"),
+            trusted_proxies: s.networks("API_TRUSTED_PROXIES"),
             outbound_allow: s.get("OUTBOUND_ALLOW").unwrap_or_default(),
             dns_servers: s.dns_servers("DNS_SERVERS"),
             tls_extra_ca_files: s.list("TLS_EXTRA_CA_FILE").into_iter().map(PathBuf::from).collect(),
@@ -214,6 +224,9 @@ impl Config {
             parse_enabled: s.parse("PARSE_ENABLED", true),
             parse_index_text: s.parse("PARSE_INDEX_TEXT", true),
             message_max_bytes: s.parse("MESSAGE_MAX_BYTES", 50 * 1024 * 1024),
+            public_url: s.web_address("PUBLIC_URL"),
+            oauth_apps_file: s.get("OAUTH_APPS_FILE").map(PathBuf::from),
+            event_retention: DAY * s.parse("EVENT_RETENTION_DAYS", 30u32).clamp(1, 3650),
         }
     }
 }

@@ -6,7 +6,9 @@
 mod begin;
 mod error;
 pub mod inspect;
+mod log;
 pub mod migrate;
+mod reach;
 mod system_tx;
 mod tenant_tx;
 pub mod writes;
@@ -17,6 +19,8 @@ use std::time::Duration;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 
 pub use error::DbError;
+pub(crate) use log::Line;
+pub use reach::Reach;
 pub use system_tx::SystemTx;
 use tenant_tx::Mode;
 pub use tenant_tx::TenantTx;
@@ -24,6 +28,7 @@ pub use tenant_tx::TenantTx;
 use crate::platform::budget::Shares;
 use crate::platform::config::Config;
 use crate::platform::id::TenantId;
+use crate::platform::news::News;
 
 /// Bounds on every statement: a lost client or a runaway query frees its locks by itself.
 const SESSION: [(&str, &str); 3] =
@@ -36,6 +41,8 @@ pub struct Db {
     system: PgPool,
     // Of the connections, half for one tenant: however many requests it sends, another one's find a connection.
     shares: Arc<Shares<TenantId>>,
+    /// Whose event log has grown.
+    pub news: News,
 }
 
 impl Db {
@@ -73,29 +80,40 @@ impl Db {
                 config.database_max_connections.div_ceil(4).max(4),
             )?,
             shares: Arc::new(Shares::of(usize::try_from(config.database_max_connections / 2).unwrap_or(1))),
+            news: News::default(),
         })
     }
 
     /// Begins a transaction that sees and writes the rows of `tenant` and no others.
     pub async fn tenant(&self, tenant: TenantId) -> Result<TenantTx, DbError> {
-        self.begin(tenant, Mode::Latest).await
+        self.begin((tenant, &Reach::All), Mode::Latest).await
+    }
+
+    /// The same for somebody who may touch some of the tenant's accounts only.
+    pub async fn within(&self, tenant: TenantId, reach: &Reach) -> Result<TenantTx, DbError> {
+        self.begin((tenant, reach), Mode::Latest).await
     }
 
     /// The same, with a commit that returns before it is on disk. For rows that are read again from the mail server if they
     /// are lost, together with the checkpoint that vouches for them: never for what a client was told.
     pub async fn relaxed(&self, tenant: TenantId) -> Result<TenantTx, DbError> {
-        self.begin(tenant, Mode::Relaxed).await
+        self.begin((tenant, &Reach::All), Mode::Relaxed).await
     }
 
-    /// The same as [`Db::tenant`] for an answer that several statements make: all of them see one moment, and none can write.
-    pub async fn snapshot(&self, tenant: TenantId) -> Result<TenantTx, DbError> {
-        self.begin(tenant, Mode::Snapshot).await
+    /// The same as [`Db::within`] for an answer that several statements make: all of them see one moment, and none can write.
+    pub async fn snapshot(&self, tenant: TenantId, reach: &Reach) -> Result<TenantTx, DbError> {
+        self.begin((tenant, reach), Mode::Snapshot).await
     }
 
-    async fn begin(&self, tenant: TenantId, mode: Mode) -> Result<TenantTx, DbError> {
-        let taken = tokio::time::timeout(begin::PATIENCE, self.shares.take(tenant, 1)).await;
+    /// The same as [`Db::tenant`], with what no other transaction sees any more: accounts that are deleted and not removed yet.
+    pub(crate) async fn removal(&self, tenant: TenantId) -> Result<TenantTx, DbError> {
+        self.begin((tenant, &Reach::All), Mode::Removal).await
+    }
+
+    async fn begin(&self, whose: (TenantId, &Reach), mode: Mode) -> Result<TenantTx, DbError> {
+        let taken = tokio::time::timeout(begin::PATIENCE, self.shares.take(whose.0, 1)).await;
         let Ok(Some(share)) = taken else { return Err(DbError::Unavailable(sqlx::Error::PoolTimedOut)) };
-        TenantTx::begin(&self.app, share, tenant, mode).await
+        TenantTx::begin(&self.app, share, whose, mode, self.news.clone()).await
     }
 
     /// Begins a transaction of the system role: queue columns of all tenants, no contents.

@@ -75,6 +75,14 @@ ids! {
     AttachmentId,
     /// One attempt to send, with a life of its own (RFC 8621 §7).
     SubmissionId,
+    /// An address that events are sent to.
+    WebhookId,
+    /// An app that is registered at an OAuth2 provider.
+    AppId,
+    /// What was granted to an app.
+    GrantId,
+    /// A device whose person decides elsewhere.
+    DeviceId,
     /// One round of synchronisation.
     RunId,
     /// A row of the job table.

@@ -1,6 +1,6 @@
 //! Encryption of credentials at rest: AES-256-GCM with a random 96-bit nonce (NIST SP 800-38D).
 //!
-//! The additional data binds a ciphertext to its tenant, account, field and key, so one that is copied into another row
+//! The additional data binds a ciphertext to its tenant, row, field and key, so one that is copied into another row
 //! or column does not open.
 
 use std::collections::HashMap;
@@ -10,7 +10,8 @@ use aes_gcm::{Aes256Gcm, Nonce};
 use base64::Engine as _;
 use sha2::{Digest, Sha256};
 
-use crate::platform::id::{AccountId, TenantId};
+use crate::platform::id::TenantId;
+use uuid::Uuid;
 use wire::secret::Secret;
 
 const NONCE_BYTES: usize = 12;
@@ -40,10 +41,10 @@ pub struct Keyring {
 /// What a sealed value belongs to.
 #[derive(Debug, Clone, Copy)]
 pub struct Place<'a> {
-    /// Owner of the account.
+    /// Whose it is.
     pub tenant: TenantId,
-    /// The account.
-    pub account: AccountId,
+    /// The account, or whatever else has the secret.
+    pub row: Uuid,
     /// The column, for example `imap_password`.
     pub field: &'a str,
 }
@@ -118,7 +119,7 @@ fn read_key(text: &Secret) -> Result<(String, Aes256Gcm), SealError> {
 }
 
 fn additional_data(place: Place<'_>, key_id: &str) -> Vec<u8> {
-    format!("{}\0{}\0{}\0{key_id}", place.tenant, place.account, place.field).into_bytes()
+    format!("{}\0{}\0{}\0{key_id}", place.tenant, place.row, place.field).into_bytes()
 }
 
 #[cfg(test)]
@@ -132,12 +133,13 @@ mod tests {
     #[test]
     fn a_ciphertext_opens_only_in_its_own_row_and_column() {
         let ring = Keyring::new(&key(1), &[]).unwrap();
-        let place = Place { tenant: TenantId::new(), account: AccountId::new(), field: "imap_password" };
+        let place =
+            Place { tenant: TenantId::new(), row: crate::platform::id::new_uuid(), field: "imap_password" };
         let sealed = ring.seal(place, &Secret::new("hunter2")).unwrap();
         assert_eq!(ring.open(place, &sealed).unwrap().expose(), "hunter2");
         for other in [
             Place { tenant: TenantId::new(), ..place },
-            Place { account: AccountId::new(), ..place },
+            Place { row: crate::platform::id::new_uuid(), ..place },
             Place { field: "smtp_password", ..place },
         ] {
             assert!(matches!(ring.open(other, &sealed), Err(SealError::Forged)));
@@ -149,7 +151,7 @@ mod tests {
 
     #[test]
     fn an_old_key_still_opens_what_it_sealed() {
-        let place = Place { tenant: TenantId::new(), account: AccountId::new(), field: "f" };
+        let place = Place { tenant: TenantId::new(), row: crate::platform::id::new_uuid(), field: "f" };
         let sealed = Keyring::new(&key(1), &[]).unwrap().seal(place, &Secret::new("x")).unwrap();
         assert!(Keyring::new(&key(2), &[key(1)]).unwrap().open(place, &sealed).is_ok());
         assert!(matches!(

@@ -16,7 +16,7 @@ use crate::platform::heartbeat::HeartbeatError;
 use crate::platform::redis_pool::eviction;
 use crate::platform::seal::Keyring;
 use crate::platform::signal;
-use crate::platform::telemetry;
+use crate::platform::telemetry::{self, LogError};
 use wire::dial::OutboundPolicy;
 use wire::secret::Secret;
 use wire::tls::{self, TlsConfig};
@@ -187,7 +187,7 @@ fn status(error: &anyhow::Error) -> u8 {
                 StartError::Unavailable(_) => EX_UNAVAILABLE,
             };
         }
-        if cause.is::<ConfigError>() || cause.is::<HeartbeatError>() {
+        if cause.is::<ConfigError>() || cause.is::<HeartbeatError>() || cause.is::<LogError>() {
             return EX_CONFIG;
         }
     }

@@ -11,7 +11,14 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::platform::config::LogConfig;
-use crate::platform::start::StartError;
+
+/// A setting of the logs cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{setting}: {words}")]
+pub struct LogError {
+    setting: &'static str,
+    words: String,
+}
 
 /// Installs the log writer for this process.
 ///
@@ -19,11 +26,12 @@ use crate::platform::start::StartError;
 /// credentials (lettre 0.11 AUTH lines at debug, async-imap 0.12 LOGIN at trace).
 ///
 /// # Errors
-/// When the filter cannot be read, the file cannot be opened, or a writer is installed already.
+/// [`LogError`] when the filter cannot be read or the file cannot be opened; another when a writer is installed already.
 pub fn init(log: &LogConfig) -> anyhow::Result<()> {
     let filter =
         EnvFilter::try_new(format!("{},lettre=warn,async_imap=warn,sqlx=warn", log.level)).map_err(|e| {
-            StartError::setting("LOG_LEVEL", format!("{:?} is neither a level nor a filter: {e}", log.level))
+            let words = format!("{:?} is neither a level nor a filter: {e}", log.level);
+            LogError { setting: "LOG_LEVEL", words }
         })?;
     let stdout = tracing_subscriber::fmt::layer()
         .json()
@@ -38,7 +46,7 @@ pub fn init(log: &LogConfig) -> anyhow::Result<()> {
                     "{} cannot be written: {e}; give a file that this user may write",
                     path.display()
                 );
-                StartError::setting("LOG_FILE", words)
+                LogError { setting: "LOG_FILE", words }
             })?;
             Some(
                 tracing_subscriber::fmt::layer()

@@ -1,17 +1,19 @@
 //! The job queue: rows of `jobs`, enqueued in the transaction that decided the work.
 //!
 //! A job carries ids only, loads the state, decides, acts and records; running it twice, late or never is harmless.
-//! The lease table's own statements are in [`queue`]; apalis drives them from the worker. The next job: a variant of
-//! [`Job`], a file in the worker's `jobs/`, and a row in the scheduler's table when it is periodic.
+//! The lease table's own statements are in [`queue`]; apalis drives them from the worker. What is said of each kind
+//! stands in its file of [`crate::jobs`]; here is what jobs carry, so that every group can enqueue them.
 
 pub mod queue;
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::platform::db::{DbError, TenantTx};
-use crate::platform::id::{AccountId, JobId, OperationId, SubmissionId};
+use crate::platform::config::Config;
+use crate::platform::db::{Db, DbError, TenantTx};
+use crate::platform::id::{AccountId, GrantId, JobId, OperationId, SubmissionId, TenantId};
 
 /// The NOTIFY channel that wakes workers at commit.
 pub const CHANNEL: &str = "emailclient_jobs";
@@ -48,115 +50,102 @@ pub mod priority {
     pub const AUDIT: i16 = 5;
 }
 
-/// Everything a worker can be asked to do.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "job", rename_all = "snake_case")]
-pub enum Job {
-    /// One round of synchronisation: pushes local edits, then reads what changed.
-    SyncAccount {
-        /// Which.
-        account_id: AccountId,
-    },
-    /// Pushes local edits of an account to its server.
-    PushChanges {
-        /// Which.
-        account_id: AccountId,
-    },
-    /// Compares all of an account with its server.
-    AuditAccount {
-        /// Which.
-        account_id: AccountId,
-    },
-    /// Indexes the text of messages that are not yet searchable.
-    IndexText {
-        /// Which.
-        account_id: AccountId,
-    },
-    /// Does one thing to many messages, in batches.
-    ActOnMessages {
-        /// Which.
-        operation_id: OperationId,
-    },
-    /// Hands a queued message to the SMTP server.
-    SendSubmission {
-        /// Which.
-        submission_id: SubmissionId,
-    },
-    /// Files the Sent copy of a message that went out.
-    FileSentCopy {
-        /// Which.
-        submission_id: SubmissionId,
-    },
-    /// Looks in the mailboxes for a message whose fate is unknown.
-    ProbeSubmission {
-        /// Which.
-        submission_id: SubmissionId,
-    },
+/// The list of jobs, handed to the macro `$with`: the file below `jobs/` that says all of the kind, and what the job carries.
+macro_rules! every_job {
+    ($with:ident) => {
+        $with! {
+            /// One round of synchronisation: pushes local edits, then reads what changed.
+            sync_account: SyncAccount { account_id: AccountId },
+            /// Pushes local edits of an account to its server.
+            push_changes: PushChanges { account_id: AccountId },
+            /// Compares all of an account with its server.
+            audit_account: AuditAccount { account_id: AccountId },
+            /// Indexes the text of messages that are not yet searchable.
+            index_text: IndexText { account_id: AccountId },
+            /// Reads stored mail again that an earlier parser read.
+            read_again: ReadAgain { account_id: AccountId },
+            /// Removes what is left of the accounts that a tenant has deleted.
+            remove_accounts: RemoveAccounts { tenant_id: TenantId },
+            /// Removes a tenant that is deleted, with all that it has.
+            remove_tenant: RemoveTenant { tenant_id: TenantId },
+            /// Cuts what is old off the event log of a tenant.
+            cut_event_log: CutEventLog { tenant_id: TenantId },
+            /// Asks a provider for a token before the one there is ends.
+            renew_grant: RenewGrant { grant_id: GrantId },
+            /// Does one thing to many messages, in batches.
+            act_on_messages: ActOnMessages { operation_id: OperationId },
+            /// Hands a queued message to the SMTP server.
+            send_submission: SendSubmission { submission_id: SubmissionId },
+            /// Files the Sent copy of a message that went out.
+            file_sent_copy: FileSentCopy { submission_id: SubmissionId },
+            /// Looks in the mailboxes for a message whose fate is unknown.
+            probe_submission: ProbeSubmission { submission_id: SubmissionId },
+        }
+    };
+}
+pub(crate) use every_job;
+
+macro_rules! payloads {
+    ($($(#[$doc:meta])* $file:ident: $name:ident { $($id:ident: $of:ty),+ },)+) => {
+        /// Everything a worker can be asked to do.
+        #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(tag = "job", rename_all = "snake_case")]
+        pub enum Job {
+            $($(#[$doc])* $name {
+                $(
+                    /// Which.
+                    $id: $of,
+                )+
+            },)+
+        }
+    };
+}
+every_job!(payloads);
+
+/// What a kind of job declares beside its `run` (`jobs/<kind>.rs`).
+#[derive(Debug)]
+pub struct Declaration {
+    /// Its name, as the column `kind` and its payload have it. Rows of other releases bear it too: it never changes.
+    pub kind: &'static str,
+    /// Tries after which its row is `dead`.
+    pub attempts: i32,
+    /// Its urgency, where whoever asks does not say another.
+    pub priority: i16,
+    /// How work that lost its job gets one.
+    pub sweep: Sweep,
 }
 
-/// The kinds that this release knows. A worker claims no other: what a later release has asked for waits for one of its
-/// workers.
-pub const KINDS: [&str; 8] = [
-    "sync_account",
-    "push_changes",
-    "audit_account",
-    "index_text",
-    "act_on_messages",
-    "send_submission",
-    "file_sent_copy",
-    "probe_submission",
-];
-
-impl Job {
-    /// Name of the kind, as the column `kind` has it; one of [`KINDS`].
-    #[must_use]
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::SyncAccount { .. } => "sync_account",
-            Self::PushChanges { .. } => "push_changes",
-            Self::AuditAccount { .. } => "audit_account",
-            Self::IndexText { .. } => "index_text",
-            Self::ActOnMessages { .. } => "act_on_messages",
-            Self::SendSubmission { .. } => "send_submission",
-            Self::FileSentCopy { .. } => "file_sent_copy",
-            Self::ProbeSubmission { .. } => "probe_submission",
-        }
-    }
-
-    /// Jobs with the same key are one while the first has not finished.
-    #[must_use]
-    pub fn dedupe_key(&self) -> String {
-        match self {
-            Self::SyncAccount { account_id }
-            | Self::PushChanges { account_id }
-            | Self::AuditAccount { account_id }
-            | Self::IndexText { account_id } => account_id.to_string(),
-            Self::ActOnMessages { operation_id } => operation_id.to_string(),
-            Self::SendSubmission { submission_id }
-            | Self::FileSentCopy { submission_id }
-            | Self::ProbeSubmission { submission_id } => submission_id.to_string(),
-        }
-    }
-
-    fn max_attempts(&self) -> i32 {
-        match self {
-            // Their own rows count attempts and decide when to give up.
-            Self::ActOnMessages { .. }
-            | Self::SendSubmission { .. }
-            | Self::FileSentCopy { .. }
-            | Self::ProbeSubmission { .. } => 1000,
-            _ => 20,
-        }
-    }
+/// How work that lost its job, or whose time has come, gets a job.
+#[derive(Debug)]
+pub enum Sweep {
+    /// The leading scheduler looks this often.
+    Every(Duration, Look),
+    /// Nobody looks, for this reason.
+    Needless(&'static str),
 }
 
-/// Enqueues `job` to run `delay` from now, in the caller's transaction.
+/// A look of the scheduler, which enqueues what it finds. Harmless when done twice.
+pub type Look = for<'a> fn(&'a Db, &'a Config) -> Looking<'a>;
+/// A look that is being taken.
+pub type Looking<'a> = Pin<Box<dyn Future<Output = Result<(), DbError>> + Send + 'a>>;
+
+/// Enqueues `job` to run `delay` from now, as urgent as its kind is, in the caller's transaction. See [`enqueue_as`].
+pub async fn enqueue(tx: &mut TenantTx, job: &Job, delay: Duration) -> Result<JobId, DbError> {
+    enqueue_as(tx, job, delay, job.declaration().priority).await
+}
+
+/// Enqueues `job` to run `delay` from now with `priority`, in the caller's transaction.
 ///
 /// An equal job that waits is kept (and brought forward if this one is more urgent or earlier); one that runs now is
 /// run once more when it ends, so that what this transaction wrote is seen. One that waits gets this payload, since a worker of
 /// another release may have written what this one cannot read. Returns the id of the row that stands for it.
-pub async fn enqueue(tx: &mut TenantTx, job: &Job, delay: Duration, priority: i16) -> Result<JobId, DbError> {
-    let tenant = tx.tenant();
+pub async fn enqueue_as(
+    tx: &mut TenantTx,
+    job: &Job,
+    delay: Duration,
+    priority: i16,
+) -> Result<JobId, DbError> {
+    let (tenant, declared) = (tx.tenant(), job.declaration());
     let id: uuid::Uuid = sqlx::query_scalar(
         "INSERT INTO jobs (tenant_id, id, kind, payload, priority, run_at, max_attempts, dedupe_key)
          VALUES ($1, $2, $3, $4, $5, now() + make_interval(secs => $6), $7, $8)
@@ -170,11 +159,11 @@ pub async fn enqueue(tx: &mut TenantTx, job: &Job, delay: Duration, priority: i1
     )
     .bind(tenant)
     .bind(JobId::new())
-    .bind(job.kind())
+    .bind(declared.kind)
     .bind(sqlx::types::Json(job))
     .bind(priority)
     .bind(delay.as_secs_f64())
-    .bind(job.max_attempts())
+    .bind(declared.attempts)
     .bind(job.dedupe_key())
     .fetch_one(tx.conn())
     .await?;
@@ -224,30 +213,4 @@ pub async fn take_over(tx: &mut TenantTx, account: AccountId) -> Result<bool, Db
     .execute(tx.conn())
     .await?;
     Ok(taken.rows_affected() > 0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_kind_is_known_and_its_payload_is_read_as_it_was_written() {
-        let (account_id, submission_id) = (AccountId::new(), SubmissionId::new());
-        let all = [
-            Job::SyncAccount { account_id },
-            Job::PushChanges { account_id },
-            Job::AuditAccount { account_id },
-            Job::IndexText { account_id },
-            Job::ActOnMessages { operation_id: OperationId::new() },
-            Job::SendSubmission { submission_id },
-            Job::FileSentCopy { submission_id },
-            Job::ProbeSubmission { submission_id },
-        ];
-        assert_eq!(all.iter().map(Job::kind).collect::<Vec<_>>(), KINDS);
-        for job in all {
-            let written = serde_json::to_value(&job).unwrap();
-            assert_eq!(written["job"], job.kind());
-            assert_eq!(serde_json::from_value::<Job>(written).unwrap(), job);
-        }
-    }
 }

@@ -150,17 +150,21 @@ pub async fn release(tx: &mut TenantTx, lease: &Lease) -> Result<(), DbError> {
 /// Keeps whoever holds the leases of these accounts from writing until this transaction ends; before anything else of the
 /// accounts is locked. A worker's transaction begins with the lease too: in another order the two would wait for each other
 /// until the database ends one of them. Waits 10 s at most for what a worker is writing.
+///
+/// # Errors
+/// [`DbError::Deleted`] when one of them was deleted while it was waited for. A transaction that begins later does not see it.
 pub async fn lock(tx: &mut TenantTx, accounts: &[AccountId]) -> Result<(), DbError> {
     let ids: Vec<Uuid> = accounts.iter().map(|id| id.0).collect();
     sqlx::query("SET LOCAL lock_timeout = '10s'").execute(tx.conn()).await?;
-    sqlx::query(
-        "SELECT 1 FROM account_leases WHERE tenant_id = $1 AND account_id = ANY ($2) ORDER BY account_id FOR UPDATE",
+    let deleted: Vec<bool> = sqlx::query_scalar(
+        "SELECT removed_at IS NOT NULL FROM account_leases
+         WHERE tenant_id = $1 AND account_id = ANY ($2) ORDER BY account_id FOR UPDATE",
     )
     .bind(tx.tenant())
     .bind(ids)
-    .execute(tx.conn())
+    .fetch_all(tx.conn())
     .await?;
-    Ok(())
+    if deleted.contains(&true) { Err(DbError::Deleted) } else { Ok(()) }
 }
 
 /// Checks that `lease` is held and keeps it from being taken over until this transaction ends.

@@ -26,7 +26,7 @@ pub async fn suspend(tx: &mut TenantTx) -> Result<(), DbError> {
     Ok(())
 }
 
-/// Takes the leases of the tenant's accounts away, so that rounds that are under way write nothing more. Each account on its
+/// Takes the leases of the tenant's webhooks and accounts away, so that rounds that are under way write nothing more. Each account on its
 /// own: one whose row is held for long, such as by its deletion, keeps no other waiting. Returns how many were left so.
 ///
 /// # Errors
@@ -40,6 +40,14 @@ pub async fn stop(db: &Db, tenant: TenantId) -> Result<usize, DbError> {
     .fetch_all(tx.conn())
     .await?;
     tx.release();
+    let mut tx = db.tenant(tenant).await?;
+    sqlx::query(
+        "UPDATE webhooks SET owner = NULL, lease_until = NULL, epoch = epoch + 1 WHERE tenant_id = $1 AND owner IS NOT NULL",
+    )
+    .bind(tenant)
+    .execute(tx.conn())
+    .await?;
+    tx.commit().await?;
     let mut left = 0;
     for account in accounts {
         let mut tx = db.tenant(tenant).await?;
@@ -77,7 +85,16 @@ pub async fn lift(tx: &mut TenantTx) -> Result<(), DbError> {
     .bind(tenant)
     .execute(tx.conn())
     .await?;
-    sqlx::query("UPDATE tenants SET suspended_at = NULL WHERE id = $1")
+    // Webhooks had no chance to succeed meanwhile.
+    sqlx::query(
+        "UPDATE webhooks w SET failing_since = w.failing_since + (now() - least(now(), greatest(t.suspended_at, w.failing_since)))
+         FROM tenants t WHERE t.id = $1 AND w.tenant_id = $1 AND t.suspended_at IS NOT NULL AND w.failing_since IS NOT NULL",
+    )
+    .bind(tenant)
+    .execute(tx.conn())
+    .await?;
+    // One that is deleted stays suspended.
+    sqlx::query("UPDATE tenants SET suspended_at = NULL WHERE id = $1 AND removed_at IS NULL")
         .bind(tenant)
         .execute(tx.conn())
         .await?;

@@ -1,6 +1,5 @@
 //! The driver of synchronisation: performs what the planner (`mail::sync`) decides, against a server and our rows.
 //!
-//! - `open`: from an account to a session
 //! - `round`: a whole round; `edits`: our users' edits alone; `tree`, `visit`: parts of both
 //! - `identity`: which mailbox is which, by what they hold
 //! - `believed`: what of an answer is believed
@@ -91,6 +90,7 @@
 //! | renamed twice, the line cut at SELECT between | same mailbox, its edits are done | `a_mailbox_renamed_twice_before_it_was_looked_at_is_the_same_and_its_edits_are_done` |
 //! | our flags wait, and another client moves the message first, one or hundreds | starred where it is now; `updated` counts what happened | `flags_follow_a_message_to_where_another_client_moved_it_first`, `of_many_messages_that_are_starred_at_once_those_moved_first_are_starred_too` |
 //! | the target of our move is renamed, and other edits are pushed meanwhile | the move is not given up: into the renamed mailbox | `a_move_into_a_mailbox_that_another_client_renames_is_not_given_up_for_other_edits` |
+//! | what our user moves or copies is marked `\Deleted`, by another client or by a removal of ours whose answer was lost | it arrives without the mark; a copied original keeps it | `what_is_marked_as_deleted_arrives_without_the_mark_and_a_copied_original_keeps_it` |
 //! | another client expunges what our move or copy waits with | gone at once, told once, nothing in the target | `a_message_that_is_expunged_before_our_move_or_copy_of_it_is_gone_at_once` |
 //! | names swapped; a new mailbox under the name of a renamed one; a tree with `\Noselect` parents renamed; with MAILBOXID and without | ids stay with the mailboxes | `two_mailboxes_that_swap_their_names_keep_their_ids`, `a_new_mailbox_under_the_name_of_one_that_was_renamed_is_another`, `parents_without_messages_keep_their_ids_when_their_tree_is_renamed`, `whatever_a_server_tells_of_mailboxes_their_ids_stay_with_them_and_not_with_their_names` |
 //! | names swapped while edits wait in them | the listing is asked before a number is given up; each edit reaches its message | `edits_in_mailboxes_that_swapped_their_names_meanwhile_reach_their_messages` |
@@ -184,7 +184,6 @@ mod head;
 mod identity;
 mod link;
 mod lots;
-mod open;
 mod push;
 mod round;
 mod tree;
@@ -192,6 +191,7 @@ mod trouble;
 mod visit;
 
 use std::future::Future;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use mail::sync::Depth;
@@ -200,21 +200,18 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::give_way::GiveWay;
-use crate::platform::clock::SharedClock;
-use crate::platform::config::Config;
-use crate::platform::db::{Db, DbError};
+use crate::connect::oauth::GrantError;
+use crate::connect::{ConnectError, Process};
+use crate::domain::account::credential::Unusable;
+use crate::platform::db::DbError;
 use crate::platform::id::{AccountId, TenantId};
-use crate::platform::seal::{Keyring, SealError};
 use crate::queue::lease::{self, Lease, LeaseError};
 use crate::sync::store::attempts;
-use wire::dial::Outbound;
-use wire::imap::{Haste, ImapError, MemoryBudget, Pace, Rooms, Session};
-use wire::tls::TlsConfig;
+use wire::imap::{ImapError, MemoryBudget, Rooms, Session};
+use wire::pace::Haste;
 
 pub use audit::{Audited, audit_account};
 pub use head::{Fresh, fetch_new};
-pub use open::{enter, forgo, open};
 pub use trouble::cause_of;
 pub use trouble::{tell_watch_trouble, watch_is_well};
 
@@ -231,18 +228,8 @@ pub const LARGE_MEMORY_BYTES: usize = 32 << 20;
 /// What a round needs of its process.
 #[derive(Clone, Debug)]
 pub struct SyncContext {
-    /// The database.
-    pub db: Db,
-    /// Settings.
-    pub config: Arc<Config>,
-    /// Time and jitter.
-    pub clock: SharedClock,
-    /// Keys for credentials.
-    pub keyring: Arc<Keyring>,
-    /// The one way out.
-    pub outbound: Arc<Outbound>,
-    /// Trust for TLS.
-    pub tls: TlsConfig,
+    /// What the process has once: settings, database, keys, the way out.
+    pub process: Process,
     /// This process, in leases.
     pub worker_id: Uuid,
     /// Shared by all rounds of the process, usually [`MEMORY_BYTES`] and [`LARGE_MEMORY_BYTES`].
@@ -253,14 +240,18 @@ pub struct SyncContext {
     pub rooms: Rooms,
     /// Places for parsing and storing in bulk. Never held while a server is waited for.
     pub work: Arc<Semaphore>,
-    /// How fast connections are made.
-    pub pace: Pace,
-    /// The watches of this process, which end their connection where a server allows one alone.
-    pub give_way: GiveWay,
     /// Who waits for what is done in this context: how its connections stand in line.
     pub haste: Haste,
     /// Fires when the process is to stop: rounds end at the next wait, and what they stored stays.
     pub shutdown: CancellationToken,
+}
+
+impl Deref for SyncContext {
+    type Target = Process;
+
+    fn deref(&self) -> &Process {
+        &self.process
+    }
 }
 
 /// What a round did.
@@ -299,8 +290,11 @@ pub enum SyncError {
     #[error("the process stops")]
     Stopped,
     /// The account has no password, or one that cannot be decrypted. Its rows say so.
-    #[error("the stored credentials cannot be used")]
-    Credentials(#[source] Option<SealError>),
+    #[error(transparent)]
+    Credentials(#[from] Unusable),
+    /// There is no token to log in with.
+    #[error(transparent)]
+    Grant(GrantError),
     /// The server failed us. The account's rows say why and when the next round is due, so the job need not be repeated.
     #[error(transparent)]
     Imap(#[from] ImapError),
@@ -318,11 +312,26 @@ impl From<LeaseError> for SyncError {
     }
 }
 
+impl From<ConnectError<ImapError>> for SyncError {
+    fn from(error: ConnectError<ImapError>) -> Self {
+        match error {
+            ConnectError::NoSuchAccount => Self::NoSuchAccount,
+            ConnectError::Credentials(error) => Self::Credentials(error),
+            ConnectError::Grant(GrantError::Db(error)) => Self::Db(error),
+            ConnectError::Grant(error) => Self::Grant(error),
+            // No round asks for a place.
+            ConnectError::InUse => Self::Busy,
+            ConnectError::Server(error) => Self::Imap(error),
+            ConnectError::Db(error) => Self::Db(error),
+        }
+    }
+}
+
 impl SyncError {
     /// Whether the account's rows record the failure and when to try again, so that the queue need not.
     #[must_use]
     pub const fn is_recorded(&self) -> bool {
-        matches!(self, Self::Imap(_) | Self::Credentials(_))
+        matches!(self, Self::Imap(_) | Self::Credentials(_) | Self::Grant(_))
     }
 }
 
@@ -354,7 +363,8 @@ pub async fn push_changes(
     guarded(ctx, &lease, Box::pin(edits::push(ctx, &lease))).await
 }
 
-/// Whether a round would find nothing to do, by the numbers of all mailboxes. `session` is one of [`enter`].
+/// Whether a round would find nothing to do, by the numbers of all mailboxes. `session` is one of
+/// [`crate::connect::imap::connect`].
 ///
 /// # Errors
 /// [`SyncError::Imap`] or [`SyncError::Db`].

@@ -1,27 +1,19 @@
-//! Cross-tenant questions of the scheduler and the watcher: whose turn is it, what was left behind.
+//! Cross-tenant questions of the scheduler and the watcher: who leads, who watches what, what was left behind. What is due for a
+//! job is asked in its file of `crate::jobs`.
 //!
 //! Answers are pairs of ids; the work itself happens in a [`TenantTx`] of that tenant.
 
 use std::time::Duration;
 
-use sqlx::{AssertSqlSafe, Row as _};
+use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
 use crate::platform::db::{Db, DbError, SystemTx, TenantTx};
-use crate::platform::id::{AccountId, SubmissionId, TenantId};
-use crate::queue::job::{Job, enqueue, priority};
+use crate::platform::id::{AccountId, TenantId};
 use crate::sync::store::vanish;
 
 /// Busy accounts whose watches are renewed in one look; each may have to be waited for.
 const BUSY_WATCHES: i64 = 10;
-
-fn accounts_of(rows: Vec<sqlx::postgres::PgRow>) -> Vec<(TenantId, AccountId)> {
-    rows.into_iter().map(|r| (TenantId(r.get("tenant_id")), AccountId(r.get("account_id")))).collect()
-}
-
-fn submissions_of(rows: Vec<sqlx::postgres::PgRow>) -> Vec<(TenantId, SubmissionId)> {
-    rows.into_iter().map(|r| (TenantId(r.get("tenant_id")), SubmissionId(r.get("id")))).collect()
-}
 
 /// Takes or keeps the lease called `name`; `false` when another scheduler holds it. One that ends later than a lease can was
 /// taken before the clock was set back: it has `lease` left from now on, so that its holder can renew it.
@@ -58,163 +50,9 @@ pub async fn step_down(tx: &mut SystemTx, name: &str, owner: Uuid) -> Result<(),
     Ok(())
 }
 
-/// Accounts whose next round is due, longest waiting first.
-pub async fn accounts(tx: &mut SystemTx, limit: i64) -> Result<Vec<(TenantId, AccountId)>, DbError> {
-    let rows = sqlx::query(
-        "SELECT l.tenant_id, l.account_id FROM account_leases l
-         JOIN accounts a ON a.tenant_id = l.tenant_id AND a.id = l.account_id
-         JOIN tenants t ON t.id = l.tenant_id
-         WHERE l.next_due_at <= now() AND a.state <> 'paused' AND t.suspended_at IS NULL
-         ORDER BY l.next_due_at LIMIT $1",
-    )
-    .bind(limit)
-    .fetch_all(tx.conn())
-    .await?;
-    Ok(accounts_of(rows))
-}
-
-/// Enqueues the round of a due account and moves its next turn `interval` on. `false`: it was not due any more, or somebody
-/// holds its row, such as its deletion does for minutes: then it is due at the next look, and nobody behind it waits.
-pub async fn start_round(tx: &mut TenantTx, account: AccountId, interval: Duration) -> Result<bool, DbError> {
-    let moved = sqlx::query(
-        "UPDATE account_leases SET next_due_at = now() + make_interval(secs => $3)
-         WHERE (tenant_id, account_id) IN (SELECT tenant_id, account_id FROM account_leases
-           WHERE tenant_id = $1 AND account_id = $2 AND next_due_at <= now() FOR UPDATE SKIP LOCKED)",
-    )
-    .bind(tx.tenant())
-    .bind(account)
-    .bind(interval.as_secs_f64())
-    .execute(tx.conn())
-    .await?;
-    if moved.rows_affected() == 0 {
-        return Ok(false);
-    }
-    enqueue(tx, &Job::SyncAccount { account_id: account }, Duration::ZERO, priority::ROUND).await?;
-    Ok(true)
-}
-
-/// Accounts whose daily audit is due, longest waiting first; those in trouble are left until they are out of it.
-pub async fn accounts_to_audit(tx: &mut SystemTx, limit: i64) -> Result<Vec<(TenantId, AccountId)>, DbError> {
-    let rows = sqlx::query(
-        "SELECT l.tenant_id, l.account_id FROM account_leases l
-         JOIN accounts a ON a.tenant_id = l.tenant_id AND a.id = l.account_id
-         JOIN tenants t ON t.id = l.tenant_id
-         WHERE l.next_audit_at <= now() AND a.state IN ('connected', 'syncing') AND t.suspended_at IS NULL
-         ORDER BY l.next_audit_at LIMIT $1",
-    )
-    .bind(limit)
-    .fetch_all(tx.conn())
-    .await?;
-    Ok(accounts_of(rows))
-}
-
-/// Enqueues the audit of an account that is due, and moves its next one to the same time tomorrow. `false`: as for
-/// [`start_round`].
-pub async fn start_audit(tx: &mut TenantTx, account: AccountId) -> Result<bool, DbError> {
-    let moved = sqlx::query(
-        "UPDATE account_leases SET next_audit_at = now() + interval '1 day'
-         WHERE (tenant_id, account_id) IN (SELECT tenant_id, account_id FROM account_leases
-           WHERE tenant_id = $1 AND account_id = $2 AND next_audit_at <= now() FOR UPDATE SKIP LOCKED)",
-    )
-    .bind(tx.tenant())
-    .bind(account)
-    .execute(tx.conn())
-    .await?;
-    if moved.rows_affected() == 0 {
-        return Ok(false);
-    }
-    enqueue(tx, &Job::AuditAccount { account_id: account }, Duration::ZERO, priority::AUDIT).await?;
-    Ok(true)
-}
-
-/// Moves the account's next audit to `wait` from now.
-pub async fn put_off_audit(tx: &mut TenantTx, account: AccountId, wait: Duration) -> Result<(), DbError> {
-    sqlx::query(
-        "UPDATE account_leases SET next_audit_at = now() + make_interval(secs => $3)
-         WHERE tenant_id = $1 AND account_id = $2",
-    )
-    .bind(tx.tenant())
-    .bind(account)
-    .bind(wait.as_secs_f64())
-    .execute(tx.conn())
-    .await?;
-    Ok(())
-}
-
-/// Submissions in hand-over whose worker stopped renewing.
-pub async fn submissions_abandoned(tx: &mut SystemTx) -> Result<Vec<(TenantId, SubmissionId)>, DbError> {
-    let rows = sqlx::query(
-        "SELECT tenant_id, id FROM submissions WHERE state = 'sending' AND lease_until < now() LIMIT 500",
-    )
-    .fetch_all(tx.conn())
-    .await?;
-    Ok(submissions_of(rows))
-}
-
-/// Submissions that should have left a while ago and have no live job.
-pub async fn submissions_forgotten(tx: &mut SystemTx) -> Result<Vec<(TenantId, SubmissionId)>, DbError> {
-    let rows = sqlx::query(
-        "SELECT s.tenant_id, s.id FROM submissions s
-         WHERE s.state = 'queued' AND s.send_after < now() - interval '30 seconds'
-           AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j.tenant_id = s.tenant_id AND j.kind = 'send_submission'
-                           AND j.dedupe_key = s.id::text AND j.state IN ('ready','running'))
-         LIMIT 500",
-    )
-    .fetch_all(tx.conn())
-    .await?;
-    Ok(submissions_of(rows))
-}
-
-/// Submissions whose copy in Sent is due and has no live job. After a day without a try that got anywhere nobody looks any more.
-pub async fn sent_copies_forgotten(tx: &mut SystemTx) -> Result<Vec<(TenantId, SubmissionId)>, DbError> {
-    let rows = sqlx::query(
-        "SELECT s.tenant_id, s.id FROM submissions s
-         WHERE s.sent_copy = 'pending' AND s.updated_at BETWEEN now() - interval '1 day' AND now() - interval '30 seconds'
-           AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j.tenant_id = s.tenant_id AND j.kind = 'file_sent_copy'
-                           AND j.dedupe_key = s.id::text AND j.state IN ('ready','running'))
-         LIMIT 500",
-    )
-    .fetch_all(tx.conn())
-    .await?;
-    Ok(submissions_of(rows))
-}
-
-/// Submissions of unknown fate that are to be searched for once more and have no live job; for a day, as long as the server
-/// cannot be searched.
-pub async fn searches_forgotten(tx: &mut SystemTx) -> Result<Vec<(TenantId, SubmissionId)>, DbError> {
-    let searches = (0..).take_while(|done| mail::backoff::unknown_search(*done).is_some()).count();
-    let rows = sqlx::query(
-        "SELECT s.tenant_id, s.id FROM submissions s
-         WHERE s.state = 'unknown' AND s.probes < $1
-           AND s.updated_at BETWEEN now() - interval '1 day' AND now() - interval '30 seconds'
-           AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j.tenant_id = s.tenant_id AND j.kind = 'probe_submission'
-                           AND j.dedupe_key = s.id::text AND j.state IN ('ready','running'))
-         LIMIT 500",
-    )
-    .bind(i32::try_from(searches).unwrap_or(i32::MAX))
-    .fetch_all(tx.conn())
-    .await?;
-    Ok(submissions_of(rows))
-}
-
-/// Accounts with messages whose text is not searchable yet and no job that will make it so.
-pub async fn accounts_unindexed(tx: &mut SystemTx) -> Result<Vec<(TenantId, AccountId)>, DbError> {
-    let rows = sqlx::query(
-        "SELECT m.tenant_id, m.account_id FROM (
-           SELECT tenant_id, account_id FROM unindexed_batches
-           UNION SELECT tenant_id, account_id FROM messages WHERE indexed_at IS NULL) m
-         WHERE NOT EXISTS (SELECT 1 FROM jobs j WHERE j.tenant_id = m.tenant_id AND j.kind = 'index_text'
-                           AND j.dedupe_key = m.account_id::text AND j.state IN ('ready','running'))
-         LIMIT 200",
-    )
-    .fetch_all(tx.conn())
-    .await?;
-    Ok(accounts_of(rows))
-}
-
 /// Accounts with messages in no mailbox that nobody waits for any more.
 pub async fn accounts_with_gone(tx: &mut SystemTx) -> Result<Vec<(TenantId, AccountId)>, DbError> {
-    let rows = sqlx::query(AssertSqlSafe(format!(
+    let rows = sqlx::query_as(AssertSqlSafe(format!(
         "SELECT a.tenant_id, a.account_id FROM (
            SELECT tenant_id, account_id, min(gone_at) AS first FROM messages WHERE gone_at < now() - interval '{least} seconds'
            GROUP BY tenant_id, account_id) a
@@ -224,17 +62,17 @@ pub async fn accounts_with_gone(tx: &mut SystemTx) -> Result<Vec<(TenantId, Acco
     )))
     .fetch_all(tx.conn())
     .await?;
-    Ok(accounts_of(rows))
+    Ok(rows)
 }
 
 /// Accounts with messages that went at an instant which is still to come, because the clock was set back.
 pub async fn accounts_with_gone_ahead(tx: &mut SystemTx) -> Result<Vec<(TenantId, AccountId)>, DbError> {
-    let rows = sqlx::query(
+    let rows = sqlx::query_as(
         "SELECT DISTINCT tenant_id, account_id FROM messages WHERE gone_at > now() + interval '1 minute' LIMIT 200",
     )
     .fetch_all(tx.conn())
     .await?;
-    Ok(accounts_of(rows))
+    Ok(rows)
 }
 
 /// Messages that went at an instant which is still to come went now: the clock was set back since.
@@ -258,7 +96,7 @@ pub async fn prune_idempotency(tx: &mut SystemTx) -> Result<u64, DbError> {
 }
 
 /// An account that is to be watched.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::FromRow)]
 pub struct Watched {
     /// Its owner.
     pub tenant: TenantId,
@@ -299,8 +137,8 @@ pub async fn claim_watches(
     tx.commit().await?;
     keep_busy_watches(db, owner, lease).await?;
     let mut tx = db.system().await?;
-    let rows = sqlx::query(
-        "SELECT l.tenant_id, l.account_id, coalesce(l.connection_wanted_until > now(), false)
+    let rows = sqlx::query_as(
+        "SELECT l.tenant_id AS tenant, l.account_id AS account, coalesce(l.connection_wanted_until > now(), false)
            OR coalesce(l.one_connection_until > now() AND l.owner IS NOT NULL AND l.expires_at > now(), false) AS gives_way
          FROM account_leases l
          JOIN accounts a ON a.tenant_id = l.tenant_id AND a.id = l.account_id
@@ -312,12 +150,7 @@ pub async fn claim_watches(
     .fetch_all(tx.conn())
     .await?;
     tx.release();
-    let of = |r: &sqlx::postgres::PgRow| Watched {
-        tenant: TenantId(r.get("tenant_id")),
-        account: AccountId(r.get("account_id")),
-        gives_way: r.get("gives_way"),
-    };
-    Ok(rows.iter().map(of).collect())
+    Ok(rows)
 }
 
 /// Renews what `owner` watches and [`claim_watches`] had to pass over. A round that writes without pause locks its account's
@@ -325,7 +158,7 @@ pub async fn claim_watches(
 /// held for long, such as by the deletion of its account, costs the others nothing but that time.
 async fn keep_busy_watches(db: &Db, owner: Uuid, lease: Duration) -> Result<(), DbError> {
     let mut tx = db.system().await?;
-    let rows = sqlx::query(
+    let rows: Vec<(TenantId, AccountId)> = sqlx::query_as(
         "SELECT l.tenant_id, l.account_id FROM account_leases l
          JOIN accounts a ON a.tenant_id = l.tenant_id AND a.id = l.account_id
          JOIN tenants t ON t.id = l.tenant_id
@@ -339,7 +172,7 @@ async fn keep_busy_watches(db: &Db, owner: Uuid, lease: Duration) -> Result<(), 
     .fetch_all(tx.conn())
     .await?;
     tx.release();
-    for of in accounts_of(rows) {
+    for of in rows {
         if let Err(error) = keep_watch(db, owner, lease, of).await {
             tracing::debug!(account = %of.1, %error, "the watch of a busy account could not be renewed yet");
         }

@@ -4,14 +4,16 @@
 //! `delete_mailbox` the wire name `wire_name_hex` (its row is gone by then), both as hexadecimal bytes because old names
 //! need not be UTF-8. Both with what is known of the mailbox itself, see [`crate::domain::mailbox::meant::Meant`].
 
+use mail::mailbox::Role;
 use mail::mailbox::{check_blanks, decode_name, is_inbox, split_last};
 use mail::uid::UidValidity;
 use serde_json::json;
 use sqlx::Row as _;
 
+use crate::domain::event::{self, MailboxDeleted, MailboxPart, MailboxUpdated};
 use crate::domain::mailbox::create::Spot;
 use crate::domain::mailbox::meant::Meant;
-use crate::domain::mailbox::{Mailbox, MailboxError, get, record, remember};
+use crate::domain::mailbox::{Mailbox, MailboxError, get, remember};
 use crate::platform::db::{DbError, TenantTx};
 use crate::platform::id::{AccountId, MailboxId};
 use crate::queue::lease;
@@ -96,7 +98,7 @@ pub async fn update(
     lock_account(tx, id).await?;
     let Some(row) = lock(tx, id).await? else { return Ok(None) };
     let renamed = rename(tx, &row, change).await?;
-    let mut changed = renamed;
+    let mut resubscribed = false;
     if let Some(subscribed) = change.subscribed.filter(|wanted| *wanted != row.subscribed) {
         sqlx::query("UPDATE mailboxes SET subscribed = $3 WHERE tenant_id = $1 AND id = $2")
             .bind(tx.tenant())
@@ -106,10 +108,16 @@ pub async fn update(
             .await?;
         let kind = if subscribed { "subscribe" } else { "unsubscribe" };
         remember(tx, row.account, Some(id), kind, json!({})).await?;
-        changed = true;
+        resubscribed = true;
     }
-    if changed {
-        record(tx, row.account, id, "mailbox.updated").await?;
+    let changed: &[MailboxPart] = match (renamed, resubscribed) {
+        (true, true) => &[MailboxPart::Name, MailboxPart::Attributes],
+        (true, false) => &[MailboxPart::Name],
+        (false, true) => &[MailboxPart::Attributes],
+        (false, false) => &[],
+    };
+    if !changed.is_empty() {
+        event::tell(tx, row.account, MailboxUpdated { id, changed });
     }
     Ok(get(tx, id).await?)
 }
@@ -223,7 +231,7 @@ pub async fn delete(tx: &mut TenantTx, id: MailboxId, with_messages: bool) -> Re
     }
     if holds_mail(tx, id).await? {
         // What is in it goes there on the server, before the mailbox does.
-        crate::domain::mailbox::create::ensure_role(tx, row.account, "trash").await?;
+        crate::domain::mailbox::create::ensure_role(tx, row.account, Role::Trash).await?;
     }
     vanish::empty(tx, row.account, &[id]).await?;
     // A rename that waits must outlive the row, or DELETE would name what the server never heard of. One that was never
@@ -243,7 +251,7 @@ pub async fn delete(tx: &mut TenantTx, id: MailboxId, with_messages: bool) -> Re
         .await?;
     let data = row.meant.write(json!({ "wire_name_hex": hex::encode(&row.wire) }));
     remember(tx, row.account, None, "delete_mailbox", data).await?;
-    record(tx, row.account, id, "mailbox.deleted").await?;
+    event::tell(tx, row.account, MailboxDeleted { id });
     Ok(true)
 }
 

@@ -3,10 +3,9 @@
 //! A paused account is neither read nor watched and nothing is pushed to its server; its mail can be read, edits wait in
 //! the rows, and messages are sent all the same. Workers learn of it by their lease, which pausing takes away.
 
-use serde_json::json;
-
 use crate::domain::account::{Account, get};
-use crate::domain::event::{self, NewEvent};
+use crate::domain::event;
+use crate::domain::states::AccountState;
 use crate::platform::db::{DbError, TenantTx};
 use crate::platform::id::AccountId;
 use crate::queue::lease;
@@ -33,7 +32,7 @@ pub async fn pause(tx: &mut TenantTx, id: AccountId) -> Result<Option<Account>, 
     if done.rows_affected() == 1 {
         lease::close(tx, id).await?;
         run::interrupt(tx, id, CODE).await?;
-        tell(tx, id, json!({ "state": "paused", "cause": CODE })).await?;
+        event::tell_state(tx, id, AccountState::Paused, Some(CODE));
     }
     get(tx, id).await
 }
@@ -54,11 +53,7 @@ pub async fn resume(tx: &mut TenantTx, id: AccountId) -> Result<Option<Account>,
     if done.rows_affected() == 1 {
         lease::reopen(tx, id).await?;
         run::request(tx, id).await?;
-        tell(tx, id, json!({ "state": "connecting", "cause": null })).await?;
+        event::tell_state(tx, id, AccountState::Connecting, None);
     }
     get(tx, id).await
-}
-
-async fn tell(tx: &mut TenantTx, id: AccountId, data: serde_json::Value) -> Result<(), DbError> {
-    event::record(tx, Some(id), &[NewEvent { kind: "account.updated", object_id: id.0, data }]).await
 }

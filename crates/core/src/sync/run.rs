@@ -3,6 +3,8 @@
 //! At most one round of an account waits and one runs. A request while one runs waits behind it, so that everything on
 //! the server before the request is covered by the round it is answered with.
 
+use crate::domain::states::mailbox_role;
+use mail::mailbox::Role;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -13,7 +15,7 @@ use crate::domain::account::Cause;
 use crate::platform::db::{DbError, SystemTx, TenantTx};
 use crate::platform::id::{AccountId, MailboxId, RunId};
 use crate::platform::words::words;
-use crate::queue::job::{Job, enqueue, priority};
+use crate::queue::job::{Job, enqueue_as, priority};
 use crate::queue::lease;
 use crate::sync::GIVE_UP_AFTER;
 
@@ -86,7 +88,7 @@ pub async fn request(tx: &mut TenantTx, account: AccountId) -> Result<Run, DbErr
     .bind(account)
     .fetch_one(tx.conn())
     .await?;
-    enqueue(tx, &Job::SyncAccount { account_id: account }, Duration::ZERO, priority::USER).await?;
+    enqueue_as(tx, &Job::SyncAccount { account_id: account }, Duration::ZERO, priority::USER).await?;
     Ok(from_row(&row)?)
 }
 
@@ -121,7 +123,21 @@ pub async fn resync(
     .bind(mailbox)
     .execute(tx.conn())
     .await?;
+    will_be_read_anew(tx, account).await?;
     request(tx, account).await
+}
+
+/// Mail of the account is read anew: it is told when all of it is here again.
+///
+/// # Errors
+/// Those of the database.
+pub async fn will_be_read_anew(tx: &mut TenantTx, account: AccountId) -> Result<(), DbError> {
+    sqlx::query("UPDATE accounts SET synced_told = false WHERE tenant_id = $1 AND id = $2 AND synced_told")
+        .bind(tx.tenant())
+        .bind(account)
+        .execute(tx.conn())
+        .await?;
+    Ok(())
 }
 
 /// Ends the record of the round that is running, which will not come to its own end.
@@ -204,7 +220,7 @@ pub struct MailboxProgress {
     /// Last part of its path.
     pub name: String,
     /// Its special use, if it has one.
-    pub role: Option<String>,
+    pub role: Option<Role>,
     /// How far our copy is.
     pub state: MailboxState,
     /// Placements that are here.
@@ -222,7 +238,7 @@ pub struct MailboxProgress {
 }
 
 /// How far all mailboxes of an account are together.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, sqlx::FromRow)]
 pub struct Sums {
     /// Placements that are here.
     pub synced: i64,
@@ -246,7 +262,7 @@ const TOLD: &str =
 /// # Errors
 /// Those of the database.
 pub async fn sums(tx: &mut TenantTx, account: AccountId) -> Result<Sums, DbError> {
-    let row = sqlx::query(AssertSqlSafe(format!(
+    Ok(sqlx::query_as(AssertSqlSafe(format!(
         "SELECT coalesce(sum(total), 0)::bigint AS synced, coalesce(sum({TOTAL}), 0)::bigint AS total,
                 CASE WHEN bool_and(last_audit_at IS NOT NULL) THEN min(last_audit_at) END AS last_audit_at,
                 coalesce(sum(audit_repairs), 0)::bigint AS audit_repairs
@@ -255,13 +271,7 @@ pub async fn sums(tx: &mut TenantTx, account: AccountId) -> Result<Sums, DbError
     .bind(tx.tenant())
     .bind(account)
     .fetch_one(tx.conn())
-    .await?;
-    Ok(Sums {
-        synced: row.get("synced"),
-        total: row.get("total"),
-        last_audit_at: row.get("last_audit_at"),
-        audit_repairs: row.get("audit_repairs"),
-    })
+    .await?)
 }
 
 /// How far the selectable mailboxes of an account are, and those that the server refused to make: `limit` of them in the
@@ -320,7 +330,7 @@ pub async fn progress(
         Ok(MailboxProgress {
             id: r.try_get("id")?,
             name: r.try_get("name")?,
-            role: r.try_get("role")?,
+            role: mailbox_role(r)?,
             state: r.try_get("state")?,
             synced: r.try_get("synced")?,
             total: r.try_get("total")?,

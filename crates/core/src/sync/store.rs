@@ -12,6 +12,7 @@
 //! - `checkpoint`: how far a mailbox is vouched for; `status`: states and causes clients see
 //! - `audit`: the daily comparison with the server
 //! - `view`: what the planner is told about our copy
+//! - `reread`: stored mail that a newer parser reads again
 //!
 //! Rows and the checkpoint that vouches for them go in one transaction, so a process that dies resumes where it stopped.
 //! Nothing here decides what to read or write next: that is `mail::sync`. Nothing here talks to a server. A new fact from
@@ -22,7 +23,6 @@ pub mod attempts;
 pub mod audit;
 pub mod bytes;
 pub mod checkpoint;
-pub mod connections;
 pub mod contents;
 pub mod edits;
 pub mod flags;
@@ -31,6 +31,7 @@ pub mod pending;
 pub mod prepare;
 pub mod refusal;
 pub mod relink;
+pub mod reread;
 mod resolve;
 pub mod status;
 pub mod take_back;
@@ -110,6 +111,8 @@ pub struct Content {
     pub reply_to: String,
     /// The Date header.
     pub date: Option<DateTime<Utc>>,
+    /// It has no zone, or one that nobody knows.
+    pub date_zone_unknown: bool,
     /// First words of the text.
     pub snippet: String,
     /// JSON array of attachments.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use emailclient_core::domain::account::keys;
-use emailclient_core::platform::ahead::Longest;
+use emailclient_core::platform::ahead::{self, Longest};
 use emailclient_core::platform::clock::Clock;
 use emailclient_core::platform::config::Config;
 use emailclient_core::platform::db::inspect::{Look, Unreachable};
@@ -203,7 +203,7 @@ async fn due_times(schema_is_good: bool, longest: Longest, look: &mut Look, repo
     if !schema_is_good {
         return report.skip("due times", "the schema is another one");
     }
-    match look.ahead(longest).await {
+    match ahead::count(look, longest).await {
         Err(error) => report.fail(
             "due times",
             format!("cannot be read: {}; run `emailctl migrate`, which grants it", all_causes(error)),
@@ -261,11 +261,11 @@ async fn stored_passwords(config: &Config, keyring: &Keyring, report: &mut Repor
             ),
         );
     }
-    if let Some(account) = survey.forged.first() {
+    if let Some(first) = survey.forged.first() {
         report.fail(
             "stored passwords",
             format!(
-                "{} do not open though their key is there (account {account} for one); they were changed or moved in \
+                "{} do not open though their key is there ({first} for one); they were changed or moved in \
                  the database: restore them, or let their users enter their passwords again",
                 survey.forged.len()
             ),

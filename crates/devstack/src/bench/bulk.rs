@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use devstack::{Endpoints, Stack};
 use serde_json::{Value, json};
 
@@ -65,10 +65,12 @@ pub(super) async fn measure(stack: &Stack, plan: &Plan) -> Result<Vec<Figure>> {
         bench.act(body, &mut moves).await?;
     }
     let messages = bench.messages;
+    let deleted = bench.delete().await?;
     drop(bench);
     product.stop(stack).await;
     let mut figures = stars.figures(&format!("star {messages} messages by a query"));
     figures.extend(moves.figures(&format!("move {messages} messages by a query")));
+    figures.extend(deleted);
     Ok(figures)
 }
 
@@ -89,6 +91,37 @@ impl<'a> Bench<'a> {
         Ok(Self { session, servers, account: asked.id, messages: filled.messages, sql })
     }
 
+    /// Deletes the account, until all of it is removed.
+    async fn delete(&mut self) -> Result<Vec<Figure>> {
+        self.servers.settle().await?;
+        let [locks, rows] = &mut self.sql;
+        let over = AtomicBool::new(false);
+        let started = Instant::now();
+        let work = async {
+            let answered = self.session.delete(&format!("/api/accounts/{}", self.account)).await;
+            let answered = answered.map(|()| milliseconds(started.elapsed()));
+            let removed = rows.until_removed().await;
+            over.store(true, Ordering::Relaxed);
+            removed?;
+            anyhow::Ok((answered?, started.elapsed().as_secs_f64()))
+        };
+        let (work, locks) = tokio::join!(work, locks.watch_locks(&over));
+        let ((answered, removed), Locks { held, awaited }) = (work?, locks?);
+        progress(&format!("bulk: deleted in {answered:.0} ms, removed after {removed:.1} s"))?;
+        progress(&format!("bulk: locks held {:.0} ms: {}", held.milliseconds, held.statement))?;
+        Ok(vec![
+            Figure::new(
+                &format!("delete an account of {} messages", self.messages),
+                "ms",
+                Some("<= 100"),
+                vec![answered],
+            ),
+            Figure::new("until all of it is removed", "s", None, vec![removed]),
+            Figure::new("longest that locks were held", "ms", Some("<= 1000"), vec![held.milliseconds]),
+            Figure::new("longest wait for a lock", "ms", Some("<= 1000"), vec![awaited.milliseconds]),
+        ])
+    }
+
     /// One action, until its job is done, and until the server has all of it.
     async fn act(&mut self, body: Value, taken: &mut Taken) -> Result<()> {
         self.servers.settle().await?;
@@ -98,12 +131,17 @@ impl<'a> Bench<'a> {
         let (over, done) = (AtomicBool::new(false), AtomicBool::new(false));
         let started = Instant::now();
         let work = async {
-            let seconds = job(self.session, body, self.messages).await;
+            let updated = job(self.session, body).await;
+            let seconds = started.elapsed().as_secs_f64();
             done.store(true, Ordering::Relaxed);
             let pushed = waits.until_pushed().await;
             over.store(true, Ordering::Relaxed);
             pushed?;
-            anyhow::Ok((seconds?, started.elapsed().as_secs_f64()))
+            let updated = updated?;
+            if updated != self.messages {
+                bail!("the action changed {updated} of {} messages", self.messages);
+            }
+            anyhow::Ok((seconds, started.elapsed().as_secs_f64()))
         };
         let meanwhile = meanwhile(self.session, &self.account, &mut edited, &done, taken);
         let (work, locks, meanwhile) = tokio::join!(work, locks.watch_locks(&over), meanwhile);
@@ -120,22 +158,23 @@ impl<'a> Bench<'a> {
     }
 }
 
-/// From the request until its job is done: seconds.
-async fn job(session: &Session, body: Value, messages: usize) -> Result<f64> {
-    let started = Instant::now();
+/// One action, until its job is done. How many messages it changed.
+pub(super) async fn job(session: &Session, body: Value) -> Result<usize> {
     let asked = session.post("/api/messages/actions", body).await?;
     // So few, at a small scale, that the request did it itself.
-    let Ok(id) = text(&asked, "id") else { return Ok(started.elapsed().as_secs_f64()) };
-    loop {
-        let job = session.get(&format!("/api/jobs/{id}")).await?;
-        match job.get("state").and_then(Value::as_str) {
-            Some("done") if job.get("updated").and_then(Value::as_u64) == Some(messages as u64) => {
-                return Ok(started.elapsed().as_secs_f64());
+    let mut job = asked.clone();
+    if let Ok(id) = text(&asked, "id") {
+        loop {
+            job = session.get(&format!("/api/jobs/{id}")).await?;
+            match job.get("state").and_then(Value::as_str) {
+                Some("done") => break,
+                Some("queued" | "running") => tokio::time::sleep(Duration::from_millis(20)).await,
+                _ => bail!("the action did not end well: {job}"),
             }
-            Some("queued" | "running") => tokio::time::sleep(Duration::from_millis(20)).await,
-            _ => bail!("the action did not end well: {job}"),
         }
     }
+    let updated = job.get("updated").and_then(Value::as_u64).with_context(|| job.to_string())?;
+    Ok(usize::try_from(updated)?)
 }
 
 /// What the user does until `done`: looks at the list and changes one message, in turn.

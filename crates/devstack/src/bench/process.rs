@@ -1,5 +1,6 @@
 //! What Linux knows of another process: memory and CPU.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,8 @@ use crate::product::Product;
 
 /// The unit of `/proc/<pid>/stat`: fixed at a hundredth of a second for user space on every Linux.
 const TICKS_PER_SECOND: f64 = 100.0;
+/// Looks at a family until none of its members ended between two of them; one that never rests is counted as it is.
+const LOOKS: usize = 20;
 
 /// The process that a server's file names in its first line.
 pub(crate) fn of_pid_file(file: &Path) -> Result<u32> {
@@ -43,12 +46,30 @@ pub(crate) fn ended_children_cpu_seconds(pid: u32) -> Result<f64> {
 
 /// User and system time of a server with all its processes, those that have ended included.
 pub(crate) fn family_cpu_seconds(pid: u32) -> Result<f64> {
-    let mut all = Vec::new();
+    let mut before = family(pid)?;
+    // Linux shows one process after the other: one that ends meanwhile is missed, or counted with its parent once more.
+    for _ in 0..LOOKS {
+        let now = family(pid)?;
+        let stood = |(id, times): (&u32, &Times)| {
+            now.get(id).is_some_and(|later| later.ended_children <= times.ended_children)
+        };
+        if before.iter().all(stood) {
+            break;
+        }
+        before = now;
+    }
+    Ok(before.values().map(|times| times.own + times.ended_children).sum())
+}
+
+/// The process and all that come from it, as far as their parents live.
+fn family(pid: u32) -> Result<HashMap<u32, Times>> {
+    let mut all = HashMap::new();
     for entry in std::fs::read_dir("/proc")? {
-        let Some(id) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        // One that ends while we look has given its time to its parent.
+        let Some(id) = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
         if let Ok(times) = Times::of(id) {
-            all.push((id, times));
+            all.insert(id, times);
         }
     }
     let mut family = vec![pid];
@@ -57,8 +78,8 @@ pub(crate) fn family_cpu_seconds(pid: u32) -> Result<f64> {
         family.extend(all.iter().filter(|(_, t)| t.parent == parent).map(|(id, _)| *id));
         next += 1;
     }
-    let members = all.iter().filter(|(id, _)| family.contains(id));
-    Ok(members.map(|(_, t)| t.own + t.ended_children).sum())
+    all.retain(|id, _| family.contains(id));
+    Ok(all)
 }
 
 struct Times {
@@ -136,6 +157,8 @@ impl Servers {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+
     #[test]
     fn this_process_has_memory() {
         let pid = std::process::id();
@@ -143,23 +166,45 @@ mod tests {
         assert!(super::peak_mb(pid).unwrap() >= super::resident_mb(pid).unwrap() * 0.9);
     }
 
+    /// The family is of the test's own: the tests beside it in this process have children too, which come and go.
     #[test]
     fn the_time_of_a_child_counts_while_it_runs_and_after_its_end() {
-        let pid = std::process::id();
-        let before = super::family_cpu_seconds(pid).unwrap();
-        let mut child = std::process::Command::new("sh")
-            .args(["-c", "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done; echo; read line"])
+        let work = "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done; echo; read line";
+        let mut parent = std::process::Command::new("sh")
+            .args(["-c", &format!("sh -c '{work}'; echo; read line")])
             .stdin(std::process::Stdio::piped())
             .stdout(std::process::Stdio::piped())
             .spawn()
             .unwrap();
-        let mut done = [0];
-        std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut done).unwrap();
-        let running = super::family_cpu_seconds(pid).unwrap();
-        assert!(running > before);
+        let (pid, mut said) = (parent.id(), [0]);
+        let (mut hears, mut says) = (parent.stdin.take().unwrap(), parent.stdout.take().unwrap());
+        says.read_exact(&mut said).unwrap();
         let ended_before = super::ended_children_cpu_seconds(pid).unwrap();
-        child.wait().unwrap();
+        let running = super::family_cpu_seconds(pid).unwrap();
+        assert!(running > super::Times::of(pid).unwrap().own);
+        hears.write_all(b"\n").unwrap();
+        says.read_exact(&mut said).unwrap();
         assert!(super::ended_children_cpu_seconds(pid).unwrap() > ended_before);
         assert!(super::family_cpu_seconds(pid).unwrap() >= running);
+        drop(hears);
+        parent.wait().unwrap();
+    }
+
+    /// Of children that end all the time none is missed and none is counted twice.
+    #[test]
+    fn the_time_of_a_family_never_goes_back_while_children_end() {
+        let work = "sh -c 'i=0; while [ $i -lt 3000 ]; do i=$((i+1)); done'";
+        let mut parent = std::process::Command::new("sh")
+            .args(["-c", &format!("n=0; while [ $n -lt 300 ]; do {work} & {work}; wait; n=$((n+1)); done")])
+            .spawn()
+            .unwrap();
+        let (mut looks, mut before) = (0, 0.0);
+        while parent.try_wait().unwrap().is_none() {
+            let Ok(now) = super::family_cpu_seconds(parent.id()) else { break };
+            // It is gone, but not yet waited for by us, or it was.
+            assert!(now >= before || super::Times::of(parent.id()).is_err(), "{now} after {before}");
+            (looks, before) = (looks + 1, now);
+        }
+        assert!(looks > 20);
     }
 }

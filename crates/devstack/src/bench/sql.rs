@@ -87,6 +87,15 @@ impl Sql {
         Ok(())
     }
 
+    /// Waits until nothing is left of the accounts that were deleted.
+    pub(super) async fn until_removed(&mut self) -> Result<()> {
+        while self.rows("SELECT EXISTS (SELECT 1 FROM account_removals)").await?.iter().any(|row| row == "t")
+        {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
+
     /// Looks at the locks of the whole database until `over`.
     pub(super) async fn watch_locks(&mut self, over: &AtomicBool) -> Result<Locks> {
         let (mut seen, mut holders) = (Locks::default(), HashMap::new());

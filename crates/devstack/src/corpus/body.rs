@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use percent_encoding::percent_encode_byte;
+
 use super::encode::{Charset, base64_lines, header_text, text_part};
 use super::random::Random;
 use super::text::{Script, Words};
@@ -156,10 +158,7 @@ impl Writer<'_> {
             format!("filename=\"{name}\"")
         } else if self.random.chance(0.5) {
             // RFC 2231, as the standard wants it.
-            name.bytes().fold(String::from("filename*=utf-8''"), |mut all, b| {
-                let _ = write!(all, "%{b:02X}");
-                all
-            })
+            format!("filename*=utf-8''{}", name.bytes().map(percent_encode_byte).collect::<String>())
         } else {
             // An encoded word inside of quotes: forbidden by RFC 2047 §5, sent by many, understood by all.
             format!("filename=\"{}\"", header_text(&name, Charset::UTF_8).replace("\r\n ", " "))

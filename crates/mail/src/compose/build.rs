@@ -1,5 +1,8 @@
 //! Draft to bytes.
 
+use std::borrow::Cow;
+use std::collections::HashSet;
+
 use base64::Engine as _;
 use chrono::{DateTime, Utc};
 use mail_builder::MessageBuilder;
@@ -14,7 +17,8 @@ use mail_builder::mime::{BodyPart, MimePart};
 use sha2::{Digest as _, Sha256};
 
 use super::{ComposeError, Draft, DraftAttachment, is_id};
-use crate::address::Address;
+use crate::address::{Address, mailbox_key, with_ascii_domain};
+use crate::mime::html::to_text_limited;
 use crate::mime::safe_filename;
 use crate::mime::text::to_crlf;
 
@@ -89,8 +93,66 @@ fn headers<'d>(draft: &'d Draft, message_id: &'d str, date: DateTime<Utc>) -> Me
 }
 
 fn addresses(list: &[Address]) -> HeaderType<'_> {
-    let one = |a: &'_ Address| BuilderAddress::new_address(a.name.clone(), a.address.clone());
+    // A-labels, so that the message needs no SMTPUTF8 for a domain; the same bytes go to every server.
+    let one = |a: &'_ Address| {
+        BuilderAddress::new_address(a.name.clone(), with_ascii_domain(&a.address).into_owned())
+    };
     HeaderType::Address(BuilderAddress::new_list(list.iter().map(one).collect()))
+}
+
+/// The message with a Bcc field for those of `recipients` whom no other field names: what the sender keeps, not what leaves.
+/// All else is the same bytes.
+#[must_use]
+pub fn with_bcc(message: &[u8], recipients: &[String]) -> Vec<u8> {
+    let named = named(message);
+    let blind: Vec<Cow<'_, str>> = recipients
+        .iter()
+        .map(|r| with_ascii_domain(r))
+        .filter(|r| !named.contains(&mailbox_key(r)))
+        .collect();
+    if blind.is_empty() {
+        return message.to_vec();
+    }
+    let field = format!("Bcc: {}\r\n", blind.join(",\r\n "));
+    [field.as_bytes(), message].concat()
+}
+
+/// Keys of all whom To, Cc and Bcc of a message made by [`build`] name, however many. The reader for messages of others has
+/// limits: whom it leaves out would be taken for a blind copy.
+fn named(message: &[u8]) -> HashSet<String> {
+    let mut named = HashSet::new();
+    let (mut wanted, mut value) = (false, Vec::new());
+    let lines = message.split(|b| *b == b'\n').map(|l| l.strip_suffix(b"\r").unwrap_or(l));
+    for line in lines.take_while(|l| !l.is_empty()) {
+        if !line.starts_with(b" ") && !line.starts_with(b"\t") {
+            name_all(&String::from_utf8_lossy(&value), &mut named);
+            value.clear();
+            let name = line.split(|b| *b == b':').next().unwrap_or_default();
+            wanted = ["to", "cc", "bcc"].iter().any(|n| name.eq_ignore_ascii_case(n.as_bytes()));
+        }
+        if wanted {
+            value.extend_from_slice(line);
+        }
+    }
+    name_all(&String::from_utf8_lossy(&value), &mut named);
+    named
+}
+
+/// Adds what stands in angle brackets, as the builder writes every address. In a quoted name they mean nothing.
+fn name_all(value: &str, named: &mut HashSet<String>) {
+    let (mut quoted, mut escaped) = (false, false);
+    let mut address: Option<String> = None;
+    for c in value.chars() {
+        match c {
+            _ if std::mem::take(&mut escaped) => {}
+            '\\' if quoted => escaped = true,
+            '"' => quoted = !quoted,
+            _ if quoted => {}
+            '<' => address = Some(String::new()),
+            '>' => named.extend(address.take().map(|a| mailbox_key(&a))),
+            c => address.iter_mut().for_each(|a| a.push(c)),
+        }
+    }
 }
 
 struct Boundaries<'s> {
@@ -113,7 +175,12 @@ impl Boundaries<'_> {
 }
 
 fn body<'d>(draft: &'d Draft, boundaries: &mut Boundaries<'_>) -> MimePart<'d> {
-    let text = draft.text.as_deref().map(|t| text_part("text/plain", t));
+    // HTML alone is unreadable for some and suspicious to many: its text goes along.
+    let made = || draft.html.as_deref().map(to_text_limited).filter(|t| !t.trim().is_empty());
+    let text = match &draft.text {
+        Some(text) if !text.trim().is_empty() || draft.html.is_none() => Some(text_part("text/plain", text)),
+        _ => made().map(|text| text_part("text/plain", &text)),
+    };
     let (related, attached): (Vec<_>, Vec<_>) =
         draft.attachments.iter().partition(|a| draft.html.is_some() && a.inline && a.content_id.is_some());
     let html = draft.html.as_deref().map(|h| {

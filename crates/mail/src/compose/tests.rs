@@ -2,8 +2,12 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use proptest::prelude::*;
 
-use super::{ComposeError, Draft, DraftAttachment, Original, build, check_header, forward, reply};
+use super::{
+    ComposeError, Draft, DraftAttachment, Original, build, check_header, forward, reply, with_bcc, written_to,
+};
 use crate::address::Address;
+use crate::mime::html::Html;
+use crate::mime::{AttachmentMeta, Body};
 use crate::mime::{attachment, body, limits, parse};
 
 fn address(text: &str) -> Address {
@@ -202,7 +206,7 @@ fn original() -> Original {
         to: vec![address("me@a.example"), address("bob@x.example")],
         cc: vec![address("cat@x.example"), address("BOB@x.example"), address("Me@A.example")],
         date: Some(at()),
-        text: Some("line\n> older\n".into()),
+        body: Body { text: Some("line\n> older\n".into()), ..Body::default() },
         ..Original::default()
     }
 }
@@ -235,12 +239,158 @@ fn a_reply_goes_to_the_author_and_a_reply_to_all_leaves_oneself_out() {
 }
 
 #[test]
+fn html_alone_gets_a_text_beside_it() {
+    let d = Draft {
+        text: None,
+        html: Some("<p>Hi <a href='https://x.example/'>there</a></p><ul><li>a</ul>".into()),
+        ..draft()
+    };
+    let raw = bytes(&d);
+    let m = parse(&raw);
+    assert_eq!(m.text, "Hi there <https://x.example/>\n\n- a\n");
+    assert!(body(&raw).html.is_some() && String::from_utf8(raw).unwrap().contains("multipart/alternative"));
+}
+
+#[test]
+fn a_domain_in_another_script_leaves_as_ascii() {
+    let d = Draft { to: vec![address("ann@bücher.example")], ..draft() };
+    let raw = bytes(&d);
+    assert!(raw.is_ascii());
+    assert_eq!(parse(&raw).to[0].address, "ann@xn--bcher-kva.example");
+}
+
+#[test]
+fn the_copy_that_is_kept_names_the_blind_copies() {
+    let d = Draft {
+        to: vec![address("a@x.example"), address("d@bücher.example")],
+        bcc: vec![address("b@x.example")],
+        ..draft()
+    };
+    let raw = bytes(&d);
+    assert!(parse(&raw).bcc.is_empty());
+    let all = ["a@x.example", "d@bücher.example", "b@x.example", "c@x.example"].map(str::to_owned);
+    let kept = with_bcc(&raw, &all);
+    let bcc: Vec<_> = parse(&kept).bcc.into_iter().map(|a| a.address).collect();
+    assert_eq!(bcc, ["b@x.example", "c@x.example"]);
+    assert!(kept.ends_with(&raw));
+    assert_eq!(with_bcc(&raw, &all[..2]), raw);
+}
+
+#[test]
+fn a_long_list_of_recipients_holds_no_blind_copies() {
+    let name = "a <name@x.example> with \\ and \" in it, ".repeat(5);
+    let many = |what: &str, name: Option<&str>| -> Vec<Address> {
+        let one = |n: usize| Address::new(name, &format!("{what}{n}@bücher.example")).unwrap();
+        (0..3000).map(one).collect()
+    };
+    for name in [None, Some(name.as_str()), Some("Grüße <name@x.example>")] {
+        let d = Draft { to: many("to", name), cc: many("cc", name), ..draft() };
+        let raw = bytes(&d);
+        let mut all: Vec<String> = d.to.iter().chain(&d.cc).map(|a| a.address.clone()).collect();
+        assert!(with_bcc(&raw, &all) == raw, "{name:?}");
+        // A name that looks like an address, and text of the body that looks like a field, name nobody.
+        all.extend(["name@x.example".to_owned(), "x@x.example".to_owned()]);
+        let kept = with_bcc(&raw, &all);
+        assert!(kept.starts_with(b"Bcc: name@x.example,\r\n x@x.example\r\n"), "{name:?}");
+        assert!(kept.ends_with(&raw));
+    }
+    let d = Draft { text: Some("To: <x@x.example>".into()), ..draft() };
+    assert!(with_bcc(&bytes(&d), &["x@x.example".to_owned()]).starts_with(b"Bcc: x@x.example\r\n"));
+}
+
+#[test]
+fn a_reply_knows_to_whom_of_us_it_was_written() {
+    let own = ["me@a.example".to_owned(), "sales@a.example".to_owned()];
+    let to =
+        |list: &[&str]| Original { to: list.iter().map(|a| address(a)).collect(), cc: vec![], ..original() };
+    let found = |list: &[&str]| written_to(&to(list), &own).map(|(a, n)| (a.address, n));
+    assert_eq!(found(&["x@y.example", "Sales@A.example"]), Some(("Sales@A.example".into(), 1)));
+    assert_eq!(found(&["me+shop@a.example"]), Some(("me+shop@a.example".into(), 0)));
+    assert_eq!(found(&["x@y.example"]), None);
+    assert_eq!(found(&["me+shop@b.example", "+me@a.example", "me+@a.example"]), None);
+    let r = reply(&to(&["me+shop@a.example", "x@y.example"]), true, &own);
+    assert_eq!(r.cc.iter().map(|a| a.address.as_str()).collect::<Vec<_>>(), ["x@y.example"]);
+}
+
+#[test]
+fn a_follow_up_and_a_blind_copy_are_answered_by_the_address_that_they_belong_to() {
+    let own = ["me", "sales", "shop"].map(|n| format!("{n}@a.example"));
+    let found = |from: &str, to: &str, fields: &str| {
+        let raw = format!("{fields}From: {from}\r\nTo: {to}\r\nSubject: x\r\n\r\nx\r\n");
+        let o = Original::new(&parse(raw.as_bytes()), body(raw.as_bytes()));
+        written_to(&o, &own).map(|(a, n)| (a.address, n))
+    };
+    let sales = Some(("sales@a.example".to_owned(), 1));
+    assert_eq!(found("Sales <sales@a.example>", "ann@x.example", ""), sales);
+    assert_eq!(found("sales@a.example", "me@a.example", ""), sales);
+    assert_eq!(found("ann@x.example", "sales@a.example", "Delivered-To: me@a.example\r\n"), sales);
+    for fields in [
+        "Delivered-To: sales@a.example",
+        "X-Original-To: <sales@a.example>",
+        "Envelope-to: x@y.example, sales@a.example",
+        "delivered-to: me@a.example\r\nX-Original-To: sales@a.example",
+        "Delivered-To: me@a.example\r\nReceived: from x\r\nDelivered-To: sales@a.example",
+        "Delivered-To: mailing list l@x.example\r\nDelivered-To: sales@a.example",
+    ] {
+        assert_eq!(found("ann@x.example", "l@x.example", &format!("{fields}\r\n")), sales, "{fields}");
+    }
+    let tagged = found("ann@x.example", "l@x.example", "Delivered-To: shop+1@a.example\r\n");
+    assert_eq!(tagged, Some(("shop+1@a.example".to_owned(), 2)));
+    assert_eq!(found("ann@x.example", "l@x.example", "Delivered-To: bob@a.example\r\n"), None);
+}
+
+#[test]
+fn oneself_is_known_in_every_spelling_of_ones_domain() {
+    let (letters, ascii) = ("me@bücher.example", "me@xn--bcher-kva.example");
+    for (own, there) in [(letters, ascii), (ascii, letters), (letters, letters)] {
+        let own = ["first@a.example".to_owned(), own.to_owned()];
+        let tagged = there.replace('@', "+shop@");
+        let to = |list: &[&str]| list.iter().map(|a| address(a)).collect::<Vec<_>>();
+        let o = Original {
+            to: to(&[there, "bob@bücher.example"]),
+            cc: to(&[&tagged, "Bob@xn--bcher-kva.example"]),
+            ..original()
+        };
+        let r = reply(&o, true, &own);
+        assert_eq!(r.cc, to(&["bob@bücher.example"]), "{there}");
+        assert_eq!(written_to(&o, &own).map(|(_, n)| n), Some(1), "{there}");
+        let o = Original { to: to(&[&tagged]), cc: vec![], ..original() };
+        assert_eq!(written_to(&o, &own).map(|(a, n)| (a.address, n)), Some((tagged, 1)));
+        let sent = Original { from: to(&[there]), to: to(&["bob@x.example"]), cc: vec![], ..original() };
+        assert_eq!(reply(&sent, false, &own).to, to(&["bob@x.example"]), "{there}");
+    }
+}
+
+#[test]
+fn a_quote_of_html_keeps_links_and_lines_and_a_forward_its_looks() {
+    let html = "<head><style>p{color:red} .x{color:blue}</style></head><p class=x style='color:green'>See <a href=https://x.example/a>this</a></p><pre>one\ntwo</pre><img src=https://x.example/p.png>";
+    let o = Original { body: Body { html: Some(Html::from_source(html)), ..Body::default() }, ..original() };
+    let r = reply(&o, false, &[]);
+    assert!(r.text.contains("> See this <https://x.example/a>\n> \n> one\n> two\n"), "{}", r.text);
+    assert!(!r.html.unwrap().contains("p.png"));
+    let f = forward(&o).html.unwrap();
+    assert!(f.contains("style=\"color:green\"") && f.contains("src=\"https://x.example/p.png\""), "{f}");
+    assert!(!f.contains("<style") && !f.contains("p{"), "a sheet would reach the user's own text: {f}");
+}
+
+#[test]
 fn quoted_html_is_safe() {
     let o = Original {
-        html: Some(
-            "<p onclick=x>Hi<script>alert(1)</script><img src=https://evil.example/a><img src=cid:a@b></p>"
-                .into(),
-        ),
+        body: Body {
+            html: Some(Html::from_source(
+                "<p onclick=x>Hi<script>alert(1)</script><img src=https://evil.example/a><img src=cid:a@b></p>",
+            )),
+            attachments: vec![AttachmentMeta {
+                index: 0,
+                filename: None,
+                content_type: "image/png".into(),
+                size_bytes: 1,
+                inline: true,
+                content_id: Some("a@b".into()),
+                method: None,
+            }],
+            ..Body::default()
+        },
         from: vec![Address { name: Some("<script>".into()), address: "a@b.example".into() }],
         ..original()
     };

@@ -1,15 +1,23 @@
 //! What hangs on a message beside its text, and names under which it is safe to hand out.
 
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 
-use super::structure::{self, Part, PartInfo, Transfer};
+use super::header::{Reader, first};
+use super::layout::{File, Layout};
+use super::part::{PartInfo, Transfer};
+use super::structure::{self, Part, Tree};
 use super::transfer::{self, Decoder};
+use super::words;
 use crate::address::{clean_text, is_invisible};
 
 /// Longest file name kept, in bytes: what file systems take.
 const MAX_FILENAME_BYTES: usize = 255;
+/// What is decoded of an attached message to find its subject.
+const MAX_SUBJECT_SAMPLE: usize = 64 * 1024;
 
 /// An attachment as it is listed; the contents come by [`attachment`] with the same index.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,7 +26,7 @@ pub struct AttachmentMeta {
     pub index: usize,
     /// Safe to show and to save under, if the message gave one.
     pub filename: Option<String>,
-    /// `type/subtype` in lower case, token characters only.
+    /// `type/subtype` in lower case, token characters only; of a text with its charset, of a calendar with its method.
     pub content_type: String,
     /// Decoded size.
     pub size_bytes: u64,
@@ -26,6 +34,9 @@ pub struct AttachmentMeta {
     pub inline: bool,
     /// Content-ID without angle brackets.
     pub content_id: Option<String>,
+    /// What a calendar is sent for (`REQUEST`, `REPLY`, `CANCEL` …), RFC 5546 §1.4.
+    #[serde(default)]
+    pub method: Option<String>,
 }
 
 /// Where an attachment lies in the source of its message, and what it is.
@@ -81,20 +92,27 @@ impl AttachmentDecoder {
 /// beyond the limits.
 #[must_use]
 pub fn find_attachment(raw: &[u8], index: usize) -> Option<AttachmentPlace> {
-    std::panic::catch_unwind(|| {
-        let parts = structure::walk(raw).ok()?;
-        let part = parts.get(*Layout::new(&parts).attachments.get(index)?)?;
-        let encoded = raw.get(part.body.clone())?;
-        Some(AttachmentPlace {
-            range: part.body.clone(),
-            content_type: content_type(&part.info),
-            filename: filename(&part.info),
-            size_bytes: transfer::decoded_len(encoded, part.info.transfer),
-            transfer: part.info.transfer,
-        })
-    })
-    .ok()
-    .flatten()
+    find_attachments(raw, HashSet::from([index])).remove(&index)
+}
+
+/// All of them by one reading of the message.
+fn find_attachments(raw: &[u8], wanted: HashSet<usize>) -> HashMap<usize, AttachmentPlace> {
+    let find = || {
+        let tree = structure::walk(raw);
+        let layout = Layout::new(raw, &tree.parts);
+        let place = |index: usize| {
+            let found = Found::new(raw, &tree, layout.files.get(index)?)?;
+            Some(AttachmentPlace {
+                size_bytes: transfer::decoded_len(raw.get(found.range.clone())?, found.transfer),
+                range: found.range,
+                content_type: found.content_type,
+                filename: found.filename,
+                transfer: found.transfer,
+            })
+        };
+        wanted.iter().filter_map(|n| Some((*n, place(*n)?))).collect()
+    };
+    std::panic::catch_unwind(find).unwrap_or_default()
 }
 
 /// The contents of an attachment.
@@ -116,74 +134,135 @@ pub fn attachment(raw: &[u8], index: usize) -> Option<AttachmentData> {
     Some(AttachmentData { bytes, content_type: place.content_type, filename: place.filename })
 }
 
-/// Which parts are the text, which the HTML, which are attached. Every leaf is in exactly one of them.
-#[derive(Debug, Default)]
-pub(super) struct Layout {
-    pub texts: Vec<usize>,
-    pub html: Option<usize>,
-    pub attachments: Vec<usize>,
+/// The contents of several attachments, each by its number. Those that there are not are left out.
+#[must_use]
+pub fn attachments(raw: &[u8], wanted: impl IntoIterator<Item = usize>) -> HashMap<usize, AttachmentData> {
+    let data = |place: AttachmentPlace| AttachmentData {
+        bytes: place.contents(raw),
+        content_type: place.content_type,
+        filename: place.filename,
+    };
+    let found = find_attachments(raw, wanted.into_iter().collect());
+    found.into_iter().map(|(index, place)| (index, data(place))).collect()
 }
 
-impl Layout {
-    pub fn new(parts: &[Part<'_>]) -> Self {
-        let mut layout = Self::default();
-        let mut alternatives_with_text = Vec::new();
-        for (i, part) in parts.iter().enumerate().filter(|(_, p)| !p.container && !p.nested) {
-            let shown = !part.info.attached && (part.info.filename.is_none() || part.info.inline || i == 0);
-            let plain = part.info.is("text", "plain");
-            let alternative =
-                part.parent.filter(|p| parts.get(*p).is_some_and(|p| p.info.is("multipart", "alternative")));
-            // A second plain text among alternatives says the same again.
-            let repeated = plain && alternative.is_some_and(|a| alternatives_with_text.contains(&a));
-            if shown && plain && !repeated {
-                alternatives_with_text.extend(alternative);
-                layout.texts.push(i);
-            } else if shown && part.info.is("text", "html") && layout.html.is_none() {
-                layout.html = Some(i);
-            } else {
-                layout.attachments.push(i);
-            }
-        }
-        layout
+/// A file of the layout, with all that is said of it.
+struct Found<'t> {
+    info: &'t PartInfo,
+    range: Range<usize>,
+    content_type: String,
+    filename: Option<String>,
+    transfer: Transfer,
+}
+
+impl<'t> Found<'t> {
+    fn new(raw: &[u8], tree: &'t Tree<'_>, file: &File) -> Option<Self> {
+        let part = tree.parts.get(file.part)?;
+        let info = &part.info;
+        Some(match &file.within {
+            Some((range, name)) => Self {
+                info,
+                range: range.clone(),
+                content_type: guessed_type(name),
+                filename: Some(safe_filename(name)).filter(|n| !n.is_empty()),
+                transfer: Transfer::Uuencode,
+            },
+            None => Self {
+                info,
+                range: part.body.clone(),
+                content_type: content_type(info),
+                filename: filename(raw, tree, file.part, part),
+                transfer: info.transfer,
+            },
+        })
     }
 }
 
-/// Lists attachments; `html` is the HTML text of the message, which tells the images it shows itself.
-pub(super) fn list(
-    raw: &[u8],
-    parts: &[Part<'_>],
-    layout: &Layout,
-    html: Option<&str>,
-) -> Vec<(AttachmentMeta, bool)> {
-    let mentioned = html.map(super::html::find_cids).unwrap_or_default();
-    let metas = layout.attachments.iter().enumerate().filter_map(|(index, &i)| {
-        let part = parts.get(i)?;
+/// A listed file, and by which names the HTML may show it.
+#[derive(Clone, Debug)]
+pub(super) struct Listed {
+    pub meta: AttachmentMeta,
+    /// Content-Location.
+    pub location: Option<String>,
+    /// Not what a person calls an attachment.
+    pub uncounted: bool,
+    /// A disposition of `inline`.
+    pub said_inline: bool,
+}
+
+/// Lists the files of a message.
+pub(super) fn list(raw: &[u8], tree: &Tree<'_>, layout: &Layout) -> Vec<Listed> {
+    let listed = layout.files.iter().enumerate().filter_map(|(index, file)| {
+        let found = Found::new(raw, tree, file)?;
+        let info = found.info;
+        let own = file.within.is_none();
         let content_id =
-            part.info.content_id.as_deref().map(|id| clean_text(id, 998)).filter(|id| !id.is_empty());
-        let shown = part.info.kind == "image" && content_id.as_ref().is_some_and(|id| mentioned.contains(id));
+            info.content_id.as_deref().map(|id| clean_text(id, 998)).filter(|id| own && !id.is_empty());
         let meta = AttachmentMeta {
             index,
-            filename: filename(&part.info),
-            content_type: content_type(&part.info),
-            size_bytes: transfer::decoded_len(raw.get(part.body.clone())?, part.info.transfer) as u64,
-            inline: shown || part.info.inline,
+            filename: found.filename,
+            content_type: found.content_type,
+            size_bytes: transfer::decoded_len(raw.get(found.range)?, found.transfer) as u64,
+            inline: own && info.inline,
             content_id,
+            method: info.method.clone().filter(|_| own && info.is("text", "calendar")),
         };
-        Some((meta, shown))
+        let location = info.location.clone().filter(|_| own);
+        Some(Listed { meta, location, uncounted: file.uncounted, said_inline: own && info.inline })
     });
-    metas.collect()
+    listed.collect()
 }
 
 fn content_type(info: &PartInfo) -> String {
     if info.kind.is_empty() || info.subtype.is_empty() {
-        "application/octet-stream".to_owned()
-    } else {
-        format!("{}/{}", info.kind, info.subtype)
+        return info.filename.as_deref().map_or_else(|| "application/octet-stream".to_owned(), guessed_type);
     }
+    let mut out = format!("{}/{}", info.kind, info.subtype);
+    if info.kind == "text" {
+        let method = info.method.as_deref().filter(|_| info.subtype == "calendar");
+        for (name, value) in [("charset", info.charset.as_deref()), ("method", method)] {
+            let token = |v: &&str| {
+                v.len() <= 64 && v.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:+".contains(&b))
+            };
+            if let Some(value) = value.map(str::trim).filter(|v| !v.is_empty()).filter(token) {
+                out.push_str(&format!("; {name}={value}"));
+            }
+        }
+    }
+    out
 }
 
-fn filename(info: &PartInfo) -> Option<String> {
-    info.filename.as_deref().map(safe_filename).filter(|n| !n.is_empty())
+fn guessed_type(name: &str) -> String {
+    mime_guess::from_path(name).first_raw().unwrap_or("application/octet-stream").to_owned()
+}
+
+/// The name that was given; of invitations and attached messages one that tells what they are.
+fn filename(raw: &[u8], tree: &Tree<'_>, index: usize, part: &Part<'_>) -> Option<String> {
+    let given = part.info.filename.as_deref().map(safe_filename).filter(|n| !n.is_empty());
+    given.or_else(|| {
+        if part.info.is("text", "calendar") {
+            return Some("invite.ics".to_owned());
+        }
+        if !part.info.is_message() {
+            return None;
+        }
+        let subject = subject_of(raw, tree, index, part).unwrap_or_default();
+        let stem = safe_filename(&super::text::truncate(subject, MAX_FILENAME_BYTES - 8));
+        Some(if stem.is_empty() { "message.eml".to_owned() } else { format!("{stem}.eml") })
+    })
+}
+
+/// The subject of a message inside this one.
+fn subject_of(raw: &[u8], tree: &Tree<'_>, index: usize, part: &Part<'_>) -> Option<String> {
+    if part.info.transfer == Transfer::Identity {
+        let inner = tree.parts.get(index + 1).filter(|p| p.parent == Some(index))?;
+        return first(&inner.headers, "subject").map(|v| words::decode(v, tree.fallback));
+    }
+    let encoded = raw.get(part.body.clone())?;
+    let sample = encoded.get(..MAX_SUBJECT_SAMPLE).unwrap_or(encoded);
+    let decoded = transfer::decode(sample, part.info.transfer);
+    let block = Reader { top: true, is_boundary: &|_| false }.read(&decoded, 0);
+    first(&block.headers, "subject").map(|v| words::decode(v, tree.fallback))
 }
 
 /// A name without path, control or reordering characters, reserved signs replaced, 255 bytes at most with the
@@ -219,6 +298,9 @@ fn is_device(name: &str) -> bool {
     ["CON", "PRN", "AUX", "NUL"].contains(&stem.as_str()) || numbered("COM") || numbered("LPT")
 }
 
+/// What stands as itself in an extended parameter (RFC 8187 §3.2.1, without the signs that some clients misread).
+const CODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
 /// The value of Content-Disposition for a download (RFC 6266): always `attachment`, an ASCII name for old
 /// clients and the real one beside it. Safe as a header value whatever the name holds.
 #[must_use]
@@ -230,14 +312,7 @@ pub fn content_disposition(filename: Option<&str>) -> String {
     if plain == name {
         return format!("attachment; filename=\"{plain}\"");
     }
-    let mut coded = String::with_capacity(name.len() * 3);
-    for b in name.bytes() {
-        if b.is_ascii_alphanumeric() || b"-._~".contains(&b) {
-            coded.push(char::from(b));
-        } else {
-            coded.push_str(&format!("%{b:02X}"));
-        }
-    }
+    let coded = utf8_percent_encode(&name, CODED);
     format!("attachment; filename=\"{plain}\"; filename*=UTF-8''{coded}")
 }
 

@@ -1,4 +1,4 @@
-//! What is too much of a message to be understood. Beyond a limit the raw bytes are kept and the headers
+//! What is too much of a message to be understood. Beyond a limit the raw bytes are kept, and what came before it is
 //! shown; the rest is not looked at.
 
 use super::structure;
@@ -60,7 +60,10 @@ pub enum LimitExceeded {
 /// # Errors
 /// The first limit that is exceeded.
 pub fn check(raw: &[u8]) -> Result<(), LimitExceeded> {
-    structure::walk(raw).map(|_| ())
+    match structure::walk(raw).limited {
+        Some(limit) => Err(limit),
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]

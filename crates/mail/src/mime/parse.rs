@@ -1,23 +1,22 @@
 //! A message as storage and as a reader want it. Neither function fails or panics.
 
+use std::collections::HashSet;
 use std::panic::catch_unwind;
 
 use chrono::{DateTime, Utc};
-use mail_parser::{HeaderName, HeaderValue, MessageParser};
 use serde::{Deserialize, Serialize};
 
-use super::attachment::{self, AttachmentMeta, Layout};
-use super::header::{OnLimit, RawHeader, Reader, normalized, unfold};
-use super::structure::{self, Part};
-use super::{date, html, text, transfer};
+use super::attachment::{self, AttachmentMeta};
+use super::body::Reading;
+use super::charset::Fallback;
+use super::header::{RawHeader, Reader};
+use super::limits::MAX_ADDRESSES;
+use super::structure::{self, Tree};
+use super::{date, ids, mailboxes, text, words};
 use crate::address::{Address, clean_text};
 
 /// Text kept for the index; what follows is in the raw message only.
 const MAX_TEXT_BYTES: usize = 1024 * 1024;
-/// Longest Message-ID kept (RFC 5322 line limit).
-const MAX_ID_BYTES: usize = 998;
-/// References kept: the first, which names the thread, and the newest.
-const MAX_REFERENCES: usize = 200;
 /// Longest subject kept, in bytes.
 const MAX_SUBJECT_BYTES: usize = 8 * 1024;
 
@@ -26,7 +25,7 @@ const MAX_SUBJECT_BYTES: usize = 8 * 1024;
 pub struct ParsedMessage {
     /// Message-ID without angle brackets.
     pub message_id: Option<String>,
-    /// In-Reply-To, without angle brackets.
+    /// In-Reply-To, without angle brackets; addresses of people that some programs put there are left out.
     pub in_reply_to: Vec<String>,
     /// References, oldest first, without angle brackets.
     pub references: Vec<String>,
@@ -44,216 +43,108 @@ pub struct ParsedMessage {
     pub reply_to: Vec<Address>,
     /// Date, if it can be read.
     pub date: Option<DateTime<Utc>>,
+    /// The date has no zone, or one that nobody knows: it is the sender's clock read as UTC.
+    pub date_zone_unknown: bool,
     /// List-Id without name and angle brackets.
     pub list_id: Option<String>,
     /// In the order of the message.
     pub attachments: Vec<AttachmentMeta>,
-    /// Whether there is an attachment beside images that the HTML shows itself.
+    /// Whether there is an attachment beside what the HTML shows itself and what programs attach for programs.
     pub has_attachments: bool,
     /// Up to 200 characters of the text, on one line.
     pub snippet: String,
-    /// Text for the index, at most 1 MiB; that of the HTML where there is no plain text.
+    /// Text for the index, at most 1 MiB: all that is shown, in its order; of HTML where there is no plain text.
     pub text: String,
-    /// The message was beyond a limit or broke the parser: there are headers at most.
+    /// Text of attached messages, for the index only; together with `text` at most 1 MiB.
+    pub attached_text: String,
+    /// The message was beyond a limit or broke the parser: there is what came before that.
     pub degraded: bool,
-}
-
-/// What a reader sees of a message.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Body {
-    /// The plain text parts, one after the other; `None` if there is none.
-    pub text: Option<String>,
-    /// The first HTML part as it came: sanitise it before showing. `None` if there is none.
-    pub html: Option<String>,
-    /// All header fields in order, unfolded and decoded.
-    pub headers: Vec<(String, String)>,
 }
 
 /// Reads a message for storage.
 #[must_use]
 pub fn parse(raw: &[u8]) -> ParsedMessage {
-    match catch_unwind(|| structure::walk(raw).map(|parts| whole(raw, &parts))) {
-        Ok(Ok(message)) => message,
-        Ok(Err(_)) | Err(_) => degraded(raw),
-    }
+    catch_unwind(|| whole(raw, &structure::walk(raw))).unwrap_or_else(|_| degraded(raw))
 }
 
-/// Reads a message for showing. Beyond the limits there are headers only.
-#[must_use]
-pub fn body(raw: &[u8]) -> Body {
-    let full = catch_unwind(|| {
-        structure::walk(raw).map(|parts| {
-            let layout = Layout::new(&parts);
-            let texts = text_of(raw, &parts, &layout, usize::MAX);
-            Body {
-                text: texts,
-                html: layout.html.and_then(|i| decoded(raw, parts.get(i)?, usize::MAX)),
-                headers: parts.first().map(|p| readable(&p.headers)).unwrap_or_default(),
-            }
-        })
-    });
-    match full {
-        Ok(Ok(body)) => body,
-        Ok(Err(_)) | Err(_) => {
-            let headers = catch_unwind(|| readable(&first_block(raw))).unwrap_or_default();
-            Body { headers, ..Body::default() }
-        }
-    }
-}
-
-fn whole(raw: &[u8], parts: &[Part<'_>]) -> ParsedMessage {
-    let mut message = parts.first().map(|p| from_headers(&p.headers)).unwrap_or_default();
-    let layout = Layout::new(parts);
-    let html = layout.html.and_then(|i| decoded(raw, parts.get(i)?, MAX_TEXT_BYTES));
-    let plain = text_of(raw, parts, &layout, MAX_TEXT_BYTES).filter(|t| !t.trim().is_empty());
-    message.text = match (plain, &html) {
-        (Some(plain), _) => plain,
-        (None, Some(html)) => text::truncate(html::to_text(html), MAX_TEXT_BYTES),
-        (None, None) => String::new(),
-    };
+fn whole(raw: &[u8], tree: &Tree<'_>) -> ParsedMessage {
+    let mut message = tree.parts.first().map(|p| from_headers(&p.headers, tree.fallback)).unwrap_or_default();
+    let reading = Reading::new(raw, tree);
+    message.text = reading.index_text(MAX_TEXT_BYTES);
+    message.attached_text = reading.attached_text(MAX_TEXT_BYTES.saturating_sub(message.text.len()));
     message.snippet = text::snippet(&message.text);
-    let listed = attachment::list(raw, parts, &layout, html.as_deref());
-    message.has_attachments = listed.iter().any(|(_, shown)| !shown);
-    message.attachments = listed.into_iter().map(|(meta, _)| meta).collect();
+    let listed = attachment::list(raw, tree, &reading.layout);
+    let shown = reading.shown_pictures(&listed);
+    message.has_attachments = listed.iter().any(|l| !l.uncounted && !shown.contains(&l.meta.index));
+    message.attachments = listed.into_iter().map(|l| l.meta).collect();
+    for meta in &mut message.attachments {
+        meta.inline |= shown.contains(&meta.index);
+    }
+    message.degraded = tree.limited.is_some();
     message
 }
 
 fn degraded(raw: &[u8]) -> ParsedMessage {
-    let message = catch_unwind(|| from_headers(&first_block(raw))).unwrap_or_default();
+    let headers = || from_headers(&first_block(raw), Fallback::default());
+    let message = catch_unwind(headers).unwrap_or_default();
     ParsedMessage { degraded: true, ..message }
 }
 
-fn first_block(raw: &[u8]) -> Vec<RawHeader<'_>> {
-    let reader = Reader { on_limit: OnLimit::Stop, top: true, is_boundary: &|_| false };
-    reader.read(raw, 0).map(|b| b.headers).unwrap_or_default()
+pub(super) fn first_block(raw: &[u8]) -> Vec<RawHeader<'_>> {
+    Reader { top: true, is_boundary: &|_| false }.read(raw, 0).headers
 }
 
-/// The decoded text of a part; of more than `max_bytes` only the beginning is decoded.
-fn decoded(raw: &[u8], part: &Part<'_>, max_bytes: usize) -> Option<String> {
-    let encoded = raw.get(part.body.clone())?;
-    // Encoded text is at most three times as long, so this much is enough to fill the limit.
-    let encoded = encoded.get(..max_bytes.saturating_mul(3)).unwrap_or(encoded);
-    let bytes = transfer::decode(encoded, part.info.transfer);
-    Some(text::truncate(text::decode(&bytes, part.info.charset.as_deref()), max_bytes))
-}
-
-fn text_of(raw: &[u8], parts: &[Part<'_>], layout: &Layout, max_bytes: usize) -> Option<String> {
-    let mut out: Option<String> = None;
-    for part in layout.texts.iter().filter_map(|&i| parts.get(i)) {
-        // A message without any body has an empty text part in the tree, but no text to speak of.
-        if part.body.is_empty() && parts.len() > 1 {
-            continue;
-        }
-        let room = max_bytes.saturating_sub(out.as_ref().map_or(0, String::len));
-        if room == 0 {
-            break;
-        }
-        let next = decoded(raw, part, room)?;
-        out = Some(match out {
-            Some(before) => before + "\n" + &next,
-            None => next,
-        });
-    }
-    out.map(|t| text::truncate(t, max_bytes))
-}
-
-fn from_headers(headers: &[RawHeader<'_>]) -> ParsedMessage {
-    let find = |name: &str| headers.iter().find(|h| h.is(name)).map(|h| unfold(h.value));
+fn from_headers(headers: &[RawHeader<'_>], fallback: Fallback) -> ParsedMessage {
+    let find = |name: &str| headers.iter().find(|h| h.is(name)).map(|h| words::unfold(h.value, fallback));
+    // A list that somebody split over two fields (RFC 5322 §3.6 forbids it) is still all of it.
+    let people = |name: &str| -> Vec<Address> {
+        let fields = headers.iter().filter(|h| h.is(name));
+        fields.flat_map(|h| mailboxes::read(h.value, fallback)).take(MAX_ADDRESSES).collect()
+    };
+    let written = find("date").and_then(|v| date::parse(&v));
     let mut message = ParsedMessage {
-        message_id: find("message-id").and_then(|v| ids(&v, true).into_iter().next()),
-        in_reply_to: find("in-reply-to").map(|v| ids(&v, false)).unwrap_or_default(),
-        references: find("references").map(|v| ids(&v, false)).unwrap_or_default(),
-        date: find("date").and_then(|v| date::parse(&v)),
+        message_id: find("message-id").and_then(|v| ids::list(&v, true).into_iter().next()),
+        references: find("references").map(|v| ids::list(&v, false)).unwrap_or_default(),
+        subject: super::header::first(headers, "subject")
+            .map(|v| line(&words::decode(v, fallback), MAX_SUBJECT_BYTES)),
+        from: people("from"),
+        to: people("to"),
+        cc: people("cc"),
+        bcc: people("bcc"),
+        reply_to: people("reply-to"),
+        date: written.map(|w| w.at),
+        date_zone_unknown: written.is_some_and(|w| !w.zone_known),
         list_id: find("list-id").and_then(|v| list_id(&v)),
         ..ParsedMessage::default()
     };
-    const DECODED: [&str; 6] = ["from", "to", "cc", "bcc", "reply-to", "subject"];
-    let block = normalized(headers, |h| DECODED.iter().any(|n| h.is(n)));
-    let Some(parsed) = MessageParser::default().parse_headers(&block) else { return message };
-    for header in parsed.headers() {
-        let list = match header.name {
-            HeaderName::From => &mut message.from,
-            HeaderName::To => &mut message.to,
-            HeaderName::Cc => &mut message.cc,
-            HeaderName::Bcc => &mut message.bcc,
-            HeaderName::ReplyTo => &mut message.reply_to,
-            HeaderName::Subject => {
-                if message.subject.is_none() {
-                    message.subject = header.value.as_text().map(|s| line(s, MAX_SUBJECT_BYTES));
-                }
-                continue;
-            }
-            _ => continue,
-        };
-        list.extend(addresses(&header.value));
+    if let Some(value) = find("in-reply-to") {
+        let known = [&message.from, &message.to, &message.cc, &message.reply_to];
+        let known: HashSet<String> = known
+            .into_iter()
+            .flatten()
+            .filter(|a| a.has_address())
+            .map(|a| a.address.to_lowercase())
+            .collect();
+        let is_person = |id: &str| known.contains(&id.to_lowercase());
+        message.in_reply_to = ids::answered(&value).into_iter().filter(|id| !is_person(id)).collect();
     }
     message
 }
 
-fn addresses(value: &HeaderValue<'_>) -> Vec<Address> {
-    let HeaderValue::Address(list) = value else { return Vec::new() };
-    list.iter().filter_map(|a| Address::received(a.name(), a.address()?)).collect()
-}
-
 /// One line without control characters; direction marks stay, a subject may need them.
-fn line(value: &str, max_bytes: usize) -> String {
-    let spaced: String =
-        value.chars().map(|c| if matches!(c, '\t' | '\r' | '\n') { ' ' } else { c }).collect();
-    let kept: String = spaced.chars().filter(|c| !c.is_control()).collect();
+pub(super) fn line(value: &str, max_bytes: usize) -> String {
+    // Most values have no control character; those beyond ASCII begin with C2.
+    if !value.bytes().any(|b| b.is_ascii_control() || b == 0xc2) {
+        return text::truncate(value.trim().to_owned(), max_bytes);
+    }
+    let spaced = value.chars().map(|c| if matches!(c, '\t' | '\r' | '\n') { ' ' } else { c });
+    let kept: String = spaced.filter(|c| !c.is_control()).collect();
     text::truncate(kept.trim().to_owned(), max_bytes)
-}
-
-/// Message-IDs of a field: what stands in angle brackets; without any, words with an `@`, or (for a
-/// Message-ID, `bare`) the whole value.
-fn ids(value: &str, bare: bool) -> Vec<String> {
-    let mut found: Vec<String> = Vec::new();
-    let mut rest = value;
-    while let Some((_, after)) = rest.split_once('<') {
-        let Some((id, tail)) = after.split_once('>') else { break };
-        found.extend(id_text(id.rsplit_once('<').map_or(id, |(_, i)| i)));
-        rest = tail;
-    }
-    if found.is_empty() {
-        let words = value.split(|c: char| c.is_whitespace() || c == ',').filter(|w| w.contains('@'));
-        found = words.filter_map(|w| id_text(w.trim_matches(['<', '>', '"', ';']))).collect();
-    }
-    if found.is_empty() && bare {
-        found.extend(id_text(value.trim().trim_matches(['<', '>'])));
-    }
-    let mut unique: Vec<String> = Vec::with_capacity(found.len().min(MAX_REFERENCES));
-    let skipped = found.len().saturating_sub(MAX_REFERENCES);
-    for (i, id) in found.into_iter().enumerate() {
-        if (i == 0 || i > skipped) && !unique.contains(&id) {
-            unique.push(id);
-        }
-    }
-    unique
-}
-
-fn id_text(id: &str) -> Option<String> {
-    let id: String = id.chars().filter(|c| !c.is_whitespace() && !c.is_control()).collect();
-    (!id.is_empty() && id.len() <= MAX_ID_BYTES).then_some(id)
 }
 
 fn list_id(value: &str) -> Option<String> {
     let inner = value.rsplit_once('<').and_then(|(_, r)| r.split_once('>')).map_or(value, |(id, _)| id);
     Some(clean_text(inner, 255)).filter(|id| !id.is_empty())
-}
-
-/// Every field decoded as unstructured text.
-fn readable(headers: &[RawHeader<'_>]) -> Vec<(String, String)> {
-    let parser = MessageParser::default();
-    let show = |h: &RawHeader<'_>| {
-        // One by one: a value that the parser loses must not shift the names of the others.
-        let value = unfold(h.value);
-        let decoded = value.contains("=?").then(|| {
-            let block = normalized(&[RawHeader { name: b"Comments", value: value.as_bytes() }], |_| true);
-            parser.parse_headers(&block).and_then(|m| m.headers().first()?.value.as_text().map(str::to_owned))
-        });
-        let value = decoded.flatten().unwrap_or(value);
-        (String::from_utf8_lossy(h.name).into_owned(), line(&value, usize::MAX))
-    };
-    headers.iter().map(show).collect()
 }
 
 #[cfg(test)]

@@ -1,52 +1,23 @@
 //! The tree of parts, found in one pass over the bytes and kept as a flat list.
 //!
 //! A boundary line ends everything opened since that boundary was declared (RFC 2046 §5.1.2), so a stack of
-//! open containers is all the state there is. Nested messages are walked for the limits' sake only: to us
-//! each of them is one attachment.
+//! open containers is all the state there is. Nested messages are walked for the limits' and the search's sake: to the
+//! reader each of them is one attachment. Beyond a limit the walk ends, and what came before it stays.
 
 use std::ops::Range;
 
-use mail_parser::{HeaderValue, MessageParser, MimeHeaders as _};
-
-use super::header::{OnLimit, RawHeader, Reader, line_len, normalized, trim_line_end};
+use super::charset::Fallback;
+use super::header::{RawHeader, Reader, line_len, trim_line_end};
 use super::limits::{
     LimitExceeded, MAX_BOUNDARY_BYTES, MAX_DEPTH, MAX_HEADERS_BYTES, MAX_MESSAGE_BYTES, MAX_PARTS,
 };
+use super::part::{PartInfo, Transfer};
+use super::{part, transfer};
 
-/// How a body was made fit for the wire.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Transfer {
-    #[default]
-    Identity,
-    Base64,
-    QuotedPrintable,
-}
-
-/// What the Content-* fields of a part say.
-#[derive(Clone, Debug, Default)]
-pub(super) struct PartInfo {
-    /// `text`, in lower case; empty if nothing was said.
-    pub kind: String,
-    /// `plain`, in lower case.
-    pub subtype: String,
-    pub charset: Option<String>,
-    pub boundary: Option<String>,
-    pub filename: Option<String>,
-    pub attached: bool,
-    pub inline: bool,
-    pub content_id: Option<String>,
-    pub transfer: Transfer,
-}
-
-impl PartInfo {
-    pub fn is(&self, kind: &str, subtype: &str) -> bool {
-        self.kind == kind && self.subtype == subtype
-    }
-
-    fn is_message(&self) -> bool {
-        self.is("message", "rfc822") || self.is("message", "global")
-    }
-}
+/// Lines looked at for a boundary that nobody declared.
+const MAX_PREAMBLE_LINES: usize = 64;
+/// What is looked at of a body to tell the charset of header fields.
+const SAMPLE_BYTES: usize = 16 * 1024;
 
 /// A node of the tree.
 #[derive(Debug)]
@@ -63,6 +34,16 @@ pub(super) struct Part<'a> {
     pub container: bool,
 }
 
+/// All parts of a message; the first is the message itself.
+#[derive(Debug)]
+pub(super) struct Tree<'a> {
+    pub parts: Vec<Part<'a>>,
+    /// The first limit that the message goes beyond: something of it is not in `parts`.
+    pub limited: Option<LimitExceeded>,
+    /// How raw bytes in header fields are read.
+    pub fallback: Fallback,
+}
+
 struct Open {
     part: usize,
     boundary: Option<Vec<u8>>,
@@ -73,20 +54,54 @@ struct Walker<'a> {
     parts: Vec<Part<'a>>,
     open: Vec<Open>,
     header_bytes: usize,
+    limited: Option<LimitExceeded>,
 }
 
-/// Finds all parts; the first is the message itself. Linear in the size of the message.
-pub(super) fn walk(raw: &[u8]) -> Result<Vec<Part<'_>>, LimitExceeded> {
-    if raw.len() > MAX_MESSAGE_BYTES {
-        return Err(LimitExceeded::Size);
-    }
-    let mut walker = Walker { raw, parts: Vec::new(), open: Vec::new(), header_bytes: 0 };
+/// Finds all parts. Linear in the size of the message.
+pub(super) fn walk(raw: &[u8]) -> Tree<'_> {
+    let mut walker = Walker { raw, parts: Vec::new(), open: Vec::new(), header_bytes: 0, limited: None };
     let mut pos = Some(0);
+    if raw.len() > MAX_MESSAGE_BYTES {
+        walker.fields_only();
+        pos = None;
+    }
     while let Some(at) = pos {
-        pos = walker.part_at(at)?;
+        pos = walker.part_at(at);
     }
     walker.finish();
-    Ok(walker.parts)
+    let mut tree = Tree { parts: walker.parts, limited: walker.limited, fallback: Fallback::default() };
+    tree.settle_raw_bytes(raw);
+    tree
+}
+
+impl Tree<'_> {
+    /// Raw bytes in header fields mean little alone; they are in the charset that a body declares, or else are guessed
+    /// together with the bodies that declare none.
+    fn settle_raw_bytes(&mut self, raw: &[u8]) {
+        let is_raw = |h: &RawHeader<'_>| std::str::from_utf8(h.value).is_err();
+        if !self.parts.iter().any(|p| p.headers.iter().any(is_raw)) {
+            return;
+        }
+        let texts = || self.parts.iter().filter(|p| p.info.kind == "text" && !p.nested);
+        let declared =
+            texts().filter_map(|p| p.info.charset.as_deref()).map(Fallback::labelled).find(|f| f.is_some());
+        self.fallback = declared.unwrap_or_else(|| {
+            let bodies: Vec<_> = texts()
+                .filter_map(|p| raw.get(p.body.clone()).map(|b| (b.get(..SAMPLE_BYTES).unwrap_or(b), p)))
+                .take(4)
+                .map(|(sample, p)| transfer::decode(sample, p.info.transfer))
+                .collect();
+            let fields = self.parts.iter().flat_map(|p| &p.headers).filter(|h| is_raw(h)).take(50);
+            let samples = fields.map(|h| h.value).chain(bodies.iter().map(AsRef::as_ref));
+            Fallback::detected(samples.filter(|s| std::str::from_utf8(s).is_err()))
+        });
+        let fallback = self.fallback;
+        for part in self.parts.iter_mut().filter(|p| p.headers.iter().any(is_raw)) {
+            if part.info.filename.is_some() {
+                part.info.filename = part::read(&part.headers, false, fallback).filename;
+            }
+        }
+    }
 }
 
 /// A boundary line: which open container it belongs to, and where things end and go on.
@@ -98,48 +113,107 @@ struct Found {
 }
 
 impl<'a> Walker<'a> {
+    fn limit(&mut self, limit: LimitExceeded) {
+        self.limited = self.limited.or(Some(limit));
+    }
+
+    /// Of a message that is too large the first block is all that is read.
+    fn fields_only(&mut self) {
+        self.limit(LimitExceeded::Size);
+        let block = Reader { top: true, is_boundary: &|_| false }.read(self.raw, 0);
+        self.push_fields(block.headers);
+    }
+
+    /// The first part as its fields and nothing else.
+    fn push_fields(&mut self, headers: Vec<RawHeader<'a>>) {
+        let (info, body) = (PartInfo::hidden(), 0..0);
+        self.parts.push(Part { headers, info, parent: None, body, nested: false, container: false });
+    }
+
     /// Reads the part whose headers begin at `at`; returns where the next one's begin.
-    fn part_at(&mut self, at: usize) -> Result<Option<usize>, LimitExceeded> {
+    fn part_at(&mut self, at: usize) -> Option<usize> {
         if self.parts.len() >= MAX_PARTS {
-            return Err(LimitExceeded::Parts);
+            self.limit(LimitExceeded::Parts);
+            return None;
         }
         if self.open.len() > MAX_DEPTH {
-            return Err(LimitExceeded::Depth);
+            self.limit(LimitExceeded::Depth);
+            return None;
         }
         let parent = self.open.last().map(|o| o.part);
         let block = {
             let is_boundary = |line: &[u8]| matches(&self.open, line).is_some();
             let nested_message = self.open.last().is_some_and(|o| o.boundary.is_none());
             let top = self.parts.is_empty() || nested_message;
-            Reader { on_limit: OnLimit::Refuse, top, is_boundary: &is_boundary }.read(self.raw, at)?
+            Reader { top, is_boundary: &is_boundary }.read(self.raw, at)
         };
+        self.limited = self.limited.or(block.limited);
         self.header_bytes += block.body_start - at;
         if self.header_bytes > MAX_HEADERS_BYTES {
-            return Err(LimitExceeded::HeadersSize);
+            self.limit(LimitExceeded::HeadersSize);
+            if self.parts.is_empty() {
+                self.push_fields(block.headers);
+            }
+            return None;
         }
         let in_digest =
             parent.and_then(|p| self.parts.get(p)).is_some_and(|p| p.info.is("multipart", "digest"));
-        let info = part_info(&block.headers, in_digest);
-        let index = self.parts.len();
-        let boundary = (info.kind == "multipart")
-            .then(|| info.boundary.as_deref().map(|b| b.trim_end().as_bytes().to_vec()))
-            .flatten()
-            .filter(|b| !b.is_empty());
-        if boundary.as_ref().is_some_and(|b| b.len() > MAX_BOUNDARY_BYTES) {
-            return Err(LimitExceeded::Boundary);
+        let mut info = part::read(&block.headers, in_digest, Fallback::default());
+        if info.limited {
+            self.limit(LimitExceeded::Parameters);
         }
+        let index = self.parts.len();
+        let boundary = self.boundary_of(&mut info, block.body_start);
         let message = info.is_message() && info.transfer == Transfer::Identity;
         let nested = self.open.iter().any(|o| o.boundary.is_none());
         let body = block.body_start..self.raw.len();
+        if info.transfer == Transfer::Base64
+            && info.kind == "text"
+            && transfer::is_text_after_all(self.raw.get(body.clone()).unwrap_or_default())
+        {
+            info.transfer = Transfer::Identity;
+        }
         self.parts.push(Part { headers: block.headers, info, parent, body, nested, container: false });
         if message {
             self.open.push(Open { part: index, boundary: None });
-            return Ok(Some(block.body_start));
+            return Some(block.body_start);
         }
         if boundary.is_some() {
             self.open.push(Open { part: index, boundary });
         }
-        Ok(self.next_part(index, block.body_start))
+        self.next_part(index, block.body_start)
+    }
+
+    /// The boundary of a multipart: declared, or where that was forgotten the first that is drawn.
+    fn boundary_of(&mut self, info: &mut PartInfo, body: usize) -> Option<Vec<u8>> {
+        if info.kind != "multipart" {
+            return None;
+        }
+        let declared =
+            info.boundary.as_deref().map(|b| b.trim_end().as_bytes().to_vec()).filter(|b| !b.is_empty());
+        let boundary = declared.or_else(|| self.drawn_boundary(body))?;
+        if boundary.len() > MAX_BOUNDARY_BYTES {
+            self.limit(LimitExceeded::Boundary);
+            *info = PartInfo::hidden();
+            return None;
+        }
+        Some(boundary)
+    }
+
+    fn drawn_boundary(&self, body: usize) -> Option<Vec<u8>> {
+        let mut rest = self.raw.get(body..)?;
+        for _ in 0..MAX_PREAMBLE_LINES {
+            let (line, tail) = rest.split_at(line_len(rest));
+            let line = trim_line_end(line);
+            if line.starts_with(b"--") && line.len() > 4 && matches(&self.open, line).is_none() {
+                let follows = trim_line_end(tail.get(..line_len(tail))?);
+                let field = follows.get(..8).is_some_and(|f| f.eq_ignore_ascii_case(b"content-"));
+                return (field || follows.is_empty())
+                    .then(|| line.trim_ascii_end().get(2..).map(<[u8]>::to_vec))?;
+            }
+            rest = tail;
+        }
+        None
     }
 
     /// Ends what the next boundary lines end; returns where the headers of the next part begin.
@@ -165,7 +239,9 @@ impl<'a> Walker<'a> {
                 return Some(found.next);
             }
             self.open.truncate(found.level);
-            self.end(part, found.next);
+            // Of a multipart that is closed before it was opened the text before that line is all there is.
+            let has_parts = self.parts.get(part).is_some_and(|p| p.container);
+            self.end(part, if has_parts { found.next } else { found.content_end });
             pos = found.next;
         }
     }
@@ -220,60 +296,6 @@ fn matches(open: &[Open], line: &[u8]) -> Option<(usize, bool)> {
     })
 }
 
-fn part_info(headers: &[RawHeader<'_>], in_digest: bool) -> PartInfo {
-    let mut info = PartInfo::default();
-    let is_mime = |h: &RawHeader<'_>| h.name.get(..8).is_some_and(|n| n.eq_ignore_ascii_case(b"content-"));
-    if headers.iter().any(is_mime) {
-        let block = normalized(headers, is_mime);
-        if let Some(message) = MessageParser::default().parse_headers(&block) {
-            read_mime_headers(message.root_part(), &mut info);
-        }
-    }
-    if info.kind.is_empty() {
-        let (kind, subtype) = if in_digest { ("message", "rfc822") } else { ("text", "plain") };
-        info.kind = kind.to_owned();
-        info.subtype = subtype.to_owned();
-    }
-    info
-}
-
-fn read_mime_headers(part: &mail_parser::MessagePart<'_>, info: &mut PartInfo) {
-    if let Some(t) = part.content_type() {
-        info.kind = token(t.ctype());
-        info.subtype = token(t.subtype().unwrap_or(if info.kind == "text" { "plain" } else { "" }));
-        info.charset = t.attribute("charset").map(str::to_owned);
-        info.boundary = t.attribute("boundary").map(str::to_owned);
-        info.filename = t.attribute("name").map(str::to_owned);
-    }
-    if let Some(d) = part.content_disposition() {
-        info.attached = d.is_attachment();
-        info.inline = d.is_inline();
-        if let Some(name) = d.attribute("filename") {
-            info.filename = Some(name.to_owned());
-        }
-    }
-    info.content_id = part.content_id().map(|id| id.trim().trim_matches(['<', '>']).to_owned());
-    let transfer =
-        match part.headers.iter().find(|h| h.name == mail_parser::HeaderName::ContentTransferEncoding) {
-            Some(h) => match &h.value {
-                HeaderValue::Text(t) => t.trim().to_ascii_lowercase(),
-                _ => String::new(),
-            },
-            None => String::new(),
-        };
-    info.transfer = match transfer.as_str() {
-        "base64" => Transfer::Base64,
-        "quoted-printable" => Transfer::QuotedPrintable,
-        _ => Transfer::Identity,
-    };
-}
-
-/// A type name that is safe to send on: RFC 2045 token characters, lower case, 127 bytes at most.
-fn token(text: &str) -> String {
-    let ok = |c: &char| c.is_ascii_alphanumeric() || "!#$&-^_.+".contains(*c);
-    text.chars().filter(ok).take(127).collect::<String>().to_ascii_lowercase()
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -282,7 +304,7 @@ mod tests {
 
     fn bodies(raw: &str) -> Vec<(String, String)> {
         walk(raw.as_bytes())
-            .unwrap()
+            .parts
             .iter()
             .filter(|p| !p.container && !p.nested)
             .map(|p| {
@@ -294,6 +316,14 @@ mod tests {
     fn expect(raw: &str, wanted: &[(&str, &str)]) {
         let wanted: Vec<_> = wanted.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect();
         assert_eq!(bodies(raw), wanted);
+    }
+
+    #[test]
+    fn of_header_fields_that_are_too_much_together_the_first_are_read() {
+        let field = |n: usize| format!("X-{n}: y\r\n{}", format!(" {}\r\n", "x".repeat(900)).repeat(108));
+        let raw = format!("Subject: Seen\r\n{}\r\nx", (0..120).map(field).collect::<String>());
+        let parsed = crate::mime::parse(raw.as_bytes());
+        assert_eq!((parsed.subject.as_deref(), parsed.degraded), (Some("Seen"), true));
     }
 
     #[test]
@@ -326,6 +356,52 @@ mod tests {
     }
 
     #[test]
+    fn a_multipart_that_is_only_closed_is_the_text_before_that_line() {
+        expect("Content-Type: multipart/mixed; boundary=a\r\n\r\n--a--\r\n", &[("text/plain", "")]);
+        expect("Content-Type: multipart/mixed; boundary=a\n\nhello\n--a--\nrest", &[("text/plain", "hello")]);
+        expect(
+            "Content-Type: multipart/mixed; boundary=a\n\n--a\nContent-Type: multipart/mixed; boundary=b\n\n--b--\n--a\n\nx\n--a--",
+            &[("text/plain", ""), ("text/plain", "x")],
+        );
+    }
+
+    #[test]
+    fn a_boundary_may_follow_the_fields_directly() {
+        let raw = "Subject: x\nContent-Type: multipart/mixed; boundary=\"a\"\n--a\nContent-Type: text/html\n\nhi\n--a--\n";
+        expect(raw, &[("text/html", "hi")]);
+        assert_eq!(walk(raw.as_bytes()).parts[0].headers.len(), 2);
+        expect(
+            "Content-Type: multipart/mixed; boundary=a\n\n--a\nContent-Type: multipart/alternative;\n boundary=b\n--b\n\nx\n--b--\n--a--",
+            &[("text/plain", "x")],
+        );
+    }
+
+    #[test]
+    fn a_boundary_that_nobody_declared_is_seen() {
+        expect(
+            "Content-Type: multipart/mixed\n\n--xyz\nContent-Type: text/html\n\na\n--xyz\n\nb\n--xyz--\n",
+            &[("text/html", "a"), ("text/plain", "b")],
+        );
+        expect("Content-Type: multipart/mixed\n\n-- \nAnn\n", &[("text/plain", "-- \nAnn\n")]);
+    }
+
+    #[test]
+    fn of_two_fields_the_first_counts() {
+        expect("Content-Type: text/html\nContent-Type: text/plain\n\nx", &[("text/html", "x")]);
+    }
+
+    #[test]
+    fn beyond_a_limit_what_came_before_stays() {
+        let mut deep = String::from("Content-Type: multipart/mixed; boundary=a\n\n--a\n\nbefore\n--a\n");
+        for i in 0..150 {
+            deep.push_str(&format!("Content-Type: multipart/mixed; boundary=b{i}\n\n--b{i}\n"));
+        }
+        let tree = walk(deep.as_bytes());
+        assert!(tree.limited.is_some());
+        assert_eq!(deep.get(tree.parts[1].body.clone()).unwrap(), "before");
+    }
+
+    #[test]
     fn a_message_inside_is_one_part() {
         expect(
             "Content-Type: multipart/mixed; boundary=a\r\n\r\n--a\r\nContent-Type: message/rfc822\r\n\r\n\
@@ -340,7 +416,7 @@ mod tests {
             ],
         );
         let raw = b"Content-Type: multipart/digest; boundary=a\r\n\r\n--a\r\n\r\nSubject: one\r\n\r\nx\r\n--a--\r\n";
-        let parts = walk(raw).unwrap();
+        let parts = walk(raw).parts;
         assert_eq!((parts[1].info.kind.as_str(), parts[2].nested), ("message", true));
         assert_eq!(&raw[parts[1].body.clone()], b"Subject: one\r\n\r\nx");
     }
@@ -361,15 +437,14 @@ mod tests {
             part.repeat(9000),
             "x\r\n".repeat(1_000_000)
         );
-        assert_eq!(walk(raw.as_bytes()).unwrap().len(), 9001);
+        assert_eq!(walk(raw.as_bytes()).parts.len(), 9001);
     }
 
     proptest! {
         #[test]
         fn any_bytes_are_walked(raw in prop::collection::vec(any::<u8>(), 0..400)) {
-            if let Ok(parts) = walk(&raw) {
-                prop_assert!(parts.iter().all(|p| p.body.start <= p.body.end && p.body.end <= raw.len()));
-            }
+            let parts = walk(&raw).parts;
+            prop_assert!(parts.iter().all(|p| p.body.start <= p.body.end && p.body.end <= raw.len()));
         }
 
         #[test]
@@ -379,10 +454,9 @@ mod tests {
             "Content-Transfer-Encoding: base64\r\n", "Subject: =?utf-8?q?x?=\r\n", "YQ==\r\n",
         ]), 0..60)) {
             let raw = pieces.concat();
-            if let Ok(parts) = walk(raw.as_bytes()) {
-                prop_assert!(parts.iter().all(|p| p.body.start <= p.body.end && p.body.end <= raw.len()));
-                prop_assert!(parts.iter().enumerate().all(|(i, p)| p.parent.is_none_or(|q| q < i)));
-            }
+            let parts = walk(raw.as_bytes()).parts;
+            prop_assert!(parts.iter().all(|p| p.body.start <= p.body.end && p.body.end <= raw.len()));
+            prop_assert!(parts.iter().enumerate().all(|(i, p)| p.parent.is_none_or(|q| q < i)));
         }
     }
 }

@@ -2,51 +2,17 @@
 
 use std::borrow::Cow;
 
-use encoding_rs::{Encoding, REPLACEMENT, UTF_8, WINDOWS_1252, X_USER_DEFINED};
-
+use super::charset::{self, Fallback};
 use crate::address::is_invisible;
 
 /// Characters of a preview.
 const SNIPPET_CHARS: usize = 200;
 
-/// Text of a part: decoded by its label, LF line ends, no NUL. A label that is missing, unknown or only claims
-/// ASCII is settled by looking: valid UTF-8, else windows-1252.
+/// Text of a part: decoded by its label, LF line ends, no NUL. A label that is missing, unknown, only claims ASCII or is wrong
+/// for sure is settled by looking.
 #[must_use]
 pub fn decode(bytes: &[u8], charset: Option<&str>) -> String {
-    let label = charset.map(|c| c.trim().to_ascii_lowercase()).unwrap_or_default();
-    let text = match label.as_str() {
-        "utf-8" | "utf8" => String::from_utf8_lossy(bytes).into_owned(),
-        "" | "us-ascii" | "ascii" | "ansi_x3.4-1968" | "unknown-8bit" | "x-unknown" | "default" => {
-            guess(bytes)
-        }
-        label => by_label(bytes, label),
-    };
-    clean(text)
-}
-
-fn guess(bytes: &[u8]) -> String {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => text.to_owned(),
-        Err(_) => from_windows_1252(bytes),
-    }
-}
-
-fn by_label(bytes: &[u8], label: &str) -> String {
-    match Encoding::for_label(label.as_bytes()) {
-        Some(e) if e == UTF_8 => String::from_utf8_lossy(bytes).into_owned(),
-        // The web refuses these two on purpose; mail really is written in what hides behind the first.
-        Some(e) if e != REPLACEMENT && e != X_USER_DEFINED => e.decode(bytes).0.into_owned(),
-        _ => match mail_parser::decoders::charsets::map::charset_decoder(label.as_bytes()) {
-            Some(decoder) => decoder(bytes),
-            None => guess(bytes),
-        },
-    }
-}
-
-/// The last resort that accepts every byte.
-#[must_use]
-pub fn from_windows_1252(bytes: &[u8]) -> String {
-    WINDOWS_1252.decode_without_bom_handling(bytes).0.into_owned()
+    clean(charset::decode(bytes, charset, Fallback::default()))
 }
 
 /// LF for CRLF and CR, U+FFFD for NUL (storage refuses NUL), no byte order mark.
@@ -55,10 +21,20 @@ fn clean(text: String) -> String {
         Some(rest) => rest.to_owned(),
         None => text,
     };
-    if !text.contains(['\r', '\0']) {
-        return text;
+    let text = if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text };
+    let Some(first) = text.find('\r') else { return text };
+    let mut out = String::with_capacity(text.len());
+    let (before, mut rest) = text.split_at_checked(first).unwrap_or((&text, ""));
+    out.push_str(before);
+    while let Some(after) = rest.strip_prefix('\r') {
+        out.push('\n');
+        let after = after.strip_prefix('\n').unwrap_or(after);
+        let end = after.find('\r').unwrap_or(after.len());
+        let (line, tail) = after.split_at_checked(end).unwrap_or((after, ""));
+        out.push_str(line);
+        rest = tail;
     }
-    text.replace("\r\n", "\n").replace('\r', "\n").replace('\0', "\u{fffd}")
+    out
 }
 
 /// CRLF for every kind of line end.

@@ -1,12 +1,19 @@
-//! Undoing base64 and quoted-printable (RFC 2045 §6), leniently: what cannot be decoded is skipped or kept as
+//! Undoing base64, quoted-printable (RFC 2045 §6) and uuencode, leniently: what cannot be decoded is skipped or kept as
 //! it is, nothing is refused. The size of an attachment and its bytes come from the same walk, so they agree.
+
+mod base64;
+pub(super) mod uu;
 
 use std::borrow::Cow;
 
-use super::structure::Transfer;
+use self::base64::Base64;
+pub(super) use self::base64::{is_text_after_all, word as base64_word};
+use self::uu::Uu;
+use super::part::Transfer;
+use super::words;
 
-/// A line of quoted-printable ends here even without a line end: RFC 2045 §6.7 has 76 characters, and a decoder that is fed
-/// piece by piece keeps a line until it ends.
+/// A line ends here even without a line end: RFC 2045 has 76 characters, and a decoder that is fed piece by piece keeps a line
+/// until it ends.
 const LONGEST_LINE: usize = 64 << 10;
 
 /// The contents of a part.
@@ -21,6 +28,11 @@ pub(super) fn decode(encoded: &[u8], transfer: Transfer) -> Cow<'_, [u8]> {
 
 /// How many bytes [`decode`] returns, without holding them.
 pub(super) fn decoded_len(encoded: &[u8], transfer: Transfer) -> usize {
+    if transfer == Transfer::Base64
+        && let Some(length) = base64::length(encoded)
+    {
+        return length;
+    }
     let mut total = 0;
     decode_whole(encoded, transfer, |bytes| total += bytes.len());
     total
@@ -36,7 +48,8 @@ fn decode_whole(encoded: &[u8], transfer: Transfer, mut sink: impl FnMut(&[u8]))
 #[derive(Debug)]
 pub(super) enum Decoder {
     Identity,
-    Base64 { group: u32, filled: u8 },
+    Base64(Base64),
+    Uu(Uu),
     QuotedPrintable { line: Vec<u8> },
 }
 
@@ -44,7 +57,8 @@ impl Decoder {
     pub fn new(transfer: Transfer) -> Self {
         match transfer {
             Transfer::Identity => Self::Identity,
-            Transfer::Base64 => Self::Base64 { group: 0, filled: 0 },
+            Transfer::Base64 => Self::Base64(Base64::default()),
+            Transfer::Uuencode => Self::Uu(Uu::default()),
             Transfer::QuotedPrintable => Self::QuotedPrintable { line: Vec::new() },
         }
     }
@@ -53,26 +67,9 @@ impl Decoder {
     pub fn push(&mut self, piece: &[u8], sink: &mut impl FnMut(&[u8])) {
         match self {
             Self::Identity => sink(piece),
-            Self::Base64 { group, filled } => base64(piece, group, filled, sink),
-            Self::QuotedPrintable { line } => {
-                let mut rest = piece;
-                while !rest.is_empty() {
-                    let room = LONGEST_LINE - line.len();
-                    let end = rest.iter().take(room).position(|&b| b == b'\n').map(|at| at + 1);
-                    let (now, later) = rest.split_at(end.unwrap_or(room).min(rest.len()));
-                    rest = later;
-                    let whole = end.is_some() || line.len() + now.len() == LONGEST_LINE;
-                    match (whole, line.is_empty()) {
-                        (true, true) => quoted_printable(now, sink),
-                        (true, false) => {
-                            line.extend_from_slice(now);
-                            quoted_printable(line, sink);
-                            line.clear();
-                        }
-                        (false, _) => line.extend_from_slice(now),
-                    }
-                }
-            }
+            Self::Base64(base64) => base64.push(piece, sink),
+            Self::Uu(uu) => uu.push(piece, sink),
+            Self::QuotedPrintable { line } => by_line(line, piece, |line| quoted_printable(line, sink)),
         }
     }
 
@@ -80,64 +77,32 @@ impl Decoder {
     pub fn finish(self, sink: &mut impl FnMut(&[u8])) {
         match self {
             Self::Identity => {}
-            Self::Base64 { group, filled } => flush(group, filled, sink),
+            Self::Base64(base64) => base64.finish(sink),
+            Self::Uu(uu) => uu.finish(sink),
             Self::QuotedPrintable { line } => quoted_printable(&line, sink),
         }
     }
 }
 
-#[expect(clippy::indexing_slicing, reason = "a byte as index into 256 entries, at compile time")]
-const fn sextets() -> [u8; 256] {
-    let mut table = [255u8; 256];
-    let mut i: u8 = 0;
-    while i < 64 {
-        let c = match i {
-            0..=25 => b'A' + i,
-            26..=51 => b'a' + (i - 26),
-            52..=61 => b'0' + (i - 52),
-            62 => b'+',
-            _ => b'/',
-        };
-        table[c as usize] = i;
-        i += 1;
-    }
-    table
-}
-
-static SEXTETS: [u8; 256] = sextets();
-
-fn sextet(b: u8) -> u8 {
-    SEXTETS.get(usize::from(b)).copied().unwrap_or(255)
-}
-
-/// Everything outside the alphabet is skipped; padding ends a group, so pieces encoded one by one still come
-/// out right.
-fn base64(encoded: &[u8], group: &mut u32, filled: &mut u8, sink: &mut impl FnMut(&[u8])) {
-    for &b in encoded {
-        let value = sextet(b);
-        if value < 64 {
-            *group = *group << 6 | u32::from(value);
-            *filled += 1;
-            if *filled == 4 {
-                let [_, a, b, c] = group.to_be_bytes();
-                sink(&[a, b, c]);
-                (*group, *filled) = (0, 0);
+/// Hands each line on, its end with it; what has no end yet waits in `kept`. A line that is too long comes in pieces, cut at
+/// the same places however the text was cut.
+fn by_line(kept: &mut Vec<u8>, piece: &[u8], mut each: impl FnMut(&[u8])) {
+    let mut rest = piece;
+    while !rest.is_empty() {
+        let room = LONGEST_LINE - kept.len();
+        let end = rest.iter().take(room).position(|&b| b == b'\n').map(|at| at + 1);
+        let (now, later) = rest.split_at(end.unwrap_or(room).min(rest.len()));
+        rest = later;
+        let whole = end.is_some() || kept.len() + now.len() == LONGEST_LINE;
+        match (whole, kept.is_empty()) {
+            (true, true) => each(now),
+            (true, false) => {
+                kept.extend_from_slice(now);
+                each(kept);
+                kept.clear();
             }
-        } else if b == b'=' {
-            flush(*group, *filled, sink);
-            (*group, *filled) = (0, 0);
+            (false, _) => kept.extend_from_slice(now),
         }
-    }
-}
-
-fn flush(group: u32, filled: u8, sink: &mut impl FnMut(&[u8])) {
-    match filled {
-        2 => sink(&[(group >> 4).to_be_bytes()[3]]),
-        3 => {
-            let [_, _, a, b] = (group >> 2).to_be_bytes();
-            sink(&[a, b]);
-        }
-        _ => {}
     }
 }
 
@@ -153,7 +118,7 @@ fn quoted_printable(line: &[u8], sink: &mut impl FnMut(&[u8])) {
     while let Some(at) = rest.iter().position(|&b| b == b'=') {
         let (plain, coded) = rest.split_at(at);
         sink(plain);
-        match (coded.get(1).and_then(hex), coded.get(2).and_then(hex)) {
+        match (coded.get(1).and_then(words::hex), coded.get(2).and_then(words::hex)) {
             (Some(high), Some(low)) => {
                 sink(&[high << 4 | low]);
                 rest = coded.get(3..).unwrap_or_default();
@@ -175,10 +140,6 @@ fn split_line_end(line: &[u8]) -> (&[u8], &[u8]) {
     line.split_at(text.len())
 }
 
-fn hex(b: &u8) -> Option<u8> {
-    char::from(*b).to_digit(16).and_then(|d| u8::try_from(d).ok())
-}
-
 #[cfg(test)]
 mod tests {
     use base64::Engine as _;
@@ -195,12 +156,12 @@ mod tests {
     }
 
     #[test]
-    fn broken_base64_gives_what_it_can() {
-        assert_eq!(b64("aGVs\r\nbG8="), b"hello");
-        assert_eq!(b64("aGVsbG8"), b"hello");
-        assert_eq!(b64("YQ==YQ=="), b"aa");
-        assert_eq!(b64("aG!V?s bG8=\r\n-- list footer"), [b"hello".as_slice(), &b64("listfooter")].concat());
-        assert_eq!(b64("="), b"");
+    fn uuencoded_files_are_decoded() {
+        let uu = |text: &str| decode(text.as_bytes(), Transfer::Uuencode).into_owned();
+        assert_eq!(uu("begin 644 a.txt\r\n#0V%T\r\n`\r\nend\r\n"), b"Cat");
+        assert_eq!(uu("begin 644 a b.txt\n%:&5L;&\\\n`\nend\nmore"), b"hello");
+        assert_eq!(uu("intro\n\nbegin 644 a\n#0V%T\n \nend\n"), b"Cat");
+        assert_eq!(uu("#0V%T\n"), b"");
     }
 
     #[test]
@@ -219,10 +180,10 @@ mod tests {
 
         #[test]
         fn wherever_it_is_cut_the_same_bytes_come_out(
-            raw in prop::collection::vec(prop::sample::select(b"aQ=3D \t\r\n\xff".to_vec()), 0..200), at in 0usize..200, then in 0usize..200,
+            raw in prop::collection::vec(prop::sample::select(b"aQ=3D \t\r\n\n\xffbegin 6".to_vec()), 0..200), at in 0usize..200, then in 0usize..200,
         ) {
             let cuts = [at.min(raw.len()), (at + then).min(raw.len())];
-            for t in [Transfer::Identity, Transfer::Base64, Transfer::QuotedPrintable] {
+            for t in [Transfer::Identity, Transfer::Base64, Transfer::QuotedPrintable, Transfer::Uuencode] {
                 let (mut decoder, mut out) = (Decoder::new(t), Vec::new());
                 let mut sink = |bytes: &[u8]| out.extend_from_slice(bytes);
                 for piece in [&raw[..cuts[0]], &raw[cuts[0]..cuts[1]], &raw[cuts[1]..]] {
@@ -235,7 +196,7 @@ mod tests {
 
         #[test]
         fn the_length_is_that_of_the_bytes(raw in prop::collection::vec(any::<u8>(), 0..200)) {
-            for t in [Transfer::Identity, Transfer::Base64, Transfer::QuotedPrintable] {
+            for t in [Transfer::Identity, Transfer::Base64, Transfer::QuotedPrintable, Transfer::Uuencode] {
                 prop_assert_eq!(decode(&raw, t).len(), decoded_len(&raw, t));
             }
         }

@@ -3,7 +3,7 @@
 use std::ops::{ControlFlow, Range};
 
 use super::{Query, Term, Words};
-use crate::search_index::{for_each_token, is_picture};
+use crate::search_index::{for_each_token, is_picture, spelled_out};
 
 /// Words of the text that are looked at; a hit behind them is still a hit, its snippet is the beginning.
 const WORDS_SCANNED: usize = 20_000;
@@ -25,6 +25,13 @@ pub fn highlight(text: &str, query: &Query, max_chars: usize) -> String {
     render(text, &window, &matches)
 }
 
+/// A word of the text in both of its spellings.
+struct Token {
+    word: String,
+    spelled: Option<String>,
+    span: Range<usize>,
+}
+
 /// A run of words that one term matched, in bytes of the text.
 struct Match {
     span: Range<usize>,
@@ -43,9 +50,10 @@ fn matches(text: &str, wanted: &[&Words]) -> Vec<Match> {
     if wanted.is_empty() {
         return Vec::new();
     }
-    let mut tokens: Vec<(String, Range<usize>)> = Vec::new();
+    let mut tokens: Vec<Token> = Vec::new();
     for_each_token(text, &mut |word, span| {
-        tokens.push((word.to_owned(), span));
+        let spelled = text.get(span.clone()).and_then(spelled_out);
+        tokens.push(Token { word: word.to_owned(), spelled, span });
         if tokens.len() < WORDS_SCANNED { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });
     let mut found = Vec::new();
@@ -53,9 +61,9 @@ fn matches(text: &str, wanted: &[&Words]) -> Vec<Match> {
         let rest = tokens.get(start..).unwrap_or_default();
         for (term, words) in wanted.iter().enumerate() {
             if let Some(end) = matches_at(rest, words)
-                && let Some((_, first)) = rest.first()
+                && let Some(first) = rest.first()
             {
-                found.push(Match { span: first.start..end, term });
+                found.push(Match { span: first.span.start..end, term });
             }
         }
         if found.len() >= MATCHES_WEIGHED {
@@ -81,13 +89,18 @@ fn mark_pictures(text: &str, wanted: &[&Words], found: &mut Vec<Match>) {
 }
 
 /// The end of the match that begins with the first of `tokens`.
-fn matches_at(tokens: &[(String, Range<usize>)], words: &Words) -> Option<usize> {
+fn matches_at(tokens: &[Token], words: &Words) -> Option<usize> {
     let run = tokens.get(..words.words.len())?;
     let last = words.words.len() - 1;
-    let same = run.iter().zip(&words.words).enumerate().all(|(index, ((token, _), word))| {
-        if words.prefix && index == last { token.starts_with(word.as_str()) } else { token == word }
+    let same = run.iter().enumerate().all(|(index, token)| {
+        let fits = |way: &str, word: &str| {
+            if words.prefix && index == last { word.starts_with(way) } else { word == way }
+        };
+        words
+            .ways(index)
+            .any(|way| fits(way, &token.word) || token.spelled.as_ref().is_some_and(|s| fits(way, s)))
     });
-    if same { run.last().map(|(_, span)| span.end) } else { None }
+    if same { run.last().map(|token| token.span.end) } else { None }
 }
 
 /// The bytes to show: begins a little before the match from which a window holds most different terms, then

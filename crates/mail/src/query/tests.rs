@@ -27,7 +27,7 @@ fn refused(text: &str) -> usize {
 }
 
 fn words(text: &str) -> Words {
-    Words { words: text.split(' ').map(str::to_owned).collect(), prefix: false }
+    Words { words: text.split(' ').map(str::to_owned).collect(), prefix: false, spelled: Vec::new() }
 }
 
 fn text(t: &str) -> Query {
@@ -59,7 +59,7 @@ fn a_phrase_keeps_its_words_together_and_so_does_an_address() {
 
 #[test]
 fn a_star_at_the_end_of_a_word_asks_for_a_prefix() {
-    let prefix = |w: &str| Words { words: words(w).words, prefix: true };
+    let prefix = |w: &str| Words { words: words(w).words, prefix: true, spelled: Vec::new() };
     assert_eq!(term("invo*"), Term::Text(prefix("invo")));
     assert_eq!(term("example.co*"), Term::Text(prefix("example co")));
     assert_eq!(term("from:bo*"), Term::Field(Field::From, prefix("bo")));
@@ -294,6 +294,9 @@ fn text_terms_become_conditions_on_the_index() {
     assert_eq!(to_tsquery_text(&term("example.co*")), "'example' <-> 'co':*");
     assert_eq!(to_tsquery_text(&term("from:bob@x")), "'f/bob' <-> 'f/x'");
     assert_eq!(to_tsquery_text(&term("filename:pdf")), "'n/pdf'");
+    assert_eq!(to_tsquery_text(&term("Größe")), "('grosse' | 'groesse')");
+    assert_eq!(to_tsquery_text(&term("subject:große-Äpf*")), "'s/grosse' <-> ('s/apf':* | 's/aepf':*)");
+    assert_eq!(to_tsquery_text(&term("회의")), "'회' <-> '의'");
     assert_eq!(to_tsquery_text(&term("is:read")), "");
 }
 
@@ -367,6 +370,17 @@ fn seconds_are_printed_so_that_they_are_not_read_as_a_year() {
     }
 }
 
+#[test]
+fn umlauts_are_printed_so_that_both_spellings_are_found_again() {
+    for query in
+        ["größe", "Ä", "aä äe aeä", "münchen*", "subject:Übergrößen", "\"schöne neue möbel\"", "süß OR grün"]
+    {
+        let parsed = Query::parse(query, now(), utc()).unwrap();
+        let printed = parsed.to_string();
+        assert_eq!(Query::parse(&printed, now(), utc()), Ok(parsed), "{query}: {printed}");
+    }
+}
+
 proptest! {
     #[test]
     fn anything_is_parsed_or_refused_with_a_column_inside(text in any_query()) {
@@ -401,6 +415,7 @@ fn pictures_alone_are_a_query_and_beside_words_decoration() {
         Query::Term(Term::Text(Words {
             words: words.iter().map(|w| (*w).to_owned()).collect(),
             prefix: false,
+            spelled: Vec::new(),
         }))
     };
     for (query, words) in [
@@ -419,7 +434,7 @@ fn pictures_alone_are_a_query_and_beside_words_decoration() {
     assert_eq!(parse("party 🎉"), Query::And(vec![text("party"), one(&["🎉"])]), "two of them");
     assert_eq!(
         term("subject:🎉"),
-        Term::Field(Field::Subject, Words { words: vec!["🎉".into()], prefix: false })
+        Term::Field(Field::Subject, Words { words: vec!["🎉".into()], prefix: false, spelled: Vec::new() })
     );
     assert_eq!(to_tsquery_text(&term("🎉🎊")), "'🎉' & '🎊'", "in any order");
     assert_eq!(to_tsquery_text(&term("subject:🎉")), "'s/🎉'");

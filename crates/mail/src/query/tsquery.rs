@@ -15,13 +15,14 @@ pub fn to_tsquery_text(term: &Term) -> String {
 }
 
 fn condition(prefix: &str, words: &Words) -> String {
-    let mut lexemes: Vec<String> =
-        words.words.iter().map(|word| quote_lexeme(&format!("{prefix}{word}"))).collect();
-    if words.prefix
-        && let Some(last) = lexemes.last_mut()
-    {
-        last.push_str(":*");
-    }
+    let last = words.words.len().saturating_sub(1);
+    let lexeme = |index: usize| {
+        let star = if words.prefix && index == last { ":*" } else { "" };
+        let ways: Vec<String> =
+            words.ways(index).map(|way| quote_lexeme(&format!("{prefix}{way}")) + star).collect();
+        if ways.len() > 1 { format!("({})", ways.join(" | ")) } else { ways.concat() }
+    };
+    let lexemes: Vec<String> = (0..words.words.len()).map(lexeme).collect();
     // Pictures are in the index without their places.
     let pictures = words.words.iter().all(|word| is_picture(word));
     lexemes.join(if pictures { " & " } else { " <-> " })

@@ -7,7 +7,7 @@ use unicode_normalization::char::is_combining_mark;
 
 use super::{Field, Place, Status, Term, Words, Zone};
 use crate::mailbox::Role;
-use crate::search_index::{pictures, tokens};
+use crate::search_index::{pictures, spelled_out, tokens};
 
 /// What relative values refer to.
 #[derive(Debug, Clone, Copy)]
@@ -72,13 +72,19 @@ pub(super) fn words(text: &str, quoted: bool) -> Option<Words> {
     let words = tokens(text);
     if words.is_empty() {
         let pictures = pictures(text);
-        return (!pictures.is_empty()).then_some(Words { words: pictures, prefix: false });
+        return (!pictures.is_empty()).then_some(Words {
+            words: pictures,
+            prefix: false,
+            spelled: Vec::new(),
+        });
     }
     let prefix = !quoted
         && text.strip_suffix('*').is_some_and(|stem| {
             stem.chars().next_back().is_some_and(|c| c.is_alphanumeric() || is_combining_mark(c))
         });
-    Some(Words { words, prefix })
+    // As many words as there are, for an umlaut parts none.
+    let spelled = spelled_out(text).map(|other| tokens(&other)).filter(|other| other.len() == words.len());
+    Some(Words { words, prefix, spelled: spelled.unwrap_or_default() })
 }
 
 /// The condition that `operator` makes of `text`, or a sentence on why it makes none.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::ops::ControlFlow;
 
-use super::{Document, Prefix, for_each_token, pictures};
+use super::{Document, Prefix, for_each_token, pictures, spelled_out};
 
 /// Highest position a `tsvector` can hold; PostgreSQL would move later ones onto this one.
 pub const POSITION_MAX: u16 = 16_383;
@@ -136,7 +136,7 @@ impl Lexemes {
         // One position stays empty between two entries: a phrase cannot cross it.
         self.position = self.position.saturating_add(1);
         let mut prefixed = String::new();
-        for_each_token(text, &mut |word, _| {
+        for_each_token(text, &mut |word, span| {
             self.position = self.position.saturating_add(1);
             let position = (self.position <= field.last_position())
                 .then_some(self.position | (field.weight as u16) << 14);
@@ -144,14 +144,18 @@ impl Lexemes {
                 self.position = field.last_position();
             }
             let mut room = true;
-            if field.plain {
-                room &= self.put(word, position);
-            }
-            if let Some(prefix) = field.prefix {
-                prefixed.clear();
-                prefixed.push_str(prefix.as_str());
-                prefixed.push_str(word);
-                room &= self.put(&prefixed, position);
+            // The other spelling stands in the same place: a phrase may have either.
+            let other = text.get(span).and_then(spelled_out);
+            for word in std::iter::once(word).chain(other.as_deref()) {
+                if field.plain {
+                    room &= self.put(word, position);
+                }
+                if let Some(prefix) = field.prefix {
+                    prefixed.clear();
+                    prefixed.push_str(prefix.as_str());
+                    prefixed.push_str(word);
+                    room &= self.put(&prefixed, position);
+                }
             }
             if room { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         });

@@ -12,8 +12,9 @@ use super::guard::{Allowance, Framer, Transport};
 use super::parse::{Condition, Response, Status, Untagged};
 use super::verdict::bye_error;
 use super::{ImapError, server_text};
-use crate::dial::{Deadlines, DialError, Outbound};
-use crate::tls::{TlsConfig, TlsError};
+use crate::dial::{Deadlines, Outbound};
+use crate::tls::TlsConfig;
+use crate::trouble::{Forbidden, Unopened};
 
 /// Bytes a server may say before we log in.
 const GREETING_BYTES: u64 = 64 << 10;
@@ -82,22 +83,20 @@ pub async fn connect(
     deadlines: &Deadlines,
 ) -> Result<Connection, ImapError> {
     let Endpoint { host, port, security } = endpoint;
-    if *security == Security::Plain && !outbound.allows_plain(host, *port).await.map_err(dial_error)? {
-        return Err(ImapError::NotAllowed(
-            "a connection without TLS is only made to allowed hosts".to_owned(),
-        ));
+    if *security == Security::Plain && !outbound.allows_plain(host, *port).await.map_err(Unopened::from)? {
+        return Err(ImapError::NotAllowed(Forbidden::Plain));
     }
-    let socket = outbound.dial(host, *port, deadlines).await.map_err(dial_error)?;
+    let socket = outbound.dial(host, *port, deadlines).await.map_err(Unopened::from)?;
     match security {
         Security::Tls => {
-            let stream = tls.connect(host, socket, deadlines.tls).await.map_err(tls_error)?;
+            let stream = tls.connect(host, socket, deadlines.tls).await.map_err(Unopened::from)?;
             let mut connection = greet(Box::new(stream), deadlines.reply).await?;
             connection.encrypted = true;
             Ok(connection)
         }
         Security::StartTls => {
             let stream = start_tls(Box::new(socket), deadlines.reply).await?;
-            let stream = tls.connect(host, stream, deadlines.tls).await.map_err(tls_error)?;
+            let stream = tls.connect(host, stream, deadlines.tls).await.map_err(Unopened::from)?;
             Ok(Connection::over(Box::new(stream), deadlines.reply))
         }
         Security::Plain => greet(Box::new(socket), deadlines.reply).await,
@@ -160,31 +159,16 @@ pub(super) async fn upgrade(mut connection: Connection) -> Result<Box<dyn Transp
     connection.session.framer.into_stream()
 }
 
-fn dial_error(error: DialError) -> ImapError {
-    match error {
-        DialError::HostNotAllowed | DialError::PortNotAllowed => ImapError::NotAllowed(error.to_string()),
-        DialError::Timeout => ImapError::Timeout,
-        DialError::HostNotFound | DialError::Unreachable(_) => ImapError::Unreachable(error.to_string()),
-    }
-}
-
-fn tls_error(error: TlsError) -> ImapError {
-    match error {
-        TlsError::Timeout => ImapError::Timeout,
-        other => ImapError::Unreachable(other.to_string()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::ImapError;
-    use super::super::login::Credentials;
-    use super::super::script::{REPLY, is_protocol, server};
+    use super::super::script::{REPLY, endpoint, is_protocol, server};
     use super::{greet, start_tls};
+    use crate::login::Login;
     use crate::secret::Secret;
 
-    fn password() -> Credentials {
-        Credentials::Password { user: "me".into(), password: Secret::new("secret") }
+    fn password() -> Login {
+        Login::of("me", Secret::new("secret"))
     }
 
     #[tokio::test]
@@ -206,7 +190,7 @@ mod tests {
     async fn preauth_is_no_login_of_ours() {
         let (stream, _) = server("* PREAUTH [CAPABILITY IMAP4rev1] welcome\r\n", &[], 64);
         let connection = greet(Box::new(stream), REPLY).await.unwrap();
-        assert!(is_protocol(&connection.login(&password()).await));
+        assert!(is_protocol(&connection.login(&endpoint(), &password()).await));
         let (stream, _) = server("* PREAUTH hi\r\n", &[], 64);
         assert!(matches!(start_tls(Box::new(stream), REPLY).await, Err(ImapError::Protocol(_))));
     }
@@ -231,26 +215,34 @@ mod tests {
         ] {
             let (stream, _) = server("* OK [CAPABILITY IMAP4rev1] hi\r\n", &[answer], 1 << 10);
             let connection = greet(Box::new(stream), REPLY).await.unwrap();
-            let error = connection.login(&password()).await.unwrap_err();
+            let error = connection.login(&endpoint(), &password()).await.unwrap_err();
             assert_eq!(matches!(error, ImapError::AuthRejected { .. }), rejected, "{error:?}");
             assert_eq!(matches!(error, ImapError::Throttled { .. }), !rejected, "{error:?}");
         }
     }
 
     #[tokio::test]
-    async fn plain_and_xoauth2_are_spoken_with_and_without_an_initial_response() {
+    async fn plain_is_spoken_with_and_without_an_initial_response() {
         let greeting = "* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN] hi\r\n";
         let (stream, seen) = server(greeting, &["$ OK [CAPABILITY IMAP4rev1 IDLE] in\r\n"], 1 << 10);
-        let session = greet(Box::new(stream), REPLY).await.unwrap().login(&password()).await.unwrap();
+        let connection = greet(Box::new(stream), REPLY).await.unwrap();
+        let session = connection.login(&endpoint(), &password()).await.unwrap();
         assert!(session.capabilities().idle && !session.capabilities().sasl_ir);
         assert!(seen.lock().unwrap()[0].ends_with("AUTHENTICATE PLAIN AG1lAHNlY3JldA=="));
 
-        let greeting = "* OK [CAPABILITY IMAP4rev1 AUTH=XOAUTH2] hi\r\n";
+        let greeting = "* OK [CAPABILITY IMAP4rev1 AUTH=PLAIN] hi\r\n";
+        let (stream, seen) = server(greeting, &["+ \r\n", "$ OK [CAPABILITY IMAP4rev1] in\r\n"], 1 << 10);
+        greet(Box::new(stream), REPLY).await.unwrap().login(&endpoint(), &password()).await.unwrap();
+        assert_eq!(seen.lock().unwrap()[1..], ["AG1lAHNlY3JldA=="]);
+    }
+
+    #[tokio::test]
+    async fn nobody_is_not_let_in() {
         let (stream, seen) =
-            server(greeting, &["+ \r\n", "+ eyJzdGF0dXMiOiI0MDEifQ==\r\n", "$ NO bad\r\n"], 1 << 10);
-        let token = Credentials::XOAuth2 { user: "me".into(), token: Secret::new("t") };
-        let refused = greet(Box::new(stream), REPLY).await.unwrap().login(&token).await;
-        assert!(matches!(refused, Err(ImapError::AuthRejected { .. })), "{refused:?}");
-        assert_eq!(seen.lock().unwrap()[1..], ["dXNlcj1tZQFhdXRoPUJlYXJlciB0AQE=", ""]);
+            server("* OK [CAPABILITY IMAP4rev1 AUTH=PLAIN] hi\r\n", &["$ OK in\r\n"], 1 << 10);
+        let connection = greet(Box::new(stream), REPLY).await.unwrap();
+        let refused = connection.login(&endpoint(), &Login::Nobody).await;
+        assert!(matches!(refused, Err(ImapError::Refused { .. })), "{refused:?}");
+        assert!(seen.lock().unwrap().is_empty());
     }
 }

@@ -5,11 +5,11 @@ use std::time::Duration;
 use super::command::{Command, Session};
 use super::connect::{Connection, greet, upgrade};
 use super::guard::Transport;
-use super::login::Credentials;
 use super::parse::Untagged;
 use super::{ImapError, Security};
 use crate::diagnose::{Detail, Fault, Step, Walk, Way};
-use crate::secret::Secret;
+use crate::login::Login;
+use crate::trouble::Trouble;
 
 const OVER_TLS: &[&str] = &["dns", "tcp", "tls", "greeting", "login", "capabilities", "select"];
 const BY_STARTTLS: &[&str] =
@@ -18,26 +18,22 @@ const IN_CLEAR: &[&str] = &["dns", "tcp", "greeting", "login", "capabilities", "
 
 impl From<ImapError> for Fault {
     fn from(error: ImapError) -> Self {
-        let (code, text) = error.explained();
-        let (server, response_code) = (error.text(), error.response_code());
-        let detail = Detail {
-            server: server.map(str::to_owned),
-            response_code: response_code.map(str::to_owned),
-            ..Detail::default()
-        };
-        Self { detail: Box::new(detail), ..Self::new(code, text) }
+        let response_code = error.response_code().map(str::to_owned);
+        let detail = Detail { server: error.text(), response_code, ..Detail::default() };
+        Self { detail: Box::new(detail), ..Self::of(error.trouble()) }
     }
 }
 
-/// Walks to an IMAP server as `user`; without a password (there is none, or it cannot be opened) as far as the login.
-pub async fn diagnose(way: Way<'_>, user: &str, password: Option<&Secret>) -> Vec<Step> {
-    let mut walk = Walk::new(password.cloned());
+/// Walks to an IMAP server and logs in by `login`. Where there is none to be used, it goes as far as the login, which fails
+/// with what is the matter. The extensions in `off` are told with the others, and not relied on.
+pub async fn diagnose(way: Way<'_>, login: Result<&Login, Trouble>, off: &[String]) -> Vec<Step> {
+    let mut walk = Walk::new(login.ok().and_then(Login::secret).cloned());
     let plan = match way.endpoint.security {
         Security::Tls => OVER_TLS,
         Security::StartTls => BY_STARTTLS,
         Security::Plain => IN_CLEAR,
     };
-    if let Some(session) = go(&mut walk, way, user, password).await
+    if let Some(session) = go(&mut walk, way, login, off).await
         && session.is_usable()
     {
         // The goodbye is a courtesy; nobody waits for its answer.
@@ -46,7 +42,12 @@ pub async fn diagnose(way: Way<'_>, user: &str, password: Option<&Secret>) -> Ve
     walk.end(plan)
 }
 
-async fn go(walk: &mut Walk, way: Way<'_>, user: &str, password: Option<&Secret>) -> Option<Session> {
+async fn go(
+    walk: &mut Walk,
+    way: Way<'_>,
+    login: Result<&Login, Trouble>,
+    off: &[String],
+) -> Option<Session> {
     let reply = way.deadlines().reply;
     let socket = way.connect(walk).await?;
     let connection = match way.endpoint.security {
@@ -65,16 +66,14 @@ async fn go(walk: &mut Walk, way: Way<'_>, user: &str, password: Option<&Secret>
     };
     let mut session = walk
         .step("login", async {
-            let Some(password) = password.cloned() else {
-                return Err(Fault::new(
-                    "credentials-unusable",
-                    "There is no password that can be used; enter it again.",
-                ));
-            };
-            let credentials = Credentials::Password { user: user.to_owned(), password };
-            Ok((connection.login(&credentials).await?, Detail::default()))
+            let login = login.map_err(Fault::of)?;
+            if matches!(login, Login::Nobody) {
+                return Err(Fault::of(Trouble::CredentialsUnusable));
+            }
+            Ok((connection.login(way.endpoint, login).await?, Detail::default()))
         })
         .await?;
+    session.do_without(off);
     walk.step("capabilities", async {
         let capabilities = capabilities(&mut session).await?;
         Ok(((), Detail { capabilities, ..Detail::default() }))

@@ -3,13 +3,16 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpListener;
 
-use super::login::Credentials;
-use super::script::{is_protocol, session};
+use super::connect::greet;
+use super::script::{REPLY, endpoint, is_protocol, server, session};
 use super::{Endpoint, ImapError, Security, connect};
 use crate::dial::{Deadlines, Outbound, OutboundPolicy};
+use crate::login::Login;
 use crate::secret::Secret;
 use crate::tls::authority;
 
@@ -112,10 +115,7 @@ async fn switched(before: &str, after: &str) -> (Result<super::Session, ImapErro
     let endpoint = Endpoint { host: "localhost".into(), port, security: Security::StartTls };
     let deadlines = Deadlines { reply: Duration::from_secs(2), ..Deadlines::default() };
     let session = match connect(&outbound, &ca.trusted(), &endpoint, &deadlines).await {
-        Ok(connection) => {
-            let password = Secret::new("secret");
-            connection.login(&Credentials::Password { user: "me".into(), password }).await
-        }
+        Ok(connection) => connection.login(&endpoint, &Login::of("me", Secret::new("secret"))).await,
         Err(error) => Err(error),
     };
     let heard = heard.lock().unwrap().clone();
@@ -151,4 +151,46 @@ async fn a_login_that_is_disabled_under_tls_is_not_tried() {
     let (session, heard) = switched("IMAP4rev1 STARTTLS AUTH=PLAIN", "IMAP4rev1 LOGINDISABLED").await;
     assert!(session.is_err());
     assert!(!heard.iter().any(|l| l.starts_with("LOGIN") || l.starts_with("AUTHENTICATE")), "{heard:?}");
+}
+
+/// What a server may put into the challenge that tells why a token is refused.
+fn challenges() -> Vec<String> {
+    let json = |text: &str| STANDARD.encode(text);
+    vec![
+        "not base64 at all".into(),
+        "====".into(),
+        "AA".into(),
+        json("not json"),
+        json("{\"status\":"),
+        json("[[[[]]]]"),
+        json(&format!("{{\"status\":{}{}}}", "[".repeat(5_000), "]".repeat(5_000))),
+        json(&format!("{{\"status\":\"{}\"}}", "4".repeat(40_000))),
+        json(&format!("{{{}\"status\":{{}}}}", "\"a\":1,".repeat(1_000))),
+        json("{\"status\":[\"401\"],\"scope\":{\"a\":1}}"),
+        json("{\"status\":\"\\u001b[31m\\u0000\\r\\n* BYE\",\"scope\":\"\\u202e\\ud83d\\ude00\"}"),
+        json("{\"status\":1e999999}"),
+        json("\u{feff}{\"status\":\"401\"}"),
+        STANDARD.encode([0xff_u8, 0xfe, 0x00]),
+        STANDARD.encode([0_u8; 40_000]),
+    ]
+}
+
+#[tokio::test]
+async fn hostile_reasons_for_refusing_a_token_do_no_harm() {
+    for challenge in challenges() {
+        let answers = [format!("+ {challenge}\r\n"), "$ NO [AUTHENTICATIONFAILED] no\r\n".to_owned()];
+        let greeting = "* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=OAUTHBEARER] hi\r\n";
+        let (stream, seen) = server(greeting, &[&answers[0], &answers[1]], 1 << 17);
+        let connection = greet(Box::new(stream), REPLY).await.unwrap();
+        let login = Login::Token { user: "me".into(), token: Secret::new("token") };
+        let error = connection.login(&endpoint(), &login).await.unwrap_err();
+        let ImapError::AuthRejected { refusal, text, .. } = &error else { panic!("{error:?}") };
+        assert_eq!(text, "no", "{challenge:.60}");
+        assert_eq!(seen.lock().unwrap().last().map(String::as_str), Some("AQ=="), "{challenge:.60}");
+        let kept = refusal.iter().flat_map(|r| [&r.status, &r.scope, &r.openid_configuration]).flatten();
+        for text in kept {
+            assert!(text.len() <= 500 && !text.chars().any(char::is_control), "{text:?}");
+            assert!(!text.contains('\u{202e}'), "{text:?}");
+        }
+    }
 }

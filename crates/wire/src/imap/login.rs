@@ -1,7 +1,6 @@
-//! Proving who we are: LOGIN, AUTHENTICATE PLAIN (RFC 4616) and XOAUTH2.
+//! Proving who we are: LOGIN, AUTHENTICATE PLAIN, and the mechanisms for access tokens (`crate::login::sasl`).
 //!
-//! Mechanisms implement [`async_imap::Authenticator`]; a new one is an implementation below and an arm in
-//! [`Connection::login`]. Nothing here is ever logged.
+//! Nothing here is ever logged.
 
 use async_imap::Authenticator;
 use base64::Engine as _;
@@ -10,107 +9,56 @@ use zeroize::Zeroizing;
 
 use super::ImapError;
 use super::command::{Command, Session};
-use super::connect::Connection;
+use super::connect::{Connection, Endpoint};
 use super::parse::{Condition, Response};
-use super::verdict::judge;
+use super::verdict::{judge, lacks_mechanism};
+use crate::login::sasl::{self, Bearer, MAX_CHALLENGES, Mechanism, Plain, plain};
+use crate::login::{Login, Refusal};
 use crate::secret::Secret;
 
-/// Challenges in one exchange; no mechanism needs more than three.
-const MAX_CHALLENGES: usize = 8;
 const ANSWER_BYTES: u64 = 1 << 20;
-
-/// What proves the identity.
-#[derive(Clone, Debug)]
-pub enum Credentials {
-    /// A user name and a password.
-    Password {
-        /// User name.
-        user: String,
-        /// Password.
-        password: Secret,
-    },
-    /// An OAuth access token, as Google and Microsoft take it (XOAUTH2).
-    XOAuth2 {
-        /// User name, usually the address.
-        user: String,
-        /// Access token.
-        token: Secret,
-    },
-}
-
-struct Plain<'a> {
-    user: &'a str,
-    password: &'a Secret,
-}
-
-impl Authenticator for Plain<'_> {
-    type Response = Zeroizing<String>;
-
-    fn process(&mut self, _challenge: &[u8]) -> Self::Response {
-        Zeroizing::new(format!("\0{}\0{}", self.user, self.password.expose()))
-    }
-}
-
-struct XOAuth2<'a> {
-    user: &'a str,
-    token: &'a Secret,
-    sent: bool,
-}
-
-impl Authenticator for XOAuth2<'_> {
-    type Response = Zeroizing<String>;
-
-    /// A second challenge is the server's error in JSON; an empty answer makes it say NO.
-    fn process(&mut self, _challenge: &[u8]) -> Self::Response {
-        let again = std::mem::replace(&mut self.sent, true);
-        Zeroizing::new(if again {
-            String::new()
-        } else {
-            format!("user={}\x01auth=Bearer {}\x01\x01", self.user, self.token.expose())
-        })
-    }
-}
+/// What a server must take in a line, its end included (RFC 7162 §4); an initial response that does not fit waits until it is
+/// asked for.
+const MAX_LINE_BYTES: usize = 8_192;
 
 impl Connection {
-    /// Logs in and learns what the server can do afterwards.
+    /// Logs in and learns what the server can do afterwards. `endpoint` is where the connection leads: a mechanism tells it.
     ///
     /// # Errors
     /// [`ImapError::AuthRejected`] for wrong credentials, [`ImapError::Throttled`] when the server cannot judge
-    /// them now, [`ImapError::Refused`] when it offers no way that fits them, or any other [`ImapError`].
-    pub async fn login(self, credentials: &Credentials) -> Result<Session, ImapError> {
-        let (secret, sent) = match credentials {
-            Credentials::Password { user, password } => (password, Plain { user, password }.process(b"")),
-            Credentials::XOAuth2 { user, token } => {
-                (token, XOAuth2 { user, token, sent: false }.process(b""))
-            }
-        };
-        let sent = Secret::new(sent.as_str());
-        // Some servers repeat what they refuse, and these words are kept and shown.
-        self.log_in(credentials).await.map_err(|error| error.without(secret).without(&sent))
+    /// them now, [`ImapError::Refused`] when it offers no way that fits them or they cannot be sent, or any other
+    /// [`ImapError`].
+    pub async fn login(self, endpoint: &Endpoint, login: &Login) -> Result<Session, ImapError> {
+        let at = (endpoint.host.as_str(), endpoint.port);
+        self.log_in(at, login).await.map_err(|error| {
+            // Some servers repeat what they refuse, and these words are kept and shown.
+            login.hidden(at.0, at.1).iter().fold(error, ImapError::without)
+        })
     }
 
-    async fn log_in(self, credentials: &Credentials) -> Result<Session, ImapError> {
+    async fn log_in(self, at: (&str, u16), login: &Login) -> Result<Session, ImapError> {
         let Self { mut session, preauth, capabilities_known, .. } = self;
         if preauth {
             // Somebody else's identity is not the one that was asked for.
             return Err(ImapError::protocol("the server logged us in without asking who we are"));
         }
+        if let Some(fault) = login.fault() {
+            return Err(ImapError::refused(fault));
+        }
         if !capabilities_known {
             session.refresh_capabilities().await?;
         }
-        let condition = match credentials {
-            Credentials::Password { user, password } => {
-                check(user)?;
-                check(password.expose())?;
-                session.log_in_with_password(user, password).await?
+        let done = match login {
+            Login::Nobody => return Err(ImapError::refused("IMAP needs a login")),
+            Login::Password { user, password } => {
+                let condition = session.log_in_with_password(user, password).await?;
+                session.finish(condition).map_err(as_rejection)
             }
-            Credentials::XOAuth2 { user, token } => {
-                check(user)?;
-                check(token.expose())?;
-                session.authenticate("XOAUTH2", XOAuth2 { user, token, sent: false }).await?
+            Login::Token { user, token } => {
+                let (condition, refusal) = session.log_in_with_token(user, token, at).await?;
+                session.finish(condition).map_err(|error| as_refusal(error, refusal))
             }
-        };
-        let done = session.finish(condition).map_err(as_rejection)?;
+        }?;
         // RFC 9051 §6.1.1: what was announced before login no longer counts.
         if !done.code.is_some_and(|code| session.note_capability_code(&code)) {
             session.refresh_capabilities().await?;
@@ -123,7 +71,8 @@ impl Session {
     async fn log_in_with_password(&mut self, user: &str, password: &Secret) -> Result<Condition, ImapError> {
         // PLAIN carries any character; LOGIN is for servers without it, and for those that only offer it.
         if self.capabilities.has_auth("PLAIN") {
-            let condition = self.authenticate("PLAIN", Plain { user, password }).await?;
+            let message = plain(user, password);
+            let condition = self.authenticate("PLAIN", &message, &mut Plain { user, password }).await?;
             let lacking = matches!(judge(condition.clone()), Err(ImapError::Protocol(_)));
             if !lacking || self.capabilities.login_disabled {
                 return Ok(condition);
@@ -137,23 +86,46 @@ impl Session {
         self.run_to_condition(command, ANSWER_BYTES, &mut Some).await
     }
 
-    /// One SASL exchange (RFC 9051 §6.2.2); its tagged line is returned unjudged.
-    async fn authenticate<A: Authenticator>(
+    /// By the first mechanism that the server knows of those that it offers; also what it said of the token.
+    async fn log_in_with_token(
+        &mut self,
+        user: &str,
+        token: &Secret,
+        at: (&str, u16),
+    ) -> Result<(Condition, Option<Refusal>), ImapError> {
+        let mut ways = Mechanism::offered(|name| self.capabilities.has_auth(name)).into_iter().peekable();
+        while let Some(mechanism) = ways.next() {
+            let message = mechanism.message(user, token, at);
+            let mut exchange = Bearer::new(mechanism, message.clone());
+            let condition = self.authenticate(mechanism.name(), &message, &mut exchange).await?;
+            // Who says what is wrong with the token knows the mechanism.
+            let lacking =
+                !exchange.challenged && judge(condition.clone()).is_err_and(|error| lacks_mechanism(&error));
+            if !lacking || ways.peek().is_none() {
+                return Ok((condition, exchange.refusal));
+            }
+            self.settle();
+        }
+        Err(ImapError::refused("the server offers no way to log in with a token (OAUTHBEARER or XOAUTH2)"))
+    }
+
+    /// One SASL exchange (RFC 9051 §6.2.2), which begins with `message`; its tagged line is returned unjudged.
+    async fn authenticate(
         &mut self,
         mechanism: &str,
-        mut authenticator: A,
+        message: &str,
+        authenticator: &mut impl Authenticator,
     ) -> Result<Condition, ImapError> {
-        if !self.capabilities.has_auth(mechanism) {
-            return Err(ImapError::Refused {
-                code: None,
-                text: format!("the server does not offer {mechanism}"),
-            });
-        }
         let tag = self.begin(ANSWER_BYTES)?;
         let mut line = Zeroizing::new(format!("{tag} AUTHENTICATE {mechanism}").into_bytes());
         if self.capabilities.sasl_ir {
-            line.push(b' ');
-            line.extend_from_slice(&encode(&mut authenticator, b""));
+            let first = encode(message.as_bytes());
+            if line.len() + 1 + first.len() + 2 <= MAX_LINE_BYTES {
+                // As long as it gets: a line that grows leaves its bytes where nobody wipes them.
+                line.reserve_exact(first.len() + 3);
+                line.push(b' ');
+                line.extend_from_slice(&first);
+            }
         }
         line.extend_from_slice(b"\r\n");
         self.framer.write(&line).await?;
@@ -165,8 +137,7 @@ impl Session {
                     Step::News => {}
                 }
             };
-            let challenge = STANDARD.decode(challenge).unwrap_or_default();
-            let mut answer = encode(&mut authenticator, &challenge);
+            let mut answer = encode(authenticator.process(&sasl::challenge(&challenge)).as_ref());
             answer.extend_from_slice(b"\r\n");
             self.framer.write(&answer).await?;
         }
@@ -191,26 +162,37 @@ enum Step {
     News,
 }
 
-fn encode<A: Authenticator>(authenticator: &mut A, challenge: &[u8]) -> Zeroizing<Vec<u8>> {
-    let plain = authenticator.process(challenge);
-    let mut out = Zeroizing::new(vec![0; plain.as_ref().len().div_ceil(3) * 4]);
-    let written = STANDARD.encode_slice(plain.as_ref(), &mut out).unwrap_or(0);
+fn encode(plain: &[u8]) -> Zeroizing<Vec<u8>> {
+    // Two bytes more for the end of the line.
+    let length = plain.len().div_ceil(3) * 4;
+    let mut out = Zeroizing::new(Vec::with_capacity(length + 2));
+    out.resize(length, 0);
+    let written = STANDARD.encode_slice(plain, &mut out).unwrap_or(0);
     out.truncate(written);
     out
-}
-
-/// A NUL would end PLAIN's fields early, a `^A` XOAUTH2's, a line end any command.
-fn check(value: &str) -> Result<(), ImapError> {
-    if value.bytes().any(|b| matches!(b, 0 | 1 | b'\r' | b'\n')) {
-        return Err(ImapError::refused("a credential with a control character cannot be sent"));
-    }
-    Ok(())
 }
 
 /// During login a bare NO means the credentials, whatever else it might mean later.
 fn as_rejection(error: ImapError) -> ImapError {
     match error {
-        ImapError::Refused { code, text } => ImapError::AuthRejected { code, text },
+        ImapError::Refused { code, text } => ImapError::AuthRejected { code, text, refusal: None },
         other => other,
     }
 }
+
+/// A server that said what is wrong with the token has refused it, also where it ends the exchange with BAD.
+fn as_refusal(error: ImapError, said: Option<Refusal>) -> ImapError {
+    let refusal = said.map(Box::new);
+    match error {
+        ImapError::Refused { code, text } | ImapError::AuthRejected { code, text, .. } => {
+            ImapError::AuthRejected { code, text, refusal }
+        }
+        ImapError::Protocol(text) if refusal.is_some() => {
+            ImapError::AuthRejected { code: None, text, refusal }
+        }
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests;

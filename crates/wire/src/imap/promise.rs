@@ -17,6 +17,13 @@ impl Session {
         change(&mut self.capabilities);
     }
 
+    /// Forgets extensions by their names, as far as there is a way to do without them.
+    pub fn do_without(&mut self, extensions: &[String]) {
+        for extension in extensions {
+            self.capabilities.forgo(extension);
+        }
+    }
+
     /// Whether the last command was answered with BAD and would be written differently without an extension.
     #[must_use]
     pub const fn broke_promise(&self) -> bool {

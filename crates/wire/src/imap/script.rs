@@ -6,14 +6,19 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, DuplexStream};
 
 use super::connect::greet;
-use super::login::Credentials;
-use super::{ImapError, Session};
+use super::{Endpoint, ImapError, Security, Session};
+use crate::login::Login;
 use crate::secret::Secret;
 
 /// What the server received, line by line.
 pub(super) type Received = Arc<Mutex<Vec<String>>>;
 
 pub(super) const REPLY: Duration = Duration::from_secs(2);
+
+/// Where a mechanism is told that the connection leads.
+pub(super) fn endpoint() -> Endpoint {
+    Endpoint { host: "imap.example.com".into(), port: 993, security: Security::Tls }
+}
 
 /// Says `greeting`, then one of `answers` for each line received (`$` is that line's tag), then closes.
 /// `width` is how many bytes travel at once.
@@ -50,8 +55,7 @@ pub(super) async fn session_by(width: usize, capabilities: &str, answers: &[&str
     all.extend(answers);
     let (stream, received) = server("* OK [CAPABILITY IMAP4rev1] hello\r\n", &all, width);
     let connection = greet(Box::new(stream), REPLY).await.unwrap();
-    let password = Secret::new("p\"w");
-    let session = connection.login(&Credentials::Password { user: "u".into(), password }).await.unwrap();
+    let session = connection.login(&endpoint(), &Login::of("u", Secret::new("p\"w"))).await.unwrap();
     received.lock().unwrap().clear();
     (session, received)
 }

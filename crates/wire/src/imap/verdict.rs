@@ -26,7 +26,7 @@ pub(super) fn judge(condition: Condition) -> Result<Done, ImapError> {
     match (condition.status, code.as_deref()) {
         (Status::No, Some("NONEXISTENT" | "TRYCREATE")) => Err(ImapError::NoSuchMailbox(text)),
         (Status::No, Some("AUTHENTICATIONFAILED" | "AUTHORIZATIONFAILED" | "EXPIRED")) => {
-            Err(ImapError::AuthRejected { code, text })
+            Err(ImapError::AuthRejected { code, text, refusal: None })
         }
         (Status::No, _) => Err(ImapError::Refused { code, text }),
         _ => Err(ImapError::Protocol(if text.is_empty() { "the server answered BAD".into() } else { text })),
@@ -82,6 +82,19 @@ fn throttled(code: Option<&str>, text: &str) -> Option<ImapError> {
         digits.parse().ok().map(Duration::from_millis)
     });
     Some(ImapError::Throttled { retry_after: backoff, code: code.map(str::to_owned), text: text.to_owned() })
+}
+
+/// Whether a server that offers a SASL mechanism says that it does not know it after all, which is not about the credentials.
+pub(super) fn lacks_mechanism(error: &ImapError) -> bool {
+    match error {
+        ImapError::Protocol(_) => true,
+        // Dovecot 2.3: "Unsupported authentication mechanism.".
+        ImapError::Refused { code, text } => {
+            let lower = text.to_ascii_lowercase();
+            code.as_deref() == Some("CANNOT") || (lower.contains("mechanism") && lower.contains("support"))
+        }
+        _ => false,
+    }
 }
 
 /// A NO without a code to a command on one mailbox: Dovecot's phantoms and the prose of older servers.

@@ -10,6 +10,7 @@ use mail::smtp_reply::SmtpReply;
 use super::stream::{Duplex, LineStream};
 use super::{Dialler, Endpoint, Security, SmtpError};
 use crate::dial::Deadlines;
+use crate::trouble::{Forbidden, Unopened};
 
 /// What the server announced (RFC 5321 §4.1.1.1).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -61,21 +62,19 @@ pub struct Connection {
 pub(super) async fn connect(dialler: &Dialler<'_>, endpoint: &Endpoint) -> Result<Connection, SmtpError> {
     let Endpoint { host, port, security } = endpoint;
     let (outbound, deadlines) = (dialler.outbound, dialler.deadlines);
-    if *security == Security::Plain && !outbound.allows_plain(host, *port).await? {
-        return Err(SmtpError::NotAllowed(
-            "a connection without TLS is only made to allowed hosts".to_owned(),
-        ));
+    if *security == Security::Plain && !outbound.allows_plain(host, *port).await.map_err(Unopened::from)? {
+        return Err(SmtpError::NotAllowed(Forbidden::Plain));
     }
-    let socket = outbound.dial(host, *port, &deadlines).await?;
+    let socket = outbound.dial(host, *port, &deadlines).await.map_err(Unopened::from)?;
     match security {
         Security::Plain => greet(Box::new(socket), dialler.helo_name, deadlines).await,
         Security::Tls => {
-            let stream = dialler.tls.connect(host, socket, deadlines.tls).await?;
+            let stream = dialler.tls.connect(host, socket, deadlines.tls).await.map_err(Unopened::from)?;
             greet(Box::new(stream), dialler.helo_name, deadlines).await
         }
         Security::StartTls => {
             let socket = start_tls(Box::new(socket), dialler.helo_name, deadlines).await?;
-            let stream = dialler.tls.connect(host, socket, deadlines.tls).await?;
+            let stream = dialler.tls.connect(host, socket, deadlines.tls).await.map_err(Unopened::from)?;
             let mut stream = LineStream::new(Box::new(stream));
             let lines = ehlo(&mut stream, dialler.helo_name, deadlines).await?;
             Ok(Connection { stream, features: Features::from_lines(&lines), deadlines })

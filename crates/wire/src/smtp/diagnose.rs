@@ -4,7 +4,8 @@ use super::connect::{Connection, banner, ehlo, upgrade};
 use super::stream::LineStream;
 use super::{Features, Security, SmtpError};
 use crate::diagnose::{Detail, Fault, Step, Walk, Way};
-use crate::secret::Secret;
+use crate::login::Login;
+use crate::trouble::Trouble;
 
 const OVER_TLS: &[&str] = &["dns", "tcp", "tls", "greeting", "ehlo", "login"];
 const BY_STARTTLS: &[&str] = &["dns", "tcp", "greeting", "starttls", "tls", "ehlo", "login"];
@@ -12,19 +13,6 @@ const IN_CLEAR: &[&str] = &["dns", "tcp", "greeting", "ehlo", "login"];
 
 impl From<SmtpError> for Fault {
     fn from(error: SmtpError) -> Self {
-        let (code, text) = match &error {
-            SmtpError::Unreachable(_) => ("upstream-unreachable", "The mail server cannot be reached."),
-            SmtpError::NotAllowed(_) => ("host-not-allowed", "This host may not be connected to."),
-            SmtpError::AuthRejected(_) => {
-                ("upstream-auth-failed", "The mail server does not accept the credentials.")
-            }
-            SmtpError::Refused(_) => ("upstream-refused", "The mail server refused a command."),
-            SmtpError::Timeout => ("upstream-timeout", "The mail server does not answer in time."),
-            SmtpError::Protocol(_) => {
-                ("upstream-protocol", "The mail server's answer could not be understood.")
-            }
-            SmtpError::Closed => ("upstream-closed", "The mail server ended the connection."),
-        };
         let server = match &error {
             SmtpError::NotAllowed(_) | SmtpError::Timeout | SmtpError::Closed => None,
             said => Some(said.text()),
@@ -32,21 +20,21 @@ impl From<SmtpError> for Fault {
         let response_code = error.code().map(|code| code.to_string());
         Self {
             detail: Box::new(Detail { server, response_code, ..Detail::default() }),
-            ..Self::new(code, text)
+            ..Self::of(error.trouble())
         }
     }
 }
 
-/// Walks to a submission server as `user`; without a password (there is none, or it cannot be opened) as far as the login,
-/// which is left out where `user` is empty.
-pub async fn diagnose(way: Way<'_>, helo_name: &str, user: &str, password: Option<&Secret>) -> Vec<Step> {
-    let mut walk = Walk::new(password.cloned());
+/// Walks to a submission server and logs in by `login`. Where there is none to be used, it goes as far as the login, which
+/// fails with what is the matter.
+pub async fn diagnose(way: Way<'_>, helo_name: &str, login: Result<&Login, Trouble>) -> Vec<Step> {
+    let mut walk = Walk::new(login.ok().and_then(Login::secret).cloned());
     let plan = match way.endpoint.security {
         Security::Tls => OVER_TLS,
         Security::StartTls => BY_STARTTLS,
         Security::Plain => IN_CLEAR,
     };
-    if let Some(connection) = go(&mut walk, way, helo_name, (user, password)).await {
+    if let Some(connection) = go(&mut walk, way, helo_name, login).await {
         connection.quit().await;
     }
     walk.end(plan)
@@ -56,7 +44,7 @@ async fn go(
     walk: &mut Walk,
     way: Way<'_>,
     helo_name: &str,
-    (user, password): (&str, Option<&Secret>),
+    login: Result<&Login, Trouble>,
 ) -> Option<Connection> {
     let deadlines = way.deadlines();
     let socket = way.connect(walk).await?;
@@ -94,14 +82,12 @@ async fn go(
         })
         .await?;
     let mut connection = Connection { stream, features: Features::from_lines(&lines), deadlines };
-    if user.is_empty() {
+    if matches!(login, Ok(Login::Nobody)) {
         walk.skip("login", "no-user-name", "The account sends without logging in.");
         return Some(connection);
     }
     walk.step("login", async {
-        let unusable =
-            || Fault::new("credentials-unusable", "There is no password that can be used; enter it again.");
-        connection.login(user, password.ok_or_else(unusable)?).await?;
+        connection.login(way.endpoint, login.map_err(Fault::of)?).await?;
         Ok(((), Detail::default()))
     })
     .await?;

@@ -3,14 +3,17 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::connect::{greet, start_tls};
-use super::script::{Server, deadlines};
+use super::script::{Server, deadlines, endpoint};
 use super::stream::LineStream;
 use super::{Dialler, Endpoint, Security, SmtpError, SmtpServer, connect};
 use crate::dial::{Deadlines, Outbound, OutboundPolicy};
+use crate::login::Login;
 use crate::secret::Secret;
 use crate::tls::authority::Authority;
 
@@ -29,7 +32,7 @@ async fn a_server_that_is_silent_before_or_in_login_is_given_up() {
         let offer = format!("AUTH {mechanism}");
         let server = Server::new().features(&[&offer]).silent_at(first);
         let mut connection = greet(server.start(), "us", deadlines()).await.unwrap();
-        let refused = connection.login("ann", &Secret::new("secret")).await;
+        let refused = connection.login(&endpoint(), &Login::of("ann", Secret::new("secret"))).await;
         assert_eq!(refused.err(), Some(SmtpError::Timeout), "{mechanism}");
     }
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
@@ -136,7 +139,7 @@ async fn log_in_to(
     let deadlines = Deadlines { reply: Duration::from_secs(2), ..Deadlines::default() };
     let dialler = Dialler { outbound: &outbound, tls: &tls, helo_name: "us", deadlines };
     let endpoint = Endpoint { host: "localhost".into(), port, security: Security::StartTls };
-    let server = SmtpServer { endpoint, username: "ann".into(), password: Secret::new("secret") };
+    let server = SmtpServer { endpoint, login: Login::of("ann", Secret::new("secret")) };
     let connection = connect(&dialler, &server).await;
     let heard = heard.lock().unwrap().clone();
     (connection, heard)
@@ -150,4 +153,45 @@ async fn abilities_announced_before_tls_are_forgotten() {
     let (connection, _) = log_in_to("SMTPUTF8", "AUTH PLAIN").await;
     let features = connection.unwrap().features().clone();
     assert!(!features.smtputf8 && !features.starttls && features.size_bytes.is_none(), "{features:?}");
+}
+
+#[tokio::test]
+async fn hostile_reasons_for_refusing_a_token_do_no_harm() {
+    let json = |text: &str| STANDARD.encode(text);
+    for challenge in [
+        "not base64 at all".to_owned(),
+        "====".into(),
+        "AA".into(),
+        json("not json"),
+        json("{\"status\":"),
+        json(&format!("{{\"status\":{}{}}}", "[".repeat(1_000), "]".repeat(1_000))),
+        json(&format!("{{\"status\":\"{}\"}}", "4".repeat(2_900))),
+        json("{\"status\":[\"401\"],\"scope\":{\"a\":1}}"),
+        json("{\"status\":\"\\u001b[31m\\u0000\\r\\n250 ok\",\"scope\":\"\\u202e\\ud83d\\ude00\"}"),
+        json("{\"status\":1e999999}"),
+        STANDARD.encode([0xff_u8, 0xfe, 0x00]),
+        STANDARD.encode([0_u8; 2_900]),
+    ] {
+        let server = Server::new()
+            .features(&["AUTH OAUTHBEARER"])
+            .answer("AUTH", &format!("334 {challenge}\r\n"))
+            .answer("AQ==", "535 5.7.8 no\r\n");
+        let mut connection = greet(server.start(), "us", deadlines()).await.unwrap();
+        let login = Login::Token { user: "ann".into(), token: Secret::new("token") };
+        let error = connection.login(&endpoint(), &login).await.unwrap_err();
+        let SmtpError::AuthRejected { refusal, .. } = &error else { panic!("{challenge:.60}: {error:?}") };
+        assert_eq!(error.text(), "5.7.8 no", "{challenge:.60}");
+        let kept = refusal.iter().flat_map(|r| [&r.status, &r.scope, &r.openid_configuration]).flatten();
+        for text in kept {
+            assert!(text.len() <= 500 && !text.chars().any(char::is_control), "{text:?}");
+            assert!(!text.contains('\u{202e}'), "{text:?}");
+        }
+    }
+    // What is longer than a reply may be ends the connection.
+    let endless = format!("334 {}\r\n", "A".repeat(70_000));
+    let server = Server::new().features(&["AUTH OAUTHBEARER"]).answer("AUTH", &endless);
+    let mut connection = greet(server.start(), "us", deadlines()).await.unwrap();
+    let login = Login::Token { user: "ann".into(), token: Secret::new("token") };
+    let refused = connection.login(&endpoint(), &login).await;
+    assert!(matches!(refused, Err(SmtpError::Protocol(_))), "{refused:?}");
 }

@@ -6,10 +6,16 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 
 use super::stream::Duplex;
+use super::{Endpoint, Security};
 use crate::dial::Deadlines;
 
 pub(super) fn deadlines() -> Deadlines {
     Deadlines { reply: Duration::from_millis(200), ..Deadlines::default() }
+}
+
+/// Where a mechanism is told that the connection leads.
+pub(super) fn endpoint() -> Endpoint {
+    Endpoint { host: "smtp.example.com".into(), port: 587, security: Security::StartTls }
 }
 
 /// Lines the server read, without line ends; the body's too.
@@ -43,7 +49,7 @@ impl Server {
         self.features = lines.iter().map(|l| (*l).to_owned()).collect();
         self
     }
-    /// Answers lines that begin with `line` by `text`; the end of the body is the line `.`.
+    /// Answers lines that begin with `line` by `text`; the end of the body is the line `.`, and an empty one is just that.
     pub fn answer(mut self, line: &str, text: &str) -> Self {
         self.answers.push((line.to_owned(), text.to_owned()));
         self
@@ -63,9 +69,8 @@ impl Server {
     }
 
     fn reply(&self, line: &str, in_body: bool) -> Option<String> {
-        if let Some((_, text)) =
-            self.answers.iter().find(|(l, _)| line.starts_with(l.as_str()) && (!in_body || line == "."))
-        {
+        let begins = |begin: &str| line.starts_with(begin) && (!begin.is_empty() || line.is_empty());
+        if let Some((_, text)) = self.answers.iter().find(|(l, _)| begins(l) && (!in_body || line == ".")) {
             return Some(text.clone());
         }
         match line.split([' ', ':']).next().unwrap_or_default() {

@@ -4,9 +4,12 @@
 //! Until the dot is written the server cannot have taken the message, so every failure before it may be repeated. From
 //! then on only a reply tells; without one the outcome is [`SendError::InDoubt`].
 
+use std::borrow::Cow;
+
 use lettre::Address;
 use lettre::transport::smtp::commands::{Data, Mail, Rcpt};
 use lettre::transport::smtp::extension::{MailBodyParameter, MailParameter};
+use mail::address::with_ascii_domain;
 use mail::envelope::Envelope;
 use mail::smtp_reply::{ReplyClass, SmtpReply};
 
@@ -83,15 +86,16 @@ pub async fn send(
 ) -> Result<Sent, SendError> {
     progress.reached(Point::Envelope).await?;
     let limit = connection.deadlines.reply;
-    let parameters = mail_parameters(connection, envelope, message)?;
-    let sender = address(&envelope.sender)
+    let utf8 = connection.features.smtputf8 && (envelope.needs_smtputf8() || !header_is_ascii(message));
+    let parameters = mail_parameters(connection, envelope, message, utf8)?;
+    let sender = address(&as_sent(&envelope.sender, utf8))
         .ok_or_else(|| local_refusal("553 5.1.7 the sender's address cannot be sent"))?;
     let reply =
         connection.stream.command(Mail::new(Some(sender), parameters).to_string(), limit).await?.reply;
     if reply.code / 100 != 2 {
         return Err(unexpected(reply).into());
     }
-    let recipients = offer_recipients(connection, envelope).await?;
+    let recipients = offer_recipients(connection, envelope, utf8).await?;
     if !recipients.iter().any(|r| r.class() == ReplyClass::Success) {
         return Ok(Sent { recipients, dot: None });
     }
@@ -118,12 +122,14 @@ async fn finish(connection: &mut Connection) -> Result<SmtpReply, SmtpError> {
 async fn offer_recipients(
     connection: &mut Connection,
     envelope: &Envelope,
+    utf8: bool,
 ) -> Result<Vec<SmtpReply>, SmtpError> {
     let mut replies = Vec::with_capacity(envelope.recipients.len());
     for recipient in &envelope.recipients {
-        let reply = match address(recipient) {
+        let recipient = as_sent(recipient, utf8);
+        let reply = match address(&recipient) {
             None => local_reply("553 5.1.3 the address cannot be sent"),
-            Some(_) if !recipient.is_ascii() && !connection.features.smtputf8 => {
+            Some(_) if !recipient.is_ascii() && !utf8 => {
                 local_reply("553 5.6.7 the server does not take addresses in other scripts")
             }
             Some(to) => {
@@ -144,6 +150,7 @@ fn mail_parameters(
     connection: &Connection,
     envelope: &Envelope,
     message: &[u8],
+    utf8: bool,
 ) -> Result<Vec<MailParameter>, SmtpError> {
     let features = &connection.features;
     let mut parameters = Vec::new();
@@ -154,8 +161,6 @@ fn mail_parameters(
         }
         parameters.push(MailParameter::Size(message.len()));
     }
-    let header_end = message.windows(4).position(|w| w == b"\r\n\r\n").unwrap_or(message.len());
-    let header_is_ascii = message.get(..header_end).unwrap_or_default().is_ascii();
     if !message.is_ascii() {
         if features.eight_bit_mime {
             parameters.push(MailParameter::Body(MailBodyParameter::EightBitMime));
@@ -163,12 +168,23 @@ fn mail_parameters(
             return Err(local_refusal("554 5.6.3 the server does not take messages with 8-bit text"));
         }
     }
-    if features.smtputf8 && (envelope.needs_smtputf8() || !header_is_ascii) {
+    if utf8 {
         parameters.push(MailParameter::SmtpUtfEight);
-    } else if !header_is_ascii || !envelope.sender.is_ascii() {
+    } else if !header_is_ascii(message) || !with_ascii_domain(&envelope.sender).is_ascii() {
         return Err(local_refusal("553 5.6.7 the server does not take addresses in other scripts"));
     }
     Ok(parameters)
+}
+
+fn header_is_ascii(message: &[u8]) -> bool {
+    let end = message.windows(4).position(|w| w == b"\r\n\r\n").unwrap_or(message.len());
+    message.get(..end).unwrap_or_default().is_ascii()
+}
+
+/// The address as it stands in a command. Other scripts may stand there only after MAIL had the SMTPUTF8 parameter (RFC 6531
+/// §3.4), which `utf8` says. Without it the domain has its ASCII form; a local part has none.
+fn as_sent(address: &str, utf8: bool) -> Cow<'_, str> {
+    if utf8 { Cow::Borrowed(address) } else { with_ascii_domain(address) }
 }
 
 async fn write_body(connection: &mut Connection, message: &[u8]) -> Result<(), SmtpError> {
@@ -230,10 +246,10 @@ fn address(text: &str) -> Option<Address> {
 
 fn local_reply(text: &str) -> SmtpReply {
     let (code, rest) = text.split_once(' ').unwrap_or((text, ""));
-    SmtpReply::from_parts(code.parse().unwrap_or(554), [rest])
+    SmtpReply { own: true, ..SmtpReply::from_parts(code.parse().unwrap_or(554), [rest]) }
 }
 
-fn local_refusal(text: &str) -> SmtpError {
+pub(super) fn local_refusal(text: &str) -> SmtpError {
     SmtpError::Refused(local_reply(text))
 }
 

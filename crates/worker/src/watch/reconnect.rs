@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use emailclient_core::connect::oauth::GrantError;
 use emailclient_core::sync::driver::SyncError;
 use mail::backoff;
 use wire::imap::ImapError;
@@ -44,7 +45,9 @@ impl Reconnect {
                 Next { wait: backoff::throttle(self.since, *retry_after, unit), round: tell }
             }
             // The round makes the account `needs_reauth`, and then it is nobody's to watch.
-            SyncError::Imap(ImapError::AuthRejected { .. }) | SyncError::Credentials(_) => {
+            SyncError::Imap(ImapError::AuthRejected { .. })
+            | SyncError::Credentials(_)
+            | SyncError::Grant(GrantError::Refused(_) | GrantError::Gone | GrantError::Seal(_)) => {
                 Next { wait: backoff::auth(Duration::ZERO, unit).unwrap_or(GOOD), round: self.failures == 1 }
             }
             // No IDLE, no INBOX, no permission: the rounds that are due anyway bring the mail meanwhile.
@@ -110,7 +113,8 @@ mod tests {
     #[test]
     fn refused_credentials_are_told_at_once_and_not_tried_on() {
         let mut r = Reconnect::default();
-        let refused = SyncError::Imap(ImapError::AuthRejected { code: None, text: String::new() });
+        let refused =
+            SyncError::Imap(ImapError::AuthRejected { code: None, text: String::new(), refusal: None });
         let first = r.after(SHORT, &refused, 0.5);
         assert!(first.round && first.wait >= Duration::from_secs(300));
         assert!(!r.after(SHORT, &refused, 0.5).round);

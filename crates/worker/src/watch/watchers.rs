@@ -5,9 +5,9 @@ use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::time::Duration;
 
+use emailclient_core::connect::give_way::GiveWay;
 use emailclient_core::platform::id::AccountId;
 use emailclient_core::sync::due::Watched;
-use emailclient_core::sync::give_way::GiveWay;
 use tokio::sync::watch::Receiver;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;

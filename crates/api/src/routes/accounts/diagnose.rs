@@ -6,21 +6,19 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::response::Response;
 use chrono::{DateTime, Utc};
-use emailclient_core::domain::account::{self, AccountError, Credentials};
+use emailclient_core::connect;
+use emailclient_core::domain::account;
 use emailclient_core::platform::id::AccountId;
 use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
-use wire::diagnose::{self as walk, Way};
-use wire::imap;
-use wire::secret::Secret;
-use wire::smtp;
+use wire::diagnose as walk;
 use wire::tls::Certificate;
 
-use crate::caller::Caller;
 use crate::error::{ApiError, Problem};
 use crate::extract::{NoQuery, PathId, Query};
 use crate::idempotency::IdempotencyKey;
+use crate::permission::{AccountsManage, May, Unaudited};
 use crate::ratelimit::Bucket;
 use crate::reply::Reply;
 use crate::state::AppState;
@@ -134,53 +132,32 @@ impl From<Vec<walk::Step>> for WayView {
 }
 
 /// Walks to both servers with what is stored, each step timed: where the way ends, with the server's words. Saves nothing.
-#[utoipa::path(post, path = "/api/accounts/{id}/diagnose", tag = "accounts", security(("bearer" = [])), params(("id" = Uuid, Path)),
+#[utoipa::path(post, path = "/api/accounts/{id}/diagnose", tag = "accounts", security(("bearer" = ["accounts:manage"])), params(("id" = Uuid, Path)),
     responses((status = 200, body = DiagnosisView), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn diagnose(
     State(state): State<AppState>,
-    caller: Caller,
+    caller: May<AccountsManage, Unaudited>,
     PathId(id): PathId<AccountId>,
     Query(NoQuery {}): Query<NoQuery>,
     key: IdempotencyKey,
 ) -> Result<Response, ApiError> {
     key.once(&state, &caller, async {
-        let stored = stored(&state, &caller, id).await?;
+        let mut look = caller.aside(&state).await?;
+        account::get(&mut look, id).await?.ok_or_else(ApiError::not_found)?;
+        look.release();
         let limit = Bucket { key: format!("diagnose:{id}"), name: "diagnose", quota: QUOTA, window: WINDOW };
         let verdict = state.limiter.take(&[limit]).await;
         if !verdict.allowed {
             let wait = verdict.retry_after.as_millis().div_ceil(1000);
             return Err(ApiError::rate_limited(u64::try_from(wait).unwrap_or(u64::MAX)));
         }
-        let (imap, smtp) = (stored.imap.endpoint(), stored.smtp.endpoint());
-        let way = |endpoint| Way { outbound: &state.outbound, tls: &state.tls, endpoint };
-        let usable = |password: &Secret| (!password.is_empty()).then(|| password.clone());
-        let (imap_password, smtp_password) = (usable(&stored.imap_password), usable(&stored.smtp_password));
-        let helo_name = &state.config.smtp_helo_name;
-        let (imap, smtp) = tokio::join!(
-            imap::diagnose(way(&imap), &stored.imap.username, imap_password.as_ref()),
-            smtp::diagnose(way(&smtp), helo_name, &stored.smtp.username, smtp_password.as_ref()),
-        );
+        caller.context.tried_elsewhere();
+        let of = (caller.tenant(), id);
+        let (imap, smtp) =
+            tokio::join!(connect::imap::diagnose(&state, of), connect::smtp::diagnose(&state, of));
+        let (imap, smtp) = (imap?, smtp?);
         let tx = key.tx(&state, &caller).await?;
         Ok((tx, Reply::ok(&DiagnosisView { account_id: id.0, imap: imap.into(), smtp: smtp.into() })?))
     })
     .await
-}
-
-/// Servers and passwords; passwords that cannot be opened are as none, which the login then tells.
-async fn stored(state: &AppState, caller: &Caller, id: AccountId) -> Result<Credentials, ApiError> {
-    let mut tx = caller.tx(state).await?;
-    let stored = match account::credentials(&mut tx, &state.keyring, id).await {
-        Err(AccountError::Seal(error)) => {
-            tracing::warn!(account_id = %id, %error, "the stored passwords cannot be opened");
-            account::get(&mut tx, id).await?.map(|account| Credentials {
-                imap: account.imap,
-                imap_password: Secret::default(),
-                smtp: account.smtp,
-                smtp_password: Secret::default(),
-            })
-        }
-        other => other?,
-    };
-    tx.release();
-    stored.ok_or_else(ApiError::not_found)
 }

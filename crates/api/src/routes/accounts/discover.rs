@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use wire::discover::{self, Answer, Candidate, Confidence, Discovery, HTTPS_PORT, Source, Suggestion};
 
-use crate::caller::Caller;
 use crate::error::{ApiError, FieldError, Problem};
 use crate::extract::{Json, NoQuery, Query};
 use crate::idempotency::IdempotencyKey;
+use crate::permission::{AccountsManage, May, Unaudited};
 use crate::ratelimit::Bucket;
 use crate::reply::Reply;
 use crate::state::AppState;
@@ -139,11 +139,11 @@ fn cause(candidates: &[CandidateView], sources: &[SourceView]) -> Option<Nothing
 
 /// Finds settings for an address: by the built-in table, the domain's configuration document, its SRV records and the hosts
 /// that take its mail. Nothing is tried or saved.
-#[utoipa::path(post, path = "/api/accounts/discover", tag = "accounts", security(("bearer" = [])), request_body = DiscoverIn,
+#[utoipa::path(post, path = "/api/accounts/discover", tag = "accounts", security(("bearer" = ["accounts:manage"])), request_body = DiscoverIn,
     responses((status = 200, body = DiscoveredView), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn discover(
     State(state): State<AppState>,
-    caller: Caller,
+    caller: May<AccountsManage, Unaudited>,
     Query(NoQuery {}): Query<NoQuery>,
     key: IdempotencyKey,
     Json(body): Json<DiscoverIn>,
@@ -158,7 +158,7 @@ pub async fn discover(
             )])
         };
         address::validate(&email).map_err(|e| refuse(e.to_string()))?;
-        let key_of_limit = format!("{}:discover", caller.tenant);
+        let key_of_limit = format!("{}:discover", caller.tenant());
         let limit = Bucket { key: key_of_limit, name: "discover", quota: QUOTA, window: WINDOW };
         let verdict = state.limiter.take(&[limit]).await;
         if !verdict.allowed {

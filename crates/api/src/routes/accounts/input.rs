@@ -3,12 +3,16 @@
 use std::collections::HashSet;
 
 use emailclient_core::domain::account::{Account, Identity, NewAccount, NewServer, Server};
+use emailclient_core::domain::oauth::grant::Kind as GrantKind;
+use emailclient_core::domain::oauth::provider::{Endpoints, MailServer};
+use emailclient_core::platform::id::AppId;
 use mail::address;
 use serde::Deserialize;
 use utoipa::ToSchema;
 use wire::dial::DialError;
 use wire::imap::Security;
 use wire::secret::Secret;
+use wire::trouble::Trouble;
 
 use crate::error::{ApiError, FieldError};
 use crate::limits::{self, Limits};
@@ -71,13 +75,44 @@ pub struct IdentityIn {
     signature_html: Option<String>,
 }
 
+/// How an account proves who it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum AuthKind {
+    /// The passwords of its servers.
+    Password,
+    /// Tokens of a provider.
+    OAuth2,
+}
+
+/// The same, as far as it is not the passwords.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+pub struct AuthIn {
+    #[serde(rename = "type")]
+    pub kind: AuthKind,
+    /// The OAuth app.
+    #[schema(value_type = Option<uuid::Uuid>)]
+    pub app_id: Option<AppId>,
+    /// One that the caller has from a consent already. Left out: what `grant` says.
+    #[schema(value_type = Option<String>)]
+    pub refresh_token: Option<Secret>,
+    /// Without a person: `client` (client credentials; the app itself may read the mailbox, as at Microsoft) or `service` (a
+    /// service account with delegation over the domain, as at Google).
+    #[schema(value_type = Option<String>)]
+    pub grant: Option<GrantKind>,
+}
+
 /// A whole account.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 pub struct AccountIn {
     email: String,
     name: Option<String>,
-    imap: ServerIn,
-    smtp: ServerIn,
+    /// Needed where the account has passwords. With `oauth2` the servers are those of the app's provider.
+    imap: Option<ServerIn>,
+    /// The same.
+    smtp: Option<ServerIn>,
+    /// Left out: `{"type": "password"}`.
+    auth: Option<AuthIn>,
     identities: Option<Vec<IdentityIn>>,
     /// Whether mailboxes of other users and shared ones are read as well; left out, they are not.
     shared_mailboxes: Option<bool>,
@@ -125,17 +160,90 @@ impl From<IdentityIn> for Identity {
     }
 }
 
-impl From<AccountIn> for NewAccount {
-    fn from(a: AccountIn) -> Self {
-        Self {
-            email: a.email.trim().to_owned(),
-            name: a.name.unwrap_or_default(),
-            imap: a.imap.into(),
-            smtp: a.smtp.into(),
-            identities: a.identities.unwrap_or_default().into_iter().map(Identity::from).collect(),
-            shared_mailboxes: a.shared_mailboxes.unwrap_or_default(),
-        }
+impl AccountIn {
+    /// What is said of OAuth2, if the account is to have it.
+    pub fn oauth2(&self) -> Option<&AuthIn> {
+        self.auth.as_ref().filter(|auth| auth.kind == AuthKind::OAuth2)
     }
+
+    /// An account with passwords.
+    ///
+    /// # Errors
+    /// 422 where a server is missing, or the account is to have OAuth2: for that there is another way.
+    pub fn with_passwords(self) -> Result<NewAccount, ApiError> {
+        if self.oauth2().is_some() {
+            let detail =
+                "an account gets OAuth2 when it is made, or by POST /api/oauth/authorize with its account_id";
+            return Err(ApiError::invalid_field("/auth/type", "not-allowed", detail));
+        }
+        let mut faults = Vec::new();
+        for (server, at) in [(&self.imap, "/imap"), (&self.smtp, "/smtp")] {
+            if server.is_none() {
+                faults.push(FieldError::new(at, "missing", "this field is required"));
+            }
+        }
+        let (Some(imap), Some(smtp)) = (self.imap, self.smtp) else {
+            return Err(ApiError::validation("see errors for the fields").with_errors(faults));
+        };
+        let mut new = as_said(self.email, self.name, self.identities, self.shared_mailboxes);
+        new.imap = imap.into();
+        new.smtp = smtp.into();
+        Ok(new)
+    }
+
+    /// An account at these servers, without credentials yet.
+    ///
+    /// # Errors
+    /// 422 where servers are named as well.
+    pub fn at_provider(self, endpoints: &Endpoints) -> Result<NewAccount, ApiError> {
+        for (server, at) in [(&self.imap, "/imap"), (&self.smtp, "/smtp")] {
+            if server.is_some() {
+                let detail =
+                    "with oauth2 the servers are those of the app's provider: tokens go nowhere else";
+                return Err(ApiError::invalid_field(at, "not-allowed", detail));
+            }
+        }
+        let mut new = as_said(self.email, self.name, self.identities, self.shared_mailboxes);
+        let server = |server: &MailServer| NewServer {
+            host: server.host.clone(),
+            port: server.port,
+            security: server.security,
+            username: new.email.clone(),
+            password: None,
+        };
+        (new.imap, new.smtp) = (server(&endpoints.imap), server(&endpoints.smtp));
+        Ok(new)
+    }
+}
+
+fn as_said(
+    email: String,
+    name: Option<String>,
+    identities: Option<Vec<IdentityIn>>,
+    shared_mailboxes: Option<bool>,
+) -> NewAccount {
+    let nowhere = || NewServer {
+        host: String::new(),
+        port: 0,
+        security: Security::Tls,
+        username: String::new(),
+        password: None,
+    };
+    NewAccount {
+        email: email.trim().to_owned(),
+        name: name.unwrap_or_default(),
+        imap: nowhere(),
+        smtp: nowhere(),
+        identities: identities.unwrap_or_default().into_iter().map(Identity::from).collect(),
+        shared_mailboxes: shared_mailboxes.unwrap_or_default(),
+        grant: None,
+    }
+}
+
+/// `new`, which goes on with the tokens of `old` as long as nobody gives a password.
+pub fn keep_grant(new: NewAccount, old: &Account) -> NewAccount {
+    let passwords = new.imap.password.is_some() || new.smtp.password.is_some();
+    NewAccount { grant: old.grant.as_ref().map(|(id, _)| *id).filter(|_| !passwords), ..new }
 }
 
 fn merged(old: &Server, patch: Option<ServerPatch>) -> NewServer {
@@ -159,6 +267,10 @@ fn merged(old: &Server, patch: Option<ServerPatch>) -> NewServer {
 impl AccountPatch {
     /// `old` with these fields replaced.
     pub fn over(self, old: &Account) -> NewAccount {
+        keep_grant(self.merged(old), old)
+    }
+
+    fn merged(self, old: &Account) -> NewAccount {
         let identities = self.identities.map(|all| all.into_iter().map(Identity::from).collect());
         NewAccount {
             email: self.email.map_or_else(|| old.email.clone(), |e| e.trim().to_owned()),
@@ -167,6 +279,7 @@ impl AccountPatch {
             smtp: merged(&old.smtp, self.smtp),
             identities: identities.unwrap_or_else(|| old.identities.clone()),
             shared_mailboxes: self.shared_mailboxes.unwrap_or(old.shared_mailboxes),
+            grant: None,
         }
     }
 }
@@ -211,8 +324,9 @@ pub fn check(new: &NewAccount, old: Option<&Account>) -> Result<(), ApiError> {
     }
     let mut faults = limits.faults();
     check_identities_differ(&new.identities, &mut faults);
-    check_server(&new.imap, old.map(|o| &o.imap), "/imap", &mut faults);
-    check_server(&new.smtp, old.map(|o| &o.smtp), "/smtp", &mut faults);
+    let tokens = new.grant.is_some();
+    check_server(&new.imap, (old.map(|o| &o.imap), tokens), "/imap", &mut faults);
+    check_server(&new.smtp, (old.map(|o| &o.smtp), tokens), "/smtp", &mut faults);
     if faults.is_empty() {
         Ok(())
     } else {
@@ -253,7 +367,12 @@ fn check_name(text: &str, pointer: &str) -> Result<(), ApiError> {
     Ok(())
 }
 
-fn check_server(server: &NewServer, old: Option<&Server>, at: &str, faults: &mut Vec<FieldError>) {
+fn check_server(
+    server: &NewServer,
+    (old, tokens): (Option<&Server>, bool),
+    at: &str,
+    faults: &mut Vec<FieldError>,
+) {
     let mut fault = |field: &str, code: &str, detail: &str| {
         faults.push(FieldError::new(format!("{at}/{field}"), code, detail))
     };
@@ -264,7 +383,16 @@ fn check_server(server: &NewServer, old: Option<&Server>, at: &str, faults: &mut
         fault("username", "empty", "a user name is needed");
     }
     match &server.password {
+        None if tokens && old.is_none() => {}
         None if old.is_none() => fault("password", "missing", "this field is required"),
+        None if tokens && old.is_some_and(|old| destination_changed(old, server)) => fault(
+            "host",
+            "not-allowed",
+            "with oauth2 the servers are those of the app's provider: tokens go nowhere else",
+        ),
+        None if !tokens && !server.username.is_empty() && old.is_some_and(|old| !old.has_password) => {
+            fault("password", "missing", "without oauth2 the password is needed")
+        }
         None if old.is_some_and(|old| destination_changed(old, server)) => fault(
             "password",
             "missing",
@@ -297,31 +425,28 @@ async fn check_host(state: &AppState, server: &NewServer, at: &str, later: bool)
         }
         other => other.map(|()| true),
     };
-    let refuse = |error: fn(String) -> ApiError, field: &str, detail: &str| {
-        let error = error(detail.to_owned());
-        let code = error.code().to_owned();
-        Err(error.with_errors([FieldError::new(format!("{at}/{field}"), code, detail)]))
+    let refuse = |trouble: Trouble, field: &str, detail: &str| {
+        let error = FieldError::new(format!("{at}/{field}"), trouble.code(), detail);
+        Err(ApiError::trouble(trouble, detail).with_errors([error]))
     };
     match verdict {
         Ok(true) => Ok(()),
         Ok(false) => refuse(
-            ApiError::host_not_allowed,
+            Trouble::HostNotAllowed,
             "security",
             "a connection without TLS is only made to hosts the operator allowed",
         ),
         Err(DialError::HostNotAllowed) => {
-            refuse(ApiError::host_not_allowed, "host", "this host may not be connected to")
+            refuse(Trouble::HostNotAllowed, "host", "this host may not be connected to")
         }
         Err(DialError::PortNotAllowed) => {
-            refuse(ApiError::port_not_allowed, "port", "this port may not be connected to")
+            refuse(Trouble::PortNotAllowed, "port", "this port may not be connected to")
         }
         Err(DialError::HostNotFound | DialError::Timeout | DialError::Unreachable(_)) if later => Ok(()),
-        Err(DialError::HostNotFound) => refuse(ApiError::host_not_found, "host", "the host was not found"),
-        Err(DialError::Timeout | DialError::Unreachable(_)) => refuse(
-            ApiError::upstream_unreachable,
-            "host",
-            "the name of the host could not be resolved in time",
-        ),
+        Err(DialError::HostNotFound) => refuse(Trouble::HostNotFound, "host", "the host was not found"),
+        Err(DialError::Timeout | DialError::Unreachable(_)) => {
+            refuse(Trouble::Unreachable, "host", "the name of the host could not be resolved in time")
+        }
     }
 }
 

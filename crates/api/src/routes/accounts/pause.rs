@@ -7,19 +7,19 @@ use emailclient_core::platform::id::AccountId;
 use emailclient_core::sync::pause;
 
 use super::view::{AccountView, etag};
-use crate::caller::Caller;
 use crate::error::{ApiError, Problem};
 use crate::extract::{NoQuery, PathId, Query};
 use crate::idempotency::IdempotencyKey;
+use crate::permission::{AccountPause, AccountResume, AccountsManage, May};
 use crate::reply::Reply;
 use crate::state::AppState;
 
 /// Stops reading, watching and pushing, at once and until `resume`. Mail stays readable, edits wait, sending goes on.
-#[utoipa::path(post, path = "/api/accounts/{id}/pause", tag = "accounts", security(("bearer" = [])), params(("id" = Uuid, Path)),
+#[utoipa::path(post, path = "/api/accounts/{id}/pause", tag = "accounts", security(("bearer" = ["accounts:manage"])), params(("id" = Uuid, Path)),
     responses((status = 200, body = AccountView), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn pause(
     State(state): State<AppState>,
-    caller: Caller,
+    caller: May<AccountsManage, AccountPause>,
     PathId(id): PathId<AccountId>,
     Query(NoQuery {}): Query<NoQuery>,
     key: IdempotencyKey,
@@ -27,7 +27,7 @@ pub async fn pause(
     key.once(&state, &caller, async {
         let mut tx = key.tx(&state, &caller).await?;
         let account = pause::pause(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
-        caller.audit(&mut tx, "account.pause", &id.to_string()).await?;
+        caller.audit(&mut tx, &id.to_string()).await?;
         let tag = etag(&account);
         Ok((tx, Reply::ok(&AccountView::from(account))?.etag(&tag)))
     })
@@ -35,11 +35,11 @@ pub async fn pause(
 }
 
 /// Goes on with a paused account: a round begins at once.
-#[utoipa::path(post, path = "/api/accounts/{id}/resume", tag = "accounts", security(("bearer" = [])), params(("id" = Uuid, Path)),
+#[utoipa::path(post, path = "/api/accounts/{id}/resume", tag = "accounts", security(("bearer" = ["accounts:manage"])), params(("id" = Uuid, Path)),
     responses((status = 200, body = AccountView), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn resume(
     State(state): State<AppState>,
-    caller: Caller,
+    caller: May<AccountsManage, AccountResume>,
     PathId(id): PathId<AccountId>,
     Query(NoQuery {}): Query<NoQuery>,
     key: IdempotencyKey,
@@ -48,7 +48,7 @@ pub async fn resume(
         let mut tx = key.tx(&state, &caller).await?;
         let account = pause::resume(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
         submission::retry_unreached(&mut tx, id).await?;
-        caller.audit(&mut tx, "account.resume", &id.to_string()).await?;
+        caller.audit(&mut tx, &id.to_string()).await?;
         let tag = etag(&account);
         Ok((tx, Reply::ok(&AccountView::from(account))?.etag(&tag)))
     })

@@ -3,35 +3,36 @@
 use axum::extract::State;
 use emailclient_core::domain::account::{self, Account, NewAccount};
 use emailclient_core::domain::submission;
-use emailclient_core::platform::db::TenantTx;
+use emailclient_core::platform::db::{DbError, TenantTx};
 use emailclient_core::platform::id::AccountId;
 use emailclient_core::queue::lease;
 use emailclient_core::sync::run;
 
-use super::input::{AccountIn, VerifyQuery, check, check_hosts, connection_changed};
+use super::input::{AccountIn, VerifyQuery, check, check_hosts, connection_changed, keep_grant};
 use super::view::{AccountView, etag, exists};
 use super::{trial, tries};
-use crate::caller::Caller;
 use crate::error::{ApiError, Problem};
 use crate::etag::Conditions;
 use crate::extract::{Deferred, PathId, Query};
+use crate::permission::{AccountUpdate, AccountsManage, May};
 use crate::reply::Reply;
 use crate::state::AppState;
 
 /// Replaces the account; a password that is left out stays, if host, port, security and user name do. Changed credentials are tried first, unless `verify=false`.
-#[utoipa::path(put, path = "/api/accounts/{id}", tag = "accounts", security(("bearer" = [])),
+#[utoipa::path(put, path = "/api/accounts/{id}", tag = "accounts", security(("bearer" = ["accounts:manage"])),
     params(("id" = Uuid, Path), ("verify" = Option<bool>, Query),
     ("If-Match" = Option<String>, Header, description = "the ETag that was read")), request_body = AccountIn,
     responses((status = 200, body = AccountView), (status = 409, body = Problem, content_type = "application/problem+json"), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn replace(
     State(state): State<AppState>,
-    caller: Caller,
+    caller: May<AccountsManage, AccountUpdate>,
     PathId(id): PathId<AccountId>,
     Query(query): Query<VerifyQuery>,
     conditions: Conditions,
     body: Deferred<AccountIn>,
 ) -> Result<Reply, ApiError> {
-    change(&state, &caller, (id, &conditions, query.wanted()), |_| body.meaning().map(NewAccount::from)).await
+    let merge = |old: &Account| Ok(keep_grant(body.meaning()?.with_passwords()?, old));
+    change(&state, &caller, (id, &conditions, query.wanted()), merge).await
 }
 
 /// Reads, merges and writes. Where servers or credentials change, they are tried in between, and it is written only if
@@ -41,7 +42,7 @@ pub async fn replace(
 /// 404, 412, and as for a new account.
 pub async fn change(
     state: &AppState,
-    caller: &Caller,
+    caller: &May<AccountsManage, AccountUpdate>,
     (id, conditions, verify): (AccountId, &Conditions, bool),
     merge: impl FnOnce(&Account) -> Result<NewAccount, ApiError>,
 ) -> Result<Reply, ApiError> {
@@ -57,18 +58,21 @@ pub async fn change(
         let reread = old.shared_mailboxes != new.shared_mailboxes && !old.is_paused();
         return write(state, caller, tx, (id, &new, Follows { reconnect: false, round: reread })).await;
     }
-    let kept = account::credentials(&mut tx, &state.keyring, id).await?.ok_or_else(ApiError::not_found)?;
     // No network with a transaction open.
     tx.release();
     check_hosts(state, &new, !verify).await?;
     tries::admit(state, caller, &new).await?;
     if verify {
-        trial::require(state, caller, &new, (&kept.imap_password, &kept.smtp_password)).await?;
+        trial::require(state, caller, &new, Some(id)).await?;
     }
     caller.turn(state, id.0).await?;
     let mut tx = caller.tx(state).await?;
     tx.wait_for_rows().await?;
-    lease::lock(&mut tx, &[id]).await?;
+    match lease::lock(&mut tx, &[id]).await {
+        // It cannot run again: the server was asked.
+        Err(DbError::Deleted) => return Err(ApiError::not_found()),
+        locked => locked?,
+    }
     let now = account::get_for_update(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
     if now.version != old.version {
         return Err(ApiError::precondition_failed("the account was changed by someone else meanwhile"));
@@ -87,7 +91,7 @@ struct Follows {
 
 async fn write(
     state: &AppState,
-    caller: &Caller,
+    caller: &May<AccountsManage, AccountUpdate>,
     mut tx: TenantTx,
     (id, new, follows): (AccountId, &NewAccount, Follows),
 ) -> Result<Reply, ApiError> {
@@ -100,7 +104,7 @@ async fn write(
     if follows.reconnect {
         submission::retry_unreached(&mut tx, id).await?;
     }
-    caller.audit(&mut tx, "account.update", &id.to_string()).await?;
+    caller.audit(&mut tx, &id.to_string()).await?;
     tx.commit().await?;
     let tag = etag(&account);
     Ok(Reply::ok(&AccountView::from(account))?.etag(&tag))

@@ -3,11 +3,13 @@
 
 use std::time::Duration;
 
-use emailclient_core::domain::account::{NewAccount, NewServer};
-use wire::dial::{Deadlines, DialError};
-use wire::imap::{self, Credentials, Endpoint, ImapError};
-use wire::secret::Secret;
-use wire::smtp::{self, Dialler, SmtpError, SmtpServer};
+use emailclient_core::connect::{self, ConnectError, Failed, GrantLogin};
+use emailclient_core::domain::account::NewAccount;
+use emailclient_core::platform::id::AccountId;
+use tokio::time::timeout;
+use wire::imap::ImapError;
+use wire::smtp::SmtpError;
+use wire::trouble::Trouble;
 
 use super::tries;
 use crate::caller::Caller;
@@ -20,36 +22,107 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Why a server did not let us in.
 #[derive(Debug)]
 pub struct Failure {
-    /// Our code.
-    pub code: &'static str,
+    /// Its row of the one table.
+    pub trouble: Trouble,
     /// For people.
     pub text: String,
     /// What the server said.
     pub upstream: Upstream,
 }
 
-/// Tries both servers at once.
+/// How both servers answered.
+pub struct Outcomes {
+    /// Where mail is read.
+    pub imap: Result<(), Failure>,
+    /// Where mail is handed in.
+    pub smtp: Result<(), Failure>,
+}
+
+/// An error that a server may have had a part in.
+trait Told: Failed {
+    fn said(&self) -> Option<String>;
+    fn response_code(&self) -> Option<String>;
+}
+
+impl Told for ImapError {
+    fn said(&self) -> Option<String> {
+        self.server_text().map(str::to_owned)
+    }
+
+    fn response_code(&self) -> Option<String> {
+        Self::response_code(self).map(str::to_owned)
+    }
+}
+
+impl Told for SmtpError {
+    fn said(&self) -> Option<String> {
+        self.server_text()
+    }
+
+    fn response_code(&self) -> Option<String> {
+        self.code().map(|code| code.to_string())
+    }
+}
+
+impl Failure {
+    fn of<E: Told>(protocol: &str, error: ConnectError<E>) -> Result<Self, ApiError> {
+        let (trouble, said, response_code) = match &error {
+            ConnectError::Server(error) => (error.trouble(), error.said(), error.response_code()),
+            other => match other.trouble() {
+                Some(trouble) => (trouble, None, None),
+                None => return Err(error.into()),
+            },
+        };
+        let text = match &error {
+            ConnectError::Grant(grant) if !grant.words().is_empty() => grant.words(),
+            other => other.to_string(),
+        };
+        let protocol = protocol.to_owned();
+        let upstream = Upstream { protocol, response_code, text: said, retryable: error.is_temporary() };
+        Ok(Self { trouble, text, upstream })
+    }
+}
+
+/// Tries both servers at once; a password that was left out is the stored one of `kept`.
+///
+/// # Errors
+/// Those of the database; how the servers answered is the outcome.
 pub async fn both(
     state: &AppState,
+    caller: &Caller,
     new: &NewAccount,
-    old: (&Secret, &Secret),
-) -> (Result<(), Failure>, Result<(), Failure>) {
-    let imap_password = new.imap.password.as_ref().unwrap_or(old.0);
-    let smtp_password = new.smtp.password.as_ref().unwrap_or(old.1);
-    tokio::join!(try_imap(state, &new.imap, imap_password), try_smtp(state, &new.smtp, smtp_password))
+    kept: Option<AccountId>,
+) -> Result<Outcomes, ApiError> {
+    let (imap, smtp) = tokio::join!(
+        timeout(PATIENCE, connect::imap::try_out(state, caller.tenant(), &new.imap, kept)),
+        timeout(PATIENCE, connect::smtp::try_out(state, caller.tenant(), &new.smtp, kept)),
+    );
+    let imap = imap.unwrap_or_else(|_| Err(ImapError::Timeout.into()));
+    let smtp = smtp.unwrap_or_else(|_| Err(SmtpError::Timeout.into()));
+    Ok(Outcomes { imap: outcome("imap", imap)?, smtp: outcome("smtp", smtp)? })
+}
+
+fn outcome<E: Told>(
+    protocol: &str,
+    tried: Result<(), ConnectError<E>>,
+) -> Result<Result<(), Failure>, ApiError> {
+    match tried {
+        Ok(()) => Ok(Ok(())),
+        Err(error) => Failure::of(protocol, error).map(Err),
+    }
 }
 
 /// Tries both servers and refuses if one does not let us in.
 ///
 /// # Errors
-/// 422 `upstream-auth-failed`, `upstream-unreachable` or `host-not-allowed`.
+/// 422 with the word of what went wrong (`wire::trouble`).
 pub async fn require(
     state: &AppState,
     caller: &Caller,
     new: &NewAccount,
-    old: (&Secret, &Secret),
+    kept: Option<AccountId>,
 ) -> Result<(), ApiError> {
-    let (imap, smtp) = both(state, new, old).await;
+    let Outcomes { imap, smtp } = both(state, caller, new, kept).await?;
     tries::record(state, caller, new, (imap.as_ref().err(), smtp.as_ref().err())).await?;
     for (outcome, at) in [(imap, "/imap"), (smtp, "/smtp")] {
         if let Err(failure) = outcome {
@@ -59,96 +132,52 @@ pub async fn require(
     Ok(())
 }
 
-fn refusal(failure: Failure, at: &str) -> ApiError {
-    let (error, field) = match failure.code {
-        "upstream-auth-failed" => (ApiError::upstream_auth_failed(failure.text.clone()), "password"),
-        "host-not-allowed" => (ApiError::host_not_allowed(failure.text.clone()), "host"),
-        "host-not-found" => (ApiError::host_not_found(failure.text.clone()), "host"),
-        _ => (ApiError::upstream_unreachable(failure.text.clone()), "host"),
-    };
-    error
-        .with_errors([FieldError::new(format!("{at}/{field}"), failure.code, failure.text)])
-        .with_upstream(failure.upstream)
+/// Tries both servers at once with a token.
+pub async fn with_token(
+    state: &AppState,
+    new: &NewAccount,
+    with: GrantLogin<'_>,
+) -> (Result<(), ConnectError<ImapError>>, Result<(), ConnectError<SmtpError>>) {
+    let (imap, smtp) = tokio::join!(
+        timeout(PATIENCE, connect::imap::try_token(state, &new.imap, with)),
+        timeout(PATIENCE, connect::smtp::try_token(state, &new.smtp, with)),
+    );
+    (
+        imap.unwrap_or_else(|_| Err(ImapError::Timeout.into())),
+        smtp.unwrap_or_else(|_| Err(SmtpError::Timeout.into())),
+    )
 }
 
-fn endpoint(server: &NewServer) -> Endpoint {
-    Endpoint { host: server.host.clone(), port: server.port, security: server.security }
-}
-
-fn deadlines(reply: Duration) -> Deadlines {
-    Deadlines { reply: reply.min(PATIENCE), ..Deadlines::default() }
-}
-
-/// A name that resolves to nothing that may be dialled, in the words of a server that there is not.
-async fn find(state: &AppState, protocol: &str, server: &NewServer) -> Result<(), Failure> {
-    match state.outbound.resolve(&server.host, server.port, deadlines(PATIENCE).resolve).await {
-        Err(DialError::HostNotFound) => {
-            let text = DialError::HostNotFound.to_string();
-            let upstream =
-                Upstream { protocol: protocol.to_owned(), response_code: None, text: None, retryable: true };
-            Err(Failure { code: "host-not-found", text, upstream })
+/// Refuses if a server, tried otherwise, did not let us in.
+///
+/// # Errors
+/// As [`require`].
+pub fn require_both(
+    imap: Result<(), ConnectError<ImapError>>,
+    smtp: Result<(), ConnectError<SmtpError>>,
+) -> Result<(), ApiError> {
+    for (outcome, at) in [(outcome("imap", imap)?, "/imap"), (outcome("smtp", smtp)?, "/smtp")] {
+        if let Err(failure) = outcome {
+            return Err(refusal(failure, at));
         }
-        // What else is wrong with it is told by the try itself.
-        _ => Ok(()),
     }
+    Ok(())
 }
 
-async fn try_imap(state: &AppState, server: &NewServer, password: &Secret) -> Result<(), Failure> {
-    find(state, "imap", server).await?;
-    let credentials = Credentials::Password { user: server.username.clone(), password: password.clone() };
-    let deadlines = deadlines(state.config.imap_command_timeout);
-    let attempt = async {
-        let connection = imap::connect(&state.outbound, &state.tls, &endpoint(server), &deadlines).await?;
-        connection.login(&credentials).await?.logout().await;
-        Ok(())
-    };
-    let outcome = tokio::time::timeout(PATIENCE, attempt).await.unwrap_or(Err(ImapError::Timeout));
-    outcome.map_err(|error| {
-        let (code, retryable) = match &error {
-            ImapError::AuthRejected { .. } => ("upstream-auth-failed", false),
-            ImapError::NotAllowed(_) => ("host-not-allowed", false),
-            ImapError::Refused { .. } => ("upstream-unreachable", false),
-            _ => ("upstream-unreachable", true),
-        };
-        let response_code = error.response_code().map(str::to_owned);
-        let said = error.server_text().map(str::to_owned);
-        Failure {
-            code,
-            upstream: Upstream { protocol: "imap".into(), response_code, text: said, retryable },
-            text: error.to_string(),
+fn refusal(failure: Failure, at: &str) -> ApiError {
+    let field = match failure.trouble {
+        Trouble::AuthFailed | Trouble::CredentialsUnusable => "password",
+        // What the account has in place of passwords.
+        Trouble::ConsentWithdrawn | Trouble::AppRefused | Trouble::NoToken => {
+            return ApiError::trouble(failure.trouble, failure.text.clone())
+                .with_errors([FieldError::new("/auth", failure.trouble.code(), failure.text)])
+                .with_upstream(failure.upstream);
         }
-    })
-}
-
-async fn try_smtp(state: &AppState, server: &NewServer, password: &Secret) -> Result<(), Failure> {
-    find(state, "smtp", server).await?;
-    let dialler = Dialler {
-        outbound: &state.outbound,
-        tls: &state.tls,
-        helo_name: &state.config.smtp_helo_name,
-        deadlines: deadlines(state.config.smtp_command_timeout),
+        Trouble::PortNotAllowed => "port",
+        _ => "host",
     };
-    let server = SmtpServer {
-        endpoint: endpoint(server),
-        username: server.username.clone(),
-        password: password.clone(),
-    };
-    let outcome = tokio::time::timeout(PATIENCE, smtp::verify(&dialler, &server))
-        .await
-        .unwrap_or(Err(SmtpError::Timeout));
-    outcome.map_err(|error| {
-        let code = match &error {
-            SmtpError::AuthRejected(_) => "upstream-auth-failed",
-            SmtpError::NotAllowed(_) => "host-not-allowed",
-            _ => "upstream-unreachable",
-        };
-        let response_code = error.code().map(|c| c.to_string());
-        let upstream = Upstream {
-            protocol: "smtp".into(),
-            response_code,
-            text: error.server_text(),
-            retryable: error.is_temporary(),
-        };
-        Failure { code, upstream, text: error.to_string() }
-    })
+    let code = failure.trouble.code();
+    ApiError::trouble(failure.trouble, failure.text.clone())
+        .with_errors([FieldError::new(format!("{at}/{field}"), code, failure.text)])
+        .with_upstream(failure.upstream)
 }

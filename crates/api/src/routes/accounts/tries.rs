@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use emailclient_core::access::audit::Action;
 use emailclient_core::domain::account::{NewAccount, NewServer};
 use sha2::{Digest as _, Sha256};
 use wire::dial::Deadlines;
@@ -22,7 +23,6 @@ const PER_MINUTE: u32 = 5;
 const PER_HOUR: u32 = 20;
 /// Addresses of one name that are counted; large providers answer with some of many, in turns.
 const ADDRESSES: usize = 4;
-const ACTION: &str = "account.try";
 
 /// Counts the passwords that are given.
 ///
@@ -43,8 +43,8 @@ pub async fn admit(state: &AppState, caller: &Caller, new: &NewAccount) -> Resul
         caller.context.tried_elsewhere();
         let verdict = state.limiter.take(&buckets(state, caller, server).await).await;
         if !verdict.allowed {
-            let mut tx = caller.tx(state).await?;
-            caller.audit_as(&mut tx, ACTION, &target(protocol, server), "rate-limited").await?;
+            let mut tx = caller.aside(state).await?;
+            caller.record(&mut tx, Action::AccountTry, &target(protocol, server), "rate-limited").await?;
             tx.commit().await?;
             let wait = verdict.retry_after.as_millis().div_ceil(1000);
             return Err(ApiError::rate_limited(u64::try_from(wait).unwrap_or(u64::MAX)));
@@ -66,10 +66,11 @@ pub async fn record(
     if imap.is_none() && smtp.is_none() {
         return Ok(());
     }
-    let mut tx = caller.tx(state).await?;
+    let mut tx = caller.aside(state).await?;
     for (protocol, server, failure) in [("imap", &new.imap, imap), ("smtp", &new.smtp, smtp)] {
         if let Some(failure) = failure {
-            caller.audit_as(&mut tx, ACTION, &target(protocol, server), failure.code).await?;
+            let code = failure.trouble.code();
+            caller.record(&mut tx, Action::AccountTry, &target(protocol, server), code).await?;
         }
     }
     Ok(tx.commit().await?)
@@ -101,7 +102,7 @@ async fn buckets(state: &AppState, caller: &Caller, server: &NewServer) -> Vec<B
             // A hash: Redis holds no user names.
             let place = hex::encode(Sha256::digest(format!("{host}\n{user}")));
             let bucket = |name: &'static str, quota: u32, window: Duration| Bucket {
-                key: format!("{}:try:{name}:{place}", caller.tenant),
+                key: format!("{}:try:{name}:{place}", caller.tenant()),
                 name,
                 quota,
                 window,

@@ -2,18 +2,16 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use emailclient_core::domain::account::NewAccount;
 use serde::Serialize;
 use utoipa::ToSchema;
-use wire::secret::Secret;
 
 use super::input::{AccountIn, check, check_hosts};
-use super::trial::{self, Failure};
+use super::trial::{self, Failure, Outcomes};
 use super::tries;
-use crate::caller::Caller;
 use crate::error::{ApiError, Problem, Upstream};
 use crate::extract::{Json, NoQuery, Query};
 use crate::idempotency::IdempotencyKey;
+use crate::permission::{AccountsManage, May, Unaudited};
 use crate::reply::Reply;
 use crate::state::AppState;
 
@@ -42,28 +40,32 @@ impl From<Result<(), Failure>> for Outcome {
     fn from(result: Result<(), Failure>) -> Self {
         match result {
             Ok(()) => Self { ok: true, code: None, text: None, upstream: None },
-            Err(f) => Self { ok: false, code: Some(f.code), text: Some(f.text), upstream: Some(f.upstream) },
+            Err(f) => Self {
+                ok: false,
+                code: Some(f.trouble.code()),
+                text: Some(f.text),
+                upstream: Some(f.upstream),
+            },
         }
     }
 }
 
 /// Logs in to both servers and saves nothing.
-#[utoipa::path(post, path = "/api/accounts/verify", tag = "accounts", security(("bearer" = [])), request_body = AccountIn,
+#[utoipa::path(post, path = "/api/accounts/verify", tag = "accounts", security(("bearer" = ["accounts:manage"])), request_body = AccountIn,
     responses((status = 200, body = Verified), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn verify(
     State(state): State<AppState>,
-    caller: Caller,
+    caller: May<AccountsManage, Unaudited>,
     Query(NoQuery {}): Query<NoQuery>,
     key: IdempotencyKey,
     Json(body): Json<AccountIn>,
 ) -> Result<Response, ApiError> {
-    let new = NewAccount::from(body);
     key.once(&state, &caller, async {
+        let new = body.with_passwords()?;
         check(&new, None)?;
         check_hosts(&state, &new, false).await?;
         tries::admit(&state, &caller, &new).await?;
-        let none = Secret::default();
-        let (imap, smtp) = trial::both(&state, &new, (&none, &none)).await;
+        let Outcomes { imap, smtp } = trial::both(&state, &caller, &new, None).await?;
         tries::record(&state, &caller, &new, (imap.as_ref().err(), smtp.as_ref().err())).await?;
         let tx = key.tx(&state, &caller).await?;
         Ok((tx, Reply::ok(&Verified { imap: imap.into(), smtp: smtp.into() })?))

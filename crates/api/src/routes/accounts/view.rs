@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use emailclient_core::domain::account::{Account, AccountError, Cause, Identity, Server};
+use emailclient_core::domain::oauth::grant::GrantShown;
 use emailclient_core::platform::db::DbError;
 use serde::Serialize;
 use serde_json::Value;
@@ -42,6 +43,28 @@ pub struct CauseView {
     next_try_at: Option<DateTime<Utc>>,
 }
 
+/// How the account proves who it is.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = AccountAuth)]
+pub struct AuthView {
+    /// `password` or `oauth2`.
+    #[serde(rename = "type")]
+    kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    app_id: Option<Uuid>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    provider: Option<&'static str>,
+    /// `person` (consent), `client` (the app itself) or `service` (a service account for this user).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    grant: Option<&'static str>,
+    /// What was granted, as the provider said it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scopes: Option<Vec<String>>,
+    /// When the present token ends; it is renewed before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<DateTime<Utc>>,
+}
+
 /// A connected account.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct AccountView {
@@ -53,6 +76,7 @@ pub struct AccountView {
     cause: Option<CauseView>,
     imap: ServerView,
     smtp: ServerView,
+    auth: AuthView,
     /// Whether the password for reading mail is kept.
     has_password: bool,
     identities: Vec<IdentityView>,
@@ -76,6 +100,20 @@ impl From<Server> for ServerView {
     }
 }
 
+impl From<Option<GrantShown>> for AuthView {
+    fn from(grant: Option<GrantShown>) -> Self {
+        let kind = if grant.is_some() { "oauth2" } else { "password" };
+        Self {
+            kind,
+            app_id: grant.as_ref().map(|g| g.app_id.0),
+            provider: grant.as_ref().map(|g| g.provider.as_str()),
+            grant: grant.as_ref().map(|g| g.kind.as_str()),
+            scopes: grant.as_ref().map(|g| g.scopes.split_whitespace().map(str::to_owned).collect()),
+            expires_at: grant.and_then(|g| g.expires_at),
+        }
+    }
+}
+
 impl From<Identity> for IdentityView {
     fn from(i: Identity) -> Self {
         Self {
@@ -95,6 +133,7 @@ impl From<Account> for AccountView {
             name: a.name,
             state: a.state.as_str(),
             cause: a.cause.map(CauseView::from),
+            auth: a.grant.map(|(_, grant)| grant).into(),
             has_password: a.imap.has_password,
             imap: a.imap.into(),
             smtp: a.smtp.into(),

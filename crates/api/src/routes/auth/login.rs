@@ -2,7 +2,7 @@
 
 use axum::extract::{FromRequest, Request, State};
 use axum::response::{IntoResponse as _, Response};
-use emailclient_core::access::audit::{self, Entry};
+use emailclient_core::access::audit::{self, Action, Entry};
 use emailclient_core::access::password;
 use emailclient_core::access::session;
 use emailclient_core::access::tenant::{self, TenantKey};
@@ -21,8 +21,10 @@ use crate::caller::{is_tenant_name, named_tenant};
 use crate::context::Context;
 use crate::error::{ApiError, Problem};
 use crate::extract::{self, NoQuery, body};
+use crate::form;
 use crate::limits::{self, Limits};
 use crate::negotiate;
+use crate::refusals::Refused;
 use crate::reply::Reply;
 use crate::state::AppState;
 
@@ -93,7 +95,7 @@ impl FromRequest<AppState> for LoginBody {
 
 fn from_form(bytes: &[u8]) -> Result<Login, ApiError> {
     let text = std::str::from_utf8(bytes).map_err(|_| ApiError::malformed_json("the form is not UTF-8"))?;
-    let pairs = extract::form_pairs(text.trim_end_matches(['\r', '\n'])).map_err(ApiError::malformed_json)?;
+    let pairs = form::pairs(text.trim_end_matches(['\r', '\n'])).map_err(ApiError::malformed_json)?;
     let mut object = Map::new();
     for (name, value) in pairs {
         if object.insert(name, Value::String(value)).is_some() {
@@ -192,9 +194,17 @@ async fn check(
     match user {
         Some(user) if right && !user.disabled => Ok(user),
         user => {
-            let mut tx = state.db.tenant(tenant.id).await?;
-            trail(&mut tx, context, user.as_ref(), "invalid-credentials").await?;
-            tx.commit().await?;
+            let refused = Refused {
+                tenant: tenant.id,
+                actor: actor_of(user.as_ref()),
+                action: Action::SessionLogin,
+                result: "invalid-credentials".to_owned(),
+            };
+            if state.refusals.admit(&context.network(), &refused) {
+                let mut tx = state.db.tenant(tenant.id).await?;
+                trail(&mut tx, context, user.as_ref(), &refused.result).await?;
+                tx.commit().await?;
+            }
             Err(ApiError::invalid_credentials())
         }
     }
@@ -217,21 +227,26 @@ async fn open(
     LoginView::new(state, user, tenant, session, &refresh)
 }
 
+fn actor_of(user: Option<&User>) -> String {
+    user.map_or_else(|| "anonymous".to_owned(), |u| format!("user:{}", u.id))
+}
+
 async fn trail(
     tx: &mut TenantTx,
     context: &Context,
     user: Option<&User>,
     result: &str,
 ) -> Result<(), DbError> {
-    let actor = user.map_or_else(|| "anonymous".to_owned(), |u| format!("user:{}", u.id));
+    let actor = actor_of(user);
     let address = context.address().map(|a| a.to_string());
     let entry = Entry {
         actor: &actor,
-        action: "session.login",
+        action: Action::SessionLogin,
         target: None,
         address: address.as_deref(),
         result,
         request_id: Some(context.request_id()),
+        times: 1,
     };
     audit::record(tx, &entry).await
 }

@@ -3,10 +3,10 @@
 use axum::extract::State;
 use emailclient_core::access::session;
 
-use crate::caller::Caller;
 use crate::error::{ApiError, Problem};
 use crate::extract::{NoQuery, Query};
 use crate::idempotency::IdempotencyKey;
+use crate::permission::{LoggedIn, May, SessionLogout};
 use crate::reply::Reply;
 use crate::state::AppState;
 
@@ -15,14 +15,14 @@ use crate::state::AppState;
     responses((status = 204), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn logout(
     State(state): State<AppState>,
-    caller: Caller,
+    caller: May<LoggedIn, SessionLogout>,
     Query(NoQuery {}): Query<NoQuery>,
     // Checked, not kept: after the first answer the token is refused anyway.
     _key: IdempotencyKey,
 ) -> Result<Reply, ApiError> {
     let mut tx = caller.tx(&state).await?;
     session::revoke(&mut tx, caller.session_id, "logout").await?;
-    caller.audit(&mut tx, "session.logout", &caller.session_id.to_string()).await?;
+    caller.audit(&mut tx, &caller.session_id.to_string()).await?;
     tx.commit().await?;
     state.known.forget_session(caller.session_id);
     Ok(Reply::no_content())

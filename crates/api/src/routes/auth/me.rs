@@ -7,9 +7,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{TenantView, UserView};
-use crate::caller::Caller;
 use crate::error::{ApiError, Problem};
 use crate::extract::{NoQuery, Query};
+use crate::permission::{LoggedIn, May, Unaudited};
 use crate::reply::Reply;
 use crate::state::AppState;
 
@@ -29,7 +29,7 @@ pub struct Me {
     responses((status = 200, body = Me), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn me(
     State(state): State<AppState>,
-    caller: Caller,
+    caller: May<LoggedIn, Unaudited>,
     Query(NoQuery {}): Query<NoQuery>,
 ) -> Result<Reply, ApiError> {
     let mut tx = caller.tx(&state).await?;
@@ -37,8 +37,8 @@ pub async fn me(
     tx.release();
     Reply::ok(&Me {
         user: UserView::new(&caller.user),
-        tenant: TenantView { id: caller.tenant.0, slug: caller.tenant_slug.clone(), name },
-        scopes: caller.scopes.clone(),
+        tenant: TenantView { id: caller.tenant().0, slug: caller.tenant_slug.clone(), name },
+        scopes: caller.principal.scopes.iter().map(|scope| scope.to_string()).collect(),
         expires_at: DateTime::from_timestamp(caller.token_expires, 0),
     })
 }

@@ -1,7 +1,7 @@
 //! A new pair of tokens for a refresh token.
 
 use axum::extract::{FromRequestParts, State};
-use emailclient_core::access::audit::{self, Entry};
+use emailclient_core::access::audit::{self, Action, Entry};
 use emailclient_core::access::session::{self, Refreshed};
 use emailclient_core::access::tenant;
 use emailclient_core::access::token::{SESSION_LIFETIME, new_refresh, read_refresh};
@@ -69,11 +69,12 @@ pub async fn refresh(
             let address = context.address().map(|a| a.to_string());
             let entry = Entry {
                 actor: &actor,
-                action: "session.refresh",
+                action: Action::SessionRefresh,
                 target: Some(&target),
                 address: address.as_deref(),
                 result: "reused",
                 request_id: Some(context.request_id()),
+                times: 1,
             };
             audit::record(&mut tx, &entry).await?;
             tx.commit().await?;

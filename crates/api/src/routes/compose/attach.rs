@@ -32,6 +32,7 @@ use crate::idempotency::IdempotencyKey;
 use crate::limits::{FILENAME_BYTES, Limits};
 use crate::negotiate;
 use crate::page::Page;
+use crate::permission::{MailWrite, May, Unaudited};
 use crate::reply::Reply;
 use crate::state::AppState;
 
@@ -86,12 +87,12 @@ impl FromRequest<AppState> for Upload {
 
 /// Attaches files: parts of `multipart/form-data` named `file`, or the body itself with `filename=`. One file is
 /// answered by itself, several as a list; the answer carries the draft's new ETag.
-#[utoipa::path(post, path = "/api/compose/{id}/attachments", tag = "compose", security(("bearer" = [])),
+#[utoipa::path(post, path = "/api/compose/{id}/attachments", tag = "compose", security(("bearer" = ["mail:write"])),
     params(("id" = Uuid, Path), AttachQuery, ("If-Match" = Option<String>, Header, description = "the ETag that was read")), request_body(content((FileForm = "multipart/form-data"), (Vec<u8> = "application/octet-stream"))),
     responses((status = 201, body = AttachmentView), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn attach_file(
     State(state): State<AppState>,
-    caller: Caller,
+    caller: May<MailWrite, Unaudited>,
     PathId(id): PathId<DraftId>,
     Query(query): Query<AttachQuery>,
     key: IdempotencyKey,
@@ -101,14 +102,14 @@ pub(super) async fn attach_file(
     // What nobody may upload is not read, but for what fits into one piece: of that, what is unreadable is told first, as of any
     // body. A repetition is read, for it is answered even when the draft is gone.
     if body.announced().is_none_or(|n| n > PIECE_BYTES) && !key.is_known(&state, &caller).await? {
-        let mut look = caller.tx(&state).await?;
+        let mut look = caller.aside(&state).await?;
         let draft = draft::get(&mut look, id).await?.ok_or_else(ApiError::not_found)?;
         look.release();
         conditions.check_match(&tag(&draft))?;
         editable(&draft)?;
     }
-    let mut spool = Spool::new(&state.db, caller.tenant);
-    let held = state.lines.take(Some(caller.tenant), 2 * PIECE_BYTES).await?;
+    let mut spool = Spool::new(&state.db, caller.tenant());
+    let held = state.lines.take(Some(caller.tenant()), 2 * PIECE_BYTES).await?;
     let (files, hash) = read_files(&headers, body, &query, &mut spool).await;
     drop(held);
     // A body that did not arrive, or a database that did not take it, is nothing to be kept under a key.

@@ -13,16 +13,17 @@ use crate::caller::Caller;
 use crate::error::{ApiError, Problem};
 use crate::extract::{JsonNul, NoQuery, Query};
 use crate::idempotency::IdempotencyKey;
+use crate::permission::{MailWrite, May, Unaudited};
 use crate::reply::Reply;
 use crate::state::AppState;
 
 /// Begins a draft; a reply or a forward with the id of a message.
-#[utoipa::path(post, path = "/api/compose", tag = "compose", security(("bearer" = [])), request_body = NewDraft,
+#[utoipa::path(post, path = "/api/compose", tag = "compose", security(("bearer" = ["mail:write"])), request_body = NewDraft,
     responses((status = 201, body = DraftView), (status = 403, body = Problem, content_type = "application/problem+json"),
               (status = 422, body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn create_draft(
     State(state): State<AppState>,
-    caller: Caller,
+    caller: May<MailWrite, Unaudited>,
     _none: Query<NoQuery>,
     key: IdempotencyKey,
     JsonNul(body): JsonNul<NewDraft>,
@@ -42,7 +43,7 @@ pub(super) async fn store(
     caller: &Caller,
     prepared: &Prepared,
 ) -> Result<Reply, ApiError> {
-    let id = draft::create(tx, prepared.account_id, &prepared.content, caller.user_id).await?;
+    let id = draft::create(tx, prepared.account_id, &prepared.content, caller.principal.user).await?;
     let id = id.ok_or_else(|| ApiError::unknown_reference("/account_id"))?;
     carry_over(tx, id, &prepared.files).await?;
     let stored = reread(tx, id).await?;

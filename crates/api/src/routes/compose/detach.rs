@@ -8,10 +8,10 @@ use serde::Deserialize;
 use super::create::reread;
 use super::replace::editable;
 use super::shape::tag;
-use crate::caller::Caller;
 use crate::error::{ApiError, Problem};
 use crate::etag::Conditions;
 use crate::extract::{NoQuery, Path, Query};
+use crate::permission::{MailWrite, May, Unaudited};
 use crate::reply::Reply;
 use crate::state::AppState;
 
@@ -22,12 +22,12 @@ pub(super) struct Place {
 }
 
 /// Removes a file from a draft; the answer carries the draft's new ETag.
-#[utoipa::path(delete, path = "/api/compose/{id}/attachments/{attachment_id}", tag = "compose", security(("bearer" = [])),
+#[utoipa::path(delete, path = "/api/compose/{id}/attachments/{attachment_id}", tag = "compose", security(("bearer" = ["mail:write"])),
     params(("id" = Uuid, Path), ("attachment_id" = Uuid, Path), ("If-Match" = Option<String>, Header, description = "the ETag that was read")),
     responses((status = 204), (status = 409, body = Problem, content_type = "application/problem+json"), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn detach_file(
     State(state): State<AppState>,
-    caller: Caller,
+    caller: May<MailWrite, Unaudited>,
     Path(place): Path<Place>,
     _none: Query<NoQuery>,
     conditions: Conditions,

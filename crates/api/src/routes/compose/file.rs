@@ -5,22 +5,22 @@ use axum::response::Response;
 use emailclient_core::domain::draft::attachment;
 
 use super::detach::Place;
-use crate::caller::Caller;
 use crate::error::{ApiError, Problem};
 use crate::etag::{Conditions, ETag};
 use crate::extract::{NoQuery, Path, Query};
+use crate::permission::{MailRead, May, Unaudited};
 use crate::routes::messages::content::{Asked, Bytes, Content, serve, unchanged_content};
 use crate::routes::messages::source::{Origin, Piecewise};
 use crate::state::AppState;
 
 /// A file of a draft, as it was uploaded.
-#[utoipa::path(get, path = "/api/compose/{id}/attachments/{attachment_id}", tag = "compose", security(("bearer" = [])),
+#[utoipa::path(get, path = "/api/compose/{id}/attachments/{attachment_id}", tag = "compose", security(("bearer" = ["mail:read"])),
     params(("id" = Uuid, Path), ("attachment_id" = Uuid, Path)),
     responses((status = 200, body = Vec<u8>, content_type = "application/octet-stream"), (status = 206), (status = 304),
               (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn get_file(
     State(state): State<AppState>,
-    caller: Caller,
+    caller: May<MailRead, Unaudited>,
     Path(place): Path<Place>,
     _none: Query<NoQuery>,
     conditions: Conditions,

@@ -7,19 +7,19 @@ use emailclient_core::platform::id::DraftId;
 use http::{StatusCode, header};
 
 use super::shape::{DraftView, tag};
-use crate::caller::Caller;
 use crate::error::{ApiError, Problem};
 use crate::etag::Conditions;
 use crate::extract::{NoQuery, PathId, Query};
+use crate::permission::{MailRead, May, Unaudited};
 use crate::reply::Reply;
 use crate::state::AppState;
 
 /// One draft.
-#[utoipa::path(get, path = "/api/compose/{id}", tag = "compose", security(("bearer" = [])), params(("id" = Uuid, Path)),
+#[utoipa::path(get, path = "/api/compose/{id}", tag = "compose", security(("bearer" = ["mail:read"])), params(("id" = Uuid, Path)),
     responses((status = 200, body = DraftView), (status = 304), (status = 404, body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn get_draft(
     State(state): State<AppState>,
-    caller: Caller,
+    caller: May<MailRead, Unaudited>,
     PathId(id): PathId<DraftId>,
     _none: Query<NoQuery>,
     conditions: Conditions,

@@ -10,10 +10,10 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::shape::DraftView;
-use crate::caller::Caller;
 use crate::error::{ApiError, Problem};
 use crate::extract::Query;
 use crate::page::{Limit, Page, Scope};
+use crate::permission::{MailRead, May, Unaudited};
 use crate::state::AppState;
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -31,15 +31,15 @@ pub(super) struct ListQuery {
 }
 
 /// Drafts that were not sent, latest change first.
-#[utoipa::path(get, path = "/api/compose", tag = "compose", security(("bearer" = [])), params(ListQuery),
+#[utoipa::path(get, path = "/api/compose", tag = "compose", security(("bearer" = ["mail:read"])), params(ListQuery),
     responses((status = 200, body = Page<DraftView>), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn list_drafts(
     State(state): State<AppState>,
-    caller: Caller,
+    caller: May<MailRead, Unaudited>,
     Query(query): Query<ListQuery>,
 ) -> Result<Json<Page<DraftView>>, ApiError> {
     let account = query.account_id.map(|a| a.to_string()).unwrap_or_default();
-    let scope = Scope::new(&state, caller.tenant, "drafts", &[&account]);
+    let scope = Scope::new(&state, caller.tenant(), "drafts", &[&account]);
     let after: Option<(DateTime<Utc>, DraftId)> = scope.open(query.cursor.as_deref())?;
     let mut tx = caller.tx(&state).await?;
     if let Some(account) = query.account_id

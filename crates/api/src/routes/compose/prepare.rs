@@ -1,9 +1,9 @@
 //! From a request to the content of a draft: addresses judged, sender checked, replies and forwards completed.
 
 use emailclient_core::domain::blob;
-use emailclient_core::domain::draft::answer::{Kind, Open, prepare};
+use emailclient_core::domain::draft::answer::{Kind, Open, prepare, sign};
 use emailclient_core::domain::draft::{Content, Draft, NewAttachment};
-use emailclient_core::domain::identity;
+use emailclient_core::domain::identity::{self, Identity};
 use emailclient_core::platform::budget::Spent;
 use emailclient_core::platform::db::TenantTx;
 use emailclient_core::platform::id::AccountId;
@@ -56,9 +56,11 @@ pub async fn complete(
             FieldError::new("/from", "sender-not-allowed", "not an identity of the account"),
         ]));
     }
-    let own: Vec<String> = identities.into_iter().map(|i| i.email).collect();
+    if before.is_none() && content.answers().is_none() {
+        sign(&mut content, &identities);
+    }
     let memory = |bytes: usize| in_hand(state, caller, bytes);
-    let files = answer(&mut tx, account_id, &mut content, before, (own, open), memory).await?;
+    let files = answer(&mut tx, account_id, &mut content, before, (identities, open), memory).await?;
     tx.commit().await?;
     content.check().map_err(|e| refusal(&e, &content.headers, content.headers_as_object))?;
     Ok(Prepared { account_id, content, files })
@@ -69,7 +71,7 @@ pub async fn complete(
 /// # Errors
 /// 503 when they are not free at once: whoever waited here would keep a transaction open.
 pub(super) fn in_hand(state: &AppState, caller: &Caller, bytes: usize) -> Result<(), ApiError> {
-    let held = state.memory.try_take(Some(caller.tenant), bytes.saturating_mul(3)).ok_or(Spent)?;
+    let held = state.memory.try_take(Some(caller.tenant()), bytes.saturating_mul(3)).ok_or(Spent)?;
     caller.context.hold(held);
     Ok(())
 }
@@ -153,7 +155,7 @@ async fn answer(
     account: AccountId,
     content: &mut Content,
     before: Option<&Draft>,
-    (own, open): (Vec<String>, Open),
+    (identities, open): (Vec<Identity>, Open),
     memory: impl Fn(usize) -> Result<(), ApiError>,
 ) -> Result<Vec<NewAttachment>, ApiError> {
     let Some((kind, id)) = content.answers() else {
@@ -184,7 +186,7 @@ async fn answer(
     };
     let mut draft = std::mem::take(content);
     let work = tokio::task::spawn_blocking(move || {
-        let files = prepare(&mut draft, kind, source.readable(), &own, open);
+        let files = prepare(&mut draft, kind, source.readable(), &identities, open);
         (draft, files)
     });
     let (done, files) = work.await.map_err(ApiError::internal)?;

@@ -8,28 +8,28 @@ use emailclient_core::platform::id::DraftId;
 use super::create::{carry_over, reread};
 use super::prepare::{Absent, Prepared, complete};
 use super::shape::{DraftView, ReplacedDraft, tag};
-use crate::caller::Caller;
 use crate::error::{ApiError, Problem};
 use crate::etag::Conditions;
 use crate::extract::{Deferred, NoQuery, PathId, Query};
+use crate::permission::{MailWrite, May, Unaudited};
 use crate::reply::Reply;
 use crate::state::AppState;
 
 /// Replaces what is written in a draft; its files stay.
-#[utoipa::path(put, path = "/api/compose/{id}", tag = "compose", security(("bearer" = [])),
+#[utoipa::path(put, path = "/api/compose/{id}", tag = "compose", security(("bearer" = ["mail:write"])),
     params(("id" = Uuid, Path), ("If-Match" = String, Header, description = "the ETag that was read")), request_body = ReplacedDraft,
     responses((status = 200, body = DraftView), (status = 409, body = Problem, content_type = "application/problem+json"), (status = 428, body = Problem, content_type = "application/problem+json"), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn replace_draft(
     State(state): State<AppState>,
-    caller: Caller,
+    caller: May<MailWrite, Unaudited>,
     PathId(id): PathId<DraftId>,
     _none: Query<NoQuery>,
     conditions: Conditions,
     body: Deferred<ReplacedDraft, true>,
 ) -> Result<Reply, ApiError> {
-    let mut look = caller.tx(&state).await?;
+    let mut look = caller.aside(&state).await?;
     let before = draft::get(&mut look, id).await?.ok_or_else(ApiError::not_found)?;
-    look.commit().await?;
+    look.release();
     conditions.require_match(&tag(&before))?;
     let prepared =
         complete(&state, &caller, body.meaning()?.into_given(), Some(&before), Absent::Cleared).await?;

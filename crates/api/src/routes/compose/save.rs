@@ -14,16 +14,17 @@ use crate::error::{ApiError, Problem};
 use crate::etag::Conditions;
 use crate::extract::{JsonNul, NoQuery, Query};
 use crate::idempotency::IdempotencyKey;
+use crate::permission::{MailWrite, May, Unaudited};
 use crate::reply::Reply;
 use crate::state::AppState;
 
 /// Saves a draft: makes one, or with `id` changes the fields that are given.
-#[utoipa::path(post, path = "/api/compose/draft", tag = "compose", security(("bearer" = [])), params(("If-Match" = Option<String>, Header, description = "the ETag that was read")), request_body = SavedDraft,
+#[utoipa::path(post, path = "/api/compose/draft", tag = "compose", security(("bearer" = ["mail:write"])), params(("If-Match" = Option<String>, Header, description = "the ETag that was read")), request_body = SavedDraft,
     responses((status = 200, body = DraftView), (status = 201, body = DraftView),
               (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn save_draft(
     State(state): State<AppState>,
-    caller: Caller,
+    caller: May<MailWrite, Unaudited>,
     _none: Query<NoQuery>,
     conditions: Conditions,
     key: IdempotencyKey,
@@ -50,9 +51,9 @@ async fn update(
     (id, given): (DraftId, Given),
 ) -> Result<(emailclient_core::platform::db::TenantTx, Reply), ApiError> {
     let unknown = || ApiError::unknown_reference("/id");
-    let mut look = caller.tx(state).await?;
+    let mut look = caller.aside(state).await?;
     let before = draft::get(&mut look, id).await?.ok_or_else(unknown)?;
-    look.commit().await?;
+    look.release();
     conditions.check_match(&tag(&before))?;
     let prepared = complete(state, caller, given, Some(&before), Absent::Kept).await?;
     let mut tx = key.tx(state, caller).await?;

@@ -16,13 +16,13 @@ use utoipa::ToSchema;
 
 use super::prepare::in_hand;
 use super::shape::refusal;
-use crate::caller::Caller;
 use crate::error::{ApiError, FieldError, Problem};
 use crate::extract::{Deferred, NoQuery, PathId, Query};
 use crate::idempotency::IdempotencyKey;
+use crate::permission::{DraftSend, MailSend, May};
 use crate::reply::Reply;
-use crate::routes::submissions::SubmissionView;
 use crate::state::AppState;
+use emailclient_core::view::submission::SubmissionView;
 
 const MAX_UNDO_SECONDS: u64 = 120;
 /// Nothing is kept waiting longer: passwords, certificates and intentions do not last.
@@ -69,13 +69,13 @@ impl SendOrder {
 }
 
 /// Sends a draft. Sending it again answers with the submission there is, unless that was cancelled or failed.
-#[utoipa::path(post, path = "/api/compose/{id}/send", tag = "compose", security(("bearer" = [])), params(("id" = Uuid, Path)),
+#[utoipa::path(post, path = "/api/compose/{id}/send", tag = "compose", security(("bearer" = ["mail:send"])), params(("id" = Uuid, Path)),
     request_body = SendOrder,
     responses((status = 202, body = SubmissionView), (status = 200, body = SubmissionView, description = "it was sent before"),
               (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn send_draft(
     State(state): State<AppState>,
-    caller: Caller,
+    caller: May<MailSend, DraftSend>,
     PathId(id): PathId<DraftId>,
     _none: Query<NoQuery>,
     key: IdempotencyKey,
@@ -91,7 +91,7 @@ pub(super) async fn send_draft(
         let date = state.clock.now();
         let (wait, send_at) = order.wait(date)?;
         let max_bytes = state.config.message_max_bytes;
-        let order = Order { wait, send_at, date, sender: caller.user_id, max_bytes };
+        let order = Order { wait, send_at, date, sender: caller.principal.user, max_bytes };
         let outcome = send(&mut tx, id, &order).await.map_err(|e| send_refusal(e, &draft))?;
         let (submission_id, fresh) = match outcome {
             Outcome::Frozen(id) => (id, true),
@@ -101,9 +101,10 @@ pub(super) async fn send_draft(
         let (location, view) =
             (format!("/api/submissions/{submission_id}"), SubmissionView::from(submission));
         if !fresh {
+            tx.nothing_to_audit();
             return Ok((tx, Reply::ok(&view)?.header(header::LOCATION, &location)));
         }
-        caller.audit(&mut tx, "draft.send", &submission_id.to_string()).await?;
+        caller.audit(&mut tx, &submission_id.to_string()).await?;
         Ok((tx, Reply::accepted(&location, &view)?))
     })
     .await

@@ -7,13 +7,14 @@ use emailclient_core::platform::id::{AccountId, MailboxId};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::{MailboxView, refusal};
-use crate::caller::Caller;
+use super::refusal;
 use crate::error::{ApiError, Problem};
 use crate::extract::{Deferred, NoQuery, PathId, Query};
 use crate::idempotency::IdempotencyKey;
+use crate::permission::{MailWrite, MailboxCreate, May};
 use crate::reply::Reply;
 use crate::state::AppState;
+use emailclient_core::view::mailbox::MailboxView;
 
 /// A mailbox to be made.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -26,12 +27,12 @@ pub(super) struct NewMailbox {
 }
 
 /// Makes a mailbox.
-#[utoipa::path(post, path = "/api/accounts/{id}/mailboxes", tag = "mailboxes", security(("bearer" = [])), params(("id" = Uuid, Path)), request_body = NewMailbox,
+#[utoipa::path(post, path = "/api/accounts/{id}/mailboxes", tag = "mailboxes", security(("bearer" = ["mail:write"])), params(("id" = Uuid, Path)), request_body = NewMailbox,
     responses((status = 201, body = MailboxView), (status = 404, body = Problem, content_type = "application/problem+json"),
               (status = 422, body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn create_mailbox(
     State(state): State<AppState>,
-    caller: Caller,
+    caller: May<MailWrite, MailboxCreate>,
     PathId(account): PathId<AccountId>,
     _none: Query<NoQuery>,
     key: IdempotencyKey,
@@ -44,7 +45,7 @@ pub(super) async fn create_mailbox(
         }
         let body = body.meaning()?;
         let made = create::create(&mut tx, account, &body.name, body.parent_id).await.map_err(refusal)?;
-        caller.audit(&mut tx, "mailbox.create", &made.id.to_string()).await?;
+        caller.audit(&mut tx, &made.id.to_string()).await?;
         let location = format!("/api/mailboxes/{}", made.id);
         Ok((tx, Reply::created(&location, &MailboxView::from(made))?))
     })

@@ -8,9 +8,9 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::refusal;
-use crate::caller::Caller;
 use crate::error::{ApiError, Problem};
 use crate::extract::{PathId, Query};
+use crate::permission::{MailWrite, MailboxDelete, May};
 use crate::state::AppState;
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -22,13 +22,13 @@ pub(super) struct DeleteQuery {
 }
 
 /// Deletes a mailbox; with `with_messages=true` also one with mail in it, which goes to Trash.
-#[utoipa::path(delete, path = "/api/mailboxes/{id}", tag = "mailboxes", security(("bearer" = [])), params(("id" = Uuid, Path), DeleteQuery),
+#[utoipa::path(delete, path = "/api/mailboxes/{id}", tag = "mailboxes", security(("bearer" = ["mail:write"])), params(("id" = Uuid, Path), DeleteQuery),
     responses((status = 204), (status = 409, body = Problem, content_type = "application/problem+json"),
               (status = 404, body = Problem, content_type = "application/problem+json"),
               (status = 422, body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn delete_mailbox(
     State(state): State<AppState>,
-    caller: Caller,
+    caller: May<MailWrite, MailboxDelete>,
     PathId(id): PathId<MailboxId>,
     Query(query): Query<DeleteQuery>,
 ) -> Result<StatusCode, ApiError> {
@@ -37,7 +37,7 @@ pub(super) async fn delete_mailbox(
     if !mailbox_change::delete(&mut tx, id, query.with_messages).await.map_err(refusal)? {
         return Err(ApiError::not_found());
     }
-    caller.audit(&mut tx, "mailbox.delete", &id.to_string()).await?;
+    caller.audit(&mut tx, &id.to_string()).await?;
     tx.commit().await?;
     Ok(StatusCode::NO_CONTENT)
 }

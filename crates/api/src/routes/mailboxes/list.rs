@@ -8,12 +8,12 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 use uuid::Uuid;
 
-use super::MailboxView;
-use crate::caller::Caller;
 use crate::error::{ApiError, Problem};
 use crate::extract::{PathId, Query};
 use crate::page::{Limit, Page, Scope};
+use crate::permission::{MailRead, May, Unaudited};
 use crate::state::AppState;
+use emailclient_core::view::mailbox::MailboxView;
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -27,15 +27,15 @@ pub(super) struct ListQuery {
 }
 
 /// The mailboxes of an account, INBOX first, then by path.
-#[utoipa::path(get, path = "/api/accounts/{id}/mailboxes", tag = "mailboxes", security(("bearer" = [])), params(("id" = Uuid, Path), ListQuery),
+#[utoipa::path(get, path = "/api/accounts/{id}/mailboxes", tag = "mailboxes", security(("bearer" = ["mail:read"])), params(("id" = Uuid, Path), ListQuery),
     responses((status = 200, body = Page<MailboxView>), (status = 404, body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn list_mailboxes(
     State(state): State<AppState>,
-    caller: Caller,
+    caller: May<MailRead, Unaudited>,
     PathId(account): PathId<AccountId>,
     Query(query): Query<ListQuery>,
 ) -> Result<Json<Page<MailboxView>>, ApiError> {
-    let scope = Scope::new(&state, caller.tenant, "mailboxes", &[&account.to_string()]);
+    let scope = Scope::new(&state, caller.tenant(), "mailboxes", &[&account.to_string()]);
     let after = scope.open::<(i32, String, Uuid)>(query.cursor.as_deref())?;
     let after = after.map(|(rank, path, id)| Key { rank, path, id: id.into() });
     let mut tx = caller.tx(&state).await?;

@@ -8,11 +8,12 @@ use emailclient_core::sync::mailbox_change::{self, Change};
 use serde::{Deserialize, Deserializer};
 use utoipa::ToSchema;
 
-use super::{MailboxView, refusal};
-use crate::caller::Caller;
+use super::refusal;
 use crate::error::{ApiError, Problem};
 use crate::extract::{Deferred, NoQuery, PathId, Query};
+use crate::permission::{MailWrite, MailboxUpdate, May};
 use crate::state::AppState;
+use emailclient_core::view::mailbox::MailboxView;
 
 /// What is to change; an absent field stays.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -33,12 +34,12 @@ fn told<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<Mail
 }
 
 /// Renames, moves, subscribes or unsubscribes a mailbox.
-#[utoipa::path(patch, path = "/api/mailboxes/{id}", tag = "mailboxes", security(("bearer" = [])), params(("id" = Uuid, Path)), request_body = MailboxPatch,
+#[utoipa::path(patch, path = "/api/mailboxes/{id}", tag = "mailboxes", security(("bearer" = ["mail:write"])), params(("id" = Uuid, Path)), request_body = MailboxPatch,
     responses((status = 200, body = MailboxView), (status = 404, body = Problem, content_type = "application/problem+json"),
               (status = 422, body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn update_mailbox(
     State(state): State<AppState>,
-    caller: Caller,
+    caller: May<MailWrite, MailboxUpdate>,
     PathId(id): PathId<MailboxId>,
     _none: Query<NoQuery>,
     body: Deferred<MailboxPatch>,
@@ -52,7 +53,7 @@ pub(super) async fn update_mailbox(
         .await
         .map_err(refusal)?
         .ok_or_else(ApiError::not_found)?;
-    caller.audit(&mut tx, "mailbox.update", &id.to_string()).await?;
+    caller.audit(&mut tx, &id.to_string()).await?;
     tx.commit().await?;
     Ok(JsonReply(changed.into()))
 }

@@ -19,6 +19,7 @@ use crate::caller::Caller;
 use crate::error::{ApiError, FieldError, Problem};
 use crate::extract::{Json, NoQuery, Query};
 use crate::idempotency::IdempotencyKey;
+use crate::permission::{MailWrite, May, MessageDelete};
 use crate::reply::Reply;
 use crate::routes::jobs::JobView;
 use crate::routes::search::parse;
@@ -187,19 +188,19 @@ async fn postpone(
     ids: &[MessageId],
 ) -> Result<Reply, ApiError> {
     action.check(tx, ids).await.map_err(|e| refusal(e, "/mailbox_id"))?;
-    let job = JobView::from(operation::create(tx, caller.user_id, action, ids).await?);
+    let job = JobView::from(operation::create(tx, caller.principal.user, action, ids).await?);
     Reply::accepted(&format!("/api/jobs/{}", job.id), &job)
 }
 
 /// Does one thing to many messages. More than 500 are changed by a job, which is answered with 202.
-#[utoipa::path(post, path = "/api/messages/actions", tag = "messages", security(("bearer" = [])), request_body = ActionRequest,
+#[utoipa::path(post, path = "/api/messages/actions", tag = "messages", security(("bearer" = ["mail:write"])), request_body = ActionRequest,
     responses((status = 200, body = ActionReply),
               (status = 202, body = JobView, headers(("Location" = String, description = "The job: `/api/jobs/{id}`"))),
               (status = 400, body = Problem, content_type = "application/problem+json"),
               (status = 422, body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn act_on_messages(
     State(state): State<AppState>,
-    caller: Caller,
+    caller: May<MailWrite, MessageDelete>,
     _none: Query<NoQuery>,
     key: IdempotencyKey,
     Json(request): Json<ActionRequest>,
@@ -218,7 +219,9 @@ pub(super) async fn act_on_messages(
         }
         let ids = selection(&mut tx, &state, &request).await?;
         if request.action == ActionName::Delete {
-            caller.audit(&mut tx, "message.delete", &format!("{} messages", ids.len())).await?;
+            caller.audit(&mut tx, &format!("{} messages", ids.len())).await?;
+        } else {
+            tx.nothing_to_audit();
         }
         if ids.len() > AT_ONCE {
             let reply = postpone(&mut tx, &caller, &action, &ids).await?;

@@ -5,7 +5,7 @@ use axum::response::Response;
 use emailclient_core::domain::blob::{self, Stored};
 use emailclient_core::platform::db::TenantTx;
 use emailclient_core::platform::id::MessageId;
-use mail::mime::{AttachmentPlace, find_attachment};
+use mail::mime::{AttachmentPlace, PARSE_VERSION, find_attachment};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -14,7 +14,8 @@ use super::source::{Origin, Piecewise, room};
 use crate::caller::Caller;
 use crate::error::{ApiError, Problem};
 use crate::etag::{Conditions, ETag};
-use crate::extract::{NoQuery, Path, Query};
+use crate::extract::{Path, Query};
+use crate::permission::{May, PartRead, Unaudited};
 use crate::state::AppState;
 
 /// What is not larger is decoded when it is found; the rest is read a second time, as fast as its reader takes it.
@@ -31,22 +32,36 @@ pub(super) struct Place {
     n: u32,
 }
 
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct PartQuery {
+    /// In place of the headers that say who asks: from the address of a picture in `/html`, good for this part and for an hour
+    /// at most.
+    #[serde(rename = "part_token")]
+    #[param(rename = "part_token")]
+    _part_token: Option<String>,
+}
+
 /// An attachment, decoded.
-#[utoipa::path(get, path = "/api/messages/{id}/attachments/{n}", tag = "messages", security(("bearer" = [])), params(Place),
+#[utoipa::path(get, path = "/api/messages/{id}/attachments/{n}", tag = "messages",
+    security(("bearer" = ["mail:read"]), ("part_token" = [])), params(Place, PartQuery),
     responses((status = 200, body = Vec<u8>, content_type = "application/octet-stream"), (status = 206), (status = 304),
               (status = 404, body = Problem, content_type = "application/problem+json"),
               (status = 416, body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn get_attachment(
     State(state): State<AppState>,
-    caller: Caller,
+    caller: May<PartRead, Unaudited>,
     Path(place): Path<Place>,
-    _none: Query<NoQuery>,
+    _token: Query<PartQuery>,
     conditions: Conditions,
     asked: Asked,
 ) -> Result<Response, ApiError> {
     let mut tx = caller.tx(&state).await?;
     let stored = blob::find(&mut tx, place.id).await?.ok_or_else(ApiError::not_found)?;
-    let tag = ETag::content(&[stored.hash.as_slice(), &place.n.to_be_bytes()].concat());
+    // Which file has this number depends on how the source is understood.
+    let tag = ETag::content(
+        &[stored.hash.as_slice(), &place.n.to_be_bytes(), &PARSE_VERSION.to_be_bytes()].concat(),
+    );
     let index = usize::try_from(place.n).unwrap_or(usize::MAX);
     let (found, contents) = find(&state, &caller, tx, &stored, index).await?;
     if let Some(response) = unchanged_content(&tag, &conditions) {

@@ -8,10 +8,11 @@ use axum::response::{IntoResponse as _, Response};
 use emailclient_core::platform::id::MessageId;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use mail::mime::html::{self, Policy, Sanitized};
-use mail::mime::{AttachmentMeta, Body as MailBody};
+use mail::mime::Body as MailBody;
+use mail::mime::html::Sanitized;
 use tokio::sync::Semaphore;
 
+use super::embed::{self, Signer};
 use super::source::{Piecewise, stream};
 use crate::caller::Caller;
 use crate::error::ApiError;
@@ -35,25 +36,28 @@ pub(super) struct Readable {
     pub(super) html: Option<Sanitized>,
 }
 
-/// Parses a source; `remote` lets pictures be loaded from other servers. CPU work: see [`blocking`].
-pub(super) fn readable(id: MessageId, raw: &[u8], remote: bool) -> Readable {
-    let body = mail::mime::body(raw);
-    let html = body.html.as_deref().map(|source| sanitized(id, raw, source, remote));
-    Readable { body, html }
+/// How a message's own pictures come with its HTML.
+#[derive(Debug, Clone)]
+pub(super) enum Pictures {
+    /// By the address of their attachment.
+    Linked,
+    /// By an address that a browser can load without a header.
+    Signed(Signer),
+    /// In the HTML itself; those for which there is no room by such an address.
+    Embedded(Signer),
 }
 
-fn sanitized(id: MessageId, raw: &[u8], source: &str, remote: bool) -> Sanitized {
-    // Listing the attachments is a second walk over the source: only for those that point at one.
-    let attachments: Vec<AttachmentMeta> = if source.to_ascii_lowercase().contains("cid:") {
-        mail::mime::parse(raw).attachments
-    } else {
-        Vec::new()
-    };
-    let address = |cid: &str| {
-        let found = attachments.iter().find(|a| a.content_id.as_deref() == Some(cid))?;
-        Some(format!("/api/messages/{id}/attachments/{}", found.index))
-    };
-    html::sanitize(source, &Policy { allow_remote: remote, cid_base: &address })
+/// Parses a source; `remote` lets pictures be loaded from other servers. CPU work: see [`blocking`].
+pub(super) fn readable(id: MessageId, raw: &[u8], remote: bool, pictures: &Pictures) -> Readable {
+    let body = mail::mime::body(raw);
+    let mut html = body.safe_html(remote, &|meta| match pictures {
+        Pictures::Linked => Some(embed::address(id, meta.index)),
+        Pictures::Signed(signer) | Pictures::Embedded(signer) => signer.address(id, meta.index),
+    });
+    if let (Some(safe), Pictures::Embedded(_)) = (&mut html, pictures) {
+        safe.html = embed::embed(id, raw, &body.attachments, &safe.html);
+    }
+    Readable { body, html }
 }
 
 /// What of the bytes a request asks for.
@@ -202,6 +206,7 @@ pub(super) fn set(response: &mut Response, name: header::HeaderName, value: &str
 
 #[cfg(test)]
 mod tests {
+    use super::super::embed::tests::signer;
     use super::*;
 
     #[test]
@@ -258,9 +263,14 @@ mod tests {
     fn images_of_the_message_point_at_its_attachments() {
         let raw = b"Content-Type: multipart/related; boundary=b\r\n\r\n--b\r\nContent-Type: text/html\r\n\r\n<img src=\"cid:logo@x\"><img src=\"http://t.example/p.gif\">\r\n--b\r\nContent-Type: image/png\r\nContent-ID: <logo@x>\r\n\r\nPNG\r\n--b--\r\n";
         let id = MessageId::new();
-        let html = readable(id, raw, false).html.unwrap();
+        let html = readable(id, raw, false, &Pictures::Linked).html.unwrap();
         assert!(html.html.contains(&format!("/api/messages/{id}/attachments/0")), "{}", html.html);
         assert!(html.remote_blocked && !html.html.contains("t.example"));
-        assert!(readable(id, raw, true).html.unwrap().html.contains("t.example"));
+        assert!(readable(id, raw, true, &Pictures::Linked).html.unwrap().html.contains("t.example"));
+        let whole = readable(id, raw, false, &Pictures::Embedded(signer())).html.unwrap();
+        assert!(whole.html.contains("src=\"data:image/png;base64,UE5H\""), "{}", whole.html);
+        let signed = readable(id, raw, false, &Pictures::Signed(signer())).html.unwrap();
+        let address = format!("src=\"/api/messages/{id}/attachments/0?part_token=");
+        assert!(signed.html.contains(&address), "{}", signed.html);
     }
 }

@@ -10,10 +10,10 @@ use utoipa::IntoParams;
 
 use super::shape::etag;
 use super::update::refusal;
-use crate::caller::Caller;
 use crate::error::{ApiError, Problem};
 use crate::etag::Conditions;
 use crate::extract::{PathId, Query};
+use crate::permission::{MailWrite, May, MessageExpunge};
 use crate::state::AppState;
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -24,12 +24,12 @@ pub(super) struct DeleteQuery {
 }
 
 /// Moves a message to Trash; from Trash, or with `permanent=true`, it is gone for good.
-#[utoipa::path(delete, path = "/api/messages/{id}", tag = "messages", security(("bearer" = [])), params(("id" = Uuid, Path), DeleteQuery, ("If-Match" = Option<String>, Header, description = "the ETag that was read")),
+#[utoipa::path(delete, path = "/api/messages/{id}", tag = "messages", security(("bearer" = ["mail:write"])), params(("id" = Uuid, Path), DeleteQuery, ("If-Match" = Option<String>, Header, description = "the ETag that was read")),
     responses((status = 204), (status = 404, body = Problem, content_type = "application/problem+json"),
               (status = 412, body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn delete_message(
     State(state): State<AppState>,
-    caller: Caller,
+    caller: May<MailWrite, MessageExpunge>,
     PathId(id): PathId<MessageId>,
     Query(query): Query<DeleteQuery>,
     conditions: Conditions,
@@ -40,8 +40,10 @@ pub(super) async fn delete_message(
     conditions.check_match(&etag(&message))?;
     let deleted = transfer::delete(&mut tx, &[id], None, query.permanent.unwrap_or(false)).await;
     deleted.map_err(|e| refusal(e, ""))?;
-    if !message::exists(&mut tx, id).await? {
-        caller.audit(&mut tx, "message.expunge", &id.to_string()).await?;
+    if message::exists(&mut tx, id).await? {
+        tx.nothing_to_audit();
+    } else {
+        caller.audit(&mut tx, &id.to_string()).await?;
     }
     tx.commit().await?;
     Ok(StatusCode::NO_CONTENT)

@@ -11,16 +11,18 @@ use mail::mime::text::truncate;
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
-use super::content::{Readable, blocking, readable, unchanged};
+use super::content::{Pictures, Readable, blocking, readable, unchanged};
 use super::fields::Fields;
-use super::shape::{ALONE_FIELDS, HeaderView, MessageView, SUMMARY_FIELDS, etag};
+use super::shape::{ALONE_FIELDS, AttachmentView, HeaderView, MessageView, etag};
 use super::source::in_hand;
 use crate::caller::Caller;
 use crate::error::{ApiError, Problem};
 use crate::etag::{Conditions, ETag};
 use crate::extract::{PathId, Query};
+use crate::permission::{MailRead, May, Unaudited};
 use crate::reply::Reply;
 use crate::state::AppState;
+use emailclient_core::view::message::SUMMARY_FIELDS;
 
 /// Which bodies are in the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, ToSchema)]
@@ -88,7 +90,7 @@ pub(super) async fn read(
         let with_html = wanted.html();
         let parse = move || {
             if with_html {
-                readable(id, found.source.readable(), false)
+                readable(id, found.source.readable(), false, &Pictures::Linked)
             } else {
                 Readable { body: mail::mime::body(found.source.readable()), html: None }
             }
@@ -100,10 +102,17 @@ pub(super) async fn read(
 
 fn fill(view: &mut MessageView, read: Readable, wanted: &Wanted) {
     let limit = wanted.max_body_bytes.unwrap_or(usize::MAX);
+    // As the source is understood today, which is how the route of an attachment counts.
+    view.attachments = read.body.attachments.iter().map(AttachmentView::from).collect();
+    view.degraded |= read.body.limited.is_some();
+    view.degraded_reason = read.body.limited.map(|limit| limit.to_string());
+    view.summary.date_zone_unknown = read.body.date_zone_unknown;
     let text = read.body.text.filter(|_| wanted.text());
-    let html = read.html.map(|safe| safe.html).filter(|_| wanted.html());
+    let html = read.html.filter(|_| wanted.html());
+    let cut = html.as_ref().is_some_and(|safe| safe.cut);
+    let html = html.map(|safe| safe.html);
     let over = |part: &Option<String>| part.as_ref().is_some_and(|t| t.len() > limit);
-    view.truncated = over(&text) || over(&html);
+    view.truncated = cut || over(&text) || over(&html);
     view.text = text.map(|t| truncate(t, limit));
     view.html = html.map(|h| html::truncate(&h, limit));
     if wanted.headers {
@@ -113,12 +122,12 @@ fn fill(view: &mut MessageView, read: Readable, wanted: &Wanted) {
 }
 
 /// One message.
-#[utoipa::path(get, path = "/api/messages/{id}", tag = "messages", security(("bearer" = [])), params(("id" = Uuid, Path), GetQuery),
+#[utoipa::path(get, path = "/api/messages/{id}", tag = "messages", security(("bearer" = ["mail:read"])), params(("id" = Uuid, Path), GetQuery),
     responses((status = 200, body = MessageView), (status = 304),
               (status = 404, body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn get_message(
     State(state): State<AppState>,
-    caller: Caller,
+    caller: May<MailRead, Unaudited>,
     PathId(id): PathId<MessageId>,
     Query(query): Query<GetQuery>,
     conditions: Conditions,

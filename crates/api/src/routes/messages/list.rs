@@ -11,12 +11,12 @@ use utoipa::IntoParams;
 use uuid::Uuid;
 
 use super::fields::{Cut, Fields};
-use super::shape::{SUMMARY_FIELDS, SummaryView};
-use crate::caller::Caller;
 use crate::error::{ApiError, FieldError, Problem};
 use crate::extract::{PathId, Query};
 use crate::page::{Limit, Page, Scope};
+use crate::permission::{MailRead, May, Unaudited};
 use crate::state::AppState;
+use emailclient_core::view::message::{SUMMARY_FIELDS, SummaryView};
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -94,19 +94,19 @@ impl ListQuery {
 }
 
 /// The messages of an account, newest first unless `sort` says otherwise.
-#[utoipa::path(get, path = "/api/accounts/{id}/messages", tag = "messages", security(("bearer" = [])), params(("id" = Uuid, Path), ListQuery),
+#[utoipa::path(get, path = "/api/accounts/{id}/messages", tag = "messages", security(("bearer" = ["mail:read"])), params(("id" = Uuid, Path), ListQuery),
     responses((status = 200, body = Page<SummaryView>), (status = 400, body = Problem, content_type = "application/problem+json"),
               (status = 404, body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn list_messages(
     State(state): State<AppState>,
-    caller: Caller,
+    caller: May<MailRead, Unaudited>,
     PathId(account): PathId<AccountId>,
     Query(query): Query<ListQuery>,
 ) -> Result<Json<Page<Cut<SummaryView>>>, ApiError> {
     let sort = query.check()?;
     let fields = Fields::parse(query.fields.as_deref(), &SUMMARY_FIELDS)?;
     let filter_text = query.filter_text(account);
-    let scope = Scope::new(&state, caller.tenant, "messages", &[&format!("{sort:?}"), &filter_text]);
+    let scope = Scope::new(&state, caller.tenant(), "messages", &[&format!("{sort:?}"), &filter_text]);
     let after = scope.open::<(DateTime<Utc>, Uuid)>(query.cursor.as_deref())?;
     let after = after.map(|(at, id)| Key { at, id: id.into() });
     let mut tx = caller.tx(&state).await?;

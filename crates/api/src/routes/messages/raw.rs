@@ -7,20 +7,20 @@ use emailclient_core::platform::id::MessageId;
 
 use super::content::{Asked, Bytes, Content, serve, unchanged_content};
 use super::source::{Origin, Piecewise};
-use crate::caller::Caller;
 use crate::error::{ApiError, Problem};
 use crate::etag::{Conditions, ETag};
 use crate::extract::{NoQuery, PathId, Query};
+use crate::permission::{MailRead, May, Unaudited};
 use crate::state::AppState;
 
 /// The source of a message, byte for byte as its server gave it.
-#[utoipa::path(get, path = "/api/messages/{id}/raw", tag = "messages", security(("bearer" = [])), params(("id" = Uuid, Path)),
+#[utoipa::path(get, path = "/api/messages/{id}/raw", tag = "messages", security(("bearer" = ["mail:read"])), params(("id" = Uuid, Path)),
     responses((status = 200, body = Vec<u8>, content_type = "message/rfc822"), (status = 206), (status = 304),
               (status = 404, body = Problem, content_type = "application/problem+json"),
               (status = 416, body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn get_message_raw(
     State(state): State<AppState>,
-    caller: Caller,
+    caller: May<MailRead, Unaudited>,
     PathId(id): PathId<MessageId>,
     _none: Query<NoQuery>,
     conditions: Conditions,

@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use bytes::Bytes;
+use emailclient_core::access::principal::Principal;
 use emailclient_core::domain::blob::{self, Source, Stored};
 use emailclient_core::domain::draft::attachment;
 use emailclient_core::platform::budget::Held;
 use emailclient_core::platform::db::{Db, TenantTx};
-use emailclient_core::platform::id::{AttachmentId, TenantId};
+use emailclient_core::platform::id::AttachmentId;
 use futures::stream::try_unfold;
 use mail::mime::AttachmentDecoder;
 
@@ -59,11 +60,11 @@ pub(super) async fn room(
     stored: &Stored,
 ) -> Result<(TenantTx, Held), ApiError> {
     let bytes = stored.size.saturating_mul(PARSED);
-    if let Some(held) = state.memory.try_take(Some(caller.tenant), bytes) {
+    if let Some(held) = state.memory.try_take(Some(caller.tenant()), bytes) {
         return Ok((tx, held));
     }
     tx.release();
-    let held = state.memory.take(Some(caller.tenant), bytes).await?;
+    let held = state.memory.take(Some(caller.tenant()), bytes).await?;
     Ok((caller.tx(state).await?, held))
 }
 
@@ -86,7 +87,7 @@ pub(in crate::routes) struct Piecewise {
 
 struct Reading {
     db: Db,
-    tenant: TenantId,
+    principal: Principal,
     from: Piecewise,
     /// Decoded bytes before the first one that is wanted.
     skip: usize,
@@ -107,10 +108,10 @@ pub(super) async fn stream(
     from: Piecewise,
     wanted: Range<usize>,
 ) -> Result<Body, ApiError> {
-    let held = state.lines.take(Some(caller.tenant), 2 * PIECE_BYTES).await?;
+    let held = state.lines.take(Some(caller.tenant()), 2 * PIECE_BYTES).await?;
     let mut reading = Reading {
         db: state.db.clone(),
-        tenant: caller.tenant,
+        principal: caller.principal.clone(),
         from,
         skip: wanted.start,
         left: wanted.len(),
@@ -153,7 +154,8 @@ impl Reading {
             return Ok(self.from.decoder.take().map(AttachmentDecoder::finish));
         }
         let (at, length) = (self.from.encoded.start, self.from.encoded.len().min(PIECE_BYTES));
-        let mut tx = self.db.tenant(self.tenant).await.map_err(io::Error::other)?;
+        let whose = &self.principal;
+        let mut tx = self.db.within(whose.tenant, &whose.reach).await.map_err(io::Error::other)?;
         let piece = match &self.from.origin {
             Origin::Source(stored) => blob::piece(&mut tx, stored, at, length).await,
             Origin::File(id) => attachment::piece(&mut tx, *id, at, length).await,

@@ -6,30 +6,30 @@ use axum::response::Response;
 use emailclient_core::domain::blob;
 use emailclient_core::platform::id::MessageId;
 use http::header;
-use mail::mime::html::{POLICY_VERSION, to_text_limited};
+use mail::mime::PARSE_VERSION;
 
 use super::content::{SANDBOX, blocking, set, unchanged};
 use super::source::in_hand;
-use crate::caller::Caller;
 use crate::error::{ApiError, Problem};
 use crate::etag::{Conditions, ETag};
 use crate::extract::{NoQuery, PathId, Query};
+use crate::permission::{MailRead, May, Unaudited};
 use crate::state::AppState;
 
 /// A message's text; one without a text part has that of its HTML.
-#[utoipa::path(get, path = "/api/messages/{id}/text", tag = "messages", security(("bearer" = [])), params(("id" = Uuid, Path)),
+#[utoipa::path(get, path = "/api/messages/{id}/text", tag = "messages", security(("bearer" = ["mail:read"])), params(("id" = Uuid, Path)),
     responses((status = 200, body = String, content_type = "text/plain"), (status = 304),
               (status = 404, body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn get_message_text(
     State(state): State<AppState>,
-    caller: Caller,
+    caller: May<MailRead, Unaudited>,
     PathId(id): PathId<MessageId>,
     _none: Query<NoQuery>,
     conditions: Conditions,
 ) -> Result<Response, ApiError> {
     let mut tx = caller.tx(&state).await?;
     let stored = blob::find(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
-    let tag = ETag::content(&[stored.hash.as_slice(), format!("text {POLICY_VERSION}").as_bytes()].concat());
+    let tag = ETag::content(&[stored.hash.as_slice(), format!("text {PARSE_VERSION}").as_bytes()].concat());
     if let Some(mut response) = unchanged(&tag, &conditions) {
         set(&mut response, header::CONTENT_SECURITY_POLICY, SANDBOX);
         return Ok(response);
@@ -46,9 +46,9 @@ pub(super) async fn get_message_text(
 fn text_of(raw: &[u8]) -> String {
     let body = mail::mime::body(raw);
     match (body.text, body.html) {
-        (Some(text), Some(html)) if text.trim().is_empty() => to_text_limited(&html),
+        (Some(text), Some(html)) if text.trim().is_empty() => html.to_text(),
         (Some(text), _) => text,
-        (None, Some(html)) => to_text_limited(&html),
+        (None, Some(html)) => html.to_text(),
         (None, None) => String::new(),
     }
 }

@@ -14,10 +14,10 @@ use utoipa::ToSchema;
 
 use super::get::{Wanted, read};
 use super::shape::{MessageView, etag};
-use crate::caller::Caller;
 use crate::error::{ApiError, FieldError, Problem};
 use crate::etag::Conditions;
 use crate::extract::{Deferred, NoQuery, PathId, Query};
+use crate::permission::{MailWrite, May, Unaudited};
 use crate::reply::Reply;
 use crate::state::AppState;
 
@@ -142,14 +142,14 @@ async fn check_source(
 }
 
 /// Changes flags and keywords of a message, or moves it.
-#[utoipa::path(patch, path = "/api/messages/{id}", tag = "messages", security(("bearer" = [])), params(("id" = Uuid, Path), ("If-Match" = Option<String>, Header, description = "the ETag that was read")),
+#[utoipa::path(patch, path = "/api/messages/{id}", tag = "messages", security(("bearer" = ["mail:write"])), params(("id" = Uuid, Path), ("If-Match" = Option<String>, Header, description = "the ETag that was read")),
     request_body = MessagePatch,
     responses((status = 200, body = MessageView), (status = 404, body = Problem, content_type = "application/problem+json"),
               (status = 412, body = Problem, content_type = "application/problem+json"),
               (status = 422, body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn update_message(
     State(state): State<AppState>,
-    caller: Caller,
+    caller: May<MailWrite, Unaudited>,
     PathId(id): PathId<MessageId>,
     _none: Query<NoQuery>,
     conditions: Conditions,

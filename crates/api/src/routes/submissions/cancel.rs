@@ -5,21 +5,21 @@ use axum::response::Response;
 use emailclient_core::domain::submission::{self, CancelError};
 use emailclient_core::platform::id::SubmissionId;
 
-use super::SubmissionView;
-use crate::caller::Caller;
 use crate::error::{ApiError, Problem};
 use crate::extract::{NoQuery, PathId, Query};
 use crate::idempotency::IdempotencyKey;
+use crate::permission::{MailSend, May, SubmissionCancel};
 use crate::reply::Reply;
 use crate::state::AppState;
+use emailclient_core::view::submission::SubmissionView;
 
 /// Takes a queued message back; gives up one whose fate is unknown.
-#[utoipa::path(post, path = "/api/submissions/{id}/cancel", tag = "submissions", security(("bearer" = [])), params(("id" = Uuid, Path)),
+#[utoipa::path(post, path = "/api/submissions/{id}/cancel", tag = "submissions", security(("bearer" = ["mail:send"])), params(("id" = Uuid, Path)),
     responses((status = 200, body = SubmissionView), (status = 409, body = Problem, content_type = "application/problem+json"),
               (status = 404, body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn cancel_submission(
     State(state): State<AppState>,
-    caller: Caller,
+    caller: May<MailSend, SubmissionCancel>,
     PathId(id): PathId<SubmissionId>,
     _none: Query<NoQuery>,
     key: IdempotencyKey,
@@ -27,7 +27,7 @@ pub(super) async fn cancel_submission(
     key.once(&state, &caller, async {
         let mut tx = key.tx(&state, &caller).await?;
         submission::cancel(&mut tx, id).await.map_err(refusal)?;
-        caller.audit(&mut tx, "submission.cancel", &id.to_string()).await?;
+        caller.audit(&mut tx, &id.to_string()).await?;
         let now = submission::get(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
         Ok((tx, Reply::ok(&SubmissionView::from(now))?))
     })

@@ -4,28 +4,18 @@ use axum::Json;
 use axum::extract::State;
 use chrono::{DateTime, Utc};
 use emailclient_core::domain::mailbox::account_exists;
-use emailclient_core::domain::submission::{self, Filter};
+use emailclient_core::domain::submission::{self, Filter, SubmissionState};
 use emailclient_core::platform::id::{AccountId, SubmissionId};
 use serde::Deserialize;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::IntoParams;
+use utoipa::openapi::{ObjectBuilder, Type};
 
-use super::SubmissionView;
-use crate::caller::Caller;
 use crate::error::{ApiError, Problem};
 use crate::extract::Query;
 use crate::page::{Limit, Page, Scope};
+use crate::permission::{MailRead, May, Unaudited};
 use crate::state::AppState;
-
-#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Wanted {
-    Queued,
-    Sending,
-    Sent,
-    Failed,
-    Unknown,
-    Cancelled,
-}
+use emailclient_core::view::submission::SubmissionView;
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -34,8 +24,8 @@ pub(super) struct ListQuery {
     #[param(value_type = Option<uuid::Uuid>)]
     account_id: Option<AccountId>,
     /// Submissions in this state only.
-    #[param(inline)]
-    state: Option<Wanted>,
+    #[param(schema_with = states)]
+    state: Option<SubmissionState>,
     /// Rows of a page, 1 to 200.
     #[serde(default)]
     #[param(value_type = Option<u32>, minimum = 1, maximum = 200, default = 50)]
@@ -44,18 +34,26 @@ pub(super) struct ListQuery {
     cursor: Option<String>,
 }
 
+fn states() -> utoipa::openapi::schema::Object {
+    let words = SubmissionState::ALL.iter().map(|state| state.as_str());
+    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(words)).build()
+}
+
 /// Submissions, newest first.
-#[utoipa::path(get, path = "/api/submissions", tag = "submissions", security(("bearer" = [])), params(ListQuery),
+#[utoipa::path(get, path = "/api/submissions", tag = "submissions", security(("bearer" = ["mail:read"])), params(ListQuery),
     responses((status = 200, body = Page<SubmissionView>), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn list_submissions(
     State(state): State<AppState>,
-    caller: Caller,
+    caller: May<MailRead, Unaudited>,
     Query(query): Query<ListQuery>,
 ) -> Result<Json<Page<SubmissionView>>, ApiError> {
-    let wanted = query.state.map(|s| format!("{s:?}").to_lowercase());
     let account = query.account_id.map(|a| a.to_string()).unwrap_or_default();
-    let scope =
-        Scope::new(&state, caller.tenant, "submissions", &[&account, wanted.as_deref().unwrap_or_default()]);
+    let scope = Scope::new(
+        &state,
+        caller.tenant(),
+        "submissions",
+        &[&account, query.state.map(SubmissionState::as_str).unwrap_or_default()],
+    );
     let after: Option<(DateTime<Utc>, SubmissionId)> = scope.open(query.cursor.as_deref())?;
     let mut tx = caller.tx(&state).await?;
     if let Some(account) = query.account_id
@@ -63,7 +61,7 @@ pub(super) async fn list_submissions(
     {
         return Err(ApiError::not_found());
     }
-    let filter = Filter { account_id: query.account_id, state: wanted };
+    let filter = Filter { account_id: query.account_id, state: query.state };
     let rows = submission::list(&mut tx, &filter, after, query.limit.get() + 1).await?;
     tx.release();
     let page = Page::cut(rows, query.limit, |last| scope.seal(&(last.created_at, last.id)))?;

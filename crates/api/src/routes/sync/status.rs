@@ -5,15 +5,16 @@ use chrono::{DateTime, Utc};
 use emailclient_core::domain::account;
 use emailclient_core::platform::id::{AccountId, MailboxId};
 use emailclient_core::sync::run::{self, MailboxProgress};
+use mail::mailbox::Role;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::RunView;
-use crate::caller::Caller;
 use crate::error::{ApiError, Problem};
 use crate::extract::{PathId, Query};
 use crate::page::Scope;
+use crate::permission::{MailRead, May, Unaudited};
 use crate::reply::Reply;
 use crate::routes::accounts::CauseView;
 use crate::state::AppState;
@@ -40,7 +41,7 @@ pub struct Audit {
 pub struct MailboxView {
     id: Uuid,
     name: String,
-    role: Option<String>,
+    role: Option<&'static str>,
     /// `new`, `backfill`, `synced` or `failed`.
     state: &'static str,
     messages_synced: i64,
@@ -83,7 +84,7 @@ fn view(m: MailboxProgress) -> MailboxView {
     MailboxView {
         id: m.id.0,
         name: m.name,
-        role: m.role,
+        role: m.role.map(Role::as_str),
         state: m.state.as_str(),
         messages_synced: m.synced,
         messages_total: m.total,
@@ -94,16 +95,16 @@ fn view(m: MailboxProgress) -> MailboxView {
 }
 
 /// State, progress of each mailbox, cause of trouble, next try.
-#[utoipa::path(get, path = "/api/sync/status/{account_id}", tag = "sync", security(("bearer" = [])),
+#[utoipa::path(get, path = "/api/sync/status/{account_id}", tag = "sync", security(("bearer" = ["mail:read"])),
     params(("account_id" = Uuid, Path), StatusQuery),
     responses((status = 200, body = Status), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn status(
     State(state): State<AppState>,
-    caller: Caller,
+    caller: May<MailRead, Unaudited>,
     PathId(id): PathId<AccountId>,
     Query(query): Query<StatusQuery>,
 ) -> Result<Reply, ApiError> {
-    let scope = Scope::new(&state, caller.tenant, "sync-status", &[&id.to_string()]);
+    let scope = Scope::new(&state, caller.tenant(), "sync-status", &[&id.to_string()]);
     let after: Option<MailboxId> = scope.open(query.mailboxes_cursor.as_deref())?;
     let mut tx = caller.snapshot(&state).await?;
     let account = account::get(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;

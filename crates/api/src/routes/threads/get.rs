@@ -10,12 +10,12 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::ThreadView;
-use crate::caller::Caller;
 use crate::error::{ApiError, Problem};
 use crate::extract::{PathId, Query};
 use crate::page::{Limit, Scope};
-use crate::routes::messages::shape::SummaryView;
+use crate::permission::{MailRead, May, Unaudited};
 use crate::state::AppState;
+use emailclient_core::view::message::SummaryView;
 
 /// Messages of a page where no limit is given.
 const PAGE: usize = 200;
@@ -44,15 +44,15 @@ pub(super) struct ThreadAlone {
 }
 
 /// One thread with its messages, oldest first.
-#[utoipa::path(get, path = "/api/threads/{id}", tag = "threads", security(("bearer" = [])), params(("id" = Uuid, Path), GetQuery),
+#[utoipa::path(get, path = "/api/threads/{id}", tag = "threads", security(("bearer" = ["mail:read"])), params(("id" = Uuid, Path), GetQuery),
     responses((status = 200, body = ThreadAlone), (status = 404, body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn get_thread(
     State(state): State<AppState>,
-    caller: Caller,
+    caller: May<MailRead, Unaudited>,
     PathId(id): PathId<ThreadId>,
     Query(query): Query<GetQuery>,
 ) -> Result<Json<ThreadAlone>, ApiError> {
-    let scope = Scope::new(&state, caller.tenant, "thread", &[&id.to_string()]);
+    let scope = Scope::new(&state, caller.tenant(), "thread", &[&id.to_string()]);
     let after = scope.open::<(DateTime<Utc>, Uuid)>(query.cursor.as_deref())?.map(|(at, id)| Key { at, id });
     let mut tx = caller.tx(&state).await?;
     let thread = thread::get(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;

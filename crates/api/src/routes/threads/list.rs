@@ -10,10 +10,10 @@ use utoipa::IntoParams;
 use uuid::Uuid;
 
 use super::ThreadView;
-use crate::caller::Caller;
 use crate::error::{ApiError, Problem};
 use crate::extract::{PathId, Query};
 use crate::page::{Limit, Page, Scope};
+use crate::permission::{MailRead, May, Unaudited};
 use crate::state::AppState;
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -28,15 +28,15 @@ pub(super) struct ListQuery {
 }
 
 /// The threads of an account, the one with the newest message first.
-#[utoipa::path(get, path = "/api/accounts/{id}/threads", tag = "threads", security(("bearer" = [])), params(("id" = Uuid, Path), ListQuery),
+#[utoipa::path(get, path = "/api/accounts/{id}/threads", tag = "threads", security(("bearer" = ["mail:read"])), params(("id" = Uuid, Path), ListQuery),
     responses((status = 200, body = Page<ThreadView>), (status = 404, body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn list_threads(
     State(state): State<AppState>,
-    caller: Caller,
+    caller: May<MailRead, Unaudited>,
     PathId(account): PathId<AccountId>,
     Query(query): Query<ListQuery>,
 ) -> Result<Json<Page<ThreadView>>, ApiError> {
-    let scope = Scope::new(&state, caller.tenant, "threads", &[&account.to_string()]);
+    let scope = Scope::new(&state, caller.tenant(), "threads", &[&account.to_string()]);
     let after = scope.open::<(DateTime<Utc>, Uuid)>(query.cursor.as_deref())?.map(|(at, id)| Key { at, id });
     let mut tx = caller.tx(&state).await?;
     let page =

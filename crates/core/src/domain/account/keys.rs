@@ -1,15 +1,43 @@
-//! Which encryption keys the stored passwords need, whether those at hand open them, and how all get under the newest.
+//! Which encryption keys the stored passwords and the secrets of webhooks need, whether those at hand open them, and how all get under the newest.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use sqlx::Row as _;
 use sqlx::postgres::PgRow;
+use sqlx::{AssertSqlSafe, Row as _};
+use uuid::Uuid;
 
-use crate::access::audit;
+use crate::access::audit::{self, Action, Entry};
 use crate::platform::db::{Db, DbError, TenantTx};
-use crate::platform::id::{AccountId, TenantId};
+use crate::platform::id::TenantId;
 use crate::platform::seal::{Keyring, Place, SealError, Sealed};
+
+/// Where sealed values lie: a table, what one of its rows is called, and its two columns of ciphertext; the id of the key of `c` is
+/// in `c_key`. The next secret of a table of its own: a line here.
+struct Table {
+    name: &'static str,
+    noun: &'static str,
+    fields: [&'static str; 2],
+}
+
+const TABLES: [Table; 4] = [
+    Table { name: "accounts", noun: "account", fields: ["imap_password", "smtp_password"] },
+    Table { name: "webhooks", noun: "webhook", fields: ["secret", "previous_secret"] },
+    Table { name: "oauth_apps", noun: "OAuth app", fields: ["client_secret", "private_key"] },
+    Table { name: "oauth_grants", noun: "OAuth grant", fields: ["refresh_token", "access_token"] },
+];
+
+impl Table {
+    fn row(&self, id: Uuid) -> String {
+        format!("{} {id}", self.noun)
+    }
+
+    /// SQL: the row has a value that is sealed under another key than this parameter.
+    fn is_under_another(&self, parameter: &str) -> String {
+        let [a, b] = self.fields;
+        format!("({a} IS NOT NULL AND {a}_key <> {parameter} OR {b} IS NOT NULL AND {b}_key <> {parameter})")
+    }
+}
 
 /// What was found.
 #[derive(Debug, Clone, Default)]
@@ -22,8 +50,8 @@ pub struct KeySurvey {
     pub known: BTreeMap<String, i64>,
     /// Passwords under keys that the settings lack, by the key's id.
     pub unknown: BTreeMap<String, i64>,
-    /// Accounts whose password did not open although its key is there: changed, or moved to another row.
-    pub forged: Vec<AccountId>,
+    /// `account <id>`, `webhook <id>`: whose secret did not open although its key is there: changed, or moved to another row.
+    pub forged: Vec<String>,
 }
 
 /// Goes through all tenants, for at most `budget`, and opens one password for each key and column of each tenant.
@@ -39,7 +67,9 @@ pub async fn survey(db: &Db, keyring: &Keyring, budget: Duration) -> Result<KeyS
             break;
         }
         let mut tx = db.tenant(*tenant).await?;
-        look(&mut tx, keyring, &mut survey).await?;
+        for table in &TABLES {
+            look(&mut tx, keyring, table, &mut survey).await?;
+        }
         survey.tenants += 1;
     }
     survey.left_out = tenants.len() - survey.tenants;
@@ -53,38 +83,43 @@ async fn tenants(db: &Db) -> Result<Vec<TenantId>, DbError> {
     Ok(ids)
 }
 
-async fn look(tx: &mut TenantTx, keyring: &Keyring, survey: &mut KeySurvey) -> Result<(), DbError> {
+async fn look(
+    tx: &mut TenantTx,
+    keyring: &Keyring,
+    table: &Table,
+    survey: &mut KeySurvey,
+) -> Result<(), DbError> {
     let tenant = tx.tenant();
-    let rows = sqlx::query(
-        "SELECT DISTINCT ON (field, key_id) field, key_id, id, bytes, count(*) OVER (PARTITION BY field, key_id) AS passwords FROM (
-           SELECT 'imap_password' AS field, imap_password_key AS key_id, id, imap_password AS bytes FROM accounts
-             WHERE tenant_id = $1 AND imap_password IS NOT NULL AND imap_password_key IS NOT NULL
-           UNION ALL
-           SELECT 'smtp_password', smtp_password_key, id, smtp_password FROM accounts
-             WHERE tenant_id = $1 AND smtp_password IS NOT NULL AND smtp_password_key IS NOT NULL) s
-         ORDER BY field, key_id, id",
-    )
-    .bind(tenant)
-    .fetch_all(tx.conn())
-    .await?;
-    for row in rows {
-        let (key_id, account) = (row.get::<String, _>("key_id"), AccountId(row.get("id")));
-        let sealed = Sealed { key_id: key_id.clone(), bytes: row.get("bytes") };
-        let field: String = row.get("field");
-        let counts = match keyring.open(Place { tenant, account, field: &field }, &sealed) {
+    let each = table.fields.map(|field| {
+        format!(
+            "SELECT '{field}' AS field, {field}_key AS key_id, id, {field} AS bytes FROM {} WHERE tenant_id = $1
+               AND {field} IS NOT NULL AND {field}_key IS NOT NULL",
+            table.name
+        )
+    });
+    let sql = format!(
+        "SELECT DISTINCT ON (field, key_id) field, key_id, id, bytes, count(*) OVER (PARTITION BY field, key_id) AS passwords
+         FROM ({}) s ORDER BY field, key_id, id",
+        each.join(" UNION ALL ")
+    );
+    for row in sqlx::query(AssertSqlSafe(sql)).bind(tenant).fetch_all(tx.conn()).await? {
+        let (key_id, id) = (row.try_get::<String, _>("key_id")?, row.try_get::<Uuid, _>("id")?);
+        let sealed = Sealed { key_id: key_id.clone(), bytes: row.try_get("bytes")? };
+        let field: String = row.try_get("field")?;
+        let counts = match keyring.open(Place { tenant, row: id, field: &field }, &sealed) {
             Err(SealError::UnknownKey(_)) => &mut survey.unknown,
             Err(_) => {
-                survey.forged.push(account);
+                survey.forged.push(table.row(id));
                 &mut survey.known
             }
             Ok(_) => &mut survey.known,
         };
-        *counts.entry(key_id).or_default() += row.get::<i64, _>("passwords");
+        *counts.entry(key_id).or_default() += row.try_get::<i64, _>("passwords")?;
     }
     Ok(())
 }
 
-/// Accounts in one transaction of a rotation: their rows are locked for some milliseconds.
+/// Accounts, or webhooks, in one transaction of a rotation: their rows are locked for some milliseconds.
 const BATCH: i64 = 100;
 /// How often a tenant is gone through because somebody else holds a row, [`PAUSE`] apart: 20 seconds, longer than a
 /// transaction of the services lives.
@@ -98,9 +133,9 @@ pub struct Rotation {
     pub sealed: BTreeMap<String, i64>,
     /// Passwords left under keys that the settings lack, by the key's id.
     pub unknown: BTreeMap<String, i64>,
-    /// Accounts with a password that does not open although its key is there: changed, or moved to another row.
-    pub forged: Vec<AccountId>,
-    /// Accounts whose row somebody else held all the time; the next rotation gets them.
+    /// As [`KeySurvey::forged`].
+    pub forged: Vec<String>,
+    /// Accounts and webhooks whose row somebody else held all the time; the next rotation gets them.
     pub held: i64,
 }
 
@@ -121,138 +156,151 @@ impl Rotation {
 ///
 /// # Errors
 /// When the database refuses.
-pub async fn rotate(db: &Db, keyring: &Keyring) -> Result<Rotation, DbError> {
+pub async fn rotate(db: &Db, keyring: &Keyring, actor: &str) -> Result<Rotation, DbError> {
     let mut done = Rotation::default();
     for tenant in tenants(db).await? {
-        let mut rounds = 1;
-        loop {
-            let (left, held) = rotate_once(db, keyring, tenant, &mut done.sealed).await?;
-            if held == 0 || rounds == ROUNDS {
-                for key in left.unknown {
-                    *done.unknown.entry(key).or_default() += 1;
-                }
-                done.forged.extend(left.forged);
-                done.held += held;
-                break;
-            }
-            rounds += 1;
-            tokio::time::sleep(PAUSE).await;
+        for table in &TABLES {
+            rotate_table(db, (keyring, actor), (tenant, table), &mut done).await?;
         }
     }
     Ok(done)
 }
 
+async fn rotate_table(
+    db: &Db,
+    by: (&Keyring, &str),
+    of: (TenantId, &Table),
+    done: &mut Rotation,
+) -> Result<(), DbError> {
+    let mut rounds = 1;
+    loop {
+        let (left, held) = rotate_once(db, by, of, &mut done.sealed).await?;
+        if held == 0 || rounds == ROUNDS {
+            for key in left.unknown {
+                *done.unknown.entry(key).or_default() += 1;
+            }
+            done.forged.extend(left.forged);
+            done.held += held;
+            return Ok(());
+        }
+        rounds += 1;
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
 /// What one going through a tenant's accounts could not open.
 #[derive(Default)]
 struct Left {
-    accounts: i64,
+    rows: i64,
     /// The key's id, once for each password.
     unknown: Vec<String>,
-    forged: Vec<AccountId>,
+    forged: Vec<String>,
 }
 
-/// Goes once through the accounts of `tenant`; gives back what does not open, and how many rows somebody else held.
+/// Goes once through a table's rows of `tenant`; gives back what does not open, and how many rows somebody else held.
 async fn rotate_once(
     db: &Db,
-    keyring: &Keyring,
-    tenant: TenantId,
+    (keyring, actor): (&Keyring, &str),
+    (tenant, table): (TenantId, &Table),
     sealed: &mut BTreeMap<String, i64>,
 ) -> Result<(Left, i64), DbError> {
     let mut left = Left::default();
-    let mut after = AccountId(uuid::Uuid::nil());
+    let mut after = Uuid::nil();
+    let ([a, b], name) = (table.fields, table.name);
     loop {
         let mut tx = db.tenant(tenant).await?;
-        let rows = sqlx::query(
-            "SELECT id, imap_password, imap_password_key, smtp_password, smtp_password_key FROM accounts
-             WHERE tenant_id = $1 AND id > $2 AND (imap_password IS NOT NULL AND imap_password_key <> $3
-                                                   OR smtp_password IS NOT NULL AND smtp_password_key <> $3)
+        let sql = format!(
+            "SELECT id, {a}, {a}_key, {b}, {b}_key FROM {name} WHERE tenant_id = $1 AND id > $2 AND {}
              ORDER BY id LIMIT $4 FOR NO KEY UPDATE SKIP LOCKED",
-        )
-        .bind(tenant)
-        .bind(after)
-        .bind(keyring.current_id())
-        .bind(BATCH)
-        .fetch_all(tx.conn())
-        .await?;
+            table.is_under_another("$3")
+        );
+        let rows = sqlx::query(AssertSqlSafe(sql))
+            .bind(tenant)
+            .bind(after)
+            .bind(keyring.current_id())
+            .bind(BATCH)
+            .fetch_all(tx.conn())
+            .await?;
         let Some(last) = rows.last() else { break };
-        after = last.get("id");
-        let counts = seal_anew(&mut tx, keyring, &rows, &mut left).await?;
+        after = last.try_get("id")?;
+        let counts = seal_anew(&mut tx, (keyring, actor), (table, &rows), &mut left).await?;
         tx.commit().await?;
         for (key, passwords) in counts {
             *sealed.entry(key).or_default() += passwords;
         }
     }
     let mut tx = db.tenant(tenant).await?;
-    let others: i64 = sqlx::query_scalar(
-        "SELECT count(*) FROM accounts WHERE tenant_id = $1 AND (imap_password IS NOT NULL AND imap_password_key <> $2
-                                                                 OR smtp_password IS NOT NULL AND smtp_password_key <> $2)",
-    )
-    .bind(tenant)
-    .bind(keyring.current_id())
-    .fetch_one(tx.conn())
-    .await?;
+    let sql =
+        format!("SELECT count(*) FROM {name} WHERE tenant_id = $1 AND {}", table.is_under_another("$2"));
+    let others: i64 = sqlx::query_scalar(AssertSqlSafe(sql))
+        .bind(tenant)
+        .bind(keyring.current_id())
+        .fetch_one(tx.conn())
+        .await?;
     tx.release();
-    // An account that was removed meanwhile may make it negative.
-    let held = (others - left.accounts).max(0);
+    // A row that was removed meanwhile may make it negative.
+    let held = (others - left.rows).max(0);
     Ok((left, held))
 }
 
-/// Writes the rows of one batch; gives back how many passwords were under which key.
+/// Writes the rows of one batch; gives back how many secrets were under which key.
 async fn seal_anew(
     tx: &mut TenantTx,
-    keyring: &Keyring,
-    rows: &[PgRow],
+    (keyring, actor): (&Keyring, &str),
+    (table, rows): (&Table, &[PgRow]),
     left: &mut Left,
 ) -> Result<BTreeMap<String, i64>, DbError> {
     let tenant = tx.tenant();
     let mut counts = BTreeMap::new();
-    let (mut ids, mut imap, mut smtp) = (vec![], vec![], vec![]);
+    let (mut ids, mut first, mut second) = (vec![], vec![], vec![]);
+    let [a, b] = table.fields;
     for row in rows {
-        let account: AccountId = row.get("id");
+        let id: Uuid = row.try_get("id")?;
         let mut whole = true;
-        let mut anew = |field: &str, key: &str| -> Option<Vec<u8>> {
-            let (bytes, key_id) = (row.get::<Option<Vec<u8>>, _>(field)?, row.get::<Option<String>, _>(key)?);
+        let mut anew = |field: &str| -> Result<Option<Vec<u8>>, sqlx::Error> {
+            let key = format!("{field}_key");
+            let stored: (Option<Vec<u8>>, Option<String>) = (row.try_get(field)?, row.try_get(key.as_str())?);
+            let (Some(bytes), Some(key_id)) = stored else { return Ok(None) };
             if key_id == keyring.current_id() {
-                return None;
+                return Ok(None);
             }
-            let place = Place { tenant, account, field };
+            let place = Place { tenant, row: id, field };
             let old = Sealed { key_id, bytes };
-            match keyring.open(place, &old).and_then(|password| keyring.seal(place, &password)) {
+            match keyring.open(place, &old).and_then(|secret| keyring.seal(place, &secret)) {
                 Ok(sealed) => {
                     *counts.entry(old.key_id).or_default() += 1;
-                    return Some(sealed.bytes);
+                    return Ok(Some(sealed.bytes));
                 }
                 Err(SealError::UnknownKey(key)) => left.unknown.push(key),
-                Err(_) => left.forged.push(account),
+                Err(_) => left.forged.push(table.row(id)),
             }
             whole = false;
-            None
+            Ok(None)
         };
-        imap.push(anew("imap_password", "imap_password_key"));
-        smtp.push(anew("smtp_password", "smtp_password_key"));
-        ids.push(account);
-        left.accounts += i64::from(!whole);
+        first.push(anew(a)?);
+        second.push(anew(b)?);
+        ids.push(id);
+        left.rows += i64::from(!whole);
     }
-    let passwords: i64 = counts.values().sum();
-    if passwords == 0 {
+    let secrets: i64 = counts.values().sum();
+    if secrets == 0 {
         return Ok(counts);
     }
-    sqlx::query(
-        "UPDATE accounts a SET imap_password = coalesce(n.imap, a.imap_password),
-           imap_password_key = CASE WHEN n.imap IS NULL THEN a.imap_password_key ELSE $5 END,
-           smtp_password = coalesce(n.smtp, a.smtp_password),
-           smtp_password_key = CASE WHEN n.smtp IS NULL THEN a.smtp_password_key ELSE $5 END
-         FROM unnest($2::uuid[], $3::bytea[], $4::bytea[]) AS n(id, imap, smtp)
-         WHERE a.tenant_id = $1 AND a.id = n.id",
-    )
-    .bind(tenant)
-    .bind(ids)
-    .bind(imap)
-    .bind(smtp)
-    .bind(keyring.current_id())
-    .execute(tx.conn())
-    .await?;
-    let what = format!("{passwords} passwords under {}", keyring.current_id());
-    audit::record(tx, &audit::Entry::by_operator("keys.rotate", &what)).await?;
+    let sql = format!(
+        "UPDATE {} t SET {a} = coalesce(n.a, t.{a}), {a}_key = CASE WHEN n.a IS NULL THEN t.{a}_key ELSE $5 END,
+           {b} = coalesce(n.b, t.{b}), {b}_key = CASE WHEN n.b IS NULL THEN t.{b}_key ELSE $5 END
+         FROM unnest($2::uuid[], $3::bytea[], $4::bytea[]) AS n(id, a, b) WHERE t.tenant_id = $1 AND t.id = n.id",
+        table.name
+    );
+    sqlx::query(AssertSqlSafe(sql))
+        .bind(tenant)
+        .bind(ids)
+        .bind(first)
+        .bind(second)
+        .bind(keyring.current_id())
+        .execute(tx.conn())
+        .await?;
+    let what = format!("{secrets} passwords under {}", keyring.current_id());
+    audit::record(tx, &Entry::here(actor, Action::KeysRotate, &what)).await?;
     Ok(counts)
 }

@@ -1,12 +1,12 @@
-//! Connecting, changing and removing accounts.
+//! Connecting and changing accounts.
 
-use serde_json::json;
-
+use super::credential::{self, Protocol};
 use super::{Account, AccountError, Identity, email_key, get};
-use crate::domain::event::{self, NewEvent};
+use crate::domain::event::{self, AccountCreated, AccountUpdated, Event};
+use crate::domain::oauth::grant;
 use crate::platform::db::{DbError, TenantTx};
-use crate::platform::id::AccountId;
-use crate::platform::seal::{Keyring, Place, SealError, Sealed};
+use crate::platform::id::{AccountId, GrantId};
+use crate::platform::seal::{Keyring, SealError, Sealed};
 use wire::imap::Security;
 use wire::secret::Secret;
 
@@ -40,6 +40,8 @@ pub struct NewAccount {
     pub identities: Vec<Identity>,
     /// Whether mailboxes of other users and shared ones (RFC 2342) are read as well.
     pub shared_mailboxes: bool,
+    /// Logs in with tokens of this grant; its passwords are forgotten.
+    pub grant: Option<GrantId>,
 }
 
 impl NewAccount {
@@ -62,17 +64,6 @@ impl NewAccount {
     }
 }
 
-fn seal(
-    tx: &TenantTx,
-    keyring: &Keyring,
-    account: AccountId,
-    field: &'static str,
-    password: Option<&Secret>,
-) -> Result<Option<Sealed>, SealError> {
-    let place = Place { tenant: tx.tenant(), account, field };
-    password.map(|p| keyring.seal(place, p)).transpose()
-}
-
 /// Adds an account with its lease row, due at once. Asking for its first round is the caller's.
 ///
 /// # Errors
@@ -81,8 +72,8 @@ pub async fn create(tx: &mut TenantTx, keyring: &Keyring, new: &NewAccount) -> R
     let id = AccountId::new();
     sqlx::query(
         "INSERT INTO accounts (tenant_id, id, email, email_key, name, identities,
-           imap_host, imap_port, imap_security, imap_username, smtp_host, smtp_port, smtp_security, smtp_username, shared_mailboxes)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
+           imap_host, imap_port, imap_security, imap_username, smtp_host, smtp_port, smtp_security, smtp_username, shared_mailboxes, read_by)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
     )
     .bind(tx.tenant())
     .bind(id)
@@ -99,17 +90,19 @@ pub async fn create(tx: &mut TenantTx, keyring: &Keyring, new: &NewAccount) -> R
     .bind(new.smtp.security.as_str())
     .bind(&new.smtp.username)
     .bind(new.shared_mailboxes)
+    // Nothing is there that an earlier parser read.
+    .bind(mail::mime::PARSE_VERSION)
     .execute(tx.conn())
     .await
     .map_err(DbError::from)?;
-    keep_passwords(tx, keyring, id, new).await?;
+    keep_credentials(tx, keyring, id, new).await?;
     sqlx::query("INSERT INTO account_leases (tenant_id, account_id) VALUES ($1, $2)")
         .bind(tx.tenant())
         .bind(id)
         .execute(tx.conn())
         .await
         .map_err(DbError::from)?;
-    written(tx, id, "account.created").await
+    written(tx, id, AccountCreated { id }).await
 }
 
 /// Replaces what a client can write. With `reconnect` a connection that was given up is tried again at once, for which
@@ -129,7 +122,7 @@ pub async fn replace(
            imap_host = $7, imap_port = $8, imap_security = $9, imap_username = $10,
            smtp_host = $11, smtp_port = $12, smtp_security = $13, smtp_username = $14, shared_mailboxes = $15,
            version = version + 1, updated_at = now()
-         WHERE tenant_id = $1 AND id = $2",
+         WHERE tenant_id = $1 AND id = $2 AND removed_at IS NULL",
     )
     .bind(tx.tenant())
     .bind(id)
@@ -152,11 +145,11 @@ pub async fn replace(
     if done.rows_affected() == 0 {
         return Ok(None);
     }
-    keep_passwords(tx, keyring, id, new).await?;
+    keep_credentials(tx, keyring, id, new).await?;
     if reconnect {
         try_again(tx, id).await?;
     }
-    written(tx, id, "account.updated").await.map(Some)
+    written(tx, id, AccountUpdated { id }).await.map(Some)
 }
 
 async fn try_again(tx: &mut TenantTx, id: AccountId) -> Result<(), DbError> {
@@ -182,17 +175,30 @@ async fn try_again(tx: &mut TenantTx, id: AccountId) -> Result<(), DbError> {
     Ok(())
 }
 
-async fn keep_passwords(
+async fn keep_credentials(
     tx: &mut TenantTx,
     keyring: &Keyring,
     id: AccountId,
     new: &NewAccount,
 ) -> Result<(), AccountError> {
-    let imap = seal(tx, keyring, id, "imap_password", new.imap.password.as_ref())?;
-    let smtp = seal(tx, keyring, id, "smtp_password", new.smtp.password.as_ref())?;
+    let before: Option<GrantId> =
+        sqlx::query_scalar("SELECT grant_id FROM accounts WHERE tenant_id = $1 AND id = $2")
+            .bind(tx.tenant())
+            .bind(id)
+            .fetch_one(tx.conn())
+            .await
+            .map_err(DbError::from)?;
+    let seal = |protocol, password: Option<&Secret>| -> Result<Option<Sealed>, SealError> {
+        password.map(|p| credential::seal(tx, keyring, (id, protocol), p)).transpose()
+    };
+    let imap = seal(Protocol::Imap, new.imap.password.as_ref())?;
+    let smtp = seal(Protocol::Smtp, new.smtp.password.as_ref())?;
     sqlx::query(
-        "UPDATE accounts SET imap_password = coalesce($3, imap_password), imap_password_key = coalesce($4, imap_password_key),
-           smtp_password = coalesce($5, smtp_password), smtp_password_key = coalesce($6, smtp_password_key)
+        "UPDATE accounts SET grant_id = $7::uuid,
+           imap_password = CASE WHEN $7::uuid IS NULL THEN coalesce($3, imap_password) END,
+           imap_password_key = CASE WHEN $7::uuid IS NULL THEN coalesce($4, imap_password_key) END,
+           smtp_password = CASE WHEN $7::uuid IS NULL THEN coalesce($5, smtp_password) END,
+           smtp_password_key = CASE WHEN $7::uuid IS NULL THEN coalesce($6, smtp_password_key) END
          WHERE tenant_id = $1 AND id = $2",
     )
     .bind(tx.tenant())
@@ -201,31 +207,18 @@ async fn keep_passwords(
     .bind(imap.as_ref().map(|s| s.key_id.as_str()))
     .bind(smtp.as_ref().map(|s| s.bytes.as_slice()))
     .bind(smtp.as_ref().map(|s| s.key_id.as_str()))
+    .bind(new.grant)
     .execute(tx.conn())
     .await
     .map_err(DbError::from)?;
+    if let Some(before) = before.filter(|before| new.grant != Some(*before)) {
+        grant::forget(tx, before).await?;
+    }
     Ok(())
 }
 
-async fn written(tx: &mut TenantTx, id: AccountId, kind: &'static str) -> Result<Account, AccountError> {
-    event::record(tx, Some(id), &[NewEvent { kind, object_id: id.0, data: json!({}) }]).await?;
+async fn written(tx: &mut TenantTx, id: AccountId, event: impl Into<Event>) -> Result<Account, AccountError> {
+    event::tell(tx, id, event);
     let account = get(tx, id).await?;
     Ok(account.ok_or(DbError::Other(sqlx::Error::RowNotFound))?)
-}
-
-/// Removes an account with everything below it. `false`: there is none.
-pub async fn delete(tx: &mut TenantTx, id: AccountId) -> Result<bool, DbError> {
-    // All messages go with it in one statement; a large account takes longer than any other statement may.
-    sqlx::query("SET LOCAL statement_timeout = '120s'").execute(tx.conn()).await?;
-    let done = sqlx::query("DELETE FROM accounts WHERE tenant_id = $1 AND id = $2")
-        .bind(tx.tenant())
-        .bind(id)
-        .execute(tx.conn())
-        .await?;
-    if done.rows_affected() == 0 {
-        return Ok(false);
-    }
-    event::record(tx, Some(id), &[NewEvent { kind: "account.deleted", object_id: id.0, data: json!({}) }])
-        .await?;
-    Ok(true)
 }

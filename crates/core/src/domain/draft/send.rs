@@ -7,6 +7,7 @@ use mail::compose::{self, ComposeError};
 use mail::envelope::{Envelope, EnvelopeError};
 
 use super::{attachment, get_for_update};
+use crate::domain::event::{self, DraftUpdated};
 use crate::domain::identity;
 use crate::domain::submission;
 use crate::platform::db::{DbError, TenantTx};
@@ -103,6 +104,7 @@ pub async fn send(tx: &mut TenantTx, id: DraftId, order: &Order) -> Result<Outco
     .execute(tx.conn())
     .await
     .map_err(DbError::from)?;
+    event::tell(tx, draft.account_id, DraftUpdated { id });
     Ok(Outcome::Frozen(submission))
 }
 

@@ -74,7 +74,7 @@ pub async fn ask(
 
 /// Asks a worker to bring the account's edits to its server.
 pub async fn push(tx: &mut TenantTx, account: AccountId) -> Result<(), DbError> {
-    job::enqueue(tx, &Job::PushChanges { account_id: account }, Duration::ZERO, job::priority::PUSH).await?;
+    job::enqueue(tx, &Job::PushChanges { account_id: account }, Duration::ZERO).await?;
     Ok(())
 }
 

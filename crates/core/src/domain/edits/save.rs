@@ -1,22 +1,21 @@
 //! Recording messages whose edits or placements changed: rows by their difference, edits, and one event for each message
 //! that is seen differently.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 use mail::flags::Keywords;
 use mail::sync::StoreChange;
 use mail::sync::edits::{Change, Edit, MailboxKey, Scope, State};
-use serde_json::json;
 use sqlx::Postgres;
 use sqlx::postgres::PgArguments;
 use uuid::Uuid;
 
 use super::rows::{Rows, difference, seen};
 use super::{Dates, Row, Work};
-use crate::domain::event::{self, NewEvent};
+use crate::domain::event::{self, Event, MessageCreated, MessageDeleted, MessagePart, MessageUpdated};
 use crate::platform::db::{DbError, TenantTx};
-use crate::platform::id::AccountId;
+use crate::platform::id::{AccountId, MessageId};
 
 /// Records what became of these messages of one account. Returns how many of them are seen differently.
 ///
@@ -61,29 +60,50 @@ pub async fn save(tx: &mut TenantTx, account: AccountId, works: &[Work]) -> Resu
     if !refreshed.is_empty() {
         crate::domain::thread::refresh(tx, &refreshed).await?;
     }
-    event::record(tx, Some(account), &events).await?;
+    event::record(tx, account, &events);
     Ok(events.len())
 }
 
+/// What clients see of a message: mailboxes and flags, in one order.
+type Seen<'a> = &'a [(Uuid, &'a mail::sync::FlagState)];
+
 /// The event of a message that is seen differently, and whether it came or went altogether.
-fn told(
-    id: Uuid,
-    before: &[(Uuid, &mail::sync::FlagState)],
-    after: &[(Uuid, &mail::sync::FlagState)],
-) -> Option<(NewEvent, bool)> {
+fn told(id: Uuid, before: Seen<'_>, after: Seen<'_>) -> Option<(Event, bool)> {
     if before == after {
         return None;
     }
-    let mailboxes = |places: &[(Uuid, &mail::sync::FlagState)]| -> Vec<Uuid> {
-        places.iter().map(|(mailbox, _)| *mailbox).collect()
+    let id = MessageId(id);
+    let event = match (before.first(), after.first()) {
+        (None, Some((mailbox, _))) => MessageCreated { id, mailbox_id: (*mailbox).into() }.into(),
+        (Some(_), None) => MessageDeleted { id }.into(),
+        _ => MessageUpdated { id, changed: parts(before, after) }.into(),
     };
-    let (kind, data) = match (before.first(), after.first()) {
-        (None, Some((mailbox, _))) => ("message.created", json!({ "mailbox_id": mailbox })),
-        (Some(_), None) => ("message.deleted", json!({ "changed": "mailboxes" })),
-        _ if mailboxes(before) == mailboxes(after) => ("message.updated", json!({ "changed": "flags" })),
-        _ => ("message.updated", json!({ "changed": "mailboxes" })),
-    };
-    Some((NewEvent { kind, object_id: id, data }, before.is_empty() != after.is_empty()))
+    Some((event, before.is_empty() != after.is_empty()))
+}
+
+/// What differs of a message in sight. While it stays where it is, flags are compared place by place; else as a whole, as a
+/// message's flags are the union over its mailboxes.
+fn parts(before: Seen<'_>, after: Seen<'_>) -> Vec<MessagePart> {
+    let mailboxes = |places: Seen<'_>| -> Vec<Uuid> { places.iter().map(|(mailbox, _)| *mailbox).collect() };
+    let (flags, keywords, moved);
+    if mailboxes(before) == mailboxes(after) {
+        let pairs = || before.iter().zip(after);
+        flags = pairs().any(|((_, b), (_, a))| b.flags != a.flags);
+        keywords = pairs().any(|((_, b), (_, a))| b.keywords != a.keywords);
+        moved = false;
+    } else {
+        let all =
+            |places: Seen<'_>| places.iter().map(|(_, s)| s.flags.bits()).fold(0, |all, more| all | more);
+        let words = |places: Seen<'_>| -> BTreeSet<String> {
+            places.iter().flat_map(|(_, s)| s.keywords.as_slice().iter().map(ToString::to_string)).collect()
+        };
+        flags = all(before) != all(after);
+        keywords = words(before) != words(after);
+        moved = true;
+    }
+    let parts =
+        [(flags, MessagePart::Flags), (keywords, MessagePart::Keywords), (moved, MessagePart::Mailboxes)];
+    parts.into_iter().filter_map(|(differs, part)| differs.then_some(part)).collect()
 }
 
 async fn generations(tx: &mut TenantTx, works: &[&Work]) -> Result<HashMap<Uuid, i32>, DbError> {

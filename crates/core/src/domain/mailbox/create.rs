@@ -3,7 +3,8 @@
 use mail::mailbox::{NameError, Role, check_blanks, decode_name, is_inbox, prefixed_name, split_last};
 use sqlx::Row as _;
 
-use super::{Mailbox, MailboxError, get, record, remember};
+use super::{Mailbox, MailboxError, get, remember};
+use crate::domain::event::{self, MailboxCreated};
 use crate::domain::namespaces;
 use crate::platform::db::{DbError, TenantTx};
 use crate::platform::id::{AccountId, MailboxId};
@@ -123,13 +124,13 @@ pub async fn create(
 ///
 /// # Errors
 /// Only those of the database.
-pub async fn ensure_role(tx: &mut TenantTx, account: AccountId, role: &str) -> Result<MailboxId, DbError> {
+pub async fn ensure_role(tx: &mut TenantTx, account: AccountId, role: Role) -> Result<MailboxId, DbError> {
     let known: Option<MailboxId> = sqlx::query_scalar(
         "SELECT id FROM mailboxes WHERE tenant_id = $1 AND account_id = $2 AND role = $3 ORDER BY id LIMIT 1",
     )
     .bind(tx.tenant())
     .bind(account)
-    .bind(role)
+    .bind(role.as_str())
     .fetch_optional(tx.conn())
     .await?;
     if let Some(id) = known {
@@ -146,21 +147,21 @@ pub async fn ensure_role(tx: &mut TenantTx, account: AccountId, role: &str) -> R
     .bind(tx.tenant())
     .bind(account)
     .bind(name.as_bytes())
-    .bind(role)
+    .bind(role.as_str())
     .fetch_one(tx.conn())
     .await?;
     Ok(named)
 }
 
-fn usual_name(role: &str) -> &'static str {
-    match Role::parse(role) {
-        Some(Role::Inbox) => "INBOX",
-        Some(Role::Sent) => "Sent",
-        Some(Role::Drafts) => "Drafts",
-        Some(Role::Junk) => "Junk",
-        Some(Role::Archive) => "Archive",
-        Some(Role::All) => "All Mail",
-        Some(Role::Trash) | None => "Trash",
+fn usual_name(role: Role) -> &'static str {
+    match role {
+        Role::Inbox => "INBOX",
+        Role::Sent => "Sent",
+        Role::Drafts => "Drafts",
+        Role::Junk => "Junk",
+        Role::Archive => "Archive",
+        Role::All => "All Mail",
+        Role::Trash => "Trash",
     }
 }
 
@@ -170,7 +171,7 @@ async fn insert(
     account: AccountId,
     wire: &str,
     spot: &Spot,
-    role: Option<&str>,
+    role: Option<Role>,
 ) -> Result<Option<MailboxId>, DbError> {
     let id = MailboxId::new();
     let path = decode_name(wire.as_bytes());
@@ -187,13 +188,13 @@ async fn insert(
     .bind(&path)
     .bind(name)
     .bind(spot.delimiter.map(String::from))
-    .bind(role)
+    .bind(role.map(Role::as_str))
     .execute(tx.conn())
     .await?;
     if inserted.rows_affected() == 0 {
         return Ok(None);
     }
     remember(tx, account, Some(id), "create_mailbox", serde_json::json!({})).await?;
-    record(tx, account, id, "mailbox.created").await?;
+    event::tell(tx, account, MailboxCreated { id });
     Ok(Some(id))
 }

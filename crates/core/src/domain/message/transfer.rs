@@ -5,6 +5,7 @@ use crate::domain::edits::ask::{self, Transfer};
 use crate::domain::mailbox;
 use crate::platform::db::{DbError, TenantTx};
 use crate::platform::id::{AccountId, MailboxId, MessageId};
+use mail::mailbox::Role;
 
 /// Why nothing was done.
 #[derive(Debug, thiserror::Error)]
@@ -25,11 +26,11 @@ pub enum TransferError {
 
 /// Where messages go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Target<'a> {
+pub enum Target {
     /// This mailbox.
     Mailbox(MailboxId),
     /// The mailbox of this role in each message's account; it is made where there is none.
-    Role(&'a str),
+    Role(Role),
 }
 
 /// Moves `ids` to `target`: all placements of each, or the one in `source`. Returns how many messages were affected.
@@ -40,7 +41,7 @@ pub async fn move_to(
     tx: &mut TenantTx,
     ids: &[MessageId],
     source: Option<MailboxId>,
-    target: Target<'_>,
+    target: Target,
 ) -> Result<usize, TransferError> {
     to_target(tx, ids, source, target, Transfer::Move).await
 }
@@ -68,7 +69,7 @@ pub async fn delete(
     permanent: bool,
 ) -> Result<usize, TransferError> {
     if !permanent {
-        return to_target(tx, ids, source, Target::Role("trash"), Transfer::Delete).await;
+        return to_target(tx, ids, source, Target::Role(Role::Trash), Transfer::Delete).await;
     }
     let mut affected = 0;
     for (account, messages) in ask::lock(tx, ids).await? {
@@ -81,7 +82,7 @@ async fn to_target(
     tx: &mut TenantTx,
     ids: &[MessageId],
     source: Option<MailboxId>,
-    target: Target<'_>,
+    target: Target,
     action: impl Fn(MailboxId) -> Transfer,
 ) -> Result<usize, TransferError> {
     let named = match target {

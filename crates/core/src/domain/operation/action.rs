@@ -1,6 +1,7 @@
 //! One thing done to many messages, by a request itself or in batches by a worker: the same code for both.
 
 use mail::flags::Flags;
+use mail::mailbox::Role;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -133,9 +134,9 @@ impl Action {
             }
             Self::Move { mailbox_id } => Change::Move(Target::Mailbox(*mailbox_id)),
             Self::Copy { mailbox_id } => Change::Copy(*mailbox_id),
-            Self::Archive { .. } => Change::Move(Target::Role("archive")),
-            Self::Junk { .. } => Change::Move(Target::Role("junk")),
-            Self::Trash { .. } => Change::Move(Target::Role("trash")),
+            Self::Archive { .. } => Change::Move(Target::Role(Role::Archive)),
+            Self::Junk { .. } => Change::Move(Target::Role(Role::Junk)),
+            Self::Trash { .. } => Change::Move(Target::Role(Role::Trash)),
             Self::Delete { .. } => Change::Delete,
         }
     }
@@ -205,7 +206,7 @@ impl Action {
 /// What an action does to a message, whatever its name.
 enum Change {
     Flags(FlagEdit),
-    Move(Target<'static>),
+    Move(Target),
     Copy(MailboxId),
     Delete,
 }

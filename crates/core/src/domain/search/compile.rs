@@ -11,7 +11,7 @@ use sqlx::{Postgres, QueryBuilder, Row as _};
 use uuid::Uuid;
 
 use super::Search;
-use crate::platform::db::{DbError, TenantTx};
+use crate::platform::db::{DbError, Reach, TenantTx};
 
 /// What the names in a query stand for.
 #[derive(Debug, Default)]
@@ -91,9 +91,14 @@ impl Names {
         }
     }
 
-    /// The accounts that need to be looked at; `None`: all.
-    pub(super) fn accounts_scope(&self, search: &Search) -> Option<Vec<Uuid>> {
-        search.account.map(|a| vec![a.0]).or_else(|| self.required_accounts.clone())
+    /// Accounts that a hit can be of: those that are asked for, as far as they are within reach. `None`: all.
+    pub(super) fn accounts_scope(&self, search: &Search, reach: &Reach) -> Option<Vec<Uuid>> {
+        let asked = search.account.map(|a| vec![a.0]).or_else(|| self.required_accounts.clone());
+        match (asked, reach) {
+            (asked, Reach::All) => asked,
+            (None, Reach::Only(accounts)) => Some(accounts.iter().map(|a| a.0).collect()),
+            (Some(asked), reach) => Some(asked.into_iter().filter(|a| reach.has((*a).into())).collect()),
+        }
     }
 
     /// Roles whose mailboxes do not count as a place of a message.

@@ -1,6 +1,7 @@
 //! Filling the text index: in the transaction that stores fresh mail, or afterwards for what a first synchronisation
 //! brought in bulk.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -33,6 +34,11 @@ pub fn tsvector(message: &ParsedMessage) -> TsVector {
     };
     let (from, to, cc, bcc) =
         (people(&message.from), people(&message.to), people(&message.cc), people(&message.bcc));
+    // Of attached messages too: who looks for their words looks for what they came with.
+    let body = match message.attached_text.as_str() {
+        "" => Cow::Borrowed(&message.text),
+        attached => Cow::Owned(format!("{}\n{attached}", message.text)),
+    };
     let document = Document {
         subject: message.subject.as_deref().unwrap_or_default(),
         from: from.iter().map(String::as_str).collect(),
@@ -41,7 +47,7 @@ pub fn tsvector(message: &ParsedMessage) -> TsVector {
         bcc: bcc.iter().map(String::as_str).collect(),
         list_id: message.list_id.as_deref().unwrap_or_default(),
         filenames: message.attachments.iter().filter_map(|a| a.filename.as_deref()).collect(),
-        body: &message.text,
+        body: &body,
     };
     TsVector::of(&document, TSVECTOR_MAX_BYTES)
 }

@@ -27,8 +27,12 @@ fn all(
     query: &Query,
 ) -> Vec<String> {
     let one = |(id, stored): &(MessageId, String)| {
-        let text =
-            sources.remove(id).map(|raw| mail::mime::parse(&raw).text).filter(|text| !text.trim().is_empty());
+        // What is searched: the text, and that of attached messages.
+        let searched = |raw: Vec<u8>| {
+            let message = mail::mime::parse(&raw);
+            format!("{}\n{}", message.text, message.attached_text)
+        };
+        let text = sources.remove(id).map(searched).filter(|text| !text.trim().is_empty());
         highlight(text.as_deref().unwrap_or(stored), query, SNIPPET_CHARS)
     };
     messages.iter().map(one).collect()

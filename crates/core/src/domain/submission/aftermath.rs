@@ -6,9 +6,10 @@ use sqlx::Row as _;
 
 use super::attempt::{follow_up, tally};
 use super::settle::next_state;
+use crate::domain::states::{CopyState, SubmissionState};
 use crate::platform::db::{DbError, TenantTx};
 use crate::platform::id::{AccountId, SubmissionId};
-use crate::queue::job::{self, Job, priority};
+use crate::queue::job::{self, Job};
 
 /// A failed APPEND is repeated this often, 30 s to an hour apart; then the copy is `failed` and the message still sent.
 const MAX_COPY_ATTEMPTS: i32 = 12;
@@ -22,6 +23,8 @@ pub struct SentCopyWork {
     pub message_id_header: String,
     /// The frozen bytes.
     pub mime: Vec<u8>,
+    /// All who got the message; who is in none of its fields got a blind copy.
+    pub recipients: Vec<String>,
     /// True when our own copy of the mailbox shows it in Sent already.
     pub seen_in_sent: bool,
 }
@@ -33,7 +36,8 @@ pub async fn sent_copy_work(tx: &mut TenantTx, id: SubmissionId) -> Result<Optio
         "UPDATE submissions s SET sent_copy_attempts = sent_copy_attempts + 1,
            sent_copy = CASE WHEN sent_copy_attempts < $3 THEN sent_copy ELSE 'failed' END
          WHERE tenant_id = $1 AND id = $2 AND sent_copy = 'pending'
-         RETURNING sent_copy = 'pending' AS due, account_id, message_id_header, mime, EXISTS (
+         RETURNING sent_copy = 'pending' AS due, account_id, message_id_header, mime, ARRAY (
+           SELECT address FROM submission_recipients r WHERE r.tenant_id = $1 AND r.submission_id = $2 ORDER BY position) AS recipients, EXISTS (
            SELECT 1 FROM messages g JOIN message_mailboxes p ON p.tenant_id = g.tenant_id AND p.message_id = g.id AND p.hidden_at IS NULL
            JOIN mailboxes m ON m.tenant_id = p.tenant_id AND m.id = p.mailbox_id AND m.role = 'sent'
            WHERE g.tenant_id = $1 AND g.account_id = s.account_id AND g.message_id_header = s.message_id_header) AS seen",
@@ -45,14 +49,29 @@ pub async fn sent_copy_work(tx: &mut TenantTx, id: SubmissionId) -> Result<Optio
     .await?;
     let Some(row) = row else { return Ok(None) };
     if !row.try_get::<bool, _>("due")? {
+        tracing::warn!(submission = %id, "submission {id}: no copy was filed, it was tried {MAX_COPY_ATTEMPTS} times");
         return Ok(None);
     }
     Ok(Some(SentCopyWork {
         account_id: row.try_get("account_id")?,
         message_id_header: row.try_get("message_id_header")?,
         mime: row.try_get("mime")?,
+        recipients: row.try_get("recipients")?,
         seen_in_sent: row.try_get("seen")?,
     }))
+}
+
+/// Takes the attempt back that [`sent_copy_work`] counted: nothing was tried, since others have all connections of the account.
+pub async fn copy_untried(tx: &mut TenantTx, id: SubmissionId) -> Result<(), DbError> {
+    sqlx::query(
+        "UPDATE submissions SET sent_copy_attempts = greatest(sent_copy_attempts - 1, 0)
+         WHERE tenant_id = $1 AND id = $2 AND sent_copy = 'pending'",
+    )
+    .bind(tx.tenant())
+    .bind(id)
+    .execute(tx.conn())
+    .await?;
+    Ok(())
 }
 
 /// How the filing went.
@@ -73,9 +92,9 @@ pub async fn settle_sent_copy(
     outcome: SentCopy,
 ) -> Result<Option<Duration>, DbError> {
     let state = match outcome {
-        SentCopy::Done => "done",
-        SentCopy::Impossible => "failed",
-        SentCopy::TryAgain => "pending",
+        SentCopy::Done => CopyState::Done,
+        SentCopy::Impossible => CopyState::Failed,
+        SentCopy::TryAgain => CopyState::Pending,
     };
     let row = sqlx::query(
         "UPDATE submissions SET sent_copy = CASE WHEN $3 = 'pending' AND sent_copy_attempts >= $4 THEN 'failed' ELSE $3 END, updated_at = now()
@@ -88,13 +107,13 @@ pub async fn settle_sent_copy(
     .fetch_optional(tx.conn())
     .await?;
     let Some(row) = row else { return Ok(None) };
-    let (account_id, now): (AccountId, String) = (row.try_get("account_id")?, row.try_get("sent_copy")?);
-    match now.as_str() {
-        "done" => {
-            job::enqueue(tx, &Job::SyncAccount { account_id }, Duration::ZERO, priority::ROUND).await?;
+    let (account_id, now): (AccountId, CopyState) = (row.try_get("account_id")?, row.try_get("sent_copy")?);
+    match now {
+        CopyState::Done => {
+            job::enqueue(tx, &Job::SyncAccount { account_id }, Duration::ZERO).await?;
             Ok(None)
         }
-        "pending" => {
+        CopyState::Pending => {
             let attempts: i32 = row.try_get("sent_copy_attempts")?;
             let seconds = 30.0 * 2f64.powi(attempts.saturating_sub(1).clamp(0, 7));
             Ok(Some(Duration::from_secs_f64(seconds.min(3600.0))))
@@ -139,7 +158,7 @@ pub async fn probe_work(tx: &mut TenantTx, id: SubmissionId) -> Result<Option<Pr
 
 /// The message was found in the mailbox, so the server took it: whoever was in that envelope is served. Recipients that
 /// were deferred before the dot were told no, so they alone are tried again.
-pub async fn record_found(tx: &mut TenantTx, id: SubmissionId) -> Result<Option<&'static str>, DbError> {
+pub async fn record_found(tx: &mut TenantTx, id: SubmissionId) -> Result<Option<SubmissionState>, DbError> {
     let tenant = tx.tenant();
     let row = sqlx::query(
         "SELECT account_id, now() < give_up_at AS time_left FROM submissions
@@ -169,8 +188,8 @@ pub async fn record_found(tx: &mut TenantTx, id: SubmissionId) -> Result<Option<
     .execute(tx.conn())
     .await?;
     follow_up(tx, row.try_get("account_id")?, id, state, None).await?;
-    if state == "queued" {
-        job::enqueue(tx, &Job::SendSubmission { submission_id: id }, Duration::ZERO, priority::SEND).await?;
+    if state == SubmissionState::Queued {
+        job::enqueue(tx, &Job::SendSubmission { submission_id: id }, Duration::ZERO).await?;
     }
     Ok(Some(state))
 }

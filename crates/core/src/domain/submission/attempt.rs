@@ -10,11 +10,13 @@ use sqlx::Row as _;
 use uuid::Uuid;
 
 use super::announce;
+use super::answered;
 use super::credentials;
 use super::settle::{Ending, Login, Tally, Verdict, files_its_own_copy, next_state};
+use crate::domain::states::{CopyState, Phase, RecipientState, SubmissionState};
 use crate::platform::db::{DbError, TenantTx};
 use crate::platform::id::{AccountId, SubmissionId};
-use crate::queue::job::{self, Job, priority};
+use crate::queue::job::{self, Job};
 use crate::queue::suspension;
 
 pub use crate::platform::ahead::SUBMISSION_LEASE as LEASE;
@@ -117,7 +119,7 @@ pub async fn claim(tx: &mut TenantTx, id: SubmissionId, worker: Uuid) -> Result<
     Ok(Claim::Ours(Box::new(handover)))
 }
 
-async fn why_not(tx: &mut TenantTx, id: SubmissionId) -> Result<Claim, DbError> {
+pub(super) async fn why_not(tx: &mut TenantTx, id: SubmissionId) -> Result<Claim, DbError> {
     let row = sqlx::query(
         "SELECT state, extract(epoch FROM CASE WHEN state = 'queued' THEN send_after ELSE lease_until END - now())::float8 AS wait
          FROM submissions WHERE tenant_id = $1 AND id = $2",
@@ -128,8 +130,7 @@ async fn why_not(tx: &mut TenantTx, id: SubmissionId) -> Result<Claim, DbError> 
     .await?;
     let Some(row) = row else { return Ok(Claim::Nothing) };
     let wait: Option<f64> = row.try_get("wait")?;
-    let state: String = row.try_get("state")?;
-    if !matches!(state.as_str(), "queued" | "sending") {
+    if !matches!(row.try_get("state")?, SubmissionState::Queued | SubmissionState::Sending) {
         return Ok(Claim::Nothing);
     }
     // A moment more than the rest: the next look shall find it due.
@@ -153,12 +154,12 @@ pub async fn renew(tx: &mut TenantTx, attempt: &Attempt) -> Result<bool, DbError
     Ok(done.rows_affected() == 1)
 }
 
-/// Records that `phase` (`envelope`, `data` or `dot`) is entered now, and what RCPT said. Commit before entering, and enter
+/// Records that `phase` is entered now, and what RCPT said. Commit before entering, and enter
 /// only what is [`Mark::Entered`].
 pub async fn mark(
     tx: &mut TenantTx,
     attempt: &Attempt,
-    phase: &'static str,
+    phase: Phase,
     recipients: &[(i32, SmtpReply)],
 ) -> Result<Mark, DbError> {
     let tenant = tx.tenant();
@@ -193,7 +194,11 @@ pub async fn mark(
         .iter()
         .filter(|(_, r)| r.class() != ReplyClass::Success)
         .map(|(position, reply)| {
-            let state = if reply.class() == ReplyClass::Permanent { "refused" } else { "deferred" };
+            let state = if reply.class() == ReplyClass::Permanent {
+                RecipientState::Refused
+            } else {
+                RecipientState::Deferred
+            };
             let text = Some(wire::smtp::reply_text(reply));
             (*position, Verdict { state, code: Some(i32::from(reply.code)), text })
         })
@@ -207,7 +212,7 @@ async fn write_verdicts(tx: &mut TenantTx, id: SubmissionId, told: &[(i32, Verdi
         return Ok(());
     }
     let positions: Vec<i32> = told.iter().map(|t| t.0).collect();
-    let states: Vec<&str> = told.iter().map(|t| t.1.state).collect();
+    let states: Vec<RecipientState> = told.iter().map(|t| t.1.state).collect();
     let codes: Vec<Option<i32>> = told.iter().map(|t| t.1.code).collect();
     let texts: Vec<Option<&str>> = told.iter().map(|t| t.1.text.as_deref()).collect();
     sqlx::query(
@@ -230,8 +235,8 @@ async fn write_verdicts(tx: &mut TenantTx, id: SubmissionId, told: &[(i32, Verdi
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Finished {
     /// The new state.
-    pub state: &'static str,
-    /// When to try again, if it is `queued`.
+    pub state: SubmissionState,
+    /// When to try again, if it is queued.
     pub retry_after: Option<Duration>,
 }
 
@@ -278,7 +283,7 @@ pub async fn finish(
     let left: f64 = held.try_get("left")?;
     let time_left = !held.try_get::<bool, _>("over")? && wait.as_secs_f64() < left;
     let state = next_state(tally(tx, attempt.id).await?, ending.in_doubt, time_left);
-    let retry_after = (state == "queued").then_some(wait);
+    let retry_after = (state == SubmissionState::Queued).then_some(wait);
     sqlx::query(
         "UPDATE submissions SET state = $3, phase = CASE WHEN $3 = 'unknown' THEN phase ELSE 'done' END,
                 send_after = CASE WHEN $3 = 'queued' THEN now() + make_interval(secs => $4) ELSE send_after END,
@@ -305,20 +310,17 @@ pub(super) async fn follow_up(
     tx: &mut TenantTx,
     account: AccountId,
     id: SubmissionId,
-    state: &'static str,
+    state: SubmissionState,
     probe_after: Option<Duration>,
 ) -> Result<(), DbError> {
-    let kind = match state {
-        "sent" => "submission.sent",
-        "failed" => "submission.failed",
-        "unknown" => "submission.unknown",
-        "cancelled" => "submission.cancelled",
-        _ => "submission.queued",
-    };
-    announce(tx, account, id, kind, state).await?;
-    if state == "unknown" {
+    announce(tx, account, id, state, true);
+    if state == SubmissionState::Unknown {
         let wait = probe_after.unwrap_or_default();
-        job::enqueue(tx, &Job::ProbeSubmission { submission_id: id }, wait, priority::SEND).await?;
+        job::enqueue(tx, &Job::ProbeSubmission { submission_id: id }, wait).await?;
+    }
+    if state == SubmissionState::Sent && answered::answers(tx, id).await? {
+        // The job finds it sent and marks what it answers: apart, since that waits for the account's edits.
+        job::enqueue(tx, &Job::SendSubmission { submission_id: id }, Duration::ZERO).await?;
     }
     start_sent_copy(tx, id).await
 }
@@ -337,15 +339,15 @@ async fn start_sent_copy(tx: &mut TenantTx, id: SubmissionId) -> Result<(), DbEr
     .fetch_optional(tx.conn())
     .await?;
     let Some(host) = host else { return Ok(()) };
-    let state = if files_its_own_copy(&host) { "skipped" } else { "pending" };
+    let state = if files_its_own_copy(&host) { CopyState::Skipped } else { CopyState::Pending };
     sqlx::query("UPDATE submissions SET sent_copy = $3 WHERE tenant_id = $1 AND id = $2")
         .bind(tenant)
         .bind(id)
         .bind(state)
         .execute(tx.conn())
         .await?;
-    if state == "pending" {
-        job::enqueue(tx, &Job::FileSentCopy { submission_id: id }, Duration::ZERO, priority::SEND).await?;
+    if state == CopyState::Pending {
+        job::enqueue(tx, &Job::FileSentCopy { submission_id: id }, Duration::ZERO).await?;
     }
     Ok(())
 }
@@ -391,7 +393,10 @@ async fn end_attempt(
 /// Takes a submission back whose worker stopped renewing. Before the dot it is queued again (or given up when workers
 /// keep dying on it), from the dot on it is `unknown`. `None`: it is not in such a state. For the scheduler and for a
 /// worker that finds it so.
-pub async fn release_expired(tx: &mut TenantTx, id: SubmissionId) -> Result<Option<&'static str>, DbError> {
+pub async fn release_expired(
+    tx: &mut TenantTx,
+    id: SubmissionId,
+) -> Result<Option<SubmissionState>, DbError> {
     let tenant = tx.tenant();
     let row = sqlx::query(
         "SELECT account_id, attempt, phase, now() >= give_up_at AS over FROM submissions
@@ -402,7 +407,7 @@ pub async fn release_expired(tx: &mut TenantTx, id: SubmissionId) -> Result<Opti
     .fetch_optional(tx.conn())
     .await?;
     let Some(row) = row else { return Ok(None) };
-    let (account, number, phase): (AccountId, i32, String) =
+    let (account, number, phase): (AccountId, i32, Phase) =
         (row.try_get("account_id")?, row.try_get("attempt")?, row.try_get("phase")?);
     end_attempt(tx, id, number, None, Some(DIED), false).await?;
     let deaths: i64 = sqlx::query_scalar(
@@ -410,14 +415,14 @@ pub async fn release_expired(tx: &mut TenantTx, id: SubmissionId) -> Result<Opti
     )
     .bind(tenant)
     .bind(id)
-    .bind(&phase)
+    .bind(phase)
     .bind(DIED)
     .fetch_one(tx.conn())
     .await?;
     let poison = deaths >= MAX_DEATHS_IN_A_PHASE || number > MAX_ATTEMPTS_WITH_DEATHS;
     let tally = tally(tx, id).await?;
-    let (state, failure) = match phase.as_str() {
-        "dot" | "done" => ("unknown", DIED),
+    let (state, failure) = match phase {
+        Phase::Dot | Phase::Done => (SubmissionState::Unknown, DIED),
         _ if poison => {
             (next_state(tally, false, false), "poison: workers stopped on this message again and again")
         }
@@ -436,8 +441,8 @@ pub async fn release_expired(tx: &mut TenantTx, id: SubmissionId) -> Result<Opti
     .await?;
     // The lease has run for a minute since the line broke: the first search is due at once.
     follow_up(tx, account, id, state, Some(Duration::ZERO)).await?;
-    if state == "queued" {
-        job::enqueue(tx, &Job::SendSubmission { submission_id: id }, Duration::ZERO, priority::SEND).await?;
+    if state == SubmissionState::Queued {
+        job::enqueue(tx, &Job::SendSubmission { submission_id: id }, Duration::ZERO).await?;
     }
     Ok(Some(state))
 }

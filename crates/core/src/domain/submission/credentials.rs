@@ -10,14 +10,15 @@ use serde_json::json;
 
 use super::attempt::Attempt;
 use crate::domain::account;
-use crate::domain::event::{self, NewEvent};
+use crate::domain::event;
+use crate::domain::states::AccountState;
 use crate::platform::db::{DbError, TenantTx};
 use crate::platform::id::{AccountId, SubmissionId};
-use crate::queue::job::{self, Job, priority};
+use crate::queue::job::{self, Job};
 use wire::smtp::reply_text;
+use wire::trouble::Trouble;
 
-const CODE: &str = "upstream-auth-failed";
-const TEXT: &str = "The outgoing mail server does not accept the credentials.";
+const CODE: &str = Trouble::AuthFailed.code();
 /// Credentials that were changed while an attempt used the old ones are tried this soon.
 const CHANGED_MEANWHILE: Duration = Duration::from_secs(1);
 /// When the user does not act, the password is tried this often at most: servers lock accounts for less.
@@ -56,7 +57,7 @@ pub(super) async fn refused(
     .bind(attempt.account_id)
     .bind(attempt.id)
     .bind(CODE)
-    .bind(TEXT)
+    .bind(Trouble::AuthFailed.text())
     .bind(upstream)
     .bind(wait.as_secs_f64())
     .bind(attempt.number)
@@ -66,7 +67,7 @@ pub(super) async fn refused(
         None => Ok(CHANGED_MEANWHILE),
         Some(true) => Ok(wait),
         Some(false) => {
-            tell(tx, attempt.account_id, json!({ "state": "needs_reauth", "cause": CODE })).await?;
+            event::tell_state(tx, attempt.account_id, AccountState::NeedsReauth, Some(CODE));
             Ok(wait)
         }
     }
@@ -119,12 +120,8 @@ pub(super) async fn accepted(tx: &mut TenantTx, account: AccountId) -> Result<()
     if done.rows_affected() == 0 {
         return Ok(());
     }
-    tell(tx, account, json!({ "state": "connecting", "cause": null })).await
-}
-
-async fn tell(tx: &mut TenantTx, account: AccountId, data: serde_json::Value) -> Result<(), DbError> {
-    event::record(tx, Some(account), &[NewEvent { kind: "account.updated", object_id: account.0, data }])
-        .await
+    event::tell_state(tx, account, AccountState::Connecting, None);
+    Ok(())
 }
 
 /// Makes due at once what waits because its last attempt did not get as far as the envelope: for when a client changed
@@ -142,7 +139,7 @@ pub async fn retry_unreached(tx: &mut TenantTx, account: AccountId) -> Result<us
     .fetch_all(tx.conn())
     .await?;
     for id in &ids {
-        job::enqueue(tx, &Job::SendSubmission { submission_id: *id }, Duration::ZERO, priority::SEND).await?;
+        job::enqueue(tx, &Job::SendSubmission { submission_id: *id }, Duration::ZERO).await?;
     }
     Ok(ids.len())
 }

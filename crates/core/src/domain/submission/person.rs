@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use super::announce;
+use crate::domain::event::{self, DraftUpdated};
+use crate::domain::states::SubmissionState;
 use crate::platform::db::{DbError, TenantTx};
 use crate::platform::id::{AccountId, DraftId, SubmissionId};
-use crate::queue::job::{self, Job, priority};
+use crate::queue::job::{self, Job};
 
 /// How a cancellation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +26,7 @@ pub enum CancelError {
     NotFound,
     /// The hand-over has begun or is over; its state.
     #[error("too late, the submission is {0}")]
-    TooLate(String),
+    TooLate(SubmissionState),
     /// The database failed.
     #[error(transparent)]
     Db(#[from] DbError),
@@ -39,7 +41,7 @@ impl From<sqlx::Error> for CancelError {
 /// Cancels a queued submission, or gives up an unknown one. One UPDATE decides against the worker's claim.
 pub async fn cancel(tx: &mut TenantTx, id: SubmissionId) -> Result<Cancelled, CancelError> {
     let tenant = tx.tenant();
-    let done: Option<(AccountId, String)> = sqlx::query_as(
+    let done: Option<(AccountId, SubmissionState)> = sqlx::query_as(
         "UPDATE submissions SET state = CASE WHEN state = 'queued' THEN 'cancelled' ELSE 'failed' END,
                 failure = CASE WHEN state = 'queued' THEN NULL ELSE 'given up by the user' END, updated_at = now()
          WHERE tenant_id = $1 AND id = $2 AND state IN ('queued', 'unknown') RETURNING account_id, state",
@@ -49,13 +51,20 @@ pub async fn cancel(tx: &mut TenantTx, id: SubmissionId) -> Result<Cancelled, Ca
     .fetch_optional(tx.conn())
     .await?;
     match done {
-        Some((account, state)) if state == "cancelled" => {
-            announce(tx, account, id, "submission.cancelled", "cancelled").await?;
-            Ok(Cancelled::Cancelled)
-        }
-        Some((account, _)) => {
-            announce(tx, account, id, "submission.failed", "failed").await?;
-            Ok(Cancelled::GivenUp)
+        Some((account, state)) => {
+            announce(tx, account, id, state, true);
+            let undone = state == SubmissionState::Cancelled;
+            if undone {
+                // Its draft is among those to be written again.
+                let draft: Option<DraftId> =
+                    sqlx::query_scalar("SELECT id FROM drafts WHERE tenant_id = $1 AND submission_id = $2")
+                        .bind(tenant)
+                        .bind(id)
+                        .fetch_optional(tx.conn())
+                        .await?;
+                event::record(tx, account, draft.map(|id| DraftUpdated { id }.into()).as_slice());
+            }
+            Ok(if undone { Cancelled::Cancelled } else { Cancelled::GivenUp })
         }
         None => match state_of(tx, id).await? {
             None => Err(CancelError::NotFound),
@@ -72,10 +81,10 @@ pub enum ResendError {
     NotFound,
     /// It is on its way or has arrived; its state.
     #[error("the submission is {0}")]
-    NotStuck(String),
+    NotStuck(SubmissionState),
     /// Its draft was sent by another submission since; that one's state.
     #[error("its message was sent by a newer submission, which is {0}")]
-    SentSince(String),
+    SentSince(SubmissionState),
     /// Every recipient was served.
     #[error("every recipient has the message")]
     NobodyLeft,
@@ -127,8 +136,8 @@ pub async fn resend(tx: &mut TenantTx, id: SubmissionId) -> Result<(), ResendErr
     if let Some(draft) = draft {
         point_draft_at(tx, draft, id).await?;
     }
-    announce(tx, account, id, "submission.queued", "queued").await?;
-    job::enqueue(tx, &Job::SendSubmission { submission_id: id }, Duration::ZERO, priority::SEND).await?;
+    announce(tx, account, id, SubmissionState::Queued, true);
+    job::enqueue(tx, &Job::SendSubmission { submission_id: id }, Duration::ZERO).await?;
     Ok(())
 }
 
@@ -151,7 +160,11 @@ async fn hold_draft(tx: &mut TenantTx, id: SubmissionId) -> Result<Option<DraftI
 }
 
 /// The state of another submission of the draft that is on its way, has arrived or may have.
-async fn sent_since(tx: &mut TenantTx, draft: DraftId, id: SubmissionId) -> Result<Option<String>, DbError> {
+async fn sent_since(
+    tx: &mut TenantTx,
+    draft: DraftId,
+    id: SubmissionId,
+) -> Result<Option<SubmissionState>, DbError> {
     let state = sqlx::query_scalar(
         "SELECT state FROM submissions
          WHERE tenant_id = $1 AND draft_id = $2 AND id <> $3 AND state IN ('queued', 'sending', 'sent', 'unknown')
@@ -167,19 +180,22 @@ async fn sent_since(tx: &mut TenantTx, draft: DraftId, id: SubmissionId) -> Resu
 
 /// Makes `id` the submission that the draft is judged by: with a newer one that failed it would count as unsent.
 async fn point_draft_at(tx: &mut TenantTx, draft: DraftId, id: SubmissionId) -> Result<(), DbError> {
-    sqlx::query(
+    let account: Option<AccountId> = sqlx::query_scalar(
         "UPDATE drafts SET submission_id = $3, version = version + 1, updated_at = clock_timestamp()
-         WHERE tenant_id = $1 AND id = $2 AND submission_id IS DISTINCT FROM $3",
+         WHERE tenant_id = $1 AND id = $2 AND submission_id IS DISTINCT FROM $3 RETURNING account_id",
     )
     .bind(tx.tenant())
     .bind(draft)
     .bind(id)
-    .execute(tx.conn())
+    .fetch_optional(tx.conn())
     .await?;
+    if let Some(account) = account {
+        event::tell(tx, account, DraftUpdated { id: draft });
+    }
     Ok(())
 }
 
-async fn state_of(tx: &mut TenantTx, id: SubmissionId) -> Result<Option<String>, DbError> {
+async fn state_of(tx: &mut TenantTx, id: SubmissionId) -> Result<Option<SubmissionState>, DbError> {
     let state = sqlx::query_scalar("SELECT state FROM submissions WHERE tenant_id = $1 AND id = $2")
         .bind(tx.tenant())
         .bind(id)

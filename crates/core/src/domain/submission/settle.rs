@@ -12,14 +12,15 @@
 
 use mail::smtp_reply::{ReplyClass, SmtpReply};
 
+use crate::domain::states::{RecipientState, SubmissionState};
 use crate::queue::suspension::HELD;
 use wire::smtp::{SendError, Sent, SmtpError, reply_text};
 
 /// What became of one recipient in this attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
-    /// `accepted`, `deferred`, `refused`, or `pending` where nothing was learned.
-    pub state: &'static str,
+    /// Accepted, deferred, refused, or pending where nothing was learned.
+    pub state: RecipientState,
     /// SMTP code.
     pub code: Option<i32>,
     /// The server's words.
@@ -29,17 +30,17 @@ pub struct Verdict {
 impl Verdict {
     fn of(reply: &SmtpReply) -> Self {
         let state = match reply.class() {
-            ReplyClass::Success => "accepted",
-            ReplyClass::Temporary => "deferred",
-            ReplyClass::Permanent => "refused",
+            ReplyClass::Success => RecipientState::Accepted,
+            ReplyClass::Temporary => RecipientState::Deferred,
+            ReplyClass::Permanent => RecipientState::Refused,
         };
-        Self { state, code: Some(i32::from(reply.code)), text: Some(reply_text(reply)) }
+        Self { state, code: (!reply.own).then_some(i32::from(reply.code)), text: Some(reply_text(reply)) }
     }
 
     fn failed(error: &SmtpError) -> Self {
         // A refused login says nothing about the message: it waits for other credentials.
-        let later = error.is_temporary() || matches!(error, SmtpError::AuthRejected(_));
-        let state = if later { "deferred" } else { "refused" };
+        let later = error.is_temporary() || matches!(error, SmtpError::AuthRejected { .. });
+        let state = if later { RecipientState::Deferred } else { RecipientState::Refused };
         Self { state, code: error.code().map(i32::from), text: Some(error.text()) }
     }
 }
@@ -81,7 +82,7 @@ impl Ending {
     pub fn before(error: &SmtpError, recipients: usize) -> Self {
         let verdict = Verdict::failed(error);
         let login = match error {
-            SmtpError::AuthRejected(reply) => Login::Refused(reply.clone()),
+            SmtpError::AuthRejected { reply, .. } => Login::Refused(reply.clone()),
             _ => Login::Untried,
         };
         Self {
@@ -98,39 +99,49 @@ impl Ending {
     /// Ended by ourselves before the message left: tried again.
     #[must_use]
     pub fn interrupted(recipients: usize) -> Self {
-        Self::before(
-            &SmtpError::Unreachable("the hand-over was interrupted on our side".to_owned()),
-            recipients,
-        )
+        Self::unready("the hand-over was interrupted on our side", recipients)
+    }
+
+    /// Ended on our side before a server was asked anything, over what is no fault of the message: tried again.
+    #[must_use]
+    pub fn unready(text: &str, recipients: usize) -> Self {
+        let text = Some(text.to_owned());
+        Self {
+            verdicts: vec![
+                Verdict { state: RecipientState::Deferred, code: None, text: text.clone() };
+                recipients
+            ],
+            in_doubt: false,
+            code: None,
+            text,
+            queue_id: None,
+            login: Login::Untried,
+            held: false,
+        }
     }
 
     /// Held back before the message left, since its tenant was suspended.
     #[must_use]
     pub fn held(recipients: usize) -> Self {
-        let text = Some(HELD.to_owned());
-        Self {
-            verdicts: vec![Verdict { state: "deferred", code: None, text: text.clone() }; recipients],
-            in_doubt: false,
-            code: None,
-            text,
-            queue_id: None,
-            login: Login::Accepted,
-            held: true,
-        }
+        Self { login: Login::Accepted, held: true, ..Self::unready(HELD, recipients) }
     }
 
     /// Why the submission is not simply sent: the first recipient's refusal, else what ended the attempt.
     #[must_use]
     pub fn trouble(&self) -> Option<&str> {
-        let refused = self.verdicts.iter().find(|v| matches!(v.state, "deferred" | "refused"));
+        let refused = self
+            .verdicts
+            .iter()
+            .find(|v| matches!(v.state, RecipientState::Deferred | RecipientState::Refused));
         refused.filter(|_| !self.in_doubt).and_then(|v| v.text.as_deref()).or(self.text.as_deref())
     }
 
     /// The server itself is not well, such as one whose spool is full: a status X.3.X (RFC 3463 §3.4) that passes.
     #[must_use]
     pub fn server_is_ill(&self) -> bool {
-        let ill =
-            |v: &Verdict| v.state == "deferred" && v.text.as_ref().is_some_and(|t| t.starts_with("4.3."));
+        let ill = |v: &Verdict| {
+            v.state == RecipientState::Deferred && v.text.as_ref().is_some_and(|t| t.starts_with("4.3."))
+        };
         !self.in_doubt && self.verdicts.iter().any(ill)
     }
 
@@ -154,7 +165,9 @@ impl Ending {
             Err(SendError::InDoubt(error)) => {
                 let verdict = |reply: &SmtpReply| match reply.class() {
                     // Its fate is the message's.
-                    ReplyClass::Success => Verdict { state: "pending", code: None, text: Some(error.text()) },
+                    ReplyClass::Success => {
+                        Verdict { state: RecipientState::Pending, code: None, text: Some(error.text()) }
+                    }
                     _ => Verdict::of(reply),
                 };
                 Self {
@@ -180,7 +193,7 @@ impl Ending {
         Self {
             verdicts: sent.recipients.iter().map(verdict).collect(),
             in_doubt: false,
-            code: last.map(|r| i32::from(r.code)),
+            code: last.filter(|r| !r.own).map(|r| i32::from(r.code)),
             text: last.map(reply_text),
             queue_id: dot.filter(|r| r.class() == ReplyClass::Success).and_then(|r| queue_id(&r.text)),
             login: Login::default(),
@@ -212,12 +225,12 @@ pub struct Tally {
 
 /// The state that follows.
 #[must_use]
-pub fn next_state(tally: Tally, in_doubt: bool, time_left: bool) -> &'static str {
+pub fn next_state(tally: Tally, in_doubt: bool, time_left: bool) -> SubmissionState {
     match tally {
-        _ if in_doubt => "unknown",
-        Tally { open: 1.., .. } if time_left => "queued",
-        Tally { accepted: 1.., .. } => "sent",
-        Tally { .. } => "failed",
+        _ if in_doubt => SubmissionState::Unknown,
+        Tally { open: 1.., .. } if time_left => SubmissionState::Queued,
+        Tally { accepted: 1.., .. } => SubmissionState::Sent,
+        Tally { .. } => SubmissionState::Failed,
     }
 }
 
@@ -245,7 +258,7 @@ mod tests {
     }
 
     fn states(ending: &Ending) -> Vec<&'static str> {
-        ending.verdicts.iter().map(|v| v.state).collect()
+        ending.verdicts.iter().map(|v| v.state.as_str()).collect()
     }
 
     #[test]
@@ -285,7 +298,7 @@ mod tests {
     #[test]
     fn a_refused_login_defers_the_message_and_tells_of_the_account() {
         let no = reply("535 5.7.8 no");
-        let ending = Ending::before(&SmtpError::AuthRejected(no.clone()), 2);
+        let ending = Ending::before(&SmtpError::AuthRejected { reply: no.clone(), refusal: None }, 2);
         assert_eq!(
             (states(&ending), ending.code, ending.text.as_deref()),
             (vec!["deferred", "deferred"], Some(535), Some("5.7.8 no"))
@@ -306,7 +319,7 @@ mod tests {
             (tally(0, 1), false, false, "failed"),
             (tally(0, 0), false, true, "failed"),
         ] {
-            assert_eq!(next_state(t, doubt, time), state, "{t:?}");
+            assert_eq!(next_state(t, doubt, time).as_str(), state, "{t:?}");
         }
     }
 

@@ -5,6 +5,9 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Mutex;
 use std::time::Duration;
 
+use ipnet::IpNet;
+use wire::dial::network;
+
 use super::{ConfigError, Keys};
 use wire::secret::Secret;
 
@@ -104,6 +107,17 @@ impl Source {
         origins
     }
 
+    /// `https://host[:port][/path]`, without the slash at the end that people write.
+    pub(super) fn web_address(&self, name: &str) -> Option<String> {
+        let text = self.get(name).filter(|text| !text.is_empty())?;
+        let plain = text.trim_end_matches('/').to_owned();
+        let good = plain.starts_with("https://") || plain.starts_with("http://");
+        if !good || plain.contains(['?', '#', '@', ' ']) || plain.ends_with("//") || plain.ends_with(':') {
+            self.complain(format!("{name}: {text:?} is no address; write https://mail.example.com"));
+        }
+        Some(plain)
+    }
+
     pub(super) fn dns_servers(&self, name: &str) -> Vec<SocketAddr> {
         let servers = self.list(name);
         let found: Vec<SocketAddr> = servers.iter().filter_map(|text| name_server(text)).collect();
@@ -113,6 +127,21 @@ impl Source {
             ));
         }
         found
+    }
+
+    /// Addresses and networks in CIDR notation.
+    pub(super) fn networks(&self, name: &str) -> Vec<IpNet> {
+        let networks = self.list(name);
+        let read = |text: &String| {
+            let found = network(text);
+            if found.is_none() {
+                self.complain(format!(
+                    "{name}: {text:?} is neither an address nor a network in CIDR notation"
+                ));
+            }
+            found
+        };
+        networks.iter().filter_map(read).collect()
     }
 
     pub(super) fn list(&self, name: &str) -> Vec<String> {

@@ -15,6 +15,15 @@ pub enum DbError {
     /// Another transaction holds a row that this one needs; the same work may succeed in a moment.
     #[error("a row is locked by others")]
     Busy(#[source] sqlx::Error),
+    /// What this transaction waited for was deleted meanwhile; the same work finds out when it begins anew.
+    #[error("it was deleted meanwhile")]
+    Deleted,
+    /// The row belongs to an account out of reach: see [`super::Reach`].
+    #[error("the row is out of reach")]
+    OutOfReach(#[source] sqlx::Error),
+    /// A transaction that owes the audit trail a line was committed without it: a defect of ours.
+    #[error("nothing was written: the line {0} is missing in the audit trail")]
+    Unaudited(&'static str),
     /// Anything else: a defect of ours.
     #[error("the database refused a statement")]
     Other(#[source] sqlx::Error),
@@ -36,6 +45,10 @@ impl From<sqlx::Error> for DbError {
                 match db.kind() {
                     ErrorKind::UniqueViolation => Self::Duplicate(name),
                     ErrorKind::ForeignKeyViolation => Self::MissingReference(name),
+                    // Row-level security refuses a write with the code of a missing privilege; a table's own has another text.
+                    _ if &*code == "42501" && db.message().contains("row-level security") => {
+                        Self::OutOfReach(error)
+                    }
                     _ if busy => Self::Busy(error),
                     _ if passes => Self::Unavailable(error),
                     _ => Self::Other(error),

@@ -12,7 +12,6 @@ use sqlx::{Connection as _, Row as _};
 use super::migrate::{self, Refusal};
 use super::writes::{self, Room};
 use super::{DbError, SESSION};
-use crate::platform::ahead::{self, Longest};
 use crate::platform::clock::Clock;
 use wire::secret::Secret;
 
@@ -131,7 +130,7 @@ impl Look {
         )
         .fetch_one(&mut self.conn)
         .await?;
-        Ok((row.get("all_of_them"), row.get("open")))
+        Ok((row.try_get("all_of_them")?, row.try_get("open")?))
     }
 
     /// Reads the job table; as `emailclient_system`, which sees all tenants' jobs.
@@ -147,12 +146,12 @@ impl Look {
         )
         .fetch_one(&mut self.conn)
         .await?;
-        let oldest = row.get::<Option<f64>, _>("oldest").unwrap_or(0.0).max(0.0);
+        let oldest = row.try_get::<Option<f64>, _>("oldest")?.unwrap_or(0.0).max(0.0);
         Ok(JobTable {
-            due: row.get("due"),
+            due: row.try_get("due")?,
             oldest_due: Duration::try_from_secs_f64(oldest).unwrap_or_default(),
-            running: row.get("running"),
-            dead: row.get("dead"),
+            running: row.try_get("running")?,
+            dead: row.try_get("dead")?,
         })
     }
 
@@ -168,12 +167,8 @@ impl Look {
         Ok(())
     }
 
-    /// Leases and due times that lie further ahead than any can; as `emailclient_system`.
-    ///
-    /// # Errors
-    /// When they cannot be counted.
-    pub async fn ahead(&mut self, longest: Longest) -> Result<i64, DbError> {
-        ahead::count(&mut self.conn, longest).await
+    pub(in crate::platform) fn conn(&mut self) -> &mut PgConnection {
+        &mut self.conn
     }
 
     /// By how many milliseconds this machine's clock is ahead of the database's (negative: behind).

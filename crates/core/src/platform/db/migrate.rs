@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use percent_encoding::percent_decode_str;
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgExecutor, PgPool};
-use sqlx::{AssertSqlSafe, Connection as _, Executor as _, Row as _};
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _};
 
 use super::DbError;
 use wire::secret::Secret;
@@ -83,31 +84,45 @@ pub(super) async fn schema(at: impl PgExecutor<'_>) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// What the role of a connection may do.
+#[derive(sqlx::FromRow)]
+struct Privileges {
+    name: String,
+    rolsuper: bool,
+    rolbypassrls: bool,
+    rolcreaterole: bool,
+    owns: bool,
+    /// Of a role that it should not be of.
+    member: bool,
+}
+
 /// Refuses a role that could pass the wall between tenants, and any but `wanted`.
 pub(super) async fn role(at: impl PgExecutor<'_>, wanted: &'static str) -> Result<(), Refusal> {
-    let row = sqlx::query(
+    let row: Privileges = sqlx::query_as(
         "SELECT current_user::text AS name, r.rolsuper, r.rolbypassrls, r.rolcreaterole,
                 EXISTS (SELECT 1 FROM pg_class c WHERE c.relowner = r.oid AND c.relnamespace = 'public'::regnamespace) AS owns,
-                EXISTS (SELECT 1 FROM pg_auth_members m WHERE m.member = r.oid) AS member
+                EXISTS (SELECT 1 FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid
+                        WHERE m.member = r.oid AND NOT (r.rolname = 'emailclient_app' AND g.rolname IN ('emailclient_limited', 'emailclient_remaining')
+                                                        AND NOT pg_has_role(r.oid, g.oid, 'USAGE'))) AS member
          FROM pg_roles r WHERE r.rolname = current_user",
     )
     .fetch_one(at)
     .await
     .map_err(DbError::from)?;
-    let refuse = |why| Err(Refusal::Role { role: row.get("name"), why, wanted });
-    if row.get::<bool, _>("rolsuper") {
+    let refuse = |why| Err(Refusal::Role { role: row.name.clone(), why, wanted });
+    if row.rolsuper {
         return refuse("is a superuser");
     }
-    if row.get::<bool, _>("rolbypassrls") {
+    if row.rolbypassrls {
         return refuse("bypasses row-level security");
     }
-    if row.get::<bool, _>("owns") {
+    if row.owns {
         return refuse("owns tables");
     }
-    if row.get::<bool, _>("member") || row.get::<bool, _>("rolcreaterole") {
+    if row.member || row.rolcreaterole {
         return refuse("can become another role");
     }
-    if row.get::<String, _>("name") != wanted {
+    if row.name != wanted {
         return refuse("is not the role for this connection");
     }
     Ok(())
@@ -141,7 +156,30 @@ pub fn in_database(url: &Secret, name: &str) -> Option<Secret> {
 /// # Errors
 /// With the statement's reason when the database refuses.
 pub async fn roles(owner: &Secret, app: &Secret, system: &Secret) -> anyhow::Result<()> {
-    with_roles(owner, app, system).await?.close().await?;
+    let mut conn = with_roles(owner, app, system).await?;
+    may_be_limited(&mut conn).await?;
+    conn.close().await?;
+    Ok(())
+}
+
+/// Lets the application take the limited role, and that of tenants which lose accounts, for a transaction. After the migrations: the release before refuses to start as a
+/// role that can become another, and on a newer schema it refuses anyway.
+///
+/// As its heir the application would be held to the limited role's policies at all times. PostgreSQL 16 keeps that in the
+/// grant, as the role stands at that moment.
+async fn may_be_limited(conn: &mut PgConnection) -> anyhow::Result<()> {
+    let done: bool = sqlx::query_scalar(
+        "SELECT NOT r.rolinherit AND 2 = (
+           SELECT count(DISTINCT g.rolname) FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid
+           WHERE m.member = r.oid AND g.rolname IN ('emailclient_limited', 'emailclient_remaining'))
+         FROM pg_roles r WHERE r.rolname = 'emailclient_app'",
+    )
+    .fetch_one(&mut *conn)
+    .await?;
+    if !done {
+        conn.execute("ALTER ROLE emailclient_app NOINHERIT").await?;
+        conn.execute("GRANT emailclient_limited, emailclient_remaining TO emailclient_app").await?;
+    }
     Ok(())
 }
 
@@ -175,28 +213,30 @@ pub async fn run(owner: &Secret, app: &Secret, system: &Secret) -> anyhow::Resul
             return Err(Refusal::Schema { applied: Some(found), expected: expected() }.into());
         }
         // What was applied before stays, the rest is rolled back: a migration is one transaction.
-        if tries == TRIES || !is_lock_timeout(&error) {
+        if tries == TRIES || !is_in_the_way(&error) {
             return Err(error.into());
         }
         tries += 1;
         tokio::time::sleep(PAUSE).await;
     }
+    conn.execute("RESET ROLE").await?;
+    may_be_limited(&mut conn).await?;
     conn.close().await?;
     Ok(())
 }
 
-/// 55P03, lock_not_available (PostgreSQL, appendix A).
-fn is_lock_timeout(error: &MigrateError) -> bool {
+/// 55P03, lock_not_available, and 40P01, a deadlock with a service (PostgreSQL, appendix A).
+fn is_in_the_way(error: &MigrateError) -> bool {
     let (MigrateError::Execute(sqlx::Error::Database(db))
     | MigrateError::ExecuteMigration(sqlx::Error::Database(db), _)) = error
     else {
         return false;
     };
-    db.code().as_deref() == Some("55P03")
+    db.code().is_some_and(|code| ["55P03", "40P01"].contains(&&*code))
 }
 
 async fn make_roles(conn: &mut PgConnection, app: &Secret, system: &Secret) -> anyhow::Result<()> {
-    for role in ["emailclient_owner", "emailclient_search"] {
+    for role in ["emailclient_owner", "emailclient_search", "emailclient_limited", "emailclient_remaining"] {
         ensure_role(conn, role, false).await?;
     }
     for (role, url) in [("emailclient_app", app), ("emailclient_system", system)] {
@@ -223,7 +263,8 @@ async fn make_roles(conn: &mut PgConnection, app: &Secret, system: &Secret) -> a
         // PostgreSQL 14 and before let everybody create there, and an upgrade keeps that.
         "REVOKE CREATE ON SCHEMA public FROM PUBLIC".to_owned(),
         format!("GRANT CONNECT ON DATABASE {database} TO emailclient_app, emailclient_system"),
-        "GRANT USAGE ON SCHEMA public TO emailclient_app, emailclient_system, emailclient_search".to_owned(),
+        "GRANT USAGE ON SCHEMA public TO emailclient_app, emailclient_limited, emailclient_remaining, emailclient_system, emailclient_search"
+            .to_owned(),
     ] {
         conn.execute(AssertSqlSafe(statement)).await?;
     }
@@ -257,17 +298,7 @@ fn password_of(url: &str) -> Option<Secret> {
     let authority = url.split_once("://")?.1.split(['/', '?']).next()?;
     let (user_info, _) = authority.rsplit_once('@')?;
     let (_, password) = user_info.split_once(':')?;
-    let mut out = Vec::with_capacity(password.len());
-    let mut bytes = password.bytes();
-    while let Some(b) = bytes.next() {
-        if b == b'%' {
-            let hex = [bytes.next()?, bytes.next()?];
-            out.push(u8::from_str_radix(std::str::from_utf8(&hex).ok()?, 16).ok()?);
-        } else {
-            out.push(b);
-        }
-    }
-    String::from_utf8(out).ok().map(Secret::new)
+    percent_decode_str(password).decode_utf8().ok().map(Secret::new)
 }
 
 #[cfg(test)]
@@ -295,6 +326,8 @@ mod tests {
     #[test]
     fn the_password_of_an_address_is_decoded() {
         assert_eq!(password_of("postgres://u:p%40ss@h:5/d").unwrap().expose(), "p@ss");
+        // As sqlx takes it.
+        assert_eq!(password_of("postgres://u:p%+f@h/d").unwrap().expose(), "p%+f");
         assert!(password_of("postgres://u@h/d").is_none());
     }
 }

@@ -4,11 +4,13 @@ use sqlx::Transaction;
 use sqlx::postgres::{PgConnection, PgPool, Postgres};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{DbError, begin};
+use super::log::{self, Line};
+use super::{DbError, Reach, begin};
 use crate::platform::id::TenantId;
+use crate::platform::news::News;
 
 /// What the statements of a transaction see of others.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mode {
     /// What is committed when each begins.
     Latest,
@@ -16,6 +18,8 @@ pub(super) enum Mode {
     Relaxed,
     /// What was committed when the transaction began; nothing can be written.
     Snapshot,
+    /// As [`Mode::Latest`], with what is deleted and not removed yet.
+    Removal,
 }
 
 /// A transaction in which row-level security shows the rows of one tenant.
@@ -24,7 +28,12 @@ pub(super) enum Mode {
 #[derive(Debug)]
 pub struct TenantTx {
     tenant: TenantId,
+    reach: Reach,
     tx: Transaction<'static, Postgres>,
+    mode: Mode,
+    owes: Option<&'static str>,
+    log: Vec<Line>,
+    news: News,
     _share: OwnedSemaphorePermit,
 }
 
@@ -32,16 +41,46 @@ impl TenantTx {
     pub(super) async fn begin(
         pool: &PgPool,
         share: OwnedSemaphorePermit,
-        tenant: TenantId,
+        (tenant, reach): (TenantId, &Reach),
         mode: Mode,
+        news: News,
     ) -> Result<Self, DbError> {
-        let mode = match mode {
-            Mode::Latest => "",
+        let how = match mode {
+            Mode::Latest | Mode::Removal => "",
             Mode::Relaxed => "; SET LOCAL synchronous_commit = off",
             Mode::Snapshot => " ISOLATION LEVEL REPEATABLE READ, READ ONLY",
         };
-        let statement = format!("BEGIN{mode}; SELECT set_config('app.tenant_id', '{tenant}', true)");
-        Ok(Self { tenant, tx: begin::begin(pool, &statement).await?, _share: share })
+        let enter = match mode {
+            Mode::Removal => format!("set_config('app.tenant_id', '{tenant}', true)"),
+            // A tenant that is losing accounts takes another role than the others, of which nobody knows before.
+            _ => format!("enter_tenant('{tenant}', {})", reach.list()),
+        };
+        let statement = format!("BEGIN{how}; SELECT {enter}");
+        Ok(Self {
+            tenant,
+            reach: reach.clone(),
+            tx: begin::begin(pool, &statement).await?,
+            mode,
+            owes: None,
+            log: Vec::new(),
+            news,
+            _share: share,
+        })
+    }
+
+    /// From now on this transaction commits only with a line of this action in the audit trail.
+    pub fn owe_audit(&mut self, action: &'static str) {
+        self.owes = Some(action);
+    }
+
+    /// The line of this action is written.
+    pub(crate) fn settle_audit(&mut self, action: &'static str) {
+        self.owes = self.owes.filter(|owed| *owed != action);
+    }
+
+    /// Takes [`TenantTx::owe_audit`] back: what was asked for changed nothing that is audited.
+    pub fn nothing_to_audit(&mut self) {
+        self.owes = None;
     }
 
     /// The tenant whose rows these are.
@@ -50,9 +89,20 @@ impl TenantTx {
         self.tenant
     }
 
+    /// The accounts within reach; the database keeps to them. For a function that runs as another role and would look at all.
+    #[must_use]
+    pub fn reach(&self) -> &Reach {
+        &self.reach
+    }
+
     /// The connection, for the queries of this crate.
     pub(crate) fn conn(&mut self) -> &mut PgConnection {
         &mut self.tx
+    }
+
+    /// Adds to the event log when this transaction commits.
+    pub(crate) fn log(&mut self, lines: impl IntoIterator<Item = Line>) {
+        self.log.extend(lines);
     }
 
     /// Lets the statements of this transaction wait three seconds for a locked row: for work that cannot be begun anew, since
@@ -71,11 +121,21 @@ impl TenantTx {
         drop(self.tx);
     }
 
-    /// Makes everything written visible and durable.
+    /// Makes everything written visible and durable, and its events readable in the order of commits.
     ///
     /// # Errors
     /// When the database refused or the line broke; then nothing, or in the second case possibly all, was written.
-    pub async fn commit(self) -> Result<(), DbError> {
-        self.tx.commit().await.map_err(DbError::from)
+    /// [`DbError::Unaudited`] when the line of [`TenantTx::owe_audit`] is missing; then nothing was written.
+    pub async fn commit(mut self) -> Result<(), DbError> {
+        if let Some(action) = self.owes {
+            return Err(DbError::Unaudited(action));
+        }
+        if self.log.is_empty() {
+            return Ok(self.tx.commit().await?);
+        }
+        log::write(&mut self.tx, self.tenant, &self.log, self.mode == Mode::Relaxed).await?;
+        self.tx.commit().await?;
+        self.news.tell(self.tenant);
+        Ok(())
     }
 }

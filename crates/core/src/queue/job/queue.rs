@@ -97,7 +97,8 @@ fn count(places: usize) -> i64 {
     i64::try_from(places).unwrap_or(i64::MAX).max(1)
 }
 
-/// Tenants are found by leaps over the index; the jobs of one that is suspended wait. More candidates than places: others may
+/// Tenants are found by leaps over the index; the jobs of one that is suspended wait. Those of one that is deleted
+/// do not, for the sake of its removal: that takes the others away, and what would read, send or post asks for the suspension itself. More candidates than places: others may
 /// be taking the same ones.
 const CLAIM: &str =
     "WITH RECURSIVE t AS (
@@ -117,7 +118,7 @@ const CLAIM: &str =
               row_number() OVER (PARTITION BY j.tenant_id ORDER BY j.priority DESC, j.run_at, j.id) AS nth,
               row_number() OVER (PARTITION BY j.tenant_id, j.priority < $4 ORDER BY j.priority DESC, j.run_at, j.id) AS nth_slow,
               row_number() OVER (PARTITION BY j.tenant_id, j.priority < $8 ORDER BY j.priority DESC, j.run_at, j.id) AS nth_long
-       FROM t JOIN tenants s ON s.id = t.tenant_id AND s.suspended_at IS NULL CROSS JOIN LATERAL (
+       FROM t JOIN tenants s ON s.id = t.tenant_id AND (s.suspended_at IS NULL OR s.removed_at IS NOT NULL) CROSS JOIN LATERAL (
          (SELECT w.tenant_id, w.id, w.priority, w.run_at FROM jobs w
           WHERE w.tenant_id = t.tenant_id AND w.state = 'ready' AND w.run_at <= now() AND w.kind = ANY ($11)
           ORDER BY w.priority DESC, w.run_at LIMIT $1 * 2)) j
@@ -160,22 +161,22 @@ pub async fn claim(
         .bind(super::priority::BACKGROUND)
         .bind(room.long())
         .bind(room.long_of_a_tenant())
-        .bind(super::KINDS.as_slice())
+        .bind(Job::KINDS)
         .fetch_all(tx.conn())
         .await?;
     let mut claimed = Vec::with_capacity(rows.len());
     for row in rows {
-        let (tenant, id) = (TenantId(row.get("tenant_id")), JobId(row.get("id")));
-        match serde_json::from_value(row.get("payload")) {
+        let (tenant, id): (TenantId, JobId) = (row.try_get("tenant_id")?, row.try_get("id")?);
+        match serde_json::from_value(row.try_get("payload")?) {
             Ok(job) => {
-                let run_at: chrono::DateTime<chrono::Utc> = row.get("run_at");
+                let run_at: chrono::DateTime<chrono::Utc> = row.try_get("run_at")?;
                 let job = Claimed {
                     tenant,
                     id,
                     job,
-                    attempt: row.get("attempt"),
-                    max_attempts: row.get("max_attempts"),
-                    priority: row.get("priority"),
+                    attempt: row.try_get("attempt")?,
+                    max_attempts: row.try_get("max_attempts")?,
+                    priority: row.try_get("priority")?,
                 };
                 claimed.push((run_at, job));
             }

@@ -13,7 +13,8 @@ use mail::sync::{Depth, is_settled};
 
 use super::link::Link;
 use super::visit::{self, Open, is_refusal};
-use super::{SyncContext, SyncError, enter, guarded, take};
+use super::{SyncContext, SyncError, guarded, take};
+use crate::connect::imap::connect;
 use crate::platform::id::{AccountId, MailboxId, TenantId};
 use crate::queue::lease::Lease;
 use crate::sync::store::{Target, attempts, audit, vanish};
@@ -124,7 +125,7 @@ async fn one(
 ) -> Result<Turn, SyncError> {
     let (session, server) = match session {
         Some(way) => way,
-        None => enter(ctx, lease.tenant, lease.account).await?,
+        None => connect(ctx, (lease.tenant, lease.account), ctx.haste).await?,
     };
     let mut link = Link::over(ctx, lease, session, server);
     let repairs = match compare(&mut link, mailbox).await {

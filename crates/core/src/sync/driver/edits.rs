@@ -62,7 +62,7 @@ async fn work(link: &mut Link<'_>) -> Result<(), SyncError> {
     if link.round.astray {
         let mut tx = link.lease.begin(&link.ctx.db).await?;
         let round = Job::SyncAccount { account_id: link.lease.account };
-        job::enqueue(&mut tx, &round, Duration::ZERO, job::priority::ROUND).await?;
+        job::enqueue(&mut tx, &round, Duration::ZERO).await?;
         tx.commit().await?;
     }
     Ok(())

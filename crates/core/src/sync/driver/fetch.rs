@@ -109,6 +109,9 @@ pub(super) async fn messages(
     let (out, inbox) = mpsc::channel(READ_AHEAD);
     let (groups_out, groups_in) = mpsc::channel(GROUPS_AHEAD);
     let (loads_out, loads_in) = mpsc::channel(1);
+    // The first page of a mailbox is as old as the rest of it, unless the mailbox is a new one in an account that was here.
+    let first = before.head_uid == 0 && before.uidnext == 0;
+    let backfill = !fresh || first && !link.is_all_here().await?;
     let gatherer = Gatherer::new(link, open.target, fresh, batches, loads_out);
     let writer = Writer {
         ctx: link.ctx,
@@ -116,6 +119,7 @@ pub(super) async fn messages(
         target: open.target,
         exists: open.server.mailbox.exists,
         durable: fresh,
+        backfill,
         called: link.batches.backfill.then_some(&called),
         in_the_way: in_the_way.clone(),
         noted: true,
@@ -426,6 +430,8 @@ struct Writer<'a> {
     target: Target,
     exists: u32,
     durable: bool,
+    /// Old mail.
+    backfill: bool,
     /// Set when something is asked for that goes before what is read here; nothing does when there is none.
     called: Option<&'a AtomicBool>,
     /// Of what was asked for, what has a row in `ingest_attempts`.
@@ -457,7 +463,7 @@ impl Writer<'_> {
             true => self.lease.begin(&self.ctx.db).await?,
             false => self.lease.begin_relaxed(&self.ctx.db).await?,
         };
-        let done = ingest::ingest(&mut tx, &self.target, &batch, &ahead).await?;
+        let done = ingest::ingest(&mut tx, &self.target, &batch, &ahead, self.backfill).await?;
         if let Some(at) = &reached {
             checkpoint::write(&mut tx, &self.target, at, self.exists).await?;
         }

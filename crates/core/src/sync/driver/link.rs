@@ -8,10 +8,11 @@ use mail::uid::{Uid, UidSet};
 use tokio::time::Instant;
 use wire::imap::{Endpoint, ImapError, Session};
 
-use super::{Report, SyncContext, SyncError, enter, forgo};
+use super::{Report, SyncContext, SyncError};
+use crate::connect::imap::{connect, forgo};
 use crate::platform::id::MailboxId;
 use crate::queue::lease::Lease;
-use crate::sync::store::Target;
+use crate::sync::store::{Target, status};
 
 /// What one batch of old mail should take: a user's request waits for those under way.
 const BATCH_TIME: Duration = Duration::from_millis(250);
@@ -89,7 +90,7 @@ pub(super) struct Suspect {
 
 impl<'a> Link<'a> {
     pub async fn open(ctx: &'a SyncContext, lease: &'a Lease) -> Result<Self, SyncError> {
-        let (session, server) = Box::pin(enter(ctx, lease.tenant, lease.account)).await?;
+        let (session, server) = Box::pin(connect(ctx, (lease.tenant, lease.account), ctx.haste)).await?;
         Ok(Self::over(ctx, lease, session, server))
     }
 
@@ -101,13 +102,21 @@ impl<'a> Link<'a> {
     /// A new connection for one that was lost.
     pub async fn reopen(&mut self) -> Result<(), SyncError> {
         (self.session, self.server) =
-            Box::pin(enter(self.ctx, self.lease.tenant, self.lease.account)).await?;
+            Box::pin(connect(self.ctx, (self.lease.tenant, self.lease.account), self.ctx.haste)).await?;
         Ok(())
     }
 
     /// See [`forgo`].
     pub async fn forgo(&mut self, error: ImapError) -> Result<(), SyncError> {
-        Box::pin(forgo(self.ctx, self.lease.tenant, &self.server, &mut self.session, error)).await
+        Ok(Box::pin(forgo(self.ctx, self.lease.tenant, &self.server, &mut self.session, error)).await?)
+    }
+
+    /// Whether it was told that all mail of the account is here.
+    pub async fn is_all_here(&self) -> Result<bool, SyncError> {
+        let mut tx = self.ctx.db.tenant(self.lease.tenant).await?;
+        let told = status::is_all_here(&mut tx, self.lease.account).await?;
+        tx.release();
+        Ok(told)
     }
 
     /// Leaves the open mailbox.

@@ -28,9 +28,10 @@ pub(super) async fn send(link: &mut Link<'_>, open: &mut Open, push: &Push) -> R
     let mut rows: Vec<Sending> = push.ready.iter().filter_map(|at| open.rows.get(*at).cloned()).collect();
     open.forget_edits(&push.ready);
     open.sent = true;
+    let mut marked = BTreeSet::new();
     if !matches!(push.write, ServerWrite::Store { .. }) {
         // What another client took away first is not there to be moved or removed, and OK says nothing of it.
-        rows = present(link, rows).await?;
+        (rows, marked) = present(link, rows).await?;
     }
     let mut tx = link.lease.begin(&link.ctx.db).await?;
     let rows = edits::begin(&mut tx, &open.target, &rows).await?;
@@ -38,7 +39,7 @@ pub(super) async fn send(link: &mut Link<'_>, open: &mut Open, push: &Push) -> R
     if rows.is_empty() {
         return Ok(());
     }
-    match perform(link, open, &push.write, &set_of(&rows), &rows).await {
+    match perform(link, open, &push.write, &marked, &rows).await {
         Ok(()) => link.report.pushed += rows.len(),
         // Offered and not understood: the planner finds another way.
         Err(SyncError::Imap(ImapError::Protocol(_)))
@@ -77,17 +78,30 @@ async fn perform(
     link: &mut Link<'_>,
     open: &mut Open,
     write: &ServerWrite,
-    uids: &UidSet,
+    marked: &BTreeSet<Uid>,
     rows: &[Sending],
 ) -> Result<(), SyncError> {
+    let uids = &set_of(rows);
     match write {
         ServerWrite::Store { change, .. } => store(link, open, uids, change, rows).await,
         ServerWrite::Copy { target, .. } => {
-            let told = link.session.uid_copy(uids, target).await?;
+            mark(link, StoreMode::Remove, marked, rows).await?;
+            let told = link.session.uid_copy(uids, target).await;
             failpoint::pass(PUSHED);
-            transferred(link, open, rows, told.as_ref(), false).await
+            let done = match told {
+                Ok(told) => transferred(link, open, rows, told.as_ref(), false).await,
+                Err(error) => Err(error.into()),
+            };
+            // What stays here is as another client left it. Where that fails, a message too many is kept.
+            if link.session.is_usable() {
+                let stay: Vec<Sending> =
+                    rows.iter().filter(|r| matches!(r.does, Does::Copy { .. })).cloned().collect();
+                mark(link, StoreMode::Add, marked, &stay).await.ok();
+            }
+            done
         }
         ServerWrite::Move { target, .. } => {
+            mark(link, StoreMode::Remove, marked, rows).await?;
             let told = link.session.uid_move(uids, target).await?;
             failpoint::pass(PUSHED);
             transferred(link, open, rows, told.as_ref(), true).await
@@ -102,28 +116,47 @@ async fn perform(
     }
 }
 
-/// Those of `rows` whose message the server has in the open mailbox at this moment. The others went, most likely to another
-/// mailbox: a round finds where.
-async fn present(link: &mut Link<'_>, rows: Vec<Sending>) -> Result<Vec<Sending>, SyncError> {
-    let (present, absent) = look_for(link, rows).await?;
-    link.round.astray |= !absent.is_empty();
-    link.round.skip.extend(absent.iter().map(|r| r.edit));
-    Ok(present)
+/// Sets `\Deleted` at, or takes it from, those of `rows` that were found `marked`. COPY and MOVE take the mark along (RFC 9051
+/// §6.4.7), and what our user put somewhere shall not be gone with the next EXPUNGE there. It may be our own mark, of a removal
+/// whose answer was lost.
+async fn mark(
+    link: &mut Link<'_>,
+    mode: StoreMode,
+    marked: &BTreeSet<Uid>,
+    rows: &[Sending],
+) -> Result<(), ImapError> {
+    let uids: BTreeSet<Uid> = rows.iter().map(|r| r.uid).filter(|uid| marked.contains(uid)).collect();
+    if uids.is_empty() {
+        return Ok(());
+    }
+    let uids: UidSet = uids.into_iter().collect();
+    link.session.store(&uids, mode, (Flags::DELETED, &Keywords::new()), None).await.map(drop)
 }
 
-/// Those of `rows` whose message the server has in the open mailbox at this moment, and the others.
-async fn look_for(
+/// Those of `rows` whose message the server has in the open mailbox at this moment, and which UIDs of them are marked
+/// `\Deleted`. The others went, most likely to another mailbox: a round finds where.
+async fn present(
     link: &mut Link<'_>,
     rows: Vec<Sending>,
-) -> Result<(Vec<Sending>, Vec<Sending>), SyncError> {
+) -> Result<(Vec<Sending>, BTreeSet<Uid>), SyncError> {
+    let there = look_for(link, &rows).await?;
+    let (present, absent): (Vec<_>, Vec<_>) = rows.into_iter().partition(|r| there.contains_key(&r.uid));
+    link.round.astray |= !absent.is_empty();
+    link.round.skip.extend(absent.iter().map(|r| r.edit));
+    let marked = |(uid, flags): (Uid, Flags)| flags.contains(Flags::DELETED).then_some(uid);
+    Ok((present, there.into_iter().filter_map(marked).collect()))
+}
+
+/// What the server has of `rows` in the open mailbox at this moment.
+async fn look_for(link: &mut Link<'_>, rows: &[Sending]) -> Result<BTreeMap<Uid, Flags>, SyncError> {
+    let mut there = BTreeMap::new();
     if rows.is_empty() {
-        return Ok((rows, Vec::new()));
+        return Ok(there);
     }
-    let mut there = BTreeSet::new();
     // Only NOOP has the server look anew: until then Dovecot shows what is gone (2.3.19).
     link.session.noop().await?;
-    link.session.fetch_flags(Uids::Set(&set_of(&rows)), None, |f| _ = there.insert(f.uid)).await?;
-    Ok(rows.into_iter().partition(|r| there.contains(&r.uid)))
+    link.session.fetch_flags(Uids::Set(&set_of(rows)), None, |f| _ = there.insert(f.uid, f.flags)).await?;
+    Ok(there)
 }
 
 async fn store(
@@ -154,7 +187,7 @@ async fn store(
         false => results.iter().map(|f| f.uid).collect(),
     };
     let (told, others): (Vec<_>, Vec<_>) = rows.iter().cloned().partition(|r| told.contains(&r.uid));
-    let there = told.into_iter().chain(present(link, others).await?);
+    let there = told.into_iter().chain(present(link, others).await?.0);
     // Those it left alone wait for the next round, which reads what they have there.
     let (left_alone, stored): (Vec<_>, Vec<_>) = there.partition(|r| modified.contains(r.uid));
     link.round.skip.extend(left_alone.iter().map(|r| r.edit));
@@ -188,7 +221,8 @@ async fn transferred(
     let pairs = told.into_iter().flat_map(CopyUid::pairs).filter(|(_, new)| credible.contains(new));
     let pairs: HashMap<Uid, Uid> = pairs.collect();
     let (told_of, untold): (Vec<_>, Vec<_>) = rows.iter().cloned().partition(|r| pairs.contains_key(&r.uid));
-    let (standing, unsure) = look_for(link, untold).await?;
+    let there = look_for(link, &untold).await?;
+    let (standing, unsure): (Vec<_>, Vec<_>) = untold.into_iter().partition(|r| there.contains_key(&r.uid));
     link.round.unsure |= !unsure.is_empty();
     let copied = if moved {
         open.local.known = open.local.known.difference(&set_of(&told_of));
@@ -295,7 +329,7 @@ async fn remove(
     // What another client took away in between was not removed by us, and may stand elsewhere.
     link.session.noop().await?;
     let rows = match link.session.has_heard_of_gone() {
-        true => present(link, rows.to_vec()).await?,
+        true => present(link, rows.to_vec()).await?.0,
         false => rows.to_vec(),
     };
     let uids = set_of(&rows);

@@ -13,6 +13,7 @@ use crate::queue::lease::Lease;
 use crate::sync::store::status::{self, AccountState};
 use crate::sync::store::{Target, attempts};
 use wire::imap::ImapError;
+use wire::trouble::Trouble;
 
 /// Connections lost in one round before it is given up: one mailbox that kills its connection must not keep the others
 /// from being read, a server that kills every connection must not be hammered.
@@ -92,8 +93,8 @@ async fn fail(ctx: &SyncContext, lease: &Lease, run: RunId, error: &SyncError) -
     trouble::record(ctx, lease, error, Reason::Round).await?;
     let mut tx = lease.begin(&ctx.db).await?;
     let code = match error {
-        SyncError::Imap(error) => trouble::cause_of(error).code,
-        SyncError::Credentials(_) => "credentials-unusable",
+        SyncError::Imap(error) => error.trouble().code(),
+        SyncError::Credentials(_) => Trouble::CredentialsUnusable.code(),
         _ => "internal",
     };
     status::finish_run(&mut tx, run, Some(code)).await?;

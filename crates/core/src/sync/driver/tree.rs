@@ -19,7 +19,7 @@ use crate::platform::id::{AccountId, MailboxId, TenantId};
 use crate::sync::store::pending::{TreeChange, TreeChangeKind, done, tree_changes};
 use crate::sync::store::take_back::refuse;
 use crate::sync::store::{checkpoint, refusal, tree, view};
-use wire::imap::{self, ImapError, Session};
+use wire::imap::{ImapError, ListedMailbox as ServerMailbox, MailboxStatus, Session};
 
 /// Performs on the server what our users did to mailboxes. Returns how many changes it confirmed.
 pub(super) async fn push(link: &mut Link<'_>) -> Result<usize, SyncError> {
@@ -220,7 +220,7 @@ impl Ours {
 async fn take_over(
     link: &mut Link<'_>,
     mut ours: Ours,
-    mut raw: Vec<imap::ListedMailbox>,
+    mut raw: Vec<ServerMailbox>,
     depth: Depth,
     known: &mut Known,
 ) -> Result<Option<Vec<MailboxId>>, SyncError> {
@@ -274,7 +274,7 @@ fn divide(
 }
 
 /// Positions in `raw` of mailboxes that held messages and now refuse their numbers.
-fn refusing(raw: &[imap::ListedMailbox], entries: &[view::Entry]) -> Vec<usize> {
+fn refusing(raw: &[ServerMailbox], entries: &[view::Entry]) -> Vec<usize> {
     let held: HashSet<Vec<u8>> =
         entries.iter().filter(|e| e.local.holds_anything()).map(|e| key(&e.local.wire_name)).collect();
     let refused = raw.iter().enumerate().filter(|(_, m)| m.is_selectable() && m.status.is_none());
@@ -282,7 +282,7 @@ fn refusing(raw: &[imap::ListedMailbox], entries: &[view::Entry]) -> Vec<usize> 
 }
 
 /// Mailboxes of ours that a listing does not name.
-fn missing(raw: &[imap::ListedMailbox], entries: &[view::Entry]) -> Vec<LocalEntry> {
+fn missing(raw: &[ServerMailbox], entries: &[view::Entry]) -> Vec<LocalEntry> {
     let listed: HashSet<Vec<u8>> = raw.iter().map(|m| key(&m.wire_name)).collect();
     let known = entries.iter().map(|e| &e.local).filter(|e| e.checkpoint.uidvalidity.is_some());
     known.filter(|e| !listed.contains(&key(&e.wire_name))).cloned().collect()
@@ -292,7 +292,7 @@ fn missing(raw: &[imap::ListedMailbox], entries: &[view::Entry]) -> Vec<LocalEnt
 /// `\Noselect`, for a parent that was deleted: asked alone, it says that there is none.
 async fn look_into_refusals(
     link: &mut Link<'_>,
-    raw: &mut [imap::ListedMailbox],
+    raw: &mut [ServerMailbox],
     refusing: &[usize],
 ) -> Result<(), SyncError> {
     for at in refusing {
@@ -309,21 +309,18 @@ async fn look_into_refusals(
 
 /// Those of `missing` that the server has all the same, under the UIDVALIDITY we know: a listing that was cut short may end
 /// in OK too, and a mailbox is not given up on the word of one question.
-async fn left_out(
-    link: &mut Link<'_>,
-    missing: Vec<LocalEntry>,
-) -> Result<Vec<imap::ListedMailbox>, SyncError> {
+async fn left_out(link: &mut Link<'_>, missing: Vec<LocalEntry>) -> Result<Vec<ServerMailbox>, SyncError> {
     if missing.is_empty() {
         return Ok(Vec::new());
     }
     let names: Vec<&[u8]> = missing.iter().map(|e| e.wire_name.as_slice()).collect();
     let found = link.session.numbers_of(&names).await?;
-    let same = |entry: &LocalEntry, numbers: &imap::MailboxStatus| {
+    let same = |entry: &LocalEntry, numbers: &MailboxStatus| {
         Some(numbers.uidvalidity.unwrap_or(UidValidity(0))) == entry.checkpoint.uidvalidity
     };
     let there = missing.into_iter().zip(found).filter_map(|(entry, numbers)| {
         let status = numbers.filter(|n| same(&entry, n))?;
-        Some(imap::ListedMailbox {
+        Some(ServerMailbox {
             wire_name: entry.wire_name,
             delimiter: entry.delimiter,
             attributes: entry.role.and_then(Role::attribute).map(str::to_owned).into_iter().collect(),
@@ -341,7 +338,7 @@ fn key(wire_name: &[u8]) -> Vec<u8> {
     if is_inbox(wire_name) { b"INBOX".to_vec() } else { wire_name.to_vec() }
 }
 
-fn translate(raw: &[imap::ListedMailbox], entries: &[view::Entry], own_prefix: &str) -> Vec<ListedMailbox> {
+fn translate(raw: &[ServerMailbox], entries: &[view::Entry], own_prefix: &str) -> Vec<ListedMailbox> {
     let paths: Vec<String> = raw.iter().map(|m| decode_name(&m.wire_name)).collect();
     let attributes: Vec<Vec<&str>> =
         raw.iter().map(|m| m.attributes.iter().map(String::as_str).collect()).collect();
@@ -354,7 +351,7 @@ fn translate(raw: &[imap::ListedMailbox], entries: &[view::Entry], own_prefix: &
     let roles = assign_roles(&facts, own_prefix);
     // What our user decided holds until the server has heard of it, and always where the server does not tell.
     let ours: HashMap<Vec<u8>, &view::Entry> = entries.iter().map(|e| (key(&e.local.wire_name), e)).collect();
-    let subscribed = |m: &imap::ListedMailbox| match (m.subscribed, ours.get(&key(&m.wire_name))) {
+    let subscribed = |m: &ServerMailbox| match (m.subscribed, ours.get(&key(&m.wire_name))) {
         (Some(told), None) => told,
         (Some(told), Some(entry)) if !entry.subscription_waits => told,
         (_, Some(entry)) => entry.local.subscribed,
@@ -375,7 +372,7 @@ fn translate(raw: &[imap::ListedMailbox], entries: &[view::Entry], own_prefix: &
 }
 
 /// Every mailbox that can be selected was asked for its numbers: silence is a refusal.
-fn answer(mailbox: &imap::ListedMailbox) -> StatusAnswer {
+fn answer(mailbox: &ServerMailbox) -> StatusAnswer {
     match &mailbox.status {
         Some(s) => StatusAnswer::Numbers(StatusNumbers {
             messages: s.messages,
@@ -392,8 +389,8 @@ fn answer(mailbox: &imap::ListedMailbox) -> StatusAnswer {
 mod tests {
     use super::*;
 
-    fn listed(subscribed: Option<bool>) -> imap::ListedMailbox {
-        imap::ListedMailbox {
+    fn listed(subscribed: Option<bool>) -> ServerMailbox {
+        ServerMailbox {
             wire_name: b"a".to_vec(),
             delimiter: Some('/'),
             attributes: Vec::new(),

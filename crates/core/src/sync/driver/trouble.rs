@@ -5,11 +5,13 @@ use std::time::Duration;
 use mail::backoff;
 
 use super::{SyncContext, SyncError};
+use crate::connect::oauth::GrantError;
 use crate::platform::db::DbError;
 use crate::platform::id::{AccountId, TenantId};
 use crate::queue::lease::Lease;
 use crate::sync::store::status::{self, AccountState, Cause};
 use wire::imap::ImapError;
+use wire::trouble::Trouble;
 
 /// Accounts whose user has to act are looked at once a day, in case the server changed its mind.
 const IDLE_RETRY: Duration = Duration::from_secs(24 * 3600);
@@ -32,19 +34,16 @@ pub(super) async fn record(
 ) -> Result<(), SyncError> {
     let (state, cause) = match error {
         SyncError::Imap(error) => (state_of(error), cause_of(error)),
-        SyncError::Credentials(_) => {
-            let text = "The stored password cannot be used; enter it again.".to_owned();
-            (
-                AccountState::NeedsReauth,
-                Cause { code: "credentials-unusable", text, upstream: None, response_code: None },
-            )
-        }
+        SyncError::Grant(error) => of_grant(error),
+        SyncError::Credentials(_) => (AccountState::NeedsReauth, Cause::of(Trouble::CredentialsUnusable)),
         _ => return Ok(()),
     };
     let mut tx = lease.begin(&ctx.db).await?;
     let failing = status::fails(&mut tx, lease.account, state == AccountState::NeedsReauth).await?;
     let unit = ctx.clock.unit();
     let retry_in = match (state, error) {
+        // Its provider is asked then, and not before.
+        (_, SyncError::Grant(GrantError::Later { wait, .. })) => *wait + Duration::from_secs(1),
         (AccountState::NeedsReauth, _) => backoff::auth(failing.since, unit).unwrap_or(IDLE_RETRY),
         (AccountState::Throttled, SyncError::Imap(ImapError::Throttled { retry_after, .. })) => {
             backoff::throttle(failing.since, *retry_after, unit)
@@ -59,6 +58,18 @@ pub(super) async fn record(
     tx.commit().await?;
     tracing::info!(account_id = %lease.account, state = state.as_str(), code = cause.code, retry_s = retry_in.as_secs(), "round failed");
     Ok(())
+}
+
+/// What it means that there is no token.
+fn of_grant(error: &GrantError) -> (AccountState, Cause) {
+    let trouble = error.trouble().unwrap_or(Trouble::NoToken);
+    let state = match error {
+        GrantError::Refused(_) | GrantError::Gone | GrantError::Seal(_) => AccountState::NeedsReauth,
+        GrantError::App(_) | GrantError::Later { .. } | GrantError::Db(_) => AccountState::Unreachable,
+    };
+    let words = error.words();
+    let cause = Cause::of(trouble);
+    (state, if words.is_empty() { cause } else { Cause { text: format!("{} {words}", cause.text), ..cause } })
 }
 
 /// The watch over an account, which has no lease, ended over something that trying again does not mend, until `wait` from now:
@@ -102,12 +113,6 @@ fn state_of(error: &ImapError) -> AccountState {
 
 /// The sentence people read about an error of the server; what was said is beside it.
 pub fn cause_of(error: &ImapError) -> Cause {
-    let (code, text) = error.explained();
-    let (upstream, response_code) = (error.text(), error.response_code());
-    Cause {
-        code,
-        text: text.to_owned(),
-        upstream: upstream.map(str::to_owned),
-        response_code: response_code.map(str::to_owned),
-    }
+    let response_code = error.response_code().map(str::to_owned);
+    Cause { upstream: error.text(), response_code, ..Cause::of(error.trouble()) }
 }

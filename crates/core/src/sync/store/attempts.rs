@@ -91,7 +91,7 @@ pub async fn settle(
     target: &Target,
     known: &UidSet,
 ) -> Result<(), DbError> {
-    let notes = sqlx::query(
+    let notes: Vec<(i32, String)> = sqlx::query_as(
         "DELETE FROM ingest_batches WHERE tenant_id = $1 AND mailbox_id = $2 AND epoch < $3 RETURNING generation, uids",
     )
     .bind(tx.tenant())
@@ -100,9 +100,9 @@ pub async fn settle(
     .fetch_all(tx.conn())
     .await?;
     let mut suspects = UidSet::new();
-    for note in notes.iter().filter(|n| n.get::<i32, _>("generation") == target.generation) {
+    for (_, uids) in notes.iter().filter(|(generation, _)| *generation == target.generation) {
         // Written by ourselves, so it is a set.
-        suspects = suspects.union(&UidSet::parse(note.get("uids")).unwrap_or_default());
+        suspects = suspects.union(&UidSet::parse(uids).unwrap_or_default());
     }
     let suspects = suspects.difference(known);
     if suspects.is_empty() {

@@ -11,10 +11,10 @@ use crate::platform::db::{DbError, TenantTx};
 pub async fn write(tx: &mut TenantTx, target: &Target, at: &Checkpoint, exists: u32) -> Result<(), DbError> {
     let counted = if at.tail_uid == 1 && at.exists_seen > 0 { at.exists_seen } else { exists };
     sqlx::query(
-        "UPDATE mailboxes SET generation = $3, uidvalidity = $4, uidnext = nullif($5, 0), head_uid = $6, tail_uid = $7,
-           modseq = nullif($8, 0), base_modseq = CASE WHEN $7 = 1 THEN NULL ELSE coalesce(base_modseq, nullif($8, 0)) END,
+        "UPDATE mailboxes SET generation = $3, uidvalidity = $4, uidnext = nullif($5, 0), head_uid = $6, tail_uid = $7::bigint,
+           modseq = nullif($8, 0), base_modseq = CASE WHEN $7::bigint = 1 THEN NULL ELSE coalesce(base_modseq, nullif($8, 0)) END,
            exists_seen = $9,
-           state = CASE WHEN $7 = 0 THEN 'new' WHEN $7 > 1 THEN 'backfill' WHEN state = 'failed' THEN state ELSE 'synced' END
+           state = CASE WHEN $7::bigint = 0 THEN 'new' WHEN $7::bigint > 1 THEN 'backfill' WHEN state = 'failed' THEN state ELSE 'synced' END
          WHERE tenant_id = $1 AND id = $2",
     )
     .bind(tx.tenant())

@@ -14,7 +14,6 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use mail::sync::edits::{Command, Does, End, MailboxKey, Message, State};
 use mail::sync::{Ready, ReadyKind, StoreChange};
 use mail::uid::Uid;
-use serde_json::json;
 use uuid::Uuid;
 
 pub use doubts::{doubtful, left_marked, settle};
@@ -23,7 +22,7 @@ pub use gone::{leaves, mailboxes_gone, target_refused};
 use super::view::{UNTOLD, WAITS_FOR_ITS_NAME};
 use super::{Target, status};
 use crate::domain::edits::{self, PORTION, Work, key, mailbox};
-use crate::domain::event;
+use crate::domain::event::{self, MailboxPart, MailboxUpdated};
 use crate::platform::db::{DbError, TenantTx};
 use crate::platform::id::{AccountId, MailboxId, MessageId};
 
@@ -389,8 +388,7 @@ async fn tell(tx: &mut TenantTx, target: &Target, cause: &status::Cause) -> Resu
     .fetch_optional(tx.conn())
     .await?;
     if let Some(id) = told {
-        let event = status::mailbox_event("mailbox.updated", id, json!({ "changed": "cause" }));
-        event::record(tx, Some(target.account), &[event]).await?;
+        event::tell(tx, target.account, MailboxUpdated { id, changed: &[MailboxPart::Cause] });
     }
     Ok(())
 }

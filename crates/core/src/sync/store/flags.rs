@@ -12,9 +12,8 @@ use sqlx::Row as _;
 use uuid::Uuid;
 
 use super::Target;
-use super::ingest::message_event;
 use crate::domain::edits;
-use crate::domain::event;
+use crate::domain::event::{self, MessagePart, MessageUpdated};
 use crate::platform::db::{DbError, TenantTx};
 
 /// What the server says of one message's flags.
@@ -58,7 +57,8 @@ pub async fn apply(tx: &mut TenantTx, target: &Target, states: &[FlagState]) -> 
     }
     // Looked up one by one: for a hundred the planner reads all of the mailbox.
     let rows = sqlx::query(
-        "SELECT s.n, p.id, p.message_id, p.marked OR EXISTS (
+        "SELECT s.n, p.id, p.message_id, p.base_flags <> s.flags AS other_flags,
+           p.base_keywords <> string_to_array(s.keywords, ' ') AS other_keywords, p.marked OR EXISTS (
            SELECT 1 FROM edits e WHERE e.tenant_id = $1 AND e.message_id = p.message_id) AS folded
          FROM unnest($4::bigint[], $5::smallint[], $6::text[]) WITH ORDINALITY AS s(uid, flags, keywords, n)
          CROSS JOIN LATERAL (
@@ -85,14 +85,21 @@ pub async fn apply(tx: &mut TenantTx, target: &Target, states: &[FlagState]) -> 
             folded.push((message, id, server));
             continue;
         }
-        events.push(message_event("message.updated", target, message));
+        let parts = [("other_flags", MessagePart::Flags), ("other_keywords", MessagePart::Keywords)];
+        let mut changed = Vec::new();
+        for (column, part) in parts {
+            if row.try_get(column)? {
+                changed.push(part);
+            }
+        }
+        events.push(MessageUpdated { id: message.into(), changed }.into());
         columns.ids.push(id);
         columns.flags.push(server.flags.bits());
         columns.keywords.push(server.keywords.as_slice().join(" "));
         columns.modseqs.push(server.modseq);
     }
     write(tx, &columns).await?;
-    event::record(tx, Some(target.account), &events).await?;
+    event::record(tx, target.account, &events);
     let shown = events.len() + fold(tx, target, &folded).await?;
     Ok(Applied { shown, written: rows.len() })
 }

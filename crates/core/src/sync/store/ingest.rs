@@ -9,7 +9,6 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use mail::flags::Flags;
 use mail::uid::{Uid, UidSet};
-use serde_json::json;
 use sqlx::{AssertSqlSafe, Row as _};
 use uuid::Uuid;
 
@@ -19,11 +18,11 @@ use super::thread::{self, Joining};
 use super::vanish::over;
 use super::{Prepared, Target, bytes, sort_date};
 use crate::domain::edits;
-use crate::domain::event::{self, NewEvent};
+use crate::domain::event::{self, Event, MessageCreated, MessagePart, MessageUpdated};
 use crate::domain::search::{self, index::Entry};
 use crate::platform::db::{DbError, TenantTx};
 use crate::platform::id::{MessageId, PlacementId};
-use crate::queue::job::{Job, enqueue, priority};
+use crate::queue::job::{Job, enqueue};
 
 fn date_sort(arrival: &Prepared) -> DateTime<Utc> {
     sort_date(arrival.content.date.unwrap_or(arrival.internal_date))
@@ -61,12 +60,14 @@ struct Seated<'a> {
 
 /// Stores `batch`, in order of arrival; `ahead` is what [`bytes::store_ahead`] said of it.
 ///
-/// Messages whose text was prepared are searchable at once; for the others a job is enqueued.
+/// Messages whose text was prepared are searchable at once; for the others a job is enqueued. `backfill`: old mail, which its
+/// events say.
 pub async fn ingest(
     tx: &mut TenantTx,
     target: &Target,
     batch: &[Prepared],
     ahead: &bytes::New,
+    backfill: bool,
 ) -> Result<Ingested, DbError> {
     if batch.is_empty() {
         return Ok(Ingested::default());
@@ -79,7 +80,7 @@ pub async fn ingest(
     let candidates = candidates(tx, target, &maybe_known).await?;
     let mut resolver = Resolver::new(target.mailbox.0, target.generation, candidates);
     let mut arrivals = Arrivals::default();
-    let (mut events, mut twins) = (Vec::new(), BTreeSet::new());
+    let (mut events, mut created, mut twins) = (Vec::new(), Vec::new(), BTreeSet::new());
     for arrival in fresh {
         match resolver.decide(&arrival.hash, arrival.flags.contains(Flags::DELETED)) {
             Decision::Seat { placement, message, marked } => {
@@ -91,7 +92,7 @@ pub async fn ingest(
             Decision::New => {
                 twins.extend(resolver.twins(&arrival.hash).filter_map(|uid| Uid::try_from(uid).ok()));
                 let message = MessageId::new().0;
-                events.push(message_event("message.created", target, message));
+                created.push(is_seen(target, message));
                 arrivals.new.push((message, arrival));
             }
         }
@@ -103,7 +104,7 @@ pub async fn ingest(
     let Arrivals { new, placed, seated } = arrivals;
     let arrived: Vec<&Prepared> = new.iter().map(|(_, p)| *p).filter(|p| !ahead.has(p)).collect();
     bytes::store(tx, target, &arrived).await?;
-    insert_messages(tx, target, &new).await?;
+    insert_messages(tx, target, &new, backfill).await?;
     let mut placements: Vec<NewPlacement<'_>> = new
         .iter()
         .map(|(message, arrival)| NewPlacement {
@@ -113,13 +114,22 @@ pub async fn ingest(
         })
         .collect();
     for (placement, revived) in placed {
-        let kind = if revived { "message.created" } else { "message.updated" };
-        events.push(message_event(kind, target, placement.message));
+        events.push(if revived {
+            is_seen(target, placement.message)
+        } else {
+            MessageUpdated { id: placement.message.into(), changed: vec![MessagePart::Mailboxes] }.into()
+        });
         placements.push(placement);
     }
     insert_placements(tx, target, &placements).await?;
     seat_placements(tx, target, &seated).await?;
-    event::record(tx, Some(target.account), &events).await?;
+    if backfill {
+        event::record_backfill(tx, target.account, &created);
+    } else {
+        event::record(tx, target.account, &created);
+    }
+    // What was here before is news, whichever mailbox it is found in.
+    event::record(tx, target.account, &events);
     index(tx, target, &new).await?;
     Ok(done)
 }
@@ -180,8 +190,8 @@ async fn fold(tx: &mut TenantTx, target: &Target, arrivals: &mut Arrivals<'_>) -
     edits::save(tx, target.account, &works).await.map(drop)
 }
 
-pub(super) fn message_event(kind: &'static str, target: &Target, message: Uuid) -> NewEvent {
-    NewEvent { kind, object_id: message, data: json!({ "mailbox_id": target.mailbox }) }
+fn is_seen(target: &Target, message: Uuid) -> Event {
+    MessageCreated { id: message.into(), mailbox_id: target.mailbox }.into()
 }
 
 /// Those of the batch that are stored already. Asked for by ranges: a batch of a backfill is one, and its answer empty.
@@ -251,14 +261,15 @@ async fn candidates(
     .await?;
     let mut found: HashMap<Vec<u8>, Vec<Candidate>> = HashMap::new();
     for row in rows {
-        let list = found.entry(row.get("blob_hash")).or_default();
-        let message: Uuid = row.get("message_id");
+        let list = found.entry(row.try_get("blob_hash")?).or_default();
+        let message: Uuid = row.try_get("message_id")?;
         if list.last().is_none_or(|c| c.message != message) {
-            list.push(Candidate { message, gone: row.get("gone"), seats: Vec::new() });
+            list.push(Candidate { message, gone: row.try_get("gone")?, seats: Vec::new() });
         }
-        if let (Some(id), Some(c)) = (row.get::<Option<Uuid>, _>("placement_id"), list.last_mut()) {
-            let (mailbox, generation, uid) = (row.get("mailbox_id"), row.get("generation"), row.get("uid"));
-            c.seats.push(Seat { id, mailbox, generation, uid, marked: row.get("marked") });
+        if let (Some(id), Some(c)) = (row.try_get::<Option<Uuid>, _>("placement_id")?, list.last_mut()) {
+            let (mailbox, generation, uid) =
+                (row.try_get("mailbox_id")?, row.try_get("generation")?, row.try_get("uid")?);
+            c.seats.push(Seat { id, mailbox, generation, uid, marked: row.try_get("marked")? });
         }
     }
     Ok(found)
@@ -268,16 +279,18 @@ async fn insert_messages(
     tx: &mut TenantTx,
     target: &Target,
     new: &[(Uuid, &Prepared)],
+    backfill: bool,
 ) -> Result<(), DbError> {
     let joining: Vec<Joining<'_>> = new
         .iter()
         .map(|(_, p)| Joining {
             keys: &p.content.thread_keys,
+            message_id_header: p.content.message_id_header.as_deref(),
             subject: p.content.thread_subject.as_deref(),
             sort_at: sort_date(p.internal_date),
         })
         .collect();
-    let threads = thread::assign(tx, target.account, &joining).await?;
+    let threads = thread::assign(tx, target.account, &joining, backfill).await?;
     if new.is_empty() {
         return Ok(());
     }
@@ -293,17 +306,17 @@ async fn insert_messages(
         "INSERT INTO messages (tenant_id, account_id, id, thread_id, blob_hash, size_bytes, email_id, message_id_header,
            in_reply_to, refs, subject, from_addresses, to_addresses, cc_addresses, bcc_addresses, reply_to_addresses,
            date, received_at, sort_at, date_sort_at, snippet, attachments, has_attachments, degraded,
-           never_parse, indexed_at)
+           never_parse, date_zone_unknown, indexed_at)
          SELECT $1, $2, m.id, m.thread, m.hash, m.size, m.email_id, m.header, string_to_array(m.reply, E'\\n'),
            string_to_array(m.refs, E'\\n'), m.subject, m.f::jsonb, m.t::jsonb, m.c::jsonb, m.b::jsonb, m.r::jsonb,
            m.date, m.received, m.sort, m.date_sort, m.snippet, m.attachments::jsonb, m.has, m.degraded, m.never,
-           now()
+           m.no_zone, now()
          FROM unnest($3::uuid[], $4::uuid[], $5::bytea[], $6::bigint[], $7::text[], $8::text[], $9::text[], $10::text[],
            $11::text[], $12::text[], $13::text[], $14::text[], $15::text[], $16::text[], $17::timestamptz[],
            $18::timestamptz[], $19::timestamptz[], $20::timestamptz[], $21::text[], $22::text[], $23::bool[], $24::bool[],
-           $25::bool[])
+           $25::bool[], $26::bool[])
            AS m(id, thread, hash, size, email_id, header, reply, refs, subject, f, t, c, b, r, date, received, sort,
-                date_sort, snippet, attachments, has, degraded, never)",
+                date_sort, snippet, attachments, has, degraded, never, no_zone)",
     )
     .bind(tx.tenant())
     .bind(target.account)
@@ -330,6 +343,7 @@ async fn insert_messages(
     .bind(new.iter().map(|(_, p)| p.content.has_attachments).collect::<Vec<_>>())
     .bind(new.iter().map(|(_, p)| p.content.degraded).collect::<Vec<_>>())
     .bind(new.iter().map(|(_, p)| p.content.never_parse).collect::<Vec<_>>())
+    .bind(new.iter().map(|(_, p)| p.content.date_zone_unknown).collect::<Vec<_>>())
     .execute(tx.conn())
     .await?;
     Ok(())
@@ -421,7 +435,7 @@ async fn index(tx: &mut TenantTx, target: &Target, new: &[(Uuid, &Prepared)]) ->
         search::index::postpone(tx, target.account, newest, &messages).await?;
         // Later: one job serves many batches, and waits for the last of them.
         let job = Job::IndexText { account_id: target.account };
-        enqueue(tx, &job, Duration::from_secs(2), priority::BACKGROUND).await?;
+        enqueue(tx, &job, Duration::from_secs(2)).await?;
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ use sqlx::Row as _;
 use uuid::Uuid;
 
 use crate::domain::mailbox::meant::Meant;
+use crate::domain::states::mailbox_role;
 use crate::platform::db::{DbError, TenantTx};
 use crate::platform::id::{AccountId, ChangeId};
 use crate::sync::GIVE_UP_AFTER;
@@ -74,7 +75,7 @@ pub async fn tree_changes(tx: &mut TenantTx, account: AccountId) -> Result<Vec<T
         let (kind, data): (&str, Value) = (row.try_get("kind")?, row.try_get("data")?);
         let name: Option<Vec<u8>> = row.try_get("wire_name")?;
         let told = |key: &str| data.get(key).and_then(Value::as_str).and_then(|h| hex::decode(h).ok());
-        let role = row.try_get::<Option<&str>, _>("role")?.and_then(mail::mailbox::Role::parse);
+        let role = mailbox_role(&row)?;
         let kind = match (kind, name) {
             ("create_mailbox", Some(name)) => Some(TreeChangeKind::Create { name, role }),
             ("rename_mailbox", _) => {

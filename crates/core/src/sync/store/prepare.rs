@@ -112,6 +112,7 @@ pub fn content(message: &ParsedMessage, index: bool) -> Content {
         bcc: json(&message.bcc),
         reply_to: json(&message.reply_to),
         date: message.date,
+        date_zone_unknown: message.date_zone_unknown,
         snippet: message.snippet.clone(),
         attachments: json(&message.attachments),
         has_attachments: message.has_attachments,
@@ -125,12 +126,13 @@ fn json<T: Serialize>(list: &[T]) -> String {
     serde_json::to_string(list).unwrap_or_else(|_| "[]".to_owned())
 }
 
-/// First half of the hash: an id of any length costs the same in the index.
 fn thread_keys(message: &ParsedMessage) -> Vec<[u8; 16]> {
-    mail::thread::thread_keys(message)
-        .iter()
-        .filter_map(|id| Sha256::digest(id.as_bytes()).first_chunk().copied())
-        .collect()
+    mail::thread::thread_keys(message).iter().filter_map(|id| key_of(id)).collect()
+}
+
+/// First half of the hash: an id of any length costs the same in the index.
+pub(super) fn key_of(id: &str) -> Option<[u8; 16]> {
+    Sha256::digest(id.as_bytes()).first_chunk().copied()
 }
 
 #[cfg(test)]

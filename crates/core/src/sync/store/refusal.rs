@@ -5,12 +5,11 @@
 //! cause of a rename is kept for a day, see [`super::checkpoint::visited`].
 
 use mail::mailbox::decode_name;
-use serde_json::json;
 
 use super::pending::{TreeChange, TreeChangeKind};
-use super::status::{self, Cause};
+use super::status::Cause;
 use super::vanish;
-use crate::domain::event;
+use crate::domain::event::{self, MailboxDeleted, MailboxPart, MailboxUpdated};
 use crate::platform::db::{DbError, TenantTx};
 use crate::platform::id::{AccountId, ChangeId, MailboxId};
 use crate::sync::GIVE_UP_AFTER;
@@ -47,13 +46,10 @@ pub async fn tell(
     .bind(said.upstream_json(false))
     .fetch_optional(tx.conn())
     .await?;
-    match told {
-        Some(id) => {
-            let event = status::mailbox_event("mailbox.updated", id, json!({ "changed": "cause" }));
-            event::record(tx, Some(account), &[event]).await
-        }
-        None => Ok(()),
+    if let Some(id) = told {
+        event::tell(tx, account, MailboxUpdated { id, changed: &[MailboxPart::Cause] });
     }
+    Ok(())
 }
 
 /// The server did what it had refused before: there is nothing to tell any more. Call it while the change is there.
@@ -88,8 +84,7 @@ pub(super) async fn keep_uncreated(
     .fetch_optional(tx.conn())
     .await?;
     let Some(id) = kept else { return Ok(false) };
-    let event = status::mailbox_event("mailbox.updated", id, json!({ "changed": "selectable" }));
-    event::record(tx, Some(account), &[event]).await?;
+    event::tell(tx, account, MailboxUpdated { id, changed: &[MailboxPart::Selectable] });
     Ok(true)
 }
 
@@ -168,7 +163,7 @@ pub(super) async fn give_way(tx: &mut TenantTx, account: AccountId, names: &[&[u
         .bind(ids.iter().map(|id| id.0).collect::<Vec<_>>())
         .execute(tx.conn())
         .await?;
-    let events: Vec<_> =
-        ids.into_iter().map(|id| status::mailbox_event("mailbox.deleted", id, json!({}))).collect();
-    event::record(tx, Some(account), &events).await
+    let events: Vec<_> = ids.into_iter().map(|id| MailboxDeleted { id }.into()).collect();
+    event::record(tx, account, &events);
+    Ok(())
 }

@@ -5,11 +5,11 @@
 //! ([`super::vanish::drop_earlier_generations`]). So ids survive, and clients see no mailbox run empty and fill again.
 
 use mail::sync::Checkpoint;
-use serde_json::json;
 
-use super::{Target, attempts, checkpoint, status};
-use crate::domain::event;
+use super::{Target, attempts, checkpoint};
+use crate::domain::event::{self, MailboxReset};
 use crate::platform::db::{DbError, TenantTx};
+use crate::sync::run;
 
 /// Begins the generation `at` describes, with one `mailbox.reset` event. Returns the mailbox in it.
 ///
@@ -24,8 +24,7 @@ pub async fn begin_generation(
     let target = Target { generation: at.generation, ..*target };
     checkpoint::write(tx, &target, at, exists).await?;
     attempts::forget_all(tx, &[target.mailbox]).await?;
-    let reset =
-        status::mailbox_event("mailbox.reset", target.mailbox, json!({ "generation": target.generation }));
-    event::record(tx, Some(target.account), &[reset]).await?;
+    event::tell(tx, target.account, MailboxReset { id: target.mailbox });
+    run::will_be_read_anew(tx, target.account).await?;
     Ok(target)
 }

@@ -8,10 +8,11 @@ use sqlx::Row as _;
 
 use super::Target;
 pub use crate::domain::account::AccountState;
-use crate::domain::event::{self, NewEvent};
+use crate::domain::event::{self, AccountSynced};
 use crate::platform::db::{DbError, TenantTx};
-use crate::platform::id::{AccountId, MailboxId, RunId};
+use crate::platform::id::{AccountId, RunId};
 use crate::sync::run;
+use wire::trouble::Trouble;
 
 /// Why something does not work: a code of ours, a sentence, and the server's own words.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +28,12 @@ pub struct Cause {
 }
 
 impl Cause {
+    /// Without a word of the server.
+    #[must_use]
+    pub fn of(trouble: Trouble) -> Self {
+        Self { code: trouble.code(), text: trouble.text().to_owned(), upstream: None, response_code: None }
+    }
+
     /// What the server said, as clients see it; nothing when it said nothing.
     #[must_use]
     pub fn upstream_json(&self, retryable: bool) -> Option<Value> {
@@ -70,7 +77,7 @@ pub async fn set_account(
     )
     .bind(tx.tenant())
     .bind(account)
-    .bind(state.as_str())
+    .bind(state)
     .bind(cause.map(|c| c.code))
     .bind(cause.map(|c| c.text.as_str()))
     .bind(upstream)
@@ -79,7 +86,7 @@ pub async fn set_account(
     .fetch_optional(tx.conn())
     .await?;
     if changed == Some(true) {
-        tell(tx, account, state.as_str(), cause.map(|c| c.code)).await?;
+        event::tell_state(tx, account, state, cause.map(|c| c.code));
     }
     if let Some(wait) = retry_in {
         put_off(tx, account, wait).await?;
@@ -98,7 +105,7 @@ pub async fn watch_failed(
     cause: &Cause,
     wait: Duration,
 ) -> Result<(), DbError> {
-    let before: Option<(String, Option<String>)> = sqlx::query_as(
+    let before: Option<(AccountState, Option<String>)> = sqlx::query_as(
         "UPDATE accounts a SET cause_code = $3, cause_text = $4, cause_upstream = $5,
            cause_since = CASE WHEN o.cause_code IS NULL THEN now() ELSE o.cause_since END,
            cause_next_try_at = now() + make_interval(secs => $6)
@@ -115,12 +122,13 @@ pub async fn watch_failed(
     .fetch_optional(tx.conn())
     .await?;
     let Some((state, None)) = before else { return Ok(()) };
-    tell(tx, account, &state, Some(cause.code)).await
+    event::tell_state(tx, account, state, Some(cause.code));
+    Ok(())
 }
 
 /// The watch works: see [`watch_failed`].
 pub async fn watch_is_well(tx: &mut TenantTx, account: AccountId) -> Result<(), DbError> {
-    let state: Option<String> = sqlx::query_scalar(
+    let state: Option<AccountState> = sqlx::query_scalar(
         "UPDATE accounts SET cause_code = NULL, cause_text = NULL, cause_upstream = NULL, cause_since = NULL, cause_next_try_at = NULL
          WHERE tenant_id = $1 AND id = $2 AND cause_code = $3 RETURNING state",
     )
@@ -130,18 +138,8 @@ pub async fn watch_is_well(tx: &mut TenantTx, account: AccountId) -> Result<(), 
     .fetch_optional(tx.conn())
     .await?;
     let Some(state) = state else { return Ok(()) };
-    tell(tx, account, &state, None).await
-}
-
-async fn tell(
-    tx: &mut TenantTx,
-    account: AccountId,
-    state: &str,
-    cause: Option<&str>,
-) -> Result<(), DbError> {
-    let data = json!({ "state": state, "cause": cause });
-    let event = NewEvent { kind: "account.updated", object_id: account.0, data };
-    event::record(tx, Some(account), &[event]).await
+    event::tell_state(tx, account, state, None);
+    Ok(())
 }
 
 /// Moves the account's next turn to `wait` from now. Until then it waits, whoever has it tried meanwhile.
@@ -244,13 +242,31 @@ pub async fn round_succeeded(
     started: DateTime<Utc>,
 ) -> Result<(), DbError> {
     is_well(tx, account).await?;
-    sqlx::query("UPDATE accounts SET last_synced_at = $3 WHERE tenant_id = $1 AND id = $2")
-        .bind(tx.tenant())
-        .bind(account)
-        .bind(started)
-        .execute(tx.conn())
-        .await?;
+    let told: Option<bool> = sqlx::query_scalar(
+        "UPDATE accounts a SET last_synced_at = $3, synced_told = true
+         FROM (SELECT id, synced_told FROM accounts WHERE tenant_id = $1 AND id = $2 FOR NO KEY UPDATE) o
+         WHERE a.tenant_id = $1 AND a.id = o.id RETURNING o.synced_told",
+    )
+    .bind(tx.tenant())
+    .bind(account)
+    .bind(started)
+    .fetch_optional(tx.conn())
+    .await?;
+    if told == Some(false) {
+        event::tell(tx, account, AccountSynced { id: account });
+    }
     Ok(())
+}
+
+/// Whether it was told that all mail of the account is here, since it was read for the first time or anew.
+pub async fn is_all_here(tx: &mut TenantTx, account: AccountId) -> Result<bool, DbError> {
+    let told: Option<bool> =
+        sqlx::query_scalar("SELECT synced_told FROM accounts WHERE tenant_id = $1 AND id = $2")
+            .bind(tx.tenant())
+            .bind(account)
+            .fetch_optional(tx.conn())
+            .await?;
+    Ok(told.unwrap_or_default())
 }
 
 /// The mailbox could not be read; the round goes on with the others.
@@ -356,9 +372,4 @@ pub async fn fail_taken_over(tx: &mut TenantTx, account: AccountId, error: &str)
     .execute(tx.conn())
     .await?;
     Ok(())
-}
-
-/// An event about one mailbox.
-pub(super) fn mailbox_event(kind: &'static str, mailbox: MailboxId, data: Value) -> NewEvent {
-    NewEvent { kind, object_id: mailbox.0, data }
 }

@@ -2,14 +2,14 @@
 //! has. A mailbox that it refuses to make is the exception: see [`super::refusal`].
 
 use mail::mailbox::{decode_name, split_last};
-use serde_json::{Value, json};
+use serde_json::Value;
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
 use super::pending::done;
-use super::{edits, refusal, status};
-use crate::domain::event;
+use super::{edits, refusal};
+use crate::domain::event::{self, MailboxDeleted, MailboxPart, MailboxUpdated};
 use crate::platform::db::{DbError, TenantTx};
 use crate::platform::id::{AccountId, ChangeId, MailboxId};
 use crate::sync::GIVE_UP_AFTER;
@@ -71,8 +71,7 @@ async fn take_back_creation(tx: &mut TenantTx, account: AccountId, id: MailboxId
         .execute(tx.conn())
         .await?;
     if gone.rows_affected() == 1 {
-        let event = status::mailbox_event("mailbox.deleted", id, json!({}));
-        event::record(tx, Some(account), &[event]).await?;
+        event::tell(tx, account, MailboxDeleted { id });
     }
     Ok(())
 }
@@ -116,6 +115,6 @@ async fn take_back_rename(
         .execute(tx.conn())
         .await?;
     }
-    let event = status::mailbox_event("mailbox.updated", id, json!({ "changed": "name" }));
-    event::record(tx, Some(account), &[event]).await
+    event::tell(tx, account, MailboxUpdated { id, changed: &[MailboxPart::Name] });
+    Ok(())
 }

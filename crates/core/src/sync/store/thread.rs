@@ -3,20 +3,23 @@
 //! A message that names ids of two conversations makes them one; the older thread stays. Only messages that are new to
 //! the account come here. How ids are read out of headers is `mail::thread`; here keys are opaque.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 use mail::thread::Placement;
-use sqlx::Row as _;
 use uuid::Uuid;
 
+use super::prepare::key_of;
+use crate::domain::event::{self, Event, MessagePart, MessageUpdated, ThreadMerged};
 use crate::platform::db::{DbError, TenantTx};
-use crate::platform::id::{AccountId, ThreadId};
+use crate::platform::id::{AccountId, MessageId, ThreadId};
 
 /// What threading needs to know of a new message.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Joining<'a> {
+    /// Its own id's first, if that tells anything.
     pub keys: &'a [[u8; 16]],
+    pub message_id_header: Option<&'a str>,
     pub subject: Option<&'a str>,
     pub sort_at: DateTime<Utc>,
 }
@@ -34,19 +37,81 @@ struct Grouping {
     keys: Vec<([u8; 16], Uuid)>,
 }
 
-/// Finds or makes the thread of each message, merging threads that turn out to be one.
+/// Finds or makes the thread of each message, merging threads that turn out to be one. `backfill`: old mail, as its events say.
 pub(super) async fn assign(
     tx: &mut TenantTx,
     account: AccountId,
     messages: &[Joining<'_>],
+    backfill: bool,
 ) -> Result<Vec<Uuid>, DbError> {
     if messages.is_empty() {
         return Ok(Vec::new());
     }
     let known = known_threads(tx, account, messages).await?;
-    let grouping = group(messages, &known, || ThreadId::new().0);
-    store(tx, account, messages, &grouping).await?;
+    let borrowed = borrowed_ids(tx, account, messages, &known).await?;
+    let joining: Vec<Joining<'_>> = messages
+        .iter()
+        .enumerate()
+        .map(|(n, m)| if borrowed.contains(&n) { m.without_own_key() } else { *m })
+        .collect();
+    let grouping = group(&joining, &known, || ThreadId::new().0);
+    store(tx, account, &joining, &grouping).await?;
+    merge(tx, account, &grouping.merged, backfill).await?;
     Ok(grouping.of_message)
+}
+
+impl Joining<'_> {
+    /// The key of its own Message-ID, if that tells anything.
+    fn own_key(&self) -> Option<[u8; 16]> {
+        let own = key_of(self.message_id_header?);
+        self.keys.first().copied().filter(|first| Some(*first) == own)
+    }
+
+    fn without_own_key(&self) -> Self {
+        Self { keys: self.keys.get(1..).unwrap_or_default(), ..*self }
+    }
+}
+
+/// The messages, by their place, whose Message-ID belongs to another one of the account: some programs write the same one into
+/// all that they send, and strangers' threads must not become one by that. Another message is one with another subject; list
+/// tags and marks of answers do not count, so that a copy by way of a list is the same.
+async fn borrowed_ids(
+    tx: &mut TenantTx,
+    account: AccountId,
+    messages: &[Joining<'_>],
+    known: &HashMap<[u8; 16], Uuid>,
+) -> Result<HashSet<usize>, DbError> {
+    // Few: of those that answer nothing, the ones that are known already.
+    let begins = |m: &Joining<'_>| m.keys.len() == 1 && m.own_key().is_some();
+    let asked: Vec<&str> = messages
+        .iter()
+        .filter(|m| begins(m) && m.own_key().is_some_and(|k| known.contains_key(&k)))
+        .filter_map(|m| m.message_id_header)
+        .collect();
+    let mut subjects: HashMap<String, String> = HashMap::new();
+    if !asked.is_empty() {
+        let rows: Vec<(String, Option<String>)> = sqlx::query_as(
+            "SELECT DISTINCT ON (message_id_header) message_id_header, subject FROM messages
+             WHERE tenant_id = $1 AND account_id = $2 AND message_id_header = ANY ($3) ORDER BY message_id_header, id",
+        )
+        .bind(tx.tenant())
+        .bind(account)
+        .bind(asked)
+        .fetch_all(tx.conn())
+        .await?;
+        let base = |subject: Option<String>| mail::thread::base_subject(&subject.unwrap_or_default());
+        subjects.extend(rows.into_iter().map(|(id, subject)| (id, base(subject))));
+    }
+    let mut borrowed = HashSet::new();
+    for (n, message) in messages.iter().enumerate() {
+        let Some(id) = message.message_id_header else { continue };
+        let own = message.subject.unwrap_or_default();
+        let first = subjects.entry(id.to_owned()).or_insert_with(|| own.to_owned());
+        if begins(message) && first != own {
+            borrowed.insert(n);
+        }
+    }
+    Ok(borrowed)
 }
 
 async fn known_threads(
@@ -55,7 +120,7 @@ async fn known_threads(
     messages: &[Joining<'_>],
 ) -> Result<HashMap<[u8; 16], Uuid>, DbError> {
     let keys: Vec<&[u8]> = messages.iter().flat_map(|m| m.keys.iter().map(<[u8; 16]>::as_slice)).collect();
-    let rows = sqlx::query(
+    let rows: Vec<(Vec<u8>, Uuid)> = sqlx::query_as(
         "SELECT key, thread_id FROM thread_keys WHERE tenant_id = $1 AND account_id = $2 AND key = ANY ($3)",
     )
     .bind(tx.tenant())
@@ -63,11 +128,7 @@ async fn known_threads(
     .bind(keys)
     .fetch_all(tx.conn())
     .await?;
-    let pairs = rows.into_iter().filter_map(|r| {
-        let key: Vec<u8> = r.get("key");
-        Some((key.try_into().ok()?, r.get("thread_id")))
-    });
-    Ok(pairs.collect())
+    Ok(rows.into_iter().filter_map(|(key, thread)| Some((key.try_into().ok()?, thread))).collect())
 }
 
 /// Unites messages over their keys. `new_id` makes ids of new threads.
@@ -155,17 +216,46 @@ async fn store(
     .bind(threads)
     .execute(tx.conn())
     .await?;
-    merge(tx, &grouping.merged).await
+    Ok(())
 }
 
-async fn merge(tx: &mut TenantTx, merged: &[(Uuid, Uuid)]) -> Result<(), DbError> {
+async fn merge(
+    tx: &mut TenantTx,
+    account: AccountId,
+    merged: &[(Uuid, Uuid)],
+    backfill: bool,
+) -> Result<(), DbError> {
     if merged.is_empty() {
         return Ok(());
     }
     let (from, into): (Vec<Uuid>, Vec<Uuid>) = merged.iter().copied().unzip();
+    let moved: Vec<(MessageId, ThreadId, ThreadId)> = sqlx::query_as(
+        "WITH seen AS (
+           SELECT o.id, m.from_id FROM messages o JOIN unnest($2::uuid[], $3::uuid[]) AS m(from_id, into_id) ON o.thread_id = m.from_id
+           WHERE o.tenant_id = $1 AND o.gone_at IS NULL),
+         moved AS (
+           UPDATE messages o SET thread_id = m.into_id FROM unnest($2::uuid[], $3::uuid[]) AS m(from_id, into_id)
+           WHERE o.tenant_id = $1 AND o.thread_id = m.from_id RETURNING o.id, o.thread_id)
+         SELECT o.id, s.from_id, o.thread_id FROM moved o JOIN seen s ON s.id = o.id ORDER BY o.id",
+    )
+    .bind(tx.tenant())
+    .bind(&from)
+    .bind(&into)
+    .fetch_all(tx.conn())
+    .await?;
+    // A thread without a message in sight was known to nobody.
+    let seen: BTreeMap<ThreadId, ThreadId> = moved.iter().map(|(_, from, into)| (*from, *into)).collect();
+    let changed = |(id, ..): &(MessageId, ThreadId, ThreadId)| {
+        Event::from(MessageUpdated { id: *id, changed: vec![MessagePart::Thread] })
+    };
+    let merged = seen.into_iter().map(|(id, into)| ThreadMerged { id, into }.into());
+    let events: Vec<Event> = moved.iter().map(changed).chain(merged).collect();
+    if backfill {
+        event::record_backfill(tx, account, &events);
+    } else {
+        event::record(tx, account, &events);
+    }
     for statement in [
-        "UPDATE messages o SET thread_id = m.into_id FROM unnest($2::uuid[], $3::uuid[]) AS m(from_id, into_id)
-         WHERE o.tenant_id = $1 AND o.thread_id = m.from_id",
         "UPDATE thread_keys o SET thread_id = m.into_id FROM unnest($2::uuid[], $3::uuid[]) AS m(from_id, into_id)
          WHERE o.tenant_id = $1 AND o.thread_id = m.from_id",
         "UPDATE threads o SET last_message_at = greatest(o.last_message_at, g.at)
@@ -186,7 +276,7 @@ mod tests {
     use super::*;
 
     fn joining(keys: &[[u8; 16]]) -> Joining<'_> {
-        Joining { keys, subject: None, sort_at: DateTime::UNIX_EPOCH }
+        Joining { keys, message_id_header: None, subject: None, sort_at: DateTime::UNIX_EPOCH }
     }
 
     fn ids() -> impl FnMut() -> Uuid {

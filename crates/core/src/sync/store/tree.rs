@@ -5,12 +5,13 @@ use std::collections::HashSet;
 use mail::mailbox::{Role, decode_name, split_last};
 use mail::namespace::Namespaces;
 use mail::sync::{Checkpoint, ListedMailbox, TreeWrite};
-use serde_json::json;
 use uuid::Uuid;
 
 use super::view::Entry;
-use super::{attempts, refusal, status, vanish};
-use crate::domain::event::{self, NewEvent};
+use super::{attempts, refusal, vanish};
+use crate::domain::event::{
+    self, Event, MailboxCreated, MailboxDeleted, MailboxPart, MailboxReset, MailboxUpdated,
+};
 use crate::domain::namespaces;
 use crate::platform::db::{DbError, TenantTx};
 use crate::platform::id::{AccountId, MailboxId};
@@ -94,8 +95,8 @@ pub async fn apply(
     forget_numbers(tx, &tree.forgotten, false).await?;
     forget_numbers(tx, &tree.inferred, true).await?;
     let made = create(tx, account, &tree.created).await?;
-    tree.events.extend(made.into_iter().map(|id| status::mailbox_event("mailbox.created", id, json!({}))));
-    event::record(tx, Some(account), &tree.events).await?;
+    tree.events.extend(made.into_iter().map(|id| MailboxCreated { id }.into()));
+    event::record(tx, account, &tree.events);
     Ok(true)
 }
 
@@ -161,13 +162,13 @@ struct Tree<'a> {
     forgotten: Vec<MailboxId>,
     inferred: Vec<MailboxId>,
     created: Vec<(&'a ListedMailbox, Checkpoint)>,
-    events: Vec<NewEvent>,
+    events: Vec<Event>,
 }
 
 impl<'a> Tree<'a> {
     fn add(&mut self, write: TreeWrite, listed: &'a [ListedMailbox], entries: &'a [Entry]) {
         let pair = |local: usize, at: usize| Some((entries.get(local)?, listed.get(at)?));
-        let told = match write {
+        let told: Option<Event> = match write {
             TreeWrite::Create { listed: index, at } => {
                 self.created.extend(listed.get(index).map(|mailbox| (mailbox, at)));
                 None
@@ -175,16 +176,16 @@ impl<'a> Tree<'a> {
             TreeWrite::Rename { local, listed, relink } => pair(local, listed).map(|(entry, mailbox)| {
                 self.renamed.push((entry.id, mailbox));
                 self.inferred.extend(relink.then_some(entry.id));
-                ("mailbox.updated", entry.id, json!({ "changed": "name" }))
+                MailboxUpdated { id: entry.id, changed: &[MailboxPart::Name] }.into()
             }),
             TreeWrite::Recreate { local, listed } => pair(local, listed).map(|(entry, mailbox)| {
                 self.updated.push((entry.id, mailbox));
                 self.forgotten.push(entry.id);
-                ("mailbox.reset", entry.id, json!({}))
+                MailboxReset { id: entry.id }.into()
             }),
             TreeWrite::Update { local, listed } => pair(local, listed).map(|(entry, mailbox)| {
                 self.updated.push((entry.id, mailbox));
-                ("mailbox.updated", entry.id, json!({}))
+                MailboxUpdated { id: entry.id, changed: &[MailboxPart::Attributes] }.into()
             }),
             TreeWrite::Empty { local } => {
                 self.emptied.extend(entries.get(local));
@@ -193,10 +194,10 @@ impl<'a> Tree<'a> {
             }
             TreeWrite::Remove { local } => entries.get(local).map(|entry| {
                 self.removed.push(entry);
-                ("mailbox.deleted", entry.id, json!({}))
+                MailboxDeleted { id: entry.id }.into()
             }),
         };
-        self.events.extend(told.map(|(kind, id, data)| status::mailbox_event(kind, id, data)));
+        self.events.extend(told);
     }
 }
 

@@ -9,15 +9,14 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use mail::sync::edits::{Held, MailboxKey};
 use mail::uid::UidSet;
-use serde_json::json;
-use sqlx::{AssertSqlSafe, Row as _};
+use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
 use super::Target;
 use crate::domain::edits;
-use crate::domain::event::{self, NewEvent};
+use crate::domain::event::{self, Event, MessageDeleted, MessagePart, MessageUpdated};
 use crate::platform::db::{DbError, TenantTx};
-use crate::platform::id::{AccountId, MailboxId};
+use crate::platform::id::{AccountId, MailboxId, MessageId};
 use crate::queue::lease;
 
 /// How long a message in no mailbox is kept at least: longer than a quick round needs to see where it was moved.
@@ -47,8 +46,12 @@ pub(crate) fn over(tenant: &str, account: &str) -> String {
 }
 
 /// A placement that was deleted.
+#[derive(sqlx::FromRow)]
 struct Removed {
+    #[sqlx(rename = "message_id")]
     message: Uuid,
+    #[sqlx(rename = "mailbox_id")]
+    mailbox: Uuid,
     visible: bool,
 }
 
@@ -65,14 +68,14 @@ pub async fn vanish(tx: &mut TenantTx, target: &Target, uids: &UidSet) -> Result
         return Ok(PORTION);
     }
     // As an array: of ids in a query the planner expects the portion, and reads the table for fifty.
-    let rows = sqlx::query(
+    let mut removed: Vec<Removed> = sqlx::query_as(
         "DELETE FROM message_mailboxes WHERE tenant_id = $1 AND id = ANY (ARRAY(
            SELECT p.id FROM unnest($4::bigint[], $5::bigint[]) AS r(first, last)
            CROSS JOIN LATERAL (
              SELECT id FROM message_mailboxes WHERE tenant_id = $1 AND mailbox_id = $2 AND generation = $3
                AND uid BETWEEN r.first AND r.last OFFSET 0) p
            LIMIT $6))
-         RETURNING message_id, hidden_at IS NULL AS visible",
+         RETURNING message_id, mailbox_id, hidden_at IS NULL AS visible",
     )
     .bind(tx.tenant())
     .bind(target.mailbox)
@@ -82,11 +85,14 @@ pub async fn vanish(tx: &mut TenantTx, target: &Target, uids: &UidSet) -> Result
     .bind(PORTION as i64)
     .fetch_all(tx.conn())
     .await?;
-    let mut removed = removed(&rows);
     let left: Vec<Uuid> = removed.iter().filter(|r| r.visible).map(|r| r.message).collect();
     let twins = reunite(tx, target, &left).await?;
     let count = removed.len() + edited;
-    removed.extend(twins.into_iter().map(|message| Removed { message, visible: true }));
+    removed.extend(twins.into_iter().map(|message| Removed {
+        message,
+        mailbox: target.mailbox.0,
+        visible: true,
+    }));
     announce(tx, target, removed).await?;
     Ok(count)
 }
@@ -121,7 +127,7 @@ async fn leave_edited(
         drop_held(tx, target.account, &rows).await?;
         return Ok(rows.len());
     };
-    announce_gone(tx, target.account, &taken, json!({ "mailbox_id": target.mailbox })).await?;
+    announce_gone(tx, target.account, &taken).await?;
     Ok(rows.len())
 }
 
@@ -301,11 +307,11 @@ pub async fn drop_earlier_generations(tx: &mut TenantTx, target: &Target) -> Res
             return Ok(PORTION);
         }
     }
-    let rows = sqlx::query(
+    let removed: Vec<Removed> = sqlx::query_as(
         "DELETE FROM message_mailboxes WHERE tenant_id = $1 AND id = ANY (ARRAY(
            SELECT id FROM message_mailboxes
            WHERE tenant_id = $1 AND mailbox_id = $2 AND generation <> $3 AND uid IS NOT NULL LIMIT $4))
-         RETURNING message_id, hidden_at IS NULL AS visible",
+         RETURNING message_id, mailbox_id, hidden_at IS NULL AS visible",
     )
     .bind(tx.tenant())
     .bind(target.mailbox)
@@ -313,7 +319,7 @@ pub async fn drop_earlier_generations(tx: &mut TenantTx, target: &Target) -> Res
     .bind(PORTION as i64)
     .fetch_all(tx.conn())
     .await?;
-    announce(tx, target, removed(&rows)).await
+    announce(tx, target, removed).await
 }
 
 /// Deletes every placement of mailboxes that are no more. Messages that were on their way into one are where they came from:
@@ -336,21 +342,20 @@ pub async fn empty_some(
     let rows = leave(tx, &ids).await?;
     let mut left: BTreeMap<Uuid, Vec<Uuid>> = BTreeMap::new();
     let mut told = BTreeSet::new();
-    for row in rows.iter().filter(|r| r.get("visible")) {
-        let message: Uuid = row.get("message_id");
-        if told.insert(message) {
-            left.entry(row.get("mailbox_id")).or_default().push(message);
+    for row in rows.iter().filter(|row| row.visible) {
+        if told.insert(row.message) {
+            left.entry(row.mailbox).or_default().push(row.message);
         }
     }
-    for (mailbox, messages) in left {
-        announce_gone(tx, account, &messages, json!({ "mailbox_id": mailbox })).await?;
+    for (_mailbox, messages) in left {
+        announce_gone(tx, account, &messages).await?;
     }
     Ok(rows.len() >= PORTION)
 }
 
 /// Deletes the placements of a portion of messages in the mailboxes: all that a message has there.
-async fn leave(tx: &mut TenantTx, mailboxes: &[Uuid]) -> Result<Vec<sqlx::postgres::PgRow>, DbError> {
-    Ok(sqlx::query(
+async fn leave(tx: &mut TenantTx, mailboxes: &[Uuid]) -> Result<Vec<Removed>, DbError> {
+    Ok(sqlx::query_as(
         "DELETE FROM message_mailboxes WHERE tenant_id = $1 AND mailbox_id = ANY ($2) AND message_id IN (
            SELECT message_id FROM message_mailboxes WHERE tenant_id = $1 AND mailbox_id = ANY ($2) LIMIT $3)
          RETURNING message_id, mailbox_id, hidden_at IS NULL AS visible",
@@ -362,42 +367,33 @@ async fn leave(tx: &mut TenantTx, mailboxes: &[Uuid]) -> Result<Vec<sqlx::postgr
     .await?)
 }
 
-fn removed(rows: &[sqlx::postgres::PgRow]) -> Vec<Removed> {
-    rows.iter().map(|r| Removed { message: r.get("message_id"), visible: r.get("visible") }).collect()
-}
-
 /// Events for placements that clients could see: deleted when it was the last one, updated when others are left.
 async fn announce(tx: &mut TenantTx, target: &Target, removed: Vec<Removed>) -> Result<usize, DbError> {
     let mut shown: Vec<Uuid> = removed.iter().filter(|r| r.visible).map(|r| r.message).collect();
     shown.sort_unstable();
     shown.dedup();
-    announce_gone(tx, target.account, &shown, json!({ "mailbox_id": target.mailbox })).await?;
+    announce_gone(tx, target.account, &shown).await?;
     Ok(removed.len())
 }
 
 /// Events for messages that left a place: deleted without another one that clients can see, updated with one.
-async fn announce_gone(
-    tx: &mut TenantTx,
-    account: AccountId,
-    messages: &[Uuid],
-    data: serde_json::Value,
-) -> Result<(), DbError> {
+async fn announce_gone(tx: &mut TenantTx, account: AccountId, messages: &[Uuid]) -> Result<(), DbError> {
     for portion in messages.chunks(PORTION) {
-        let rows = sqlx::query(
-            "SELECT id, gone_at IS NOT NULL AS gone FROM messages WHERE tenant_id = $1 AND id = ANY ($2)",
+        let rows: Vec<(MessageId, bool)> = sqlx::query_as(
+            "SELECT id, gone_at IS NOT NULL FROM messages WHERE tenant_id = $1 AND id = ANY ($2)",
         )
         .bind(tx.tenant())
         .bind(portion)
         .fetch_all(tx.conn())
         .await?;
-        let mut events: Vec<NewEvent> = Vec::with_capacity(rows.len());
-        for row in rows {
-            let kind = if row.get("gone") { "message.deleted" } else { "message.updated" };
-            events.push(NewEvent { kind, object_id: row.get("id"), data: data.clone() });
-        }
+        let told = |(id, gone): (MessageId, bool)| match gone {
+            true => Event::from(MessageDeleted { id }),
+            false => MessageUpdated { id, changed: vec![MessagePart::Mailboxes] }.into(),
+        };
+        let events: Vec<Event> = rows.into_iter().map(told).collect();
         // The newest message of a conversation may be the one that went.
         crate::domain::thread::refresh(tx, portion).await?;
-        event::record(tx, Some(account), &events).await?;
+        event::record(tx, account, &events);
     }
     Ok(())
 }
@@ -426,38 +422,7 @@ pub async fn sweep_gone(tx: &mut TenantTx, account: AccountId) -> Result<u64, Db
         return Ok(0);
     }
     // Edits that waited for it to turn up again wait for nothing any more.
-    sqlx::query("DELETE FROM edits WHERE tenant_id = $1 AND message_id = ANY ($2)")
-        .bind(tenant)
-        .bind(&over)
-        .execute(tx.conn())
-        .await?;
-    let gone = sqlx::query(
-        "DELETE FROM messages WHERE tenant_id = $1 AND id = ANY ($2) RETURNING blob_hash, thread_id",
-    )
-    .bind(tenant)
-    .bind(&over)
-    .fetch_all(tx.conn())
-    .await?;
-    let hashes: Vec<Vec<u8>> = gone.iter().map(|r| r.get("blob_hash")).collect();
-    let threads: Vec<Uuid> = gone.iter().map(|r| r.get("thread_id")).collect();
-    sqlx::query(
-        "DELETE FROM blobs b WHERE b.tenant_id = $1 AND b.account_id = $2 AND b.hash = ANY ($3) AND NOT EXISTS (
-           SELECT 1 FROM messages m WHERE m.tenant_id = b.tenant_id AND m.account_id = b.account_id AND m.blob_hash = b.hash)",
-    )
-    .bind(tenant)
-    .bind(account)
-    .bind(hashes)
-    .execute(tx.conn())
-    .await?;
-    sqlx::query(
-        "DELETE FROM threads t WHERE t.tenant_id = $1 AND t.id = ANY ($2)
-           AND NOT EXISTS (SELECT 1 FROM messages m WHERE m.tenant_id = t.tenant_id AND m.thread_id = t.id)",
-    )
-    .bind(tenant)
-    .bind(threads)
-    .execute(tx.conn())
-    .await?;
-    Ok(gone.len() as u64)
+    crate::domain::message::remove(tx, account, &over).await
 }
 
 /// Removes bytes of the account that no message refers to: a process that ended between storing bytes and the rows of their

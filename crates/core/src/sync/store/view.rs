@@ -1,7 +1,6 @@
-//! What the planner is told about our copy, and what a connection needs to know of an account.
+//! What the planner is told about our copy.
 
 use chrono::{DateTime, Utc};
-use mail::mailbox::Role;
 use mail::modseq::ModSeq;
 use mail::sync::{Checkpoint, LocalEntry, LocalView};
 use mail::uid::{Uid, UidSet, UidValidity};
@@ -11,23 +10,10 @@ use sqlx::postgres::PgRow;
 use super::attempts::LEFT_OUT;
 use super::edits::Portion;
 use super::{Target, attempts};
-use crate::domain::account;
+use crate::domain::states::mailbox_role;
 use crate::platform::db::{DbError, TenantTx};
 use crate::platform::id::{AccountId, MailboxId};
-use crate::platform::seal::Sealed;
 use crate::sync::GIVE_UP_AFTER;
-use wire::imap::Endpoint;
-
-/// How to reach an account's IMAP server.
-#[derive(Debug, Clone)]
-pub struct Connection {
-    /// Where.
-    pub endpoint: Endpoint,
-    /// User name.
-    pub username: String,
-    /// Password, encrypted; none when the account has none.
-    pub password: Option<Sealed>,
-}
 
 /// A mailbox row and what the planner sees of it.
 #[derive(Debug, Clone)]
@@ -51,28 +37,6 @@ pub struct Visit {
     pub resync_asked_at: Option<DateTime<Utc>>,
     /// The database's time before the mailbox is opened: what was done before, the visit sees. Told by whoever opens it.
     pub opened_at: Option<DateTime<Utc>>,
-}
-
-/// How to connect; `None` when the account does not exist.
-pub async fn connection(tx: &mut TenantTx, account: AccountId) -> Result<Option<Connection>, DbError> {
-    let row = sqlx::query(
-        "SELECT imap_host, imap_port, imap_security, imap_username, imap_password, imap_password_key
-         FROM accounts WHERE tenant_id = $1 AND id = $2",
-    )
-    .bind(tx.tenant())
-    .bind(account)
-    .fetch_optional(tx.conn())
-    .await?;
-    let Some(row) = row else { return Ok(None) };
-    let security = account::security(&row, "imap_security")?;
-    let port = u16::try_from(row.try_get::<i32, _>("imap_port")?).unwrap_or(0);
-    let sealed = (row.try_get("imap_password_key")?, row.try_get("imap_password")?);
-    let password = match sealed {
-        (Some(key_id), Some(bytes)) => Some(Sealed { key_id, bytes }),
-        _ => None,
-    };
-    let endpoint = Endpoint { host: row.try_get("imap_host")?, port, security };
-    Ok(Some(Connection { endpoint, username: row.try_get("imap_username")?, password }))
 }
 
 const CHECKPOINT: &str =
@@ -147,7 +111,7 @@ fn entry(row: &PgRow) -> Result<Entry, sqlx::Error> {
         delimiter: delimiter.and_then(|d| d.chars().next()),
         selectable: row.try_get("selectable")?,
         subscribed: row.try_get("subscribed")?,
-        role: row.try_get::<Option<&str>, _>("role")?.and_then(Role::parse),
+        role: mailbox_role(row)?,
         mailboxid: row.try_get("mailboxid")?,
         checkpoint: checkpoint(row)?,
         unfinished: row.try_get("unfinished")?,

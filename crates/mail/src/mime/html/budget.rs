@@ -21,11 +21,11 @@ const MAX_WORK: usize = 10_000_000;
 /// Copies of open formatting elements that the parser would make.
 const MAX_COPIES: usize = 200_000;
 
-const VOID: [&str; 16] = [
+pub(super) const VOID: [&str; 16] = [
     "area", "base", "basefont", "bgsound", "br", "col", "embed", "hr", "img", "input", "keygen", "link",
     "meta", "param", "source", "wbr",
 ];
-const FORMATTING: [&str; 14] =
+pub(super) const FORMATTING: [&str; 14] =
     ["a", "b", "big", "code", "em", "font", "i", "nobr", "s", "small", "strike", "strong", "tt", "u"];
 /// Elements that a closing tag outside cannot reach into, and other ones with rules of their own.
 const UNKNOWN: [&str; 15] = [
@@ -45,9 +45,10 @@ const UNKNOWN: [&str; 15] = [
     "optgroup",
     "image",
 ];
-const TABLE: [&str; 9] = ["caption", "colgroup", "table", "tbody", "td", "tfoot", "th", "thead", "tr"];
-const INLINE_HOLDERS: [&str; 5] = ["span", "div", "p", "address", "font"];
-const CLOSES_P: [&str; 36] = [
+pub(super) const TABLE: [&str; 9] =
+    ["caption", "colgroup", "table", "tbody", "td", "tfoot", "th", "thead", "tr"];
+pub(super) const INLINE_HOLDERS: [&str; 5] = ["span", "div", "p", "address", "font"];
+pub(super) const CLOSES_P: [&str; 36] = [
     "address",
     "article",
     "aside",
@@ -210,9 +211,11 @@ pub(super) enum Token<'a> {
     Skipped,
 }
 
-/// A tag; attributes only counted.
+/// A tag; attributes only counted, but kept as they stand.
 pub(super) struct Tag<'a> {
     pub name: &'a str,
+    /// All attributes.
+    pub raw: &'a str,
     pub closing: bool,
     pub self_closing: bool,
     pub attributes: usize,
@@ -278,7 +281,7 @@ impl<'a> Tokens<'a> {
         let closing = self.rest.starts_with("</");
         self.skip(if closing { 2 } else { 1 });
         let name = self.skip_while(|b| !b.is_ascii_whitespace() && b != b'/' && b != b'>');
-        let mut tag = Tag { name, closing, self_closing: false, attributes: 0 };
+        let mut tag = Tag { name, raw: self.rest, closing, self_closing: false, attributes: 0 };
         loop {
             let gap = self.skip_while(|b| b.is_ascii_whitespace() || b == b'/');
             if self.rest.is_empty() {
@@ -286,6 +289,7 @@ impl<'a> Tokens<'a> {
                 return Token::Skipped;
             }
             if self.rest.starts_with('>') {
+                tag.raw = tag.raw.get(..tag.raw.len() - self.rest.len()).unwrap_or_default();
                 self.skip(1);
                 tag.self_closing = gap.ends_with('/');
                 break;

@@ -21,37 +21,41 @@ pub fn truncate(html: &str, max_bytes: usize) -> String {
     if html.len() <= max_bytes {
         return html.to_owned();
     }
-    let (mut kept, mut open, mut ends) = (0, Vec::new(), 0);
+    let (mut cut, mut open, mut ends) = (String::new(), Vec::new(), 0);
     let mut rest = html;
     while let Some(piece) = next(rest) {
-        let room = max_bytes.saturating_sub(kept + ends);
-        let length = match piece {
+        let room = max_bytes.saturating_sub(cut.len() + ends);
+        let kept = match piece {
             Piece::Text(text) if text.len() > room => {
-                kept += between_characters(text, room);
+                cut.push_str(text.get(..between_characters(text, room)).unwrap_or_default());
                 break;
             }
-            Piece::Text(text) => text.len(),
+            Piece::Text(text) => text,
             Piece::Start(tag, name) => {
                 let end = if VOID.contains(&name) { 0 } else { name.len() + "</>".len() };
                 if tag.len() + end > room {
+                    // A picture that stands in the HTML is no reason to lose the text behind it.
+                    if name == "img" && tag.contains("=\"data:") {
+                        rest = rest.get(tag.len()..).unwrap_or_default();
+                        continue;
+                    }
                     break;
                 }
                 if end > 0 {
                     open.push(name);
                     ends += end;
                 }
-                tag.len()
+                tag
             }
             Piece::End(tag) => {
                 // Its bytes were set aside when the element began.
                 ends -= open.pop().map_or(0, |name: &str| name.len() + "</>".len());
-                tag.len()
+                tag
             }
         };
-        kept += length;
-        rest = rest.get(length..).unwrap_or_default();
+        cut.push_str(kept);
+        rest = rest.get(kept.len()..).unwrap_or_default();
     }
-    let mut cut = html.get(..kept).unwrap_or_default().to_owned();
     for name in open.iter().rev() {
         cut.push_str("</");
         cut.push_str(name);
@@ -129,7 +133,8 @@ mod tests {
     }
 
     fn safe(html: &str) -> String {
-        sanitize(html, &Policy { allow_remote: false, cid_base: &|_| None }).html
+        sanitize(html, &Policy { allow_remote: false, cid_base: &|_| None, locations: Default::default() })
+            .html
     }
 
     #[test]
@@ -153,6 +158,9 @@ mod tests {
         assert_eq!(truncate("<p>abc</p>", 9), "<p>ab</p>");
         assert_eq!(truncate("<p>abc</p>", 6), "");
         assert_eq!(truncate("a&amp;b", 4), "a");
+        let picture = format!("<p>a<img src=\"data:image/png;base64,{}\">b</p><p>c</p>", "A".repeat(1000));
+        assert_eq!(truncate(&picture, 20), "<p>ab</p><p>c</p>");
+        assert_eq!(truncate(&picture, 12), "<p>ab</p>");
     }
 
     proptest! {

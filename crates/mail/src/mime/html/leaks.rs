@@ -6,6 +6,8 @@
 
 mod attacks;
 
+use std::collections::HashMap;
+
 use self::attacks::{CARRIERS, DISGUISES, FETCHES, PLACES, PROPERTIES, REACHING};
 use super::{Policy, Sanitized, sanitize};
 
@@ -25,7 +27,7 @@ const INERT: &str = "\
 
 fn clean(html: &str, allow_remote: bool) -> Sanitized {
     let cid_base = |id: &str| (id == "logo@x").then(|| LOCAL.to_owned());
-    sanitize(html, &Policy { allow_remote, cid_base: &cid_base })
+    sanitize(html, &Policy { allow_remote, cid_base: &cid_base, locations: HashMap::new() })
 }
 
 type Tag = (String, Vec<(String, String)>);
@@ -77,6 +79,8 @@ fn judge(html: &str, allow_remote: bool) -> Result<(), String> {
                 "href" => element == "a" && leaves_the_page(value),
                 "rel" => element == "a" && value == "noopener noreferrer nofollow",
                 "target" => element == "a" && value == "_blank",
+                "id" => is_own_place(value),
+                "name" => element == "a" && is_own_place(value),
                 "style" => fetches_nothing(value, allow_remote),
                 other => is_word_of(INERT, other),
             };
@@ -85,7 +89,8 @@ fn judge(html: &str, allow_remote: bool) -> Result<(), String> {
             }
         }
         let has = |wanted: &str| attributes.iter().filter(|(name, _)| name == wanted).count();
-        if element == "a" && (has("rel"), has("target")) != (1, 1) {
+        let stays = attributes.iter().any(|(name, value)| name == "href" && value.starts_with('#'));
+        if element == "a" && (has("rel"), has("target")) != (1, usize::from(!stays)) {
             return Err(format!("a link that keeps its opener: {attributes:?}"));
         }
     }
@@ -100,8 +105,17 @@ fn is_picture(value: &str, allow_remote: bool) -> bool {
         || (allow_remote && (lower.starts_with("https:") || lower.starts_with("http:")))
 }
 
+/// A name with the prefix that keeps it from meeting any other.
+fn is_own_place(value: &str) -> bool {
+    let prefix = value.strip_prefix('m').and_then(|v| v.split_at_checked(8));
+    prefix.is_some_and(|(hex, rest)| hex.bytes().all(|b| b.is_ascii_hexdigit()) && rest.starts_with('-'))
+}
+
 fn leaves_the_page(value: &str) -> bool {
     let lower = value.to_ascii_lowercase();
+    if let Some(place) = value.strip_prefix('#') {
+        return is_own_place(place);
+    }
     ["http:", "https:", "mailto:", "tel:"].iter().any(|scheme| lower.starts_with(scheme))
 }
 

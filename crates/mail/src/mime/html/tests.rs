@@ -1,10 +1,11 @@
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::{Policy, Sanitized, from_text, sanitize};
 
 fn clean(html: &str, allow_remote: bool) -> Sanitized {
     let cid_base = |id: &str| (id == "logo@x").then(|| "/api/messages/1/attachments/0".to_owned());
-    sanitize(html, &Policy { allow_remote, cid_base: &cid_base })
+    sanitize(html, &Policy { allow_remote, cid_base: &cid_base, locations: HashMap::new() })
 }
 
 #[test]
@@ -116,4 +117,21 @@ fn text_as_html_is_inert() {
         from_text("<b>&\"'\n\0"),
         "<div style=\"white-space:pre-wrap\">&lt;b&gt;&amp;&quot;&#39;\n\u{fffd}</div>"
     );
+}
+
+#[test]
+fn a_picture_in_the_html_comes_once_whatever_is_written_around_it() {
+    let picture = format!("data:image/png;base64,{}", "A".repeat(500_000));
+    for (before, after) in [
+        (format!("<img src=\"{picture}\">"), "data:image/x-taken;base64,0".repeat(20_000)),
+        (format!("<img src=\"{picture}\">"), "<img src=\"data:image/x-taken;base64,0\">".repeat(10_000)),
+        (format!("<p><font face=\"{picture}\">a"), "<p>b".repeat(5_000)),
+        (format!("<p><font face='{picture}'>a"), "<p>b".repeat(5_000)),
+    ] {
+        let html = before + &after;
+        let safe = clean(&html, false).html;
+        assert!(safe.len() < 3 * html.len(), "{} of {}", safe.len(), html.len());
+    }
+    let twice = clean(&format!("<img src=\"{picture}\"><img src=\"{picture}\">"), false).html;
+    assert_eq!(twice.matches(&picture).count(), 2);
 }

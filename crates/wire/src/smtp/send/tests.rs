@@ -146,6 +146,29 @@ async fn extensions_are_used_only_where_offered() {
     assert_eq!(codes(&sent.unwrap()), [553, 250]);
 }
 
+#[tokio::test]
+async fn a_domain_in_another_script_stands_in_commands_only_behind_smtputf8() {
+    let heard_by = async |features: &[&str], to: &[&str]| {
+        let server = Server::new().features(features);
+        let heard = server.heard();
+        run(server, to, MESSAGE).await.0.unwrap();
+        let heard = heard.lock().unwrap().clone();
+        let envelope = |l: &&String| l.starts_with("MAIL") || l.starts_with("RCPT");
+        heard.iter().filter(envelope).cloned().collect::<Vec<_>>()
+    };
+    for features in [&["8BITMIME"][..], &["8BITMIME", "SMTPUTF8"]] {
+        assert_eq!(
+            heard_by(features, &["ann@bücher.example"]).await,
+            ["MAIL FROM:<me@a.example>", "RCPT TO:<ann@xn--bcher-kva.example>"],
+            "{features:?}"
+        );
+    }
+    assert_eq!(
+        heard_by(&["SMTPUTF8"], &["ann@bücher.example", "jörg@x.example"]).await,
+        ["MAIL FROM:<me@a.example> SMTPUTF8", "RCPT TO:<ann@bücher.example>", "RCPT TO:<jörg@x.example>"]
+    );
+}
+
 #[test]
 fn only_crlf_leaves_and_dots_are_stuffed_across_pieces() {
     let stuff = |pieces: &[&[u8]]| {

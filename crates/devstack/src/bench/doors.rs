@@ -1,0 +1,215 @@
+//! How soon after a delivery its event is told at each door, beside a mail client that waits in IDLE: that one is the floor.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use devstack::{Endpoints, Stack};
+use serde_json::{Value, json};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::JoinSet;
+
+use super::figure::{Figure, percentile};
+use super::imap::Client;
+use super::mailbox::{self, Corpus, Filled};
+use super::process::Servers;
+use super::sink::Sink;
+use super::{Plan, milliseconds, ours, progress};
+use crate::product::{MAIL_PASSWORD, Product, Session, text};
+
+/// Deliveries of a run.
+const DELIVERIES: usize = 100;
+const BACKFILL: usize = 50_000;
+const MESSAGE_BYTES: usize = 4_096;
+/// Mailboxes of old mail, which each further tenant reads one after the other.
+const MAILBOXES: usize = 3;
+/// A door that tells nothing for so long tells nothing.
+const SILENCE: Duration = Duration::from_secs(30);
+/// Between two questions for changes.
+const POLL: Duration = Duration::from_millis(5);
+
+const DOORS: [&str; 3] = ["stream", "webhook", "changes, asked every 5 ms"];
+
+/// Someone who waits for new mail, and when they were told.
+type Told = UnboundedReceiver<Instant>;
+
+pub(super) async fn measure(stack: &Stack, plan: &Plan) -> Result<Vec<Figure>> {
+    let endpoints = stack.endpoints();
+    let mut old = Vec::new();
+    for n in 0..MAILBOXES {
+        let corpus = Corpus { messages: plan.scaled(BACKFILL), size: Some(MESSAGE_BYTES) };
+        progress(&format!("doors: filling {} messages", corpus.messages))?;
+        old.push(mailbox::fill(endpoints, &format!("old{n}"), corpus).await?);
+    }
+    let product = Product::start(stack, &plan.listen).await?;
+    let session = Arc::new(product.log_in().await?);
+    let user = "doors@lab.test";
+    endpoints.add_mailbox(user, MAIL_PASSWORD)?;
+    endpoints.deliver(user, &message(user, "first"))?;
+    let account = ours::connect(&session, endpoints, user).await?;
+    ours::until_listed(&session, &account, 1).await?;
+    let mut waiting = JoinSet::new();
+    let mut doors = Doors::open(endpoints, &session, &account.id, user, &mut waiting).await?;
+    Servers::of(endpoints, &product)?.settle().await?;
+    let mut figures = doors.figures(endpoints, plan, "quiet").await?;
+    let others = read_old_mail(&product, endpoints, &old);
+    figures.extend(tokio::select! {
+        taken = doors.figures(endpoints, plan, "beside a first synchronisation of another tenant") => taken?,
+        ended = others => bail!("the other tenants stopped: {ended:?}"),
+    });
+    waiting.shutdown().await;
+    product.stop(stack).await;
+    Ok(figures)
+}
+
+/// One tenant after the other has its accounts read, without an end.
+async fn read_old_mail(product: &Product, endpoints: &Endpoints, old: &[Filled]) -> Result<()> {
+    for n in 0.. {
+        let session = product.tenant(&format!("other-{n}")).await?;
+        for mailbox in old {
+            let asked = ours::connect(&session, endpoints, &mailbox.user).await?;
+            let seconds = ours::until_listed(&session, &asked, mailbox.messages).await?;
+            progress(&format!(
+                "doors: the other tenant has {} messages in {seconds:.1} s",
+                mailbox.messages
+            ))?;
+        }
+    }
+    Ok(())
+}
+
+struct Doors {
+    user: String,
+    floor: Told,
+    doors: [Told; DOORS.len()],
+    delivered: usize,
+}
+
+impl Doors {
+    async fn open(
+        endpoints: &Endpoints,
+        session: &Arc<Session>,
+        account: &str,
+        user: &str,
+        waiting: &mut JoinSet<Result<()>>,
+    ) -> Result<Self> {
+        let floor = idle(endpoints, user)?;
+        let (to, stream) = unbounded_channel();
+        waiting.spawn(read_stream(Arc::clone(session), to));
+        let (to, changes) = unbounded_channel();
+        waiting.spawn(ask_for_changes(Arc::clone(session), account.to_owned(), to));
+        let (to, webhook) = unbounded_channel();
+        let heard = move |_: &str| {
+            // Nobody listens any more when the measurement is over.
+            let _ = to.send(Instant::now());
+        };
+        let sink = Sink::open(heard).await?;
+        let body = json!({ "url": sink.url(), "types": ["message.created"] });
+        session.post("/api/webhooks", body).await?;
+        waiting.spawn(sink.serve());
+        Ok(Self { user: user.to_owned(), floor, doors: [stream, webhook, changes], delivered: 0 })
+    }
+
+    /// Deliveries one after the other: for each, by how much each door was told later than the floor. Milliseconds.
+    async fn figures(&mut self, endpoints: &Endpoints, plan: &Plan, when: &str) -> Result<Vec<Figure>> {
+        // Thrown away: the first of a kind plans its statements and opens connections.
+        self.run(endpoints, 5).await?;
+        let mut shares: [[Vec<f64>; 2]; DOORS.len() + 1] = Default::default();
+        for run in 1..=plan.few() {
+            progress(&format!("doors: {when}, run {run}"))?;
+            for (times, [median, worst]) in
+                self.run(endpoints, plan.scaled(DELIVERIES)).await?.iter().zip(&mut shares)
+            {
+                median.push(percentile(times, 0.5));
+                worst.push(percentile(times, 0.99));
+            }
+        }
+        let mut figures = Vec::new();
+        let names = ["delivery until IDLE tells (the floor)"].into_iter().chain(DOORS);
+        for (n, (name, [median, worst])) in names.zip(shares).enumerate() {
+            let to_reach = if n == 0 { [None, None] } else { [Some("<= 20"), Some("<= 100")] };
+            let what = if n == 0 {
+                format!("{name}, {when}, p50")
+            } else {
+                format!("{name}: later than the floor, {when}, p50")
+            };
+            figures.push(Figure::new(&what, "ms", to_reach[0], median));
+            figures.push(Figure::new("the same, p99", "ms", to_reach[1], worst));
+        }
+        Ok(figures)
+    }
+
+    /// The floor's time since the delivery, and by how much each door was told later.
+    async fn run(&mut self, endpoints: &Endpoints, deliveries: usize) -> Result<[Vec<f64>; DOORS.len() + 1]> {
+        let mut times: [Vec<f64>; DOORS.len() + 1] = Default::default();
+        for _ in 0..deliveries {
+            self.delivered += 1;
+            let (stack, user) = (endpoints.clone(), self.user.clone());
+            let bytes = message(&user, &format!("event {}", self.delivered));
+            tokio::task::spawn_blocking(move || stack.deliver(&user, &bytes)).await??;
+            let delivered = Instant::now();
+            let floor = told(&mut self.floor, "IDLE").await?;
+            let [first, rest @ ..] = &mut times;
+            first.push(milliseconds(floor.saturating_duration_since(delivered)));
+            for ((door, name), times) in self.doors.iter_mut().zip(DOORS).zip(rest) {
+                let at = told(door, name).await?;
+                // Told first, it is told no later.
+                times.push(milliseconds(at.saturating_duration_since(floor)));
+            }
+        }
+        Ok(times)
+    }
+}
+
+async fn told(door: &mut Told, name: &str) -> Result<Instant> {
+    let told = tokio::time::timeout(SILENCE, door.recv()).await;
+    told.ok().flatten().with_context(|| format!("{name}: nothing is told of a delivery"))
+}
+
+/// A mail client that is told of each new message.
+fn idle(endpoints: &Endpoints, user: &str) -> Result<Told> {
+    let mut client = Client::open(endpoints, user)?;
+    let (to, told) = unbounded_channel();
+    // It ends with its connection, which ends with the servers.
+    std::thread::spawn(move || {
+        client.idle(|line| !line.ends_with(" EXISTS") || to.send(Instant::now()).is_ok())
+    });
+    Ok(told)
+}
+
+async fn read_stream(session: Arc<Session>, to: UnboundedSender<Instant>) -> Result<()> {
+    let mut stream = session.open("/api/events?types=message.created").await?;
+    let mut text = Vec::new();
+    while let Some(chunk) = stream.chunk().await? {
+        text.extend_from_slice(&chunk);
+        while let Some(end) = text.windows(2).position(|two| two == b"\n\n") {
+            let event: Vec<u8> = text.drain(..end + 2).collect();
+            if String::from_utf8_lossy(&event).contains("event: message.created") {
+                to.send(Instant::now())?;
+            }
+        }
+    }
+    bail!("the stream has ended")
+}
+
+async fn ask_for_changes(session: Arc<Session>, account: String, to: UnboundedSender<Instant>) -> Result<()> {
+    let path = format!("/api/accounts/{account}/changes");
+    let mut state = text(&session.get(&path).await?, "new_state")?;
+    loop {
+        let changes = session.get(&format!("{path}?since={state}")).await?;
+        for _ in changes.pointer("/created").and_then(Value::as_array).into_iter().flatten() {
+            to.send(Instant::now())?;
+        }
+        state = text(&changes, "new_state")?;
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+fn message(user: &str, subject: &str) -> Vec<u8> {
+    format!(
+        "From: Bench <bench@example.test>\r\nTo: {user}\r\nSubject: {subject}\r\nMessage-ID: <{}.{user}>\r\n\
+         Date: Sat, 21 Nov 2026 10:00:00 +0000\r\n\r\nbody\r\n",
+        subject.replace(' ', ".")
+    )
+    .into_bytes()
+}
