@@ -157,6 +157,13 @@ test-faults: deps ## The same and our own user at once, over a line whose faults
 	FAULT_MINUTES=$(or $(MINUTES),60) $(if $(SEED),RANDOM_SEED=$(SEED)) $(or $(CARGO_TARGET_DIR),target)/debug/devstack run --no-fsync -- \
 	  $(CARGO) test --locked --workspace --test sync faults:: -- --nocapture
 
+.PHONY: test-doors
+test-doors: deps ## 10,000 random changes beside workers that are killed and a PostgreSQL that crashes: stream, webhook and changes tell the same; STEPS= and SEED= choose others.
+	$(build_debug)
+	$(CARGO) test --locked --workspace --no-run
+	DOOR_STEPS=$(or $(STEPS),10000) $(if $(SEED),RANDOM_SEED=$(SEED)) $(or $(CARGO_TARGET_DIR),target)/debug/devstack run --no-fsync -- \
+	  $(CARGO) test --locked --workspace --test sync doors:: -- --nocapture
+
 .PHONY: test-edits
 test-edits: deps ## Our user's edits beside another client at random, in six modes, 200 plays of 300 steps each, AT_ONCE=4 of a mode at a time; SEEDS=, STEPS= and SEED= choose others.
 	$(build_debug)

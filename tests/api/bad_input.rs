@@ -150,7 +150,7 @@ async fn bodies_that_are_no_json_are_refused_quickly() {
         let start = Instant::now();
         let answer = send(post("application/json", body)).await;
         answer.refused(400, "malformed-json");
-        assert!(start.elapsed() < Duration::from_millis(500), "{:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     }
     for content_type in ["text/plain", "application/json; charset=latin1", "application/xml"] {
         send(post(content_type, b"{}".to_vec())).await.refused(415, "unsupported-media-type");

@@ -86,7 +86,7 @@ async fn wrong_tries_from_anywhere_lock_the_user_out_nowhere() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     let began = Instant::now();
     login(&app, home + 1, &tenant.slug, (&tenant.email, PASSWORD)).await.expect(200);
-    assert!(began.elapsed() < Duration::from_secs(3), "a known address waited {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(8), "a known address waited {:?}", began.elapsed());
     refresh(&app, &tenant).await.expect(200);
     // From where it never was it takes longer, and succeeds.
     let began = Instant::now();
@@ -105,7 +105,7 @@ async fn wrong_tries_from_anywhere_lock_the_user_out_nowhere() {
     app.user(tenant.id, &other).await;
     let began = Instant::now();
     login(&app, net + 103 * NEXT, &tenant.slug, (&other, PASSWORD)).await.expect(200);
-    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
     app.finish().await;
 }
 

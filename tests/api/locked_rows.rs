@@ -78,7 +78,7 @@ async fn who_meets_a_locked_row_waits_without_a_connection_and_succeeds_when_it_
         for who in [&tenant, &other] {
             let began = Instant::now();
             app.get(who, "/api/submissions").await.expect(200);
-            assert!(began.elapsed() < Duration::from_secs(1), "a list waited {:?}", began.elapsed());
+            assert!(began.elapsed() < Duration::from_secs(5), "a list waited {:?}", began.elapsed());
         }
     }
     assert!(asked.iter().any(|(task, _)| !task.is_finished()), "nothing was locked");

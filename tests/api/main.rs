@@ -33,6 +33,7 @@ mod patience;
 mod permissions;
 mod reading;
 mod status;
+mod streams;
 mod tokens;
 mod tour;
 mod tries;

@@ -128,8 +128,12 @@ impl App {
 
     /// The API with further settings.
     pub async fn start_with(settings: &[(&str, &str)]) -> Self {
+        Self::start_on(Database::create().await, settings).await
+    }
+
+    /// The API on this database, with further settings.
+    pub async fn start_on(database: Database, settings: &[(&str, &str)]) -> Self {
         let stack = Shared::get();
-        let database = Database::create().await;
         let settings = settings_of(stack, &database, settings);
         let config = Config::from_source(&Source::new(settings.clone())).unwrap();
         wire::tls::install_provider();

@@ -7,6 +7,8 @@ use sqlx::postgres::{PgConnection, PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _};
 use wire::secret::Secret;
 
+use crate::postgres::PrivatePostgres;
+
 /// A database of its own, dropped by [`Database::drop_it`].
 #[derive(Debug, Clone)]
 pub struct Database {
@@ -58,6 +60,14 @@ impl Database {
         conn.execute(AssertSqlSafe(format!("CREATE DATABASE {name}"))).await.unwrap();
         conn.close().await.unwrap();
         Self { name, server }
+    }
+
+    /// The migrated database of a server of the test's own.
+    #[must_use]
+    pub fn of(server: &PrivatePostgres) -> Self {
+        let url = server.url("postgres");
+        let (server, name) = url.rsplit_once('/').unwrap();
+        Self { name: name.to_owned(), server: server.to_owned() }
     }
 
     /// Address for `user` in this database.

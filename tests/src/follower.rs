@@ -169,6 +169,15 @@ impl Listener {
     pub async fn open(request: reqwest::RequestBuilder) -> Self {
         let answer = request.timeout(Duration::from_secs(600)).send().await.unwrap();
         assert_eq!(answer.status(), 200, "{:?}", answer.text().await);
+        Self::of(answer)
+    }
+
+    /// A stream that was answered.
+    ///
+    /// # Panics
+    /// When it is none.
+    #[must_use]
+    pub fn of(answer: reqwest::Response) -> Self {
         assert!(answer.headers()["content-type"].to_str().unwrap().starts_with("text/event-stream"));
         Self { answer, text: String::new(), last_id: String::new() }
     }

@@ -3,6 +3,7 @@
 mod audit;
 mod case;
 mod case_list;
+mod doors;
 mod during;
 mod edits;
 mod faults;

@@ -2,12 +2,14 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::response::Response;
-use http::Request;
+use http::{HeaderValue, Request, header};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
@@ -28,6 +30,8 @@ const BUFFER_BYTES: usize = 128 * 1024;
 const NOTICE: Duration = Duration::from_secs(1);
 /// How long running requests may take to end.
 const DRAIN: Duration = Duration::from_secs(25);
+/// How long a client of a stream of events has to take what was written to it. It resumes elsewhere.
+const STREAM_DRAIN: Duration = Duration::from_secs(2);
 
 /// Serves `router` until `shutdown`, then lets running requests end.
 pub async fn run(state: &AppState, router: Router, listener: TcpListener, shutdown: CancellationToken) {
@@ -58,14 +62,21 @@ pub async fn run(state: &AppState, router: Router, listener: TcpListener, shutdo
         };
         let _ = stream.set_nodelay(true);
         let router = router.clone();
+        let streams = Arc::new(AtomicBool::new(false));
+        let answers_a_stream = Arc::clone(&streams);
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-            answer(router.clone(), peer, request)
+            answer(router.clone(), peer, request, Arc::clone(&answers_a_stream))
         });
         let line = TokioIo::new(Staged::new(Line::new(stream)));
         let connection = graceful.watch(builder.serve_connection(line, service));
+        let draining = shutdown.clone();
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "connection ended");
+            tokio::select! {
+                ended = connection => if let Err(error) = ended {
+                    tracing::debug!(%error, "connection ended");
+                },
+                // The stream ends by itself; a client that does not read would hold the process for the whole drain.
+                () = ends_late(draining, &streams) => tracing::debug!("a stream was not read to its end"),
             }
         });
     }
@@ -75,15 +86,27 @@ pub async fn run(state: &AppState, router: Router, listener: TcpListener, shutdo
     }
 }
 
+/// Waits until a stream of events should have ended long ago; for ever on a connection that carries none.
+async fn ends_late(shutdown: CancellationToken, streams: &AtomicBool) {
+    shutdown.cancelled().await;
+    tokio::time::sleep(NOTICE + STREAM_DRAIN).await;
+    if !streams.load(Ordering::Relaxed) {
+        std::future::pending::<()>().await;
+    }
+}
+
 async fn answer(
     router: Router,
     peer: SocketAddr,
     mut request: Request<Incoming>,
+    streams: Arc<AtomicBool>,
 ) -> Result<Response, Infallible> {
     request.extensions_mut().insert(Peer(peer));
     let (parts, body) = request.into_parts();
     let (body, watch) = early::watch(body);
     let mut response = router.oneshot(Request::from_parts(parts, Body::new(body))).await?;
     watch.mark(&mut response).await;
+    let kind = response.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+    streams.store(kind.is_some_and(|kind| kind.starts_with(b"text/event-stream")), Ordering::Relaxed);
     Ok(response)
 }

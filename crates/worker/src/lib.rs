@@ -42,7 +42,6 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Resul
     env.db.news.publish(redis_pool::connect(&env.config.redis_url)?);
     tracing::info!(worker = %env.worker_id, concurrency = env.config.worker_concurrency, "worker started");
     let watching = env.config.imap_enabled && env.config.imap_idle_enabled;
-    env.db.news.publish(redis_pool::connect(&env.config.redis_url)?);
     let sending = env.config.worker_enabled;
     let parts = [part::JOBS].into_iter().chain(watching.then_some(part::WATCH));
     let parts = parts.chain(sending.then_some(part::WEBHOOKS));

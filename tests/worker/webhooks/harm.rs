@@ -52,7 +52,8 @@ async fn endpoints_that_harm_delay_no_other_and_a_redirect_leads_nowhere() {
         stage.drafts(AccountId::new(), 2).await;
     }
     healthy.got(20).await;
-    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    // Each of the others would hold it up for 15 s.
+    assert!(started.elapsed() < Duration::from_secs(12), "{:?}", started.elapsed());
     let state = stage.until(&hooks[3], "a redirect is a failure", |s| s["state"] == "failing").await;
     assert_eq!((&state["cause"]["code"], inside.load(Ordering::SeqCst)), (&json!("status-307"), 0));
     // What was answered counts, whatever comes behind it.
@@ -129,7 +130,8 @@ async fn a_tenant_whose_endpoints_never_answer_takes_no_place_of_another() {
     let started = Instant::now();
     stage.drafts(AccountId::new(), 5).await;
     healthy.got(5).await;
-    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+    // The others hold their places for 15 s.
+    assert!(started.elapsed() < Duration::from_secs(12), "{:?}", started.elapsed());
     assert_eq!(dead.most_at_once(), 32, "a quarter of the places");
     stage.finish().await;
 }

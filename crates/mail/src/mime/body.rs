@@ -1,6 +1,7 @@
 //! What a reader sees of a message: the parts that are shown, each decoded, in the order of the layout.
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::collections::HashSet;
 use std::panic::catch_unwind;
 
@@ -118,11 +119,14 @@ pub(super) struct Reading<'a> {
     raw: &'a [u8],
     tree: &'a Tree<'a>,
     pub layout: Layout,
+    /// HTML of each part that was asked for: it is shown, searched for its pictures, and made text of.
+    markup: Vec<OnceCell<String>>,
 }
 
 impl<'a> Reading<'a> {
     pub fn new(raw: &'a [u8], tree: &'a Tree<'a>) -> Self {
-        Self { raw, tree, layout: Layout::new(raw, &tree.parts) }
+        let markup = tree.parts.iter().map(|_| OnceCell::new()).collect();
+        Self { raw, tree, layout: Layout::new(raw, &tree.parts), markup }
     }
 
     /// All that is shown as text, for a reader.
@@ -152,11 +156,9 @@ impl<'a> Reading<'a> {
             }
             let next = match item {
                 Shown::Plain(i) => self.plain(*i, room),
-                Shown::Html(i) => self
-                    .tree
-                    .parts
-                    .get(*i)
-                    .map(|p| html::text_of(&html::without_data(&self.markup(p)), links, room)),
+                Shown::Html(i) => {
+                    self.markup(*i).map(|markup| html::text_of(&html::without_data(markup), links, room))
+                }
                 Shown::File(i) => self.name_of(*i).map(|name| format!("[{name}]\n")),
                 Shown::Choice { text, html } => {
                     let plain = self.joined(text, room, links);
@@ -189,7 +191,7 @@ impl<'a> Reading<'a> {
     fn pieces(&self, shown: &[Shown], attachments: &[AttachmentMeta], pieces: &mut Vec<Piece>) {
         for item in shown {
             match item {
-                Shown::Html(i) => pieces.extend(self.tree.parts.get(*i).map(|p| Piece::Html(self.markup(p)))),
+                Shown::Html(i) => pieces.extend(self.markup(*i).map(|markup| Piece::Html(markup.to_owned()))),
                 Shown::Plain(i) => pieces.extend(self.plain(*i, usize::MAX).map(Piece::Text)),
                 Shown::Choice { html, .. } => self.pieces(html, attachments, pieces),
                 Shown::File(i) => {
@@ -244,8 +246,8 @@ impl<'a> Reading<'a> {
         for item in shown {
             match item {
                 Shown::Html(i) => {
-                    if let Some(part) = self.tree.parts.get(*i) {
-                        out.push_str(&html::without_data(&self.markup(part)));
+                    if let Some(markup) = self.markup(*i) {
+                        out.push_str(&html::without_data(markup));
                     }
                 }
                 Shown::Choice { html, .. } => self.all_markup(html, out),
@@ -280,7 +282,7 @@ impl<'a> Reading<'a> {
 
     fn shown_text(&self, part: &Part<'_>, max_bytes: usize) -> String {
         if part.info.subtype == "html" {
-            html::text_of(&html::without_data(&self.markup(part)), Links::Bare, max_bytes)
+            html::text_of(&html::without_data(&self.markup_of(part)), Links::Bare, max_bytes)
         } else {
             self.plain_of(part, max_bytes)
         }
@@ -320,7 +322,12 @@ impl<'a> Reading<'a> {
     }
 
     /// The HTML of a part as it came.
-    fn markup(&self, part: &Part<'_>) -> String {
+    fn markup(&self, part: usize) -> Option<&str> {
+        let html = self.tree.parts.get(part)?;
+        Some(self.markup.get(part)?.get_or_init(|| self.markup_of(html)))
+    }
+
+    fn markup_of(&self, part: &Part<'_>) -> String {
         let encoded = self.raw.get(part.body.clone()).unwrap_or_default();
         let bytes = transfer::decode(encoded, part.info.transfer);
         let said = part.info.charset.as_deref().filter(|c| !charset::is_unknown(c));

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use memchr::memmem;
+
 use crate::mime::charset::{self, Fallback};
 use crate::mime::header::{line_len, trim_line_end};
 use crate::mime::part::Transfer;
@@ -10,6 +12,8 @@ use crate::mime::transfer::uu::{begin_line, is_data_line};
 
 /// Files looked for in one text.
 const MAX_FILES: usize = 100;
+/// How the line before the data begins.
+const BEGIN: &[u8] = b"begin ";
 
 /// Where the files of a text stand in the message, and their names.
 pub(super) fn files<'a>(
@@ -36,19 +40,23 @@ pub(in crate::mime) fn without_files(body: &[u8]) -> Vec<u8> {
 }
 
 fn regions(body: &[u8]) -> impl Iterator<Item = (Range<usize>, String)> + '_ {
+    let begin = memmem::Finder::new(BEGIN);
     let mut pos = 0;
     std::iter::from_fn(move || {
-        while let Some(rest) = body.get(pos..).filter(|r| !r.is_empty()) {
+        while let Some(found) = body.get(pos..).and_then(|rest| begin.find(rest)) {
+            let start = pos + found;
+            pos = start + BEGIN.len();
+            if start > 0 && body.get(start - 1) != Some(&b'\n') {
+                continue;
+            }
+            let rest = body.get(start..).unwrap_or_default();
             let length = line_len(rest);
-            if rest.starts_with(b"begin ")
-                && let Some(name) = begin_line(trim_line_end(rest.get(..length).unwrap_or_default()))
+            if let Some(name) = begin_line(trim_line_end(rest.get(..length).unwrap_or_default()))
                 && let Some(data) = data_length(rest.get(length..).unwrap_or_default())
             {
-                let range = pos..pos + length + data;
-                pos = range.end;
-                return Some((range, charset::guess(name, Fallback::default())));
+                pos = start + length + data;
+                return Some((start..pos, charset::guess(name, Fallback::default())));
             }
-            pos += length;
         }
         None
     })
