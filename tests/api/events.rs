@@ -1,9 +1,8 @@
 //! The event log, and the changes of an account since a state.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use emailclient_core::domain::event::{self, AccountUpdated};
 use emailclient_core::events::log::{self, Filter};

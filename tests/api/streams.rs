@@ -1,5 +1,6 @@
 //! The stream of events: what it tells, from where it goes on, and how it ends.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};

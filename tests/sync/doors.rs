@@ -26,6 +26,7 @@ use tests::worker::Worker;
 use tokio::task::JoinHandle;
 
 use crate::case::Case;
+use crate::faults::settle;
 use crate::traffic::{Traffic, seed, setting};
 
 /// Steps between two pauses, at most.
@@ -163,7 +164,7 @@ impl Run {
     /// Nobody changes anything: who followed the changes has what is listed.
     async fn pause(&mut self) {
         self.case.stay_logged_in().await;
-        self.case.sync().await;
+        settle(&self.case).await;
         let limit = 1 + self.dice.below(9);
         self.follower.follow(&self.case.app, &self.case.tenant, limit).await;
         self.follower.agrees(&self.case.app, &self.case.tenant).await;

@@ -65,7 +65,8 @@ pub async fn run(state: &AppState, router: Router, listener: TcpListener, shutdo
         let streams = Arc::new(AtomicBool::new(false));
         let answers_a_stream = Arc::clone(&streams);
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-            answer(router.clone(), peer, request, Arc::clone(&answers_a_stream))
+            // Boxed: a connection keeps room for it while it streams for hours.
+            Box::pin(answer(router.clone(), peer, request, Arc::clone(&answers_a_stream)))
         });
         let line = TokioIo::new(Staged::new(Line::new(stream)));
         let connection = graceful.watch(builder.serve_connection(line, service));

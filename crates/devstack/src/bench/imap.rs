@@ -76,14 +76,6 @@ impl Client {
         self.answer(&tag, "APPEND").map(drop)
     }
 
-    /// Waits for what the server tells (RFC 2177), line by line, as long as `told` wants more of them.
-    pub(super) fn idle(&mut self, mut told: impl FnMut(&str) -> bool) -> Result<()> {
-        self.send("IDLE")?;
-        self.stream.get_mut().set_read_timeout(None)?;
-        while told(&self.line()?) {}
-        Ok(())
-    }
-
     fn send(&mut self, command: &str) -> Result<String> {
         self.commands += 1;
         let tag = format!("bench{}", self.commands);

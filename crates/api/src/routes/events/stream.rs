@@ -281,7 +281,8 @@ impl Following {
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 ticks.tick().await;
-                if !caller.is_still_let_in(&state).await {
+                // Here and below: what is needed now and then is not kept room for in each of thousands of streams.
+                if !Box::pin(caller.is_still_let_in(&state)).await {
                     return;
                 }
             }
@@ -298,7 +299,7 @@ impl Following {
 
     async fn follow(&mut self) -> Result<(), Ended> {
         loop {
-            match if self.filter.backfill { self.read_on().await } else { self.listen().await } {
+            match if self.filter.backfill { Box::pin(self.read_on()).await } else { self.listen().await } {
                 Ok(()) => {}
                 Err(Stop::Ended) => return Err(Ended),
                 // The database is away, or somebody was before us: what is missed now is read then.
@@ -318,7 +319,7 @@ impl Following {
     /// Takes what the hub tells, until that was too quick for it: then what is missing is in the log.
     async fn listen(&mut self) -> Result<(), Stop> {
         let (reached, mut told) = self.tail.subscribe().await;
-        self.catch_up(reached).await?;
+        Box::pin(self.catch_up(reached)).await?;
         loop {
             match told.recv().await {
                 Ok(event) => self.send(&event).await?,
