@@ -59,6 +59,14 @@ impl Worker {
         assert!(sent.success());
     }
 
+    /// How it ended, if it has.
+    ///
+    /// # Panics
+    /// When the system does not say.
+    pub fn has_ended(&mut self) -> Option<ExitStatus> {
+        self.0.try_wait().unwrap()
+    }
+
     /// Waits until it has ended.
     ///
     /// # Panics

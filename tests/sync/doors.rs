@@ -13,6 +13,7 @@ use std::time::Duration;
 use emailclient_core::events::envelope::event_id;
 use emailclient_core::events::log::{self, Filter};
 use emailclient_core::platform::db::Db;
+use emailclient_core::platform::start::EX_UNAVAILABLE;
 use serde_json::{Value, json};
 use tests::app::{App, Tenant};
 use tests::database::Database;
@@ -33,6 +34,8 @@ use crate::traffic::{Traffic, seed, setting};
 const BURST: usize = 20;
 /// For so long the receiver of the webhook is away.
 const AWAY_MINUTES: i64 = 26 * 60;
+/// An account comes to rest within this after the last fault.
+const PATIENCE: Duration = Duration::from_secs(100);
 const CUT_AFTER: Duration = Duration::from_millis(200);
 
 const SETTINGS: [(&str, &str); 3] = [
@@ -138,6 +141,7 @@ impl Run {
             (ready.ok()?.status() == 200 && lists.status == 200).then_some(())
         })
         .await;
+        self.revive();
     }
 
     /// Our user does something. What they do it to may have gone a moment ago, and the database may be busy with it.
@@ -164,12 +168,34 @@ impl Run {
     /// Nobody changes anything: who followed the changes has what is listed.
     async fn pause(&mut self) {
         self.case.stay_logged_in().await;
-        settle(&self.case).await;
+        self.revive();
+        if tokio::time::timeout(PATIENCE, settle(&self.case)).await.is_err() {
+            panic!("the account does not come to rest: {:#?}", self.stands().await);
+        }
         let limit = 1 + self.dice.below(9);
         self.follower.follow(&self.case.app, &self.case.tenant, limit).await;
         self.follower.agrees(&self.case.app, &self.case.tenant).await;
         self.traffic.learn().await;
         self.traffic.steps.clear();
+    }
+
+    /// A worker that was just being started when the database went looked for it in vain; orchestrators start it again.
+    fn revive(&mut self) {
+        if let Some(ended) = self.worker.has_ended() {
+            assert_eq!(ended.code(), Some(EX_UNAVAILABLE.into()), "{ended}");
+            self.worker = self.case.process(&SETTINGS);
+        }
+    }
+
+    /// What is left to do, and who has it in hand.
+    async fn stands(&self) -> Vec<String> {
+        let sql = "SELECT concat_ws(' ', 'job', kind, state, attempt, 'at', run_at, 'until', lease_until, 'now', now(), last_error) FROM jobs
+              WHERE state <> 'done'
+            UNION ALL SELECT concat_ws(' ', 'lease', owner, expires_at, 'due', next_due_at) FROM account_leases
+            UNION ALL SELECT concat_ws(' ', 'account', state, cause_code, cause_text) FROM accounts
+            UNION ALL (SELECT concat_ws(' ', 'round', state, requested_at, started_at, finished_at, error) FROM sync_runs
+              ORDER BY requested_at DESC LIMIT 5)";
+        sqlx::query_scalar(sql).fetch_all(&self.case.app.behind).await.unwrap()
     }
 
     /// For the dispatcher of webhooks so many minutes pass.
