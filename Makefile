@@ -27,6 +27,7 @@ PACKAGES := \
 TEST_PACKAGES := \
   chromium:/usr/bin/chromium \
   nodejs:/usr/bin/node \
+  prometheus:/usr/bin/prometheus \
   python3-venv:/usr/lib/python3*/ensurepip/__init__.py
 
 # BUILD=release builds what the demo runs with all optimisation, which takes minutes; measurements always are so.

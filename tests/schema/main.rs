@@ -8,6 +8,7 @@ mod edits_migrated;
 mod event_log;
 mod kubernetes;
 mod matrix;
+mod metrics;
 mod moment;
 mod operator;
 mod plans;

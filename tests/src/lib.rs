@@ -28,6 +28,7 @@ pub mod redis;
 pub mod relay;
 pub mod scripted;
 pub mod served;
+pub mod service;
 pub mod sink;
 pub mod tls;
 pub mod worker;

@@ -15,6 +15,7 @@ use emailclient_core::access::user::User;
 use emailclient_core::domain::message;
 use emailclient_core::platform::db::TenantTx;
 use emailclient_core::platform::id::{MessageId, SessionId, TenantId};
+use emailclient_core::platform::metrics::table;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
@@ -361,5 +362,6 @@ async fn limit(state: &AppState, tenant: &TenantKey, context: &Context) -> Resul
     if verdict.allowed {
         return Ok(());
     }
+    metrics::counter!(table::HTTP_RATE_LIMITED.name, "limit" => "requests").increment(1);
     Err(ApiError::rate_limited(verdict.retry_after.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX)))
 }

@@ -12,6 +12,7 @@ use emailclient_core::events::envelope::{self, Envelope, Include};
 use emailclient_core::events::log::{self, Entry, Filter, Stream};
 use emailclient_core::platform::db::{Db, DbError};
 use emailclient_core::platform::id::TenantId;
+use emailclient_core::platform::metrics::table;
 use emailclient_core::platform::news;
 use tokio::sync::{Mutex, Notify, OwnedSemaphorePermit, Semaphore, broadcast};
 use tokio_util::sync::CancellationToken;
@@ -81,6 +82,12 @@ impl Default for Hub {
 pub struct Place {
     _of_process: OwnedSemaphorePermit,
     _of_tenant: OwnedSemaphorePermit,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        metrics::gauge!(table::STREAMS.name).decrement(1);
+    }
 }
 
 impl Hub {
@@ -186,7 +193,9 @@ impl Tail {
     #[must_use]
     pub fn place(&self, hub: &Hub) -> Option<Place> {
         let of = |places: &Arc<Semaphore>| Arc::clone(places).try_acquire_owned().ok();
-        Some(Place { _of_tenant: of(&self.places)?, _of_process: of(&hub.places)? })
+        let place = Place { _of_tenant: of(&self.places)?, _of_process: of(&hub.places)? };
+        metrics::gauge!(table::STREAMS.name).increment(1);
+        Some(place)
     }
 
     /// Listens: everything after the position that is returned arrives at the receiver.

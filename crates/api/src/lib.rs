@@ -48,6 +48,7 @@ pub mod idempotency;
 pub mod known;
 mod limits;
 mod line;
+mod measured;
 pub mod negotiate;
 mod openapi;
 pub mod page;
@@ -66,6 +67,7 @@ mod written;
 use std::process::ExitCode;
 
 use emailclient_core::platform::config::{Config, Keys};
+use emailclient_core::platform::metrics::watch_pools;
 use emailclient_core::platform::start::{self, StartError};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -98,7 +100,8 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
     };
     state.db.news.publish(state.redis.clone());
     let hub = state.hub.run(&state.db, &state.config.redis_url, &end);
-    tokio::join!(serving, state.refusals.run(&state.db, &end), hub);
+    let pools = watch_pools(&state.db, &end);
+    tokio::join!(serving, state.refusals.run(&state.db, &end), hub, pools);
     state.db.close().await;
     Ok(())
 }

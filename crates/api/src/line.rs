@@ -5,6 +5,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use emailclient_core::platform::metrics::table;
+use metrics::{Counter, counter};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
@@ -20,17 +22,26 @@ pub struct Line<S> {
     // Set while bytes wait for the other end.
     until: Option<Pin<Box<Sleep>>>,
     taken: usize,
+    received: Counter,
+    sent: Counter,
 }
 
 impl<S> Line<S> {
     /// Wraps a socket.
     pub fn new(socket: S) -> Self {
-        Self { socket, until: None, taken: 0 }
+        Self {
+            socket,
+            until: None,
+            taken: 0,
+            received: counter!(table::HTTP_RECEIVED.name),
+            sent: counter!(table::HTTP_SENT.name),
+        }
     }
 
     fn judge(&mut self, cx: &mut Context<'_>, outcome: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match outcome {
             Poll::Ready(Ok(taken)) => {
+                self.sent.increment(taken as u64);
                 self.taken += taken;
                 if self.taken >= PIECE_BYTES
                     && let Some(until) = &mut self.until
@@ -60,7 +71,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Line<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.socket).poll_read(cx, buf);
+        self.received.increment((buf.filled().len() - before) as u64);
+        read
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::{LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use deadpool_redis::{Connection, Pool};
+use emailclient_core::platform::metrics::table;
 use redis::Script;
 use redis::aio::MultiplexedConnection;
 
@@ -110,6 +111,7 @@ impl Limiter {
                         Ok(Err(error)) => error.to_string(),
                         _ => "no answer in time".to_owned(),
                     };
+                    metrics::counter!(table::REDIS_ERRORS.name).increment(1);
                     tracing::warn!(cause, "Redis is away, limits are kept in this process");
                     self.share(None);
                     if let Ok(mut rest) = self.rest_until.lock() {
@@ -118,6 +120,7 @@ impl Limiter {
                 }
             }
         }
+        metrics::counter!(table::LIMITER_FALLBACKS.name).increment(1);
         self.take_local(buckets, Instant::now())
     }
 

@@ -20,6 +20,7 @@ use crate::coding;
 use crate::cors::{self, Cors};
 use crate::error::ApiError;
 use crate::headers::edge;
+use crate::measured;
 use crate::openapi::{Description, EXPLORER_POLICY, problems, whole};
 use crate::routes;
 use crate::state::AppState;
@@ -56,7 +57,10 @@ pub fn build(state: AppState) -> anyhow::Result<Router> {
     if let Some(cors) = Cors::new(&state) {
         router = router.layer(from_fn_with_state(cors, cors::layer));
     }
-    Ok(router.layer(from_fn_with_state(state.clone(), edge)).with_state(state))
+    Ok(router
+        .layer(from_fn_with_state(state.clone(), edge))
+        .layer(from_fn(measured::count))
+        .with_state(state))
 }
 
 /// Bytes that may be asked for in parts stay as they are: ranges and the strong tag belong to one form of them.

@@ -10,6 +10,7 @@ pub mod db;
 pub mod failpoint;
 pub mod heartbeat;
 pub mod id;
+pub mod metrics;
 pub mod news;
 pub mod redis_pool;
 pub mod seal;

@@ -8,13 +8,19 @@ pub mod schedule;
 pub mod sweep;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use emailclient_core::platform::config::{Config, Keys};
 use emailclient_core::platform::db::Db;
 use emailclient_core::platform::heartbeat::Heartbeat;
+use emailclient_core::platform::metrics::{Fleet, table};
 use emailclient_core::platform::start;
+use metrics::gauge;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+/// Accounts and jobs of all tenants are counted this often.
+const FLEET_EVERY: Duration = Duration::from_secs(15);
 /// The part of this service that must go round.
 const LOOP: &str = "loop";
 
@@ -35,14 +41,25 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Resul
     let leader = leader::Leader::new(db.clone());
     tracing::info!(scheduler = %leader.owner(), "scheduler started");
     let mut schedule = schedule::Schedule::new();
+    let (mut fleet, mut looked) = (Fleet::default(), None::<Instant>);
     while !shutdown.is_cancelled() {
         match leader.hold().await {
             Ok(true) => {
                 schedule.run_due(&db, &config).await;
                 heartbeat.beat(LOOP);
+                gauge!(table::LEADING.name).set(1.0);
+                if looked.is_none_or(|at| at.elapsed() >= FLEET_EVERY) {
+                    looked = Some(Instant::now());
+                    if let Err(error) = fleet.look(&db).await {
+                        tracing::warn!(%error, "accounts and jobs could not be counted");
+                    }
+                }
             }
             // Standing by is well, too: the lease was asked for and the database answered.
-            Ok(false) => heartbeat.beat(LOOP),
+            Ok(false) => {
+                heartbeat.beat(LOOP);
+                gauge!(table::LEADING.name).set(0.0);
+            }
             Err(error) => tracing::warn!(%error, "the database did not answer"),
         }
         tokio::select! {

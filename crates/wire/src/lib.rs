@@ -15,6 +15,7 @@ pub mod discover;
 pub mod dns;
 pub mod imap;
 pub mod login;
+pub mod measured;
 pub mod oauth;
 pub mod pace;
 pub mod post;

@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
+use crate::measured;
+
 /// Buckets of hosts are looked through for full ones when there are so many.
 const MANY_HOSTS: usize = 1024;
 
@@ -105,6 +107,9 @@ impl Pace {
         };
         let at = self.with(|b, inner, now| b.host(host, now).bucket.take(now, inner.per_host));
         if haste != Haste::User {
+            if at > Instant::now() {
+                measured::paced();
+            }
             sleep_until(at).await;
         }
         // Only now: those who wait for one slow host must not use up the places of all others.

@@ -8,7 +8,7 @@ mod held;
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use apalis::layers::WorkerBuilderExt as _;
 use apalis::prelude::{Data, Monitor, ParallelizeExt as _, WorkerBuilder};
@@ -24,10 +24,12 @@ use emailclient_core::platform::db::{Db, DbError};
 use emailclient_core::platform::failpoint;
 use emailclient_core::platform::heartbeat::Heartbeat;
 use emailclient_core::platform::id::JobId;
+use emailclient_core::platform::metrics::table;
 use emailclient_core::queue::job::queue::{self, Claimed, Outcome, Room};
 use emailclient_core::queue::job::{self, priority};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use metrics::{counter, histogram};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
@@ -389,13 +391,19 @@ where
         let work = self.inner.call(task);
         let ack = self.ack.clone();
         async move {
+            let begun = Instant::now();
             let Some(lease) = lease else { return work.await.map(drop).map_err(Into::into) };
             let result = tokio::select! {
                 result = work => result.map(drop).map_err(Into::into),
                 // Its task goes on: a round ends at the signal that came with this one, a submission has a lease of its own.
-                () = lease.signals.lost.cancelled() => return Err("the lease was lost".into()),
+                () = lease.signals.lost.cancelled() => {
+                    counter!(table::LEASES_LOST.name).increment(1);
+                    return Err("the lease was lost".into());
+                }
             };
-            ack.record(&lease.claimed, &outcome(&lease.claimed, &result)).await;
+            let outcome = outcome(&lease.claimed, &result);
+            measure(&lease.claimed, &outcome, begun.elapsed());
+            ack.record(&lease.claimed, &outcome).await;
             result
         }
         .boxed()
@@ -416,6 +424,18 @@ fn outcome(job: &Claimed, result: &Result<(), BoxDynError>) -> Outcome {
         Some(Then::RetryAfter(after)) => Outcome::Retry { after, error: text },
         Some(Then::Retry) | None => Outcome::Retry { after: backoff(), error: text },
     }
+}
+
+fn measure(job: &Claimed, outcome: &Outcome, took: Duration) {
+    let kind = job.job.declaration().kind;
+    let word = match outcome {
+        Outcome::Done => "done",
+        Outcome::Postpone { .. } => "postponed",
+        Outcome::Retry { .. } => "retry",
+        Outcome::Dead { .. } => "failed",
+    };
+    counter!(table::JOB_RUNS.name, "kind" => kind, "outcome" => word).increment(1);
+    histogram!(table::JOB_DURATION.name, "kind" => kind).record(took.as_secs_f64());
 }
 
 impl AckLayer {

@@ -21,6 +21,7 @@ use emailclient_core::connect::imap as connect;
 use emailclient_core::platform::db::DbError;
 use emailclient_core::platform::heartbeat::Heartbeat;
 use emailclient_core::platform::id::{AccountId, TenantId};
+use emailclient_core::platform::metrics::table;
 use emailclient_core::queue::job::{Job, enqueue_as, priority};
 use emailclient_core::sync::driver::{self, Fresh, SyncError};
 use emailclient_core::sync::due::{self, Watched};
@@ -102,6 +103,7 @@ async fn watch_account(env: Environment, of: (TenantId, AccountId), mut orders: 
             continue;
         }
         let next = reconnect.after(started.elapsed(), &error, env.clock.unit());
+        metrics::counter!(table::RECONNECTS.name, "class" => error.class()).increment(1);
         if let SyncError::Imap(error @ ImapError::Protocol(_)) = &error {
             let told = driver::tell_watch_trouble(&env, of, error, next.wait).await;
             well &= told.is_err();
@@ -142,6 +144,7 @@ async fn watch_once(
         over = orders.until_over() => return Ok(over),
     };
     let mut open = begun?;
+    let _counted = Counted::new();
     let begun = Instant::now();
     loop {
         let interval = if *well { keepalive.interval() } else { keepalive.interval().min(PROVEN) };
@@ -164,6 +167,22 @@ async fn watch_once(
                 return Err(ImapError::Closed { bye: None }.into());
             }
         }
+    }
+}
+
+/// A watch that stands, as long as it does.
+struct Counted;
+
+impl Counted {
+    fn new() -> Self {
+        metrics::gauge!(table::WATCHES.name).increment(1);
+        Self
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        metrics::gauge!(table::WATCHES.name).decrement(1);
     }
 }
 

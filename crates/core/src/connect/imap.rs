@@ -20,6 +20,7 @@ use wire::diagnose::{Step, Way};
 use wire::dial::Deadlines;
 use wire::imap::{self as wire_imap, Endpoint, ImapError, Session};
 use wire::login::Login;
+use wire::measured;
 use wire::pace::Haste;
 
 /// A watch of this process needs no longer to say goodbye.
@@ -213,10 +214,13 @@ async fn log_in(
 ) -> Result<Session, ImapError> {
     let deadlines = Deadlines { reply: process.config.imap_command_timeout, ..Deadlines::default() };
     process.pace.wait(&endpoint.host, haste).await;
-    wire_imap::connect(&process.outbound, &process.tls, endpoint, &deadlines)
-        .await?
-        .login(endpoint, login)
-        .await
+    let session = async {
+        let connection = wire_imap::connect(&process.outbound, &process.tls, endpoint, &deadlines).await?;
+        connection.login(endpoint, login).await
+    };
+    let session = session.await;
+    measured::connected("imap", session.as_ref().map_or_else(|error| error.trouble().code(), |_| "ok"));
+    session
 }
 
 /// IMAP has no session without a login.

@@ -20,6 +20,7 @@ use crate::domain::oauth::app::{self, AppError, Usable};
 use crate::domain::oauth::grant::{self, Grant, Kind, StoreError};
 use crate::platform::db::DbError;
 use crate::platform::id::{GrantId, TenantId};
+use crate::platform::metrics::table;
 use crate::queue::suspension;
 use wire::oauth::{self as wire_oauth, DeviceCode, TokenError, Tokens, Way};
 use wire::post::Address;
@@ -253,6 +254,13 @@ async fn store(
 ) -> Result<Option<Tokens>, GrantError> {
     let now = process.clock.now();
     let mut tx = process.db.tenant(tenant).await?;
+    let outcome = match answer {
+        Ok(_) => "renewed",
+        Err(GrantError::Refused(_)) => "refused",
+        Err(GrantError::App(_)) => "app-refused",
+        Err(_) => "failed",
+    };
+    metrics::counter!(table::OAUTH_RENEWALS.name, "outcome" => outcome).increment(1);
     let of = (grant.id, grant.generation);
     let result = match answer {
         Ok(tokens) => {

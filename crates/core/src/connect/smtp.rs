@@ -18,6 +18,7 @@ use wire::diagnose::{Step, Way};
 use wire::dial::Deadlines;
 use wire::imap::Endpoint;
 use wire::login::Login;
+use wire::measured;
 use wire::pace::Haste;
 use wire::smtp::{self as wire_smtp, Connection, Dialler, Progress, SendError, Sent, SmtpError, SmtpServer};
 use wire::trouble::Trouble;
@@ -199,5 +200,8 @@ async fn log_in(
         deadlines: Deadlines { reply: process.config.smtp_command_timeout, ..Deadlines::default() },
     };
     process.pace.wait(&endpoint.host, haste).await;
-    wire_smtp::connect(&dialler, &SmtpServer { endpoint: endpoint.clone(), login: login.clone() }).await
+    let server = SmtpServer { endpoint: endpoint.clone(), login: login.clone() };
+    let connection = wire_smtp::connect(&dialler, &server).await;
+    measured::connected("smtp", connection.as_ref().map_or_else(|error| error.trouble().code(), |_| "ok"));
+    connection
 }

@@ -78,6 +78,8 @@ pub struct Config {
     pub cors_origins: Vec<String>,
     /// Logs.
     pub log: LogConfig,
+    /// `METRICS_LISTEN`.
+    pub metrics_listen: MetricsListen,
     /// `HEARTBEAT_DIR`: worker and scheduler keep a file there that `emailctl healthcheck` reads.
     pub heartbeat_dir: Option<PathBuf>,
     /// Limits.
@@ -134,6 +136,17 @@ pub struct Config {
     pub oauth_apps_file: Option<PathBuf>,
     /// `EVENT_RETENTION_DAYS`: how far the event log reaches back, 1 to 3650.
     pub event_retention: Duration,
+}
+
+/// Where metrics are served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MetricsListen {
+    /// On the loopback network, at the usual port of the service.
+    Usual,
+    /// Nowhere.
+    Off,
+    /// There.
+    At(SocketAddr),
 }
 
 impl Config {
@@ -194,6 +207,7 @@ impl Config {
                 level: s.get("LOG_LEVEL").unwrap_or_else(|| "info".into()),
                 file: s.get("LOG_FILE").map(PathBuf::from),
             },
+            metrics_listen: s.metrics_listen("METRICS_LISTEN"),
             heartbeat_dir: s.get("HEARTBEAT_DIR").map(PathBuf::from),
             rate_limit: RateLimitConfig {
                 enabled: s.parse("RATE_LIMIT_ENABLED", true),

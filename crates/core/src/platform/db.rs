@@ -121,6 +121,13 @@ impl Db {
         SystemTx::begin(&self.system).await
     }
 
+    /// Name, connections, and those of them that nobody uses, of each pool.
+    #[must_use]
+    pub fn pools(&self) -> [(&'static str, u32, usize); 2] {
+        [("app", &self.app), ("system", &self.system)]
+            .map(|(name, pool)| (name, pool.size(), pool.num_idle()))
+    }
+
     /// Refuses to start when the schema is not the one this binary was built for, or a role could pass the wall. Nor on a
     /// newer one: how much newer it is, and what was taken away since, this binary cannot know.
     pub async fn verify(&self) -> Result<(), migrate::Refusal> {

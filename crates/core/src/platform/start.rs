@@ -13,6 +13,7 @@ use crate::platform::config::{Config, ConfigError, Keys};
 use crate::platform::db::inspect::{Look, Unreachable};
 use crate::platform::db::migrate::Refusal;
 use crate::platform::heartbeat::HeartbeatError;
+use crate::platform::metrics;
 use crate::platform::redis_pool::eviction;
 use crate::platform::seal::Keyring;
 use crate::platform::signal;
@@ -40,9 +41,22 @@ pub async fn service(
         verify(&config).await?;
         let shutdown = CancellationToken::new();
         signal::cancel_on_stop(shutdown.clone())?;
+        metrics::start(&config, usual_metrics_port(program), &shutdown)
+            .await
+            .map_err(|error| StartError::Mend(error.to_string()))?;
         serve(config, shutdown).await
     };
     exit(program, run().await)
+}
+
+/// Where metrics of a service are served on its own machine, unless a setting says otherwise. 9464 is the port of
+/// Prometheus exporters of OpenTelemetry.
+fn usual_metrics_port(program: &str) -> u16 {
+    match program {
+        "emailclient-worker" => 9465,
+        "emailclient-scheduler" => 9466,
+        _ => 9464,
+    }
 }
 
 /// The roles a service connects as: the setting that holds the address, the role, the address.

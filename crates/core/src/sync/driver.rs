@@ -195,6 +195,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use mail::sync::Depth;
+use metrics::{counter, histogram};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -205,6 +206,7 @@ use crate::connect::{ConnectError, Process};
 use crate::domain::account::credential::Unusable;
 use crate::platform::db::DbError;
 use crate::platform::id::{AccountId, TenantId};
+use crate::platform::metrics::table;
 use crate::queue::lease::{self, Lease, LeaseError};
 use crate::sync::store::attempts;
 use wire::imap::{ImapError, MemoryBudget, Rooms, Session};
@@ -333,6 +335,32 @@ impl SyncError {
     pub const fn is_recorded(&self) -> bool {
         matches!(self, Self::Imap(_) | Self::Credentials(_) | Self::Grant(_))
     }
+
+    /// A word for what it is, of few.
+    #[must_use]
+    pub const fn class(&self) -> &'static str {
+        match self {
+            Self::Busy => "busy",
+            Self::Paused => "paused",
+            Self::NoSuchAccount => "no-such-account",
+            Self::Lost => "lease-lost",
+            Self::Stopped => "stopped",
+            Self::Credentials(_) => "credentials",
+            Self::Grant(_) => "grant",
+            Self::Imap(error) => error.trouble().code(),
+            Self::Db(_) => "database",
+        }
+    }
+}
+
+/// A round that had the account in hand is over.
+fn measure(begun: Instant, result: &Result<Report, SyncError>) {
+    let (outcome, cause) = match result {
+        Ok(_) => ("done", "none"),
+        Err(error) => ("failed", error.class()),
+    };
+    counter!(table::ROUNDS.name, "outcome" => outcome, "cause" => cause).increment(1);
+    histogram!(table::ROUND_DURATION.name, "outcome" => outcome).record(begun.elapsed().as_secs_f64());
 }
 
 /// One round over all mailboxes: local edits go out, then everything that changed comes in.
@@ -347,7 +375,10 @@ pub async fn sync_account(
 ) -> Result<Report, SyncError> {
     let lease = take(ctx, tenant, account).await?;
     // On the heap: polled in place, a whole round outgrows the stack of a thread in an unoptimised build.
-    guarded(ctx, &lease, Box::pin(round::run(ctx, &lease, depth))).await
+    let begun = Instant::now();
+    let result = guarded(ctx, &lease, Box::pin(round::run(ctx, &lease, depth))).await;
+    measure(begun, &result);
+    result
 }
 
 /// Brings local edits to the server and reads the mailboxes they touched; others are left for the next round.

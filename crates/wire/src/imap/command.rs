@@ -19,6 +19,7 @@ use super::idle::Pulse;
 use super::parse::{Code, Condition, Cursor, Response, Status, Untagged, parse};
 use super::unsolicited::{Gone, Unsolicited, read_vanished};
 use super::verdict::{Done, bye_error, judge};
+use crate::measured;
 
 /// Longest UID set in one command: servers must take 8,192 bytes a line (RFC 7162 §4 recommends this bound).
 pub(super) const MAX_SET_BYTES: usize = 7_500;
@@ -102,6 +103,7 @@ pub struct Session {
     /// False from the first byte of a command until its tagged line: a future dropped in between leaves an
     /// answer on the wire that would be taken for the next command's.
     settled: bool,
+    _open: measured::Open,
 }
 
 impl Session {
@@ -119,6 +121,7 @@ impl Session {
             pulse: Pulse::default(),
             broken_promise: None,
             settled: true,
+            _open: measured::Open::new("imap"),
         }
     }
 
@@ -179,6 +182,26 @@ impl Session {
     /// As [`Session::run_within`], but the tagged line is returned unjudged, for verbs to which a NO means
     /// something special. [`Session::finish`] must follow.
     pub(super) async fn run_to_condition(
+        &mut self,
+        command: Command,
+        answer_bytes: u64,
+        on_untagged: &mut impl FnMut(Untagged) -> Option<Untagged>,
+    ) -> Result<Condition, ImapError> {
+        let (verb, begun) = (measured::verb(&command.text), Instant::now());
+        let answer = self.answer_of(command, answer_bytes, on_untagged).await;
+        let outcome = match &answer {
+            Ok(condition) => match condition.status {
+                Status::Ok => "ok",
+                Status::No => "no",
+                _ => "bad",
+            },
+            Err(_) => "error",
+        };
+        measured::imap_command(verb, outcome, begun.elapsed());
+        answer
+    }
+
+    async fn answer_of(
         &mut self,
         command: Command,
         answer_bytes: u64,

@@ -13,6 +13,8 @@ use emailclient_core::events::webhook::outcome::{self, Verdict};
 use emailclient_core::events::webhook::send::{self, Outgoing};
 use emailclient_core::events::webhook::{WebhookState, filter};
 use emailclient_core::platform::db::{DbError, TenantTx};
+use emailclient_core::platform::metrics::table;
+use metrics::{counter, histogram};
 use wire::post::{Answered, PostError};
 
 /// Events read at once.
@@ -285,6 +287,9 @@ impl Work {
             duration_ms: answer.duration_ms,
         };
         let verdict = outcome::judge(&answer.answer, now);
+        let waited = answer.at - entry.created_at;
+        let first = place.way == Way::Log && !known;
+        measure(&verdict, waited.to_std().ok().filter(|_| first && matches!(verdict, Verdict::Taken)));
         let noted = match verdict {
             Verdict::Taken => known.then(|| note(DeliveryState::Delivered, tries, None)),
             Verdict::EventRefused => {
@@ -441,6 +446,21 @@ impl Work {
 }
 
 /// An event that waited is not sent any more, for this reason.
+/// `delay`: since the event, where it was taken at once.
+fn measure(verdict: &Verdict, delay: Option<Duration>) {
+    let word = match verdict {
+        Verdict::Taken => "taken",
+        Verdict::EventRefused => "refused",
+        Verdict::Failed => "failed",
+        Verdict::Later(_) => "later",
+        Verdict::Gone => "gone",
+    };
+    counter!(table::WEBHOOK_ATTEMPTS.name, "outcome" => word).increment(1);
+    if let Some(delay) = delay {
+        histogram!(table::WEBHOOK_DELAY.name).record(delay.as_secs_f64());
+    }
+}
+
 fn given_up(waiting: &Waiting, why: &str, now: DateTime<Utc>) -> Note {
     Note {
         position: waiting.position,

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use emailclient_core::access::password::Share;
 use emailclient_core::access::user;
+use emailclient_core::platform::metrics::table;
 use sha2::{Digest as _, Sha256};
 
 use crate::context::Context;
@@ -138,5 +139,6 @@ async fn take(state: &AppState, context: &Context, bucket: Bucket) -> Result<(),
     if verdict.allowed {
         return Ok(());
     }
+    metrics::counter!(table::HTTP_RATE_LIMITED.name, "limit" => "log-in").increment(1);
     Err(ApiError::rate_limited(verdict.retry_after.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX)))
 }

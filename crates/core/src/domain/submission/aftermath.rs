@@ -9,6 +9,7 @@ use super::settle::next_state;
 use crate::domain::states::{CopyState, SubmissionState};
 use crate::platform::db::{DbError, TenantTx};
 use crate::platform::id::{AccountId, SubmissionId};
+use crate::platform::metrics::table;
 use crate::queue::job::{self, Job};
 
 /// A failed APPEND is repeated this often, 30 s to an hour apart; then the copy is `failed` and the message still sent.
@@ -93,7 +94,10 @@ pub async fn settle_sent_copy(
 ) -> Result<Option<Duration>, DbError> {
     let state = match outcome {
         SentCopy::Done => CopyState::Done,
-        SentCopy::Impossible => CopyState::Failed,
+        SentCopy::Impossible => {
+            metrics::counter!(table::SENT_COPIES_FAILED.name).increment(1);
+            CopyState::Failed
+        }
         SentCopy::TryAgain => CopyState::Pending,
     };
     let row = sqlx::query(

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use mail::smtp_reply::{ReplyClass, SmtpReply};
+use metrics::{counter, histogram};
 use sqlx::Row as _;
 use uuid::Uuid;
 
@@ -16,6 +17,7 @@ use super::settle::{Ending, Login, Tally, Verdict, files_its_own_copy, next_stat
 use crate::domain::states::{CopyState, Phase, RecipientState, SubmissionState};
 use crate::platform::db::{DbError, TenantTx};
 use crate::platform::id::{AccountId, SubmissionId};
+use crate::platform::metrics::table;
 use crate::queue::job::{self, Job};
 use crate::queue::suspension;
 
@@ -252,7 +254,8 @@ pub async fn finish(
     let attempt = &handover.attempt;
     let tenant = tx.tenant();
     let held = sqlx::query(
-        "SELECT now() >= give_up_at AS over, extract(epoch FROM give_up_at - now())::float8 AS left
+        "SELECT now() >= give_up_at AS over, extract(epoch FROM give_up_at - now())::float8 AS left,
+                extract(epoch FROM now() - send_after)::float8 AS waited
          FROM submissions WHERE tenant_id = $1 AND id = $2 AND attempt = $3 AND lease_owner = $4 AND state = 'sending' FOR UPDATE",
     )
     .bind(tenant)
@@ -301,8 +304,24 @@ pub async fn finish(
     .await?;
     end_attempt(tx, attempt.id, attempt.number, ending.code, ending.text.as_deref(), !ending.in_doubt)
         .await?;
+    measure(ending, state, held.try_get("waited")?);
     follow_up(tx, attempt.account_id, attempt.id, state, mail::backoff::unknown_search(0)).await?;
     Ok(Some(Finished { state, retry_after }))
+}
+
+/// An attempt is over. A commit that fails has it counted once more.
+fn measure(ending: &Ending, state: SubmissionState, waited: f64) {
+    let class = match ending.code {
+        None => "none",
+        Some(200..300) => "2xx",
+        Some(300..400) => "3xx",
+        Some(400..500) => "4xx",
+        Some(_) => "5xx",
+    };
+    counter!(table::ATTEMPTS.name, "state" => state.as_str(), "class" => class).increment(1);
+    if state == SubmissionState::Sent {
+        histogram!(table::SENT_DELAY.name).record(waited.max(0.0));
+    }
 }
 
 /// Event and jobs that a new state brings with it. `probe_after` is when to look for a message that went unknown.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use wire::dial::network;
 
-use super::{ConfigError, Keys};
+use super::{ConfigError, Keys, MetricsListen};
 use wire::secret::Secret;
 
 /// Parts of values that examples carry; whoever copies one has not chosen a secret.
@@ -127,6 +127,21 @@ impl Source {
             ));
         }
         found
+    }
+
+    /// Where metrics are served: `address:port` or `off`.
+    pub(super) fn metrics_listen(&self, name: &str) -> MetricsListen {
+        match self.get(name).as_deref() {
+            None => MetricsListen::Usual,
+            Some("off") => MetricsListen::Off,
+            Some(text) => text.parse().map_or_else(
+                |_| {
+                    self.complain(format!("{name}: {text:?} is neither an address with a port nor off"));
+                    MetricsListen::Off
+                },
+                MetricsListen::At,
+            ),
+        }
     }
 
     /// Addresses and networks in CIDR notation.

@@ -3,6 +3,7 @@
 use super::Target;
 use crate::platform::db::{DbError, TenantTx};
 use crate::platform::id::{AccountId, MailboxId};
+use crate::platform::metrics::table;
 
 /// The mailbox whose audit is due for longest. Those that are still being read for the first time, or that our user made or
 /// renamed and the server does not know by that name yet, are left out.
@@ -30,6 +31,7 @@ pub async fn done(tx: &mut TenantTx, target: &Target, repairs: u64) -> Result<()
     .bind(i64::try_from(repairs).unwrap_or(i64::MAX))
     .execute(tx.conn())
     .await?;
+    metrics::counter!(table::AUDIT_REPAIRS.name).increment(repairs);
     Ok(())
 }
 
