@@ -448,7 +448,7 @@ impl Writer<'_> {
     fn measure(&self, batch: &[Prepared], created: usize) {
         let kind = if self.backfill { "backfill" } else { "new" };
         counter!(table::STORED.name, "kind" => kind).increment(created as u64);
-        counter!(table::STORED_BYTES.name).increment(batch.iter().map(|p| p.size_bytes as u64).sum());
+        counter!(table::STORED_BYTES.name).increment(batch.iter().map(|p| p.size_bytes).sum());
         if !self.backfill && created > 0 {
             let now = self.ctx.clock.now();
             for arrival in batch {
