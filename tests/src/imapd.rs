@@ -6,6 +6,7 @@
 //! with exact bytes, after which the line may close or hang. A command that the product learns gets its arm in `answers`.
 
 mod answers;
+pub mod gmail;
 pub mod model;
 mod wire;
 
@@ -39,6 +40,12 @@ pub struct State {
     pub heard: Vec<String>,
     /// Connections so far.
     pub connections: usize,
+    /// Those that are logged in.
+    pub logged_in: usize,
+    /// The most of them at once.
+    pub most_logged_in: usize,
+    /// It has Gmail's manners ([`State::become_gmail`]).
+    pub gmail: Option<gmail::Store>,
     rules: Vec<Rule>,
     used: usize,
 }
@@ -173,6 +180,9 @@ impl Imapd {
             mailboxes: Vec::new(),
             heard: Vec::new(),
             connections: 0,
+            logged_in: 0,
+            most_logged_in: 0,
+            gmail: None,
             rules: Vec::new(),
             used: 0,
         };
@@ -259,8 +269,11 @@ async fn converse(stream: TcpStream, shared: Arc<Shared>) {
         if !say(&mut write, reply).await
             || (idles && !idle(&mut read, &mut write, &shared, &mut session, &heard.tag).await)
         {
-            return;
+            break;
         }
+    }
+    if session.logged_in {
+        shared.state.lock().unwrap().logged_in -= 1;
     }
 }
 

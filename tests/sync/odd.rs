@@ -70,6 +70,16 @@ impl Rig {
         odd
     }
 
+    /// The account on a server that is known by this name.
+    pub async fn odd_at(&self, server: Imapd, host: &str) -> Odd<'_> {
+        let mut settings = settings(server.port);
+        settings["imap"]["host"] = json!(host);
+        let account = self.connect(&settings).await;
+        let mut odd = Odd { rig: self, server, account, told: 0 };
+        odd.told().await;
+        odd
+    }
+
     /// Makes an account and waits for the end of its first round, however that ends.
     pub async fn connect(&self, settings: &Value) -> String {
         let made = self.app.post(&self.tenant, "/api/accounts?verify=false", settings).await.expect(201);
@@ -220,7 +230,7 @@ pub fn settings(port: u16) -> Value {
 
 fn theirs(state: &mut State) -> BTreeSet<Placed> {
     let mut all = BTreeSet::new();
-    for mailbox in state.mailboxes.iter().filter(|m| !m.phantom && !m.attributes.contains("\\Noselect")) {
+    for mailbox in state.mailboxes.iter().filter(|m| !m.phantom && !m.is_view() && !m.attributes.contains("\\Noselect")) {
         for message in &mailbox.messages {
             let (flags, keywords) = parse_flag_list(message.flags.iter().map(String::as_str));
             let date = DateTime::parse_from_str(&message.date, "%d-%b-%Y %H:%M:%S %z").unwrap().to_utc();

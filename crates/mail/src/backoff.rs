@@ -29,6 +29,13 @@ pub fn throttle(since: Duration, hint: Option<Duration>, unit: f64) -> Duration 
     }
 }
 
+/// After a limit whose bounds are known: the first wait and what has passed since the first failure in a row, at most the
+/// longest. Up to a quarter less.
+#[must_use]
+pub fn bounded(since: Duration, (first, longest): (Duration, Duration), unit: f64) -> Duration {
+    (first + since).min(longest).mul_f64(0.75 + 0.25 * clamp(unit))
+}
+
 /// After refused credentials: 10 minutes, an hour, and `None` once they were refused for more than an hour: the user has to
 /// act. `since` is the time since the first refusal in a row.
 #[must_use]
@@ -88,7 +95,7 @@ fn jitter(seconds: f64, cap: f64, unit: f64) -> Duration {
 mod tests {
     use std::time::Duration;
 
-    use super::{auth, network, send, send_at_home, throttle, unknown_search};
+    use super::{auth, bounded, network, send, send_at_home, throttle, unknown_search};
 
     const NOW: Duration = Duration::ZERO;
 
@@ -112,6 +119,15 @@ mod tests {
         assert_eq!(network(secs(3600), 1.0), secs(60));
         assert_eq!(network(Duration::MAX, 1.0), secs(60));
         assert_eq!(network(NOW, 0.0), secs(1));
+    }
+
+    #[test]
+    fn a_limit_of_known_bounds_is_waited_out_within_them() {
+        let bounds = (secs(3600), secs(86_400));
+        assert_eq!(bounded(NOW, bounds, 1.0), secs(3600));
+        assert_eq!(bounded(secs(3600), bounds, 1.0), secs(7200));
+        assert_eq!(bounded(secs(1_000_000), bounds, 1.0), secs(86_400));
+        assert_eq!(bounded(NOW, bounds, 0.0), secs(2700));
     }
 
     #[test]

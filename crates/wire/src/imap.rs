@@ -25,6 +25,7 @@ mod fetch;
 mod flags;
 mod guard;
 mod idle;
+mod lasting;
 mod list;
 mod login;
 mod long_lines;
@@ -54,6 +55,7 @@ pub use self::fetch::{FetchEvent, FetchedMessage};
 pub use self::flags::{ChangedSince, FetchedFlags, Uids};
 pub use self::guard::{MAX_LITERAL_BYTES, MemoryBudget, Oversized, Transport};
 pub use self::idle::{IdleEnd, MAX_IDLE};
+pub use self::lasting::LastingIds;
 pub use self::list::{ListedMailbox, MailboxStatus};
 pub use self::proof::Proof;
 pub use self::room::{Room, Rooms};
@@ -125,6 +127,19 @@ pub enum ImapError {
         /// Its last words, if it had any.
         bye: Option<String>,
     },
+}
+
+/// Which limit a server keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// Of connections at once.
+    Connections,
+    /// Of what is read in a time.
+    Volume,
+    /// The mailbox is not open to anybody at the moment.
+    Mailbox,
+    /// Of commands in a time, or another that it does not name.
+    Pace,
 }
 
 impl ImapError {
@@ -230,6 +245,15 @@ impl ImapError {
             Self::Unreachable(_) | Self::NotAllowed(_) | Self::Timeout | Self::Closed { bye: None } => {}
         }
         self
+    }
+
+    /// Which limit the server met us with; `None`: it asked for no patience.
+    #[must_use]
+    pub fn limit(&self) -> Option<Limit> {
+        match self {
+            Self::Throttled { code, text, .. } => Some(verdict::limit(code.as_deref(), text)),
+            _ => None,
+        }
     }
 
     /// Whether the server let us not in because of other connections of the same user: with one less it would have.

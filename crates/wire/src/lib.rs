@@ -1,6 +1,6 @@
 //! Everything that talks to other hosts, and nothing that knows a database.
 //!
-//! Here live the way out ([`dial`], [`dns`], [`tls`]) and how fast it is taken ([`pace`]), the sessions ([`imap`], [`smtp`]), what is found out about a server
+//! Here live the way out ([`dial`], [`dns`], [`tls`]) and how fast it is taken ([`pace`]), what large providers allow ([`provider`]), the sessions ([`imap`], [`smtp`]), what is found out about a server
 //! before there is an account ([`discover`], [`diagnose`]), the one table of what can go wrong ([`trouble`]), and
 //! what is posted to addresses of our users ([`post`]), what is said to authorization servers ([`oauth`]), [`secret::Secret`], which no log shows. Users of this crate see sessions and typed errors, and hand over plain values: which account they are of is not known here.
 //! Not here: what to ask a server and what to make of its answer (the planner is in the crate `mail`, the driver in
@@ -19,6 +19,7 @@ pub mod measured;
 pub mod oauth;
 pub mod pace;
 pub mod post;
+pub mod provider;
 pub mod secret;
 pub mod smtp;
 pub mod tls;

@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use crate::measured;
+use crate::provider;
 
 /// Buckets of hosts are looked through for full ones when there are so many.
 const MANY_HOSTS: usize = 1024;
@@ -105,7 +106,8 @@ impl Pace {
             Haste::Watch => Some(self.with(|b, _, now| b.host(host, now).watch.clone()).lock_owned().await),
             Haste::User | Haste::Round => None,
         };
-        let at = self.with(|b, inner, now| b.host(host, now).bucket.take(now, inner.per_host));
+        let a_second = self.inner.per_host.min(provider::of(host).log_ins_per_second);
+        let at = self.with(|b, _, now| b.host(host, now).bucket.take(now, a_second));
         if haste != Haste::User {
             if at > Instant::now() {
                 measured::paced();
@@ -190,6 +192,18 @@ mod tests {
             assert!((8..=13).contains(&through), "{through} watchers in {:?}", started.elapsed());
             watchers.iter().for_each(JoinHandle::abort);
         }
+    }
+
+    /// As many as it is known to take, whatever the settings allow.
+    #[tokio::test(start_paused = true)]
+    async fn a_provider_that_takes_fewer_log_ins_gets_fewer() {
+        let pace = Pace::new(1000, 100);
+        let started = Instant::now();
+        for _ in 0..6 {
+            pace.wait("imap.mail.yahoo.com", Haste::Round).await;
+        }
+        let rate = crate::provider::of("imap.mail.yahoo.com").log_ins_per_second;
+        assert_eq!((rate, started.elapsed().as_secs()), (2, 2), "{:?}", started.elapsed());
     }
 
     #[tokio::test]

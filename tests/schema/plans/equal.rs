@@ -45,6 +45,7 @@ fn empty(uid: u32) -> Prepared {
         modseq: 0,
         internal_date: fill::at(1),
         email_id: None,
+        known: false,
         size_bytes: 0,
         raw: Vec::new().into(),
         hash: Sha256::digest(b"").into(),

@@ -14,6 +14,8 @@ pub(super) struct Session {
     /// UIDs in the order of sequence numbers, as this session was told.
     known: Vec<u32>,
     qresync: bool,
+    /// It counts among those that are.
+    pub logged_in: bool,
 }
 
 /// The part of a tagged line after the tag.
@@ -84,7 +86,16 @@ impl Session {
                 out.extend(if self.qresync { &b"* ENABLED QRESYNC\r\n"[..] } else { b"* ENABLED\r\n" });
             }
             "LOGOUT" => out.extend(b"* BYE bye\r\n"),
-            "LOGIN" | "AUTHENTICATE" | "NOOP" | "CHECK" | "DONE" | "IDLE" | "ID" => {}
+            "LOGIN" | "AUTHENTICATE" => {
+                if state.gmail.as_ref().is_some_and(|store| state.logged_in >= store.connections) {
+                    return no("[ALERT] Too many simultaneous connections. (Failure)");
+                }
+                if !std::mem::replace(&mut self.logged_in, true) {
+                    state.logged_in += 1;
+                    state.most_logged_in = state.most_logged_in.max(state.logged_in);
+                }
+            }
+            "NOOP" | "CHECK" | "DONE" | "IDLE" | "ID" => {}
             "NAMESPACE" => out.extend(format!("* NAMESPACE {}\r\n", state.namespaces).into_bytes()),
             "LIST" | "LSUB" => list(state, heard, out),
             "STATUS" => {
@@ -166,9 +177,15 @@ impl Session {
             }
             "EXPUNGE" if uidplus => {
                 let Some(mailbox) = self.open(state) else { return ok() };
-                let is_marked = |m: &&Message| m.flags.iter().any(|f| f == "\\Deleted");
-                let marked: Vec<u32> = mailbox.messages.iter().filter(is_marked).map(|m| m.uid).collect();
-                mailbox.expunge(set.into_iter().filter(|uid| marked.contains(uid)));
+                let is_marked = |m: &&Message| m.flags.iter().any(|f| f == "\\Deleted") && set.contains(&m.uid);
+                let marked: Vec<Message> = mailbox.messages.iter().filter(is_marked).cloned().collect();
+                let name = String::from_utf8_lossy(&mailbox.name).into_owned();
+                for message in marked {
+                    match message.ids {
+                        Some(ids) => state.expunge_label(&name, ids),
+                        None => state.mailbox(&name).expunge([message.uid]),
+                    }
+                }
             }
             _ => return Err("BAD unknown command".to_owned()),
         }
@@ -227,6 +244,8 @@ impl Session {
         if condstore && since.is_some() {
             items.push("MODSEQ".to_owned());
         }
+        let bytes = items.iter().any(|item| item == "BODY.PEEK[]" || item == "BODY[]");
+        let mut fetched_bytes = Vec::new();
         for uid in set {
             let Some(message) = mailbox.messages.iter().find(|m| m.uid == *uid) else { continue };
             if since.is_some_and(|since| message.modseq <= since) {
@@ -239,7 +258,9 @@ impl Session {
                 out.extend(fetched(message, item));
             }
             out.extend(b")\r\n");
+            fetched_bytes.extend(message.ids.filter(|_| bytes));
         }
+        fetched_bytes.into_iter().for_each(|ids| state.count_bytes(ids));
     }
 
     fn store(&self, state: &mut State, heard: &Heard, set: &[u32], out: &mut Vec<u8>) -> Outcome {
@@ -249,6 +270,7 @@ impl Session {
         let names = String::from_utf8_lossy(&last).trim_matches(['(', ')']).to_owned();
         let names: Vec<&str> = names.split(' ').filter(|n| !n.is_empty()).collect();
         let (mut modified, silent) = (UidSet::new(), heard.text.contains("FLAGS.SILENT"));
+        let mut changed = Vec::new();
         for uid in set {
             if !mailbox.messages.iter().any(|m| m.uid == *uid) {
                 continue;
@@ -263,11 +285,17 @@ impl Session {
             for name in &names {
                 mailbox.flag(*uid, name, !heard.text.contains(" -FLAGS"));
             }
+            let message = mailbox.message(*uid);
+            changed.extend(message.ids.map(|ids| (ids, message.flags.clone())));
             if !silent {
                 let number = self.known.iter().position(|k| k == uid).unwrap_or(0) + 1;
                 let flags = mailbox.message(*uid).flags.join(" ");
                 out.extend(format!("* {number} FETCH (UID {uid} FLAGS ({flags}))\r\n").into_bytes());
             }
+        }
+        for (ids, flags) in changed {
+            let flags: Vec<&str> = flags.iter().map(String::as_str).filter(|f| *f != "\\Deleted").collect();
+            state.flags(ids, &flags);
         }
         if modified.is_empty() { ok() } else { Ok(format!("OK [MODIFIED {modified}] some")) }
     }
@@ -283,6 +311,10 @@ impl Session {
         let Some(mailbox) = self.open(state) else { return ok() };
         let originals: Vec<Message> =
             mailbox.messages.iter().filter(|m| set.contains(&m.uid)).cloned().collect();
+        let from = String::from_utf8_lossy(&mailbox.name).into_owned();
+        if state.gmail.is_some() {
+            return carry(state, verb, (&from, target), &originals, out);
+        }
         let Some(target) = target.and_then(|name| find(state, name)) else { return no("[TRYCREATE] none") };
         let mut arrived = Vec::new();
         for original in &originals {
@@ -303,6 +335,37 @@ impl Session {
         }
         Ok(format!("OK {code} copied"))
     }
+}
+
+/// COPY and MOVE between labels.
+fn carry(
+    state: &mut State,
+    verb: &str,
+    (from, to): (&str, Option<&Vec<u8>>),
+    originals: &[Message],
+    out: &mut Vec<u8>,
+) -> Outcome {
+    let target = to.and_then(|name| find(state, name)).map(|m| (m.name.clone(), m.uidvalidity));
+    let Some((name, uidvalidity)) = target else { return no("[TRYCREATE] none") };
+    let to = String::from_utf8_lossy(&name).into_owned();
+    let (mut old, mut new) = (Vec::new(), Vec::new());
+    for original in originals {
+        let Some(ids) = original.ids else { continue };
+        let (uid, before) = state.carry(from, &to, ids, verb == "MOVE");
+        if !before || state.store().tells_known {
+            old.push(original.uid.to_string());
+            new.push(uid.to_string());
+        }
+    }
+    let code = match new.is_empty() {
+        true => String::new(),
+        false => format!("[COPYUID {uidvalidity} {} {}] ", old.join(","), new.join(",")),
+    };
+    if verb == "MOVE" {
+        out.extend(format!("* OK {code}(Success)\r\n").into_bytes());
+        return ok();
+    }
+    Ok(format!("OK {code}(Success)"))
 }
 
 fn find<'a>(state: &'a mut State, name: &[u8]) -> Option<&'a mut Mailbox> {
@@ -388,7 +451,13 @@ fn status(mailbox: &Mailbox, items: &str, out: &mut Vec<u8>) {
 fn append(state: &mut State, heard: &Heard) -> Outcome {
     let (name, bytes) = (heard.words.get(1).cloned().unwrap_or_default(), heard.words.last().cloned());
     let uidplus = state.offers("UIDPLUS");
+    let gmail = state.gmail.is_some();
     let Some(mailbox) = find(state, &name) else { return no("[TRYCREATE] none") };
+    if gmail {
+        let name = String::from_utf8_lossy(&mailbox.name).into_owned();
+        state.arrive(&[&name], bytes.unwrap_or_default(), None);
+        return ok();
+    }
     let uid = mailbox.deliver(bytes.unwrap_or_default());
     let flags = heard.words.iter().find(|w| w.starts_with(b"(")).cloned().unwrap_or_default();
     let flags = String::from_utf8_lossy(&flags).trim_matches(['(', ')']).to_owned();
@@ -432,6 +501,8 @@ fn fetched(message: &Message, item: &str) -> Vec<u8> {
         "INTERNALDATE" => format!("INTERNALDATE \"{}\"", message.date).into_bytes(),
         "RFC822.SIZE" => format!("RFC822.SIZE {}", message.bytes.len()).into_bytes(),
         "MODSEQ" => format!("MODSEQ ({})", message.modseq).into_bytes(),
+        "X-GM-MSGID" => message.ids.map(|ids| format!("X-GM-MSGID {}", ids.message)).unwrap_or_default().into_bytes(),
+        "X-GM-THRID" => message.ids.map(|ids| format!("X-GM-THRID {}", ids.thread)).unwrap_or_default().into_bytes(),
         "BODY.PEEK[]" | "BODY[]" => literal("BODY[]", &message.bytes),
         "BODY.PEEK[HEADER]" => {
             let head = message

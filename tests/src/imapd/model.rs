@@ -1,5 +1,14 @@
 //! What is on the server: mailboxes and messages, changed as another client would change them.
 
+/// What Gmail calls a message in every mailbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ids {
+    /// X-GM-MSGID.
+    pub message: u64,
+    /// X-GM-THRID.
+    pub thread: u64,
+}
+
 /// One message.
 #[derive(Debug, Clone)]
 pub struct Message {
@@ -13,6 +22,8 @@ pub struct Message {
     pub date: String,
     /// The whole of it.
     pub bytes: Vec<u8>,
+    /// At Gmail.
+    pub ids: Option<Ids>,
 }
 
 /// One mailbox.
@@ -41,6 +52,12 @@ pub struct Mailbox {
 }
 
 impl Mailbox {
+    /// Whether it shows what stands elsewhere and has a mark.
+    #[must_use]
+    pub fn is_view(&self) -> bool {
+        ["\\Flagged", "\\Important"].iter().any(|name| self.attributes.contains(name))
+    }
+
     pub(super) fn new(name: &[u8], uidvalidity: u32) -> Self {
         Self {
             name: name.to_vec(),
@@ -56,7 +73,7 @@ impl Mailbox {
         }
     }
 
-    fn next_modseq(&mut self) -> u64 {
+    pub(super) fn next_modseq(&mut self) -> u64 {
         self.modseq += 1;
         self.modseq
     }
@@ -66,7 +83,7 @@ impl Mailbox {
         let (uid, modseq) = (self.uidnext, self.next_modseq());
         self.uidnext += 1;
         let date = format!("{:02}-Jan-2026 10:00:00 +0000", uid % 28 + 1);
-        self.messages.push(Message { uid, flags: Vec::new(), modseq, date, bytes: bytes.into() });
+        self.messages.push(Message { uid, flags: Vec::new(), modseq, date, bytes: bytes.into(), ids: None });
         uid
     }
 

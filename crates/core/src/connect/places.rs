@@ -14,10 +14,12 @@ use super::Of;
 use crate::domain::account::credential::Protocol;
 use crate::platform::db::{Db, DbError, TenantTx};
 use crate::platform::id::{AccountId, new_uuid};
+use wire::provider;
 
-/// Connections of one account for one protocol. Providers close an account or refuse its log-ins above some ten, Exchange
-/// Online above three or four for submission.
+/// Connections of one account for one protocol at most; fewer where its provider allows fewer ([`wire::provider`]).
 pub const PLACES: i16 = 4;
+/// Of an account's connections to its IMAP server the round and the watch have one each, and need no place.
+const WITHOUT_PLACE: u16 = 2;
 /// How long a place stays its holder's without a renewal; renewed every third, so two may fail.
 const HELD_FOR: Duration = Duration::from_secs(60);
 /// Between two looks of one who waits.
@@ -41,8 +43,9 @@ pub async fn take(
     protocol: Protocol,
 ) -> Result<Option<Place>, DbError> {
     let (tenant, holder) = (tx.tenant(), new_uuid());
+    let places = allowed(tx, account, protocol).await?;
     // Whoever takes the same number at the same moment is waited for, and then it is seen as taken.
-    for _ in 0..PLACES {
+    for _ in 0..places {
         let free: Option<i16> = sqlx::query_scalar(
             "SELECT n::smallint FROM generate_series(1, $4) n WHERE NOT EXISTS (
                SELECT 1 FROM connection_places p WHERE p.tenant_id = $1 AND p.account_id = $2 AND p.protocol = $3 AND p.place = n
@@ -52,7 +55,7 @@ pub async fn take(
         .bind(tenant)
         .bind(account)
         .bind(protocol.as_str())
-        .bind(i32::from(PLACES))
+        .bind(i32::from(places))
         .bind(HELD_FOR.as_secs_f64())
         .fetch_optional(tx.conn())
         .await?;
@@ -80,6 +83,24 @@ pub async fn take(
         }
     }
     Ok(None)
+}
+
+/// How many places the account has, by what its provider allows.
+async fn allowed(tx: &mut TenantTx, account: AccountId, protocol: Protocol) -> Result<i16, DbError> {
+    let host: Option<Option<String>> = sqlx::query_scalar(
+        "SELECT CASE $3 WHEN 'imap' THEN imap_host ELSE smtp_host END FROM accounts WHERE tenant_id = $1 AND id = $2",
+    )
+    .bind(tx.tenant())
+    .bind(account)
+    .bind(protocol.as_str())
+    .fetch_optional(tx.conn())
+    .await?;
+    let provider = provider::of(&host.flatten().unwrap_or_default());
+    let connections = match protocol {
+        Protocol::Imap => provider.imap_connections.saturating_sub(WITHOUT_PLACE),
+        Protocol::Smtp => provider.smtp_connections,
+    };
+    Ok(i16::try_from(connections).unwrap_or(PLACES).min(PLACES))
 }
 
 /// The same in a transaction of its own, waiting for a place for `patience`.

@@ -21,7 +21,7 @@ use chrono::{DateTime, Utc};
 use mail::flags::{Flags, Keywords};
 use mail::sync::FlagState;
 use mail::sync::StoreChange;
-use mail::sync::edits::{Change, Edit, Held, MailboxKey, Message, Scope, State};
+use mail::sync::edits::{Change, Edit, Held, Labels, MailboxKey, Message, Scope, State};
 use mail::uid::Uid;
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
@@ -176,14 +176,8 @@ pub async fn load(tx: &mut TenantTx, account: AccountId, ids: &[Uuid]) -> Result
     let mut sorted = ids.to_vec();
     sorted.sort_unstable();
     sorted.dedup();
-    let all_mail: Option<Uuid> = sqlx::query_scalar(
-        "SELECT id FROM mailboxes WHERE tenant_id = $1 AND account_id = $2 AND role = 'all' ORDER BY id LIMIT 1",
-    )
-    .bind(tx.tenant())
-    .bind(account)
-    .fetch_optional(tx.conn())
-    .await?;
-    let message = Message { all_mail: all_mail.map(|id| MailboxKey(id.as_u128())), ..Message::default() };
+    let (all_mail, labels) = store_of(tx, account).await?;
+    let message = Message { all_mail, labels, ..Message::default() };
     let mut works: Vec<Work> = sorted
         .iter()
         .map(|id| Work {
@@ -202,6 +196,24 @@ pub async fn load(tx: &mut TenantTx, account: AccountId, ids: &[Uuid]) -> Result
         work.before = work.message.clone();
     }
     Ok(works)
+}
+
+/// What is particular in the account's store.
+async fn store_of(
+    tx: &mut TenantTx,
+    account: AccountId,
+) -> Result<(Option<MailboxKey>, Labels), DbError> {
+    let rows: Vec<(Uuid, String, bool)> = sqlx::query_as(
+        "SELECT b.id, b.role, coalesce((SELECT l.labels FROM account_leases l WHERE l.tenant_id = $1 AND l.account_id = $2), false)
+         FROM mailboxes b WHERE b.tenant_id = $1 AND b.account_id = $2 AND b.role IN ('all', 'trash', 'junk') ORDER BY b.id",
+    )
+    .bind(tx.tenant())
+    .bind(account)
+    .fetch_all(tx.conn())
+    .await?;
+    let of = |all: bool| rows.iter().filter(move |r| (r.1 == "all") == all).map(|r| MailboxKey(r.0.as_u128()));
+    let are = rows.iter().any(|r| r.2);
+    Ok((of(true).next(), Labels { are, bins: if are { of(false).collect() } else { Vec::new() } }))
 }
 
 /// Loads `works` again after their rows were changed by other means: what clients saw stays what it was at first.

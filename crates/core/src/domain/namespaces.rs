@@ -1,4 +1,5 @@
-//! What a server told of its namespaces (RFC 2342), and names of ours that were made before that was known.
+//! What a server told of its namespaces (RFC 2342) and of the kind of its mailboxes, and names of ours that were made before
+//! that was known.
 
 use mail::mailbox::{decode_name, split_last};
 use mail::namespace::Namespaces;
@@ -33,6 +34,16 @@ pub async fn with_choice(tx: &mut TenantTx, account: AccountId) -> Result<(Names
     Ok(row.map(|(told, shared)| (told.map(|t| t.0).unwrap_or_default(), shared)).unwrap_or_default())
 }
 
+/// Whether mailboxes of the account are labels of one store (Gmail's X-GM-EXT-1).
+pub async fn are_labels(tx: &mut TenantTx, account: AccountId) -> Result<bool, DbError> {
+    Ok(sqlx::query_scalar("SELECT labels FROM account_leases WHERE tenant_id = $1 AND account_id = $2")
+        .bind(tx.tenant())
+        .bind(account)
+        .fetch_optional(tx.conn())
+        .await?
+        .unwrap_or(false))
+}
+
 /// Whether the server is to be asked: it never was since it was given, or was a day ago.
 pub async fn are_due(tx: &mut TenantTx, account: AccountId) -> Result<bool, DbError> {
     Ok(sqlx::query_scalar(
@@ -46,15 +57,21 @@ pub async fn are_due(tx: &mut TenantTx, account: AccountId) -> Result<bool, DbEr
     .unwrap_or(false))
 }
 
-/// Keeps the answer. What our user made meanwhile, and the server does not have, goes under the personal prefix and is asked
+/// Keeps the answer, and whether mailboxes are labels. What our user made meanwhile, and the server does not have, goes under the personal prefix and is asked
 /// for again: names at the top could not be had.
-pub async fn note(tx: &mut TenantTx, account: AccountId, told: &Namespaces) -> Result<(), DbError> {
+pub async fn note(
+    tx: &mut TenantTx,
+    account: AccountId,
+    told: &Namespaces,
+    labels: bool,
+) -> Result<(), DbError> {
     sqlx::query(
-        "UPDATE account_leases SET namespaces = $3, namespaces_at = now() WHERE tenant_id = $1 AND account_id = $2",
+        "UPDATE account_leases SET namespaces = $3, namespaces_at = now(), labels = $4 WHERE tenant_id = $1 AND account_id = $2",
     )
     .bind(tx.tenant())
     .bind(account)
     .bind(Json(told))
+    .bind(labels)
     .execute(tx.conn())
     .await?;
     let prefix = told.own_prefix();

@@ -4,6 +4,7 @@
 //! - `contents`: what proves that a mailbox is the one we know
 //! - `bytes`: the sources of messages, ahead of their rows
 //! - `ingest`: messages that arrived (`resolve` decides which row an arrival belongs to, `thread` which conversation)
+//! - `lasting`: messages that are known by the server's own ids before their bytes are fetched
 //! - `attempts`: messages that end a process or that the server cannot deliver, counted before they are looked into
 //! - `flags`, `vanish`: what changed and what went
 //! - `relink`: placements carried over a new UIDVALIDITY
@@ -27,6 +28,7 @@ pub mod contents;
 pub mod edits;
 pub mod flags;
 pub mod ingest;
+pub mod lasting;
 pub mod pending;
 pub mod prepare;
 pub mod refusal;
@@ -72,8 +74,11 @@ pub struct Prepared {
     pub modseq: i64,
     /// When the server got it.
     pub internal_date: DateTime<Utc>,
-    /// The server's own lasting id (RFC 8474), if it has them.
+    /// What the server calls it in every mailbox, if it tells.
     pub email_id: Option<String>,
+    /// Its bytes are here, and were not fetched again: `hash` is theirs, `raw` and `content` are empty. It is a further place
+    /// of a message or nothing.
+    pub known: bool,
     /// Size as sent, also when `raw` was not kept.
     pub size_bytes: u64,
     /// The message as sent; empty when it was too large.
@@ -93,7 +98,7 @@ pub struct Content {
     pub in_reply_to: Vec<String>,
     /// References.
     pub refs: Vec<String>,
-    /// Keys of the conversation: hashes of all ids above.
+    /// Keys of the conversation: hashes of all ids above, or of the one the server has for it.
     pub thread_keys: Vec<[u8; 16]>,
     /// Decoded Subject.
     pub subject: Option<String>,

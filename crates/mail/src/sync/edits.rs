@@ -27,6 +27,8 @@
 //! | of a move out of several mailboxes, the rest waits until it is seen where the first stands | `the_rest_of_a_move_waits_until_it_is_seen_where_the_first_stands` |
 //! | flags were stored in a placement, not in its mailbox | `what_comes_into_a_mailbox_anew_has_none_of_the_flags_stored_there` |
 //! | what is left `\Deleted` is hidden until somebody unmarks it | `what_is_left_marked_is_hidden_and_in_nobodys_way`, `what_an_unanswered_removal_left_deleted_is_ours` |
+//! | where mailboxes are labels, a place is left by moving, and flags are stored once | `of_labels_one_is_left_by_moving_and_flags_are_stored_once` |
+//! | there, what goes to Trash has left everything, and is expunged there alone | `what_goes_to_the_trash_of_a_store_of_labels_has_left_everything` |
 //! | all of them, against everybody, in any order | `what_our_user_asks_for_holds_against_everybody` |
 
 #[cfg(test)]
@@ -173,6 +175,25 @@ pub struct Message {
     pub edits: Vec<Edit>,
     /// The mailbox that shows all mail of the account (Gmail's): being there is no place of its own.
     pub all_mail: Option<MailboxKey>,
+    /// What is particular where mailboxes are labels of one store (Gmail).
+    pub labels: Labels,
+}
+
+/// Mailboxes as labels: a message has its flags once, and a place is left by moving.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Labels {
+    /// Whether they are.
+    pub are: bool,
+    /// Trash and Junk: what goes there has left all other mailboxes, All Mail too. Expunging has an end only there.
+    pub bins: Vec<MailboxKey>,
+}
+
+impl Labels {
+    /// Whether a message that goes there is nowhere else.
+    #[must_use]
+    pub fn takes_all(&self, to: MailboxKey) -> bool {
+        self.are && self.bins.contains(&to)
+    }
 }
 
 /// A placement as clients are shown it.
@@ -245,8 +266,14 @@ impl Message {
     /// What a move to `to`, or a removal, takes away.
     fn sources(&self, places: &[Shown], from: Scope, to: Option<MailboxKey>) -> Vec<usize> {
         let is_all = |place: &Shown| Some(place.mailbox) == self.all_mail;
+        let takes_all = to.is_some_and(|to| self.labels.takes_all(to));
+        let from = match from {
+            Scope::In(mailbox) if takes_all && is_in(places, mailbox) => Scope::All,
+            from => from,
+        };
         // A removal is out of everything: what stays in All Mail is not deleted.
-        let spares_all = to.is_some() && from == Scope::All && places.iter().any(|p| !is_all(p));
+        let spares_all =
+            to.is_some() && !takes_all && from == Scope::All && places.iter().any(|p| !is_all(p));
         let meant = |place: &Shown| match from {
             Scope::All => Some(place.mailbox) != to && !(spares_all && is_all(place)),
             Scope::In(mailbox) => place.mailbox == mailbox && Some(mailbox) != to,
@@ -264,6 +291,10 @@ impl Message {
     }
 }
 
+fn is_in(places: &[Shown], mailbox: MailboxKey) -> bool {
+    places.iter().any(|p| p.mailbox == mailbox)
+}
+
 /// Those in the mailbox; all of them when the message has left it: flags follow a message to wherever it is.
 fn in_scope(places: &[Shown], scope: Scope) -> Vec<usize> {
     let there = |mailbox| places.iter().enumerate().filter(move |(_, p)| p.mailbox == mailbox);
@@ -274,7 +305,7 @@ fn in_scope(places: &[Shown], scope: Scope) -> Vec<usize> {
 }
 
 fn put(places: &mut Vec<Shown>, edit: &Edit, to: MailboxKey, template: Option<Shown>) {
-    if places.iter().any(|p| p.mailbox == to) || (template.is_none() && !edit.explains()) {
+    if is_in(places, to) || (template.is_none() && !edit.explains()) {
         return;
     }
     let like = template.as_ref().and_then(|t| t.like);

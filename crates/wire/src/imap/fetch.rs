@@ -17,8 +17,9 @@ use super::ImapError;
 use super::command::{Session, set_chunks, uid_of};
 use super::flags::{find, read_flags, read_modseq};
 use super::guard::{MemoryBudget, Oversized};
+use super::lasting::{ITEMS, LastingIds, read_ids};
 use super::parse::{Fetch, Response, Untagged, Value};
-use super::verdict::judge;
+use super::verdict::{judge, of_reading};
 
 /// FETCH commands under way at once: two saturate Dovecot, which queues at most four.
 const IN_FLIGHT: usize = 2;
@@ -46,6 +47,10 @@ pub struct FetchedMessage {
     pub oversized: Option<Oversized>,
     /// Its share of the memory budget: keep it as long as `raw`.
     pub permit: Option<OwnedSemaphorePermit>,
+    /// What it is called in every mailbox, where the server tells.
+    pub ids: Option<LastingIds>,
+    /// Hash of its bytes, where the caller has them and did not ask for them again. Set by the caller alone.
+    pub known: Option<[u8; 32]>,
 }
 
 /// What [`Session::fetch_bodies`] sends.
@@ -67,6 +72,8 @@ struct Batch {
     tag: String,
     /// Its mod-sequences were asked for.
     modseq: bool,
+    /// Its lasting ids were.
+    ids: bool,
     /// What was asked by this command.
     asked: UidSet,
     missing: UidSet,
@@ -134,12 +141,17 @@ impl Session {
                         }
                         // The command is not understood: there are servers that offer CONDSTORE and know no MODSEQ.
                         (Err(ImapError::Protocol(_)), Some(batch))
-                            if batch.modseq && batch.missing == batch.asked =>
+                            if (batch.modseq || batch.ids) && batch.missing == batch.asked =>
                         {
-                            self.has_modseq = false;
+                            // One at a time: the other may be understood.
+                            if batch.ids {
+                                self.capabilities.gmail = false;
+                            } else {
+                                self.has_modseq = false;
+                            }
                             again.push_back(batch.asked.to_string());
                         }
-                        (Err(e), _) => refused = refused.or(Some(e)),
+                        (Err(e), _) => refused = refused.or(Some(of_reading(e))),
                         (Ok(_), None) => {}
                     }
                 }
@@ -156,13 +168,16 @@ impl Session {
     async fn ask_for_bodies(&mut self, tag: String, set: &str) -> Result<Batch, ImapError> {
         let modseq = self.has_modseq;
         let item = if modseq { " MODSEQ" } else { "" };
-        let line =
-            format!("{tag} UID FETCH {set} (UID FLAGS INTERNALDATE RFC822.SIZE{item} BODY.PEEK[])\r\n");
+        let ids = self.capabilities.gmail;
+        let names = if ids { ITEMS } else { "" };
+        let line = format!(
+            "{tag} UID FETCH {set} (UID FLAGS INTERNALDATE RFC822.SIZE{item}{names} BODY.PEEK[])\r\n"
+        );
         self.framer.allow_until(Instant::now() + self.reply);
         self.framer.write(line.as_bytes()).await?;
         let asked =
             UidSet::parse(set).map_err(|_| ImapError::protocol("a UID set of our own is malformed"))?;
-        Ok(Batch { tag, modseq, missing: asked.clone(), asked })
+        Ok(Batch { tag, modseq, ids, missing: asked.clone(), asked })
     }
 
     /// Passes a message on if it was asked for and has not come yet; anything else is news.
@@ -195,18 +210,35 @@ fn is_stream_error(result: &Result<(), ImapError>) -> bool {
 }
 
 fn read_message(mut fetch: Fetch) -> Option<FetchedMessage> {
-    let uid = uid_of(find(&fetch, "UID")?)?;
-    let flags = read_flags(&fetch);
-    let internal_date = find(&fetch, "INTERNALDATE").and_then(Value::text).and_then(parse_date);
-    let size = find(&fetch, "RFC822.SIZE").and_then(Value::number);
     let (raw, oversized) = match find(&fetch, "BODY[]")? {
         Value::Skipped(oversized) => (Bytes::new(), Some(*oversized)),
         value => (value.bytes()?.clone(), None),
     };
-    let (flags, keywords, modseq) = flags
-        .map_or((Flags::NONE, Keywords::new(), read_modseq(&fetch)), |f| (f.flags, f.keywords, f.modseq));
     let permit = fetch.permit.take();
-    Some(FetchedMessage { uid, flags, keywords, modseq, internal_date, size, raw, oversized, permit })
+    Some(FetchedMessage { raw, oversized, permit, ..read_facts(&fetch)? })
+}
+
+/// All but its bytes.
+pub(super) fn read_facts(fetch: &Fetch) -> Option<FetchedMessage> {
+    let uid = uid_of(find(fetch, "UID")?)?;
+    let internal_date = find(fetch, "INTERNALDATE").and_then(Value::text).and_then(parse_date);
+    let size = find(fetch, "RFC822.SIZE").and_then(Value::number);
+    let (flags, keywords, modseq) = read_flags(fetch)
+        .map_or((Flags::NONE, Keywords::new(), read_modseq(fetch)), |f| (f.flags, f.keywords, f.modseq));
+    let (raw, oversized, permit, ids) = (Bytes::new(), None, None, read_ids(fetch));
+    Some(FetchedMessage {
+        uid,
+        flags,
+        keywords,
+        modseq,
+        internal_date,
+        size,
+        raw,
+        oversized,
+        permit,
+        ids,
+        known: None,
+    })
 }
 
 /// `date-time` (RFC 9051 §9): ` 1-Jan-2026 10:00:00 +0100`.

@@ -75,6 +75,12 @@ impl ListedMailbox {
     pub fn is_selectable(&self) -> bool {
         !self.has_attribute("\\Noselect") && !self.has_attribute("\\NonExistent")
     }
+
+    /// Whether it only shows what stands elsewhere and has a mark (`\Flagged`, RFC 6154; `\Important`, RFC 8457).
+    #[must_use]
+    pub fn is_view(&self) -> bool {
+        ["\\Flagged", "\\Starred", "\\Important"].iter().any(|name| self.has_attribute(name))
+    }
 }
 
 type Statuses = HashMap<Vec<u8>, (MailboxStatus, Option<String>)>;

@@ -11,7 +11,7 @@ use super::ImapError;
 use super::command::{Command, Session};
 use super::connect::{Connection, Endpoint};
 use super::parse::{Condition, Response};
-use super::verdict::{judge, lacks_mechanism};
+use super::verdict::{judge, lacks_mechanism, of_reading};
 use crate::login::sasl::{self, Bearer, MAX_CHALLENGES, Mechanism, Plain, plain};
 use crate::login::{Login, Refusal};
 use crate::secret::Secret;
@@ -174,7 +174,7 @@ fn encode(plain: &[u8]) -> Zeroizing<Vec<u8>> {
 
 /// During login a bare NO means the credentials, whatever else it might mean later.
 fn as_rejection(error: ImapError) -> ImapError {
-    match error {
+    match of_reading(error) {
         ImapError::Refused { code, text } => ImapError::AuthRejected { code, text, refusal: None },
         other => other,
     }
@@ -183,7 +183,7 @@ fn as_rejection(error: ImapError) -> ImapError {
 /// A server that said what is wrong with the token has refused it, also where it ends the exchange with BAD.
 fn as_refusal(error: ImapError, said: Option<Refusal>) -> ImapError {
     let refusal = said.map(Box::new);
-    match error {
+    match of_reading(error) {
         ImapError::Refused { code, text } | ImapError::AuthRejected { code, text, .. } => {
             ImapError::AuthRejected { code, text, refusal }
         }

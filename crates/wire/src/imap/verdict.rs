@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::parse::{Code, Condition, Status};
-use super::{ImapError, server_code, server_text};
+use super::{ImapError, Limit, server_code, server_text};
 
 /// The tagged OK of a command.
 #[derive(Debug)]
@@ -37,6 +37,10 @@ pub(super) fn judge(condition: Condition) -> Result<Done, ImapError> {
 pub(super) fn bye_error(condition: &Condition) -> ImapError {
     let text = server_text(&condition.text);
     let code = condition.code.as_ref().and_then(|c| server_code(&c.name));
+    let lower = text.to_ascii_lowercase();
+    if ENDED.iter().any(|said| lower.contains(said)) && !lower.contains(TOKEN_ENDED) {
+        return ImapError::Throttled { retry_after: None, code, text };
+    }
     throttled(code.as_deref(), &text).unwrap_or(ImapError::Closed { bye: Some(text) })
 }
 
@@ -59,12 +63,51 @@ const TOO_MANY: [&str; 11] = [
     "concurrent sessions",
 ];
 
+/// How Gmail says that a mailbox was read as much as it may be: an hour to a day passes with this
+/// (`NO [OVERQUOTA] Account exceeded command or bandwidth limits.`, 2019 to 2022).
+const VOLUME: &str = "bandwidth limit";
+/// Exchange Online, after AUTHENTICATE: BAD, of a mailbox that nobody can open at the moment, or a shared one that never can be.
+const NOT_CONNECTED: &str = "authenticated but not connected";
+/// Exchange Online's ways of ending sessions that ask for too much, in BYE.
+const ENDED: [&str; 2] = ["session invalidated", "connection is closed. 13"];
+/// Its word for the end of a token, within the first of these: the next session has another token.
+const TOKEN_ENDED: &str = "tokenexpired";
+
+/// Which limit a plea for patience is about.
+pub(super) fn limit(code: Option<&str>, text: &str) -> Limit {
+    let lower = text.to_ascii_lowercase();
+    if code == Some(OVERQUOTA) || lower.contains(VOLUME) {
+        Limit::Volume
+    } else if lower.contains(NOT_CONNECTED) {
+        Limit::Mailbox
+    } else if is_of_connections(code, &lower) {
+        Limit::Connections
+    } else {
+        Limit::Pace
+    }
+}
+
+const OVERQUOTA: &str = "OVERQUOTA";
+
+/// What a command that only reads is refused for want of quota is not the room for mail (RFC 9208), which reading needs none
+/// of: the provider limits how much is read.
+pub(super) fn of_reading(error: ImapError) -> ImapError {
+    match error {
+        ImapError::Refused { code: Some(code), text } if code == OVERQUOTA => {
+            ImapError::Throttled { retry_after: None, code: Some(code), text }
+        }
+        other => other,
+    }
+}
+
 /// Whether a refusal to let us in is about other connections of the same user. A rate is none: it passes with time alone.
 pub(super) fn is_too_many_connections(error: &ImapError) -> bool {
     let ImapError::Throttled { code, text, .. } = error else { return false };
-    let lower = text.to_ascii_lowercase();
-    TOO_MANY.iter().any(|s| lower.contains(s))
-        || (code.as_deref() == Some("LIMIT") && !lower.contains("rate"))
+    is_of_connections(code.as_deref(), &text.to_ascii_lowercase())
+}
+
+fn is_of_connections(code: Option<&str>, lower: &str) -> bool {
+    TOO_MANY.iter().any(|s| lower.contains(s)) || (code == Some("LIMIT") && !lower.contains("rate"))
 }
 
 /// RFC 5530's UNAVAILABLE, LIMIT and INUSE; Gmail's and Exchange's ways of saying the same in prose
@@ -72,7 +115,7 @@ pub(super) fn is_too_many_connections(error: &ImapError) -> bool {
 /// throttled. Suggested Backoff Time: 1234 milliseconds").
 fn throttled(code: Option<&str>, text: &str) -> Option<ImapError> {
     let lower = text.to_ascii_lowercase();
-    let said = ["throttled", "bandwidth limit", "rate limit"];
+    let said = ["throttled", VOLUME, "rate limit", NOT_CONNECTED];
     let by_code = matches!(code, Some("UNAVAILABLE" | "LIMIT" | "INUSE" | "THROTTLED" | "SERVERBUG"));
     if !by_code && !said.iter().chain(&TOO_MANY).any(|s| lower.contains(s)) {
         return None;
@@ -118,8 +161,8 @@ pub(super) fn as_missing(error: ImapError) -> ImapError {
 mod tests {
     use std::time::Duration;
 
-    use super::super::ImapError;
     use super::super::script::session;
+    use super::super::{ImapError, Limit};
 
     #[tokio::test]
     async fn too_many_connections_are_told_from_other_pleas_for_patience() {
@@ -143,6 +186,39 @@ mod tests {
         }
         let (mut s, _) = session("", &["* BYE [ALERT] Maximum connection limit reached\r\n"]).await;
         assert!(super::is_too_many_connections(&s.noop().await.unwrap_err()));
+    }
+
+    #[tokio::test]
+    async fn which_limit_was_met_is_read_from_the_words() {
+        for (answer, limit) in [
+            ("$ NO [OVERQUOTA] Account exceeded command or bandwidth limits.\r\n", Limit::Volume),
+            ("$ NO [ALERT] Account exceeded command or bandwidth limits. (Failure)\r\n", Limit::Volume),
+            ("* BYE Account exceeded command or bandwidth limits.\r\n", Limit::Volume),
+            ("$ NO [OVERQUOTA] enough for today\r\n", Limit::Volume),
+            ("$ NO [ALERT] Too many simultaneous connections. (Failure)\r\n", Limit::Connections),
+            ("$ BAD User is authenticated but not connected.\r\n", Limit::Mailbox),
+            ("$ NO User is authenticated but not connected.\r\n", Limit::Mailbox),
+            ("$ BAD Request is throttled. Suggested Backoff Time: 5 milliseconds\r\n", Limit::Pace),
+            ("* BYE Session invalidated - Throttled\r\n", Limit::Pace),
+            ("* BYE Session invalidated\r\n", Limit::Pace),
+            ("* BYE Connection is closed. 13\r\n", Limit::Pace),
+        ] {
+            let (mut s, _) = session("", &[answer]).await;
+            let error = s.noop().await.unwrap_err();
+            assert_eq!(error.limit(), Some(limit), "{answer}: {error:?}");
+        }
+        for end in ["* BYE Session invalidated - AccessTokenExpired\r\n", "* BYE Connection is closed. 14\r\n"] {
+            let (mut s, _) = session("", &[end]).await;
+            let error = s.noop().await.unwrap_err();
+            assert!(matches!(error, ImapError::Closed { .. }) && error.limit().is_none(), "{end}: {error:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn no_room_for_mail_is_a_refusal_and_no_quota_for_reading_a_plea_for_patience() {
+        let (mut s, _) = session("", &["$ NO [OVERQUOTA] full\r\n", "$ NO [OVERQUOTA] read enough\r\n"]).await;
+        assert!(matches!(s.create_mailbox(b"a", None).await, Err(ImapError::Refused { .. })));
+        assert!(matches!(s.select(b"a", None, false).await, Err(ImapError::Throttled { .. })));
     }
 
     #[tokio::test]

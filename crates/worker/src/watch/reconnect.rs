@@ -5,12 +5,15 @@ use std::time::Duration;
 use emailclient_core::connect::oauth::GrantError;
 use emailclient_core::sync::driver::SyncError;
 use mail::backoff;
-use wire::imap::ImapError;
+use wire::imap::{ImapError, Limit};
 
 /// A connection that lasted so long was a good one: what comes after it is a first failure.
 const GOOD: Duration = Duration::from_secs(60);
 /// After so many failures in a row a round is asked for, which tells the user what is the matter.
 const TELL_AFTER: u32 = 3;
+
+/// Where as much was read as the provider allows: the first wait and the longest.
+const VOLUME: (Duration, Duration) = (Duration::from_secs(1800), Duration::from_secs(4 * 3600));
 
 /// Failures in a row of one account's watch.
 #[derive(Debug, Default)]
@@ -41,6 +44,10 @@ impl Reconnect {
         self.failures = self.failures.saturating_add(1);
         let tell = self.failures == TELL_AFTER;
         let next = match error {
+            // The round tells it, and the account's own wait says when.
+            SyncError::Imap(error) if error.limit() == Some(Limit::Volume) => {
+                Next { wait: backoff::bounded(self.since, VOLUME, unit), round: self.failures == 1 }
+            }
             SyncError::Imap(ImapError::Throttled { retry_after, .. }) => {
                 Next { wait: backoff::throttle(self.since, *retry_after, unit), round: tell }
             }
@@ -108,6 +115,16 @@ mod tests {
             "no sooner than it said"
         );
         assert_eq!(Reconnect::default().after(SHORT, &throttled(None), 1.0).wait, Duration::from_secs(60));
+    }
+
+    #[test]
+    fn a_mailbox_that_was_read_as_much_as_it_may_be_is_left_alone_for_long() {
+        let text = "Account exceeded command or bandwidth limits.".to_owned();
+        let error = SyncError::Imap(ImapError::Throttled { retry_after: None, code: Some("OVERQUOTA".into()), text });
+        let mut r = Reconnect::default();
+        let first = r.after(SHORT, &error, 1.0);
+        assert!(first.round && first.wait >= Duration::from_secs(1800), "{first:?}");
+        assert!(!r.after(SHORT, &error, 1.0).round);
     }
 
     #[test]

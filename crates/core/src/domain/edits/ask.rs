@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mail::flags::Keywords;
 use mail::sync::StoreChange;
-use mail::sync::edits::{Change, MailboxKey, Scope, Shown};
+use mail::sync::edits::{Change, MailboxKey, Message, Scope, Shown};
 use uuid::Uuid;
 
 use super::{Work, key, load, save};
@@ -26,6 +26,15 @@ pub enum Transfer {
     Delete(MailboxId),
     /// Out of every mailbox.
     Expunge,
+    /// The same in a store of labels, where a message is expunged in a bin alone: by way of this one.
+    ExpungeIn(MailboxId),
+    /// In a store of labels: out of INBOX, or a bin, into All Mail.
+    Archive {
+        /// All Mail.
+        all: MailboxId,
+        /// INBOX.
+        inbox: MailboxId,
+    },
 }
 
 /// The messages by account, each account's lease row locked: whoever changes where messages are comes one after the other.
@@ -46,23 +55,27 @@ pub async fn lock(tx: &mut TenantTx, ids: &[MessageId]) -> Result<BTreeMap<Accou
     Ok(by_account)
 }
 
-/// Asks of each message what `wanted` says of it as it is seen. Returns the messages of which something was asked.
+/// Asks of each message what `wanted` says of it as it is seen, in this order. Returns the messages of which something was
+/// asked.
 ///
 /// # Errors
 /// Those of the database. [`DbError::MissingReference`]: the target has just gone.
-pub async fn ask(
+pub async fn ask<C: IntoIterator<Item = Change>>(
     tx: &mut TenantTx,
     account: AccountId,
     ids: &[Uuid],
-    wanted: impl Fn(&Work, &[Shown]) -> Option<Change>,
+    wanted: impl Fn(&Work, &[Shown]) -> C,
 ) -> Result<Vec<MessageId>, DbError> {
     let mut works = load(tx, account, ids).await?;
     let mut asked = Vec::new();
     for work in &mut works {
         let visible = work.message.visible();
-        if let Some(change) = wanted(work, &visible) {
-            work.message.ask(change);
+        let mut changes = wanted(work, &visible).into_iter().peekable();
+        if changes.peek().is_some() {
             asked.push(work.id);
+        }
+        for change in changes {
+            work.message.ask(change);
         }
     }
     if !asked.is_empty() {
@@ -102,6 +115,49 @@ pub fn flags(visible: &[Shown], mailbox: Option<MailboxId>, edit: &FlagEdit) -> 
 /// The transfer of a message, out of `source` or out of all it is in; nothing when it is as wanted already.
 #[must_use]
 pub fn transfer(
+    (visible, message): (&[Shown], &Message),
+    source: Option<MailboxId>,
+    transfer: Transfer,
+) -> Vec<Change> {
+    let labels = &message.labels;
+    let is_in = |place: MailboxKey| visible.iter().any(|p| p.mailbox == place);
+    let one = |transfer| in_folders(visible, message.all_mail, source, transfer);
+    match transfer {
+        Transfer::Archive { all, inbox } => {
+            let source = source.map_or_else(|| key(inbox), key);
+            let from = [source].into_iter().chain(labels.bins.iter().copied()).find(|m| is_in(*m));
+            let from = from.filter(|m| *m == source || !is_in(key(all)));
+            from.map(|from| Change::Move { from: Scope::In(from), to: key(all) }).into_iter().collect()
+        }
+        // Of a label alone only that is taken.
+        Transfer::ExpungeIn(_)
+            if let Some(from) = source.map(key).filter(|m| is_in(*m) && !labels.bins.contains(m))
+                && let Some(all) = message.all_mail.filter(|all| *all != from && is_in(*all)) =>
+        {
+            vec![Change::Move { from: Scope::In(from), to: all }]
+        }
+        Transfer::ExpungeIn(trash) => match visible.iter().find(|p| labels.bins.contains(&p.mailbox)) {
+            _ if source.is_some_and(|m| !is_in(key(m))) => Vec::new(),
+            Some(bin) => vec![Change::Remove { from: Scope::In(bin.mailbox) }],
+            None => one(Transfer::Move(trash))
+                .into_iter()
+                .chain([Change::Remove { from: Scope::In(key(trash)) }])
+                .collect(),
+        },
+        // What All Mail alone has gets a label: there is nothing to leave.
+        Transfer::Move(to)
+            if labels.are
+                && !labels.takes_all(key(to))
+                && visible.iter().all(|p| Some(p.mailbox) == message.all_mail) =>
+        {
+            one(Transfer::Copy(to)).into_iter().collect()
+        }
+        other => one(other).into_iter().collect(),
+    }
+}
+
+/// The same where each mailbox has messages of its own.
+fn in_folders(
     visible: &[Shown],
     all_mail: Option<MailboxKey>,
     source: Option<MailboxId>,
@@ -113,7 +169,8 @@ pub fn transfer(
     let first = named.iter().find(|p| !is_all(p)).or_else(|| named.first())?;
     let is_in = |places: &[&Shown], to: MailboxKey| places.iter().any(|p| p.mailbox == to);
     match transfer {
-        Transfer::Expunge => Some(Change::Remove { from }),
+        Transfer::Expunge | Transfer::ExpungeIn(_) => Some(Change::Remove { from }),
+        Transfer::Archive { .. } => None,
         Transfer::Copy(to) => {
             let there = visible.iter().any(|p| p.mailbox == key(to));
             (!there).then_some(Change::Copy { from: first.mailbox, to: key(to) })
@@ -131,8 +188,22 @@ pub fn transfer(
 #[cfg(test)]
 mod tests {
     use mail::sync::FlagState;
+    use mail::sync::edits::Labels;
 
     use super::*;
+
+    /// In a store without labels.
+    fn transfer(
+        visible: &[Shown],
+        all_mail: Option<MailboxKey>,
+        source: Option<MailboxId>,
+        wanted: Transfer,
+    ) -> Option<Change> {
+        let message = Message { all_mail, ..Message::default() };
+        let mut asked = super::transfer((visible, &message), source, wanted);
+        assert!(asked.len() < 2);
+        asked.pop()
+    }
 
     fn seen(mailboxes: &[MailboxId]) -> Vec<Shown> {
         let place =
@@ -177,5 +248,32 @@ mod tests {
         assert_eq!(transfer(&seen(&[all, to]), holds_all, None, Transfer::Move(to)), None);
         let copy = Some(Change::Copy { from: key(inbox), to: key(to) });
         assert_eq!(transfer(&seen(&[all, inbox]), holds_all, None, Transfer::Copy(to)), copy);
+    }
+
+    #[test]
+    fn in_a_store_of_labels_archiving_takes_one_label_and_deleting_goes_through_a_bin() {
+        let [inbox, work, all, trash, junk] = [(); 5].map(|()| MailboxId::new());
+        let bins = vec![key(trash), key(junk)];
+        let message =
+            Message { all_mail: Some(key(all)), labels: Labels { are: true, bins }, ..Message::default() };
+        let asked = |places: &[MailboxId], source, wanted| super::transfer((&seen(places), &message), source, wanted);
+        let moved = |from, to| Change::Move { from, to: key(to) };
+        let archive = Transfer::Archive { all, inbox };
+        assert_eq!(asked(&[inbox, work, all], None, archive), [moved(Scope::In(key(inbox)), all)]);
+        assert_eq!(asked(&[inbox, work, all], Some(work), archive), [moved(Scope::In(key(work)), all)]);
+        assert_eq!(asked(&[work, all], None, archive), [], "it is archived already");
+        assert_eq!(asked(&[junk], None, archive), [moved(Scope::In(key(junk)), all)]);
+        let gone = Transfer::ExpungeIn(trash);
+        let away = Change::Remove { from: Scope::In(key(trash)) };
+        assert_eq!(asked(&[inbox, all], None, gone), [moved(Scope::All, trash), away.clone()]);
+        assert_eq!(asked(&[all], None, gone), [moved(Scope::All, trash), away.clone()]);
+        assert_eq!(asked(&[trash], None, gone), [away]);
+        assert_eq!(asked(&[junk], Some(junk), gone), [Change::Remove { from: Scope::In(key(junk)) }]);
+        assert_eq!(asked(&[inbox, work, all], Some(work), gone), [moved(Scope::In(key(work)), all)]);
+        assert_eq!(asked(&[inbox, all], Some(work), gone), []);
+        let labelled = [Change::Copy { from: key(all), to: key(work) }];
+        assert_eq!(asked(&[all], None, Transfer::Move(work)), labelled);
+        assert_eq!(asked(&[inbox, all], None, Transfer::Move(work)), [moved(Scope::All, work)]);
+        assert_eq!(asked(&[all], None, Transfer::Delete(trash)), [moved(Scope::All, trash)]);
     }
 }

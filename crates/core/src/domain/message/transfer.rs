@@ -3,6 +3,7 @@
 
 use crate::domain::edits::ask::{self, Transfer};
 use crate::domain::mailbox;
+use crate::domain::namespaces;
 use crate::platform::db::{DbError, TenantTx};
 use crate::platform::id::{AccountId, MailboxId, MessageId};
 use mail::mailbox::Role;
@@ -73,9 +74,30 @@ pub async fn delete(
     }
     let mut affected = 0;
     for (account, messages) in ask::lock(tx, ids).await? {
-        affected += transfer(tx, account, &messages, source, Transfer::Expunge).await?;
+        let way = if namespaces::are_labels(tx, account).await? {
+            Transfer::ExpungeIn(mailbox::create::ensure_role(tx, account, Role::Trash).await?)
+        } else {
+            Transfer::Expunge
+        };
+        affected += transfer(tx, account, &messages, source, way).await?;
     }
     Ok(affected)
+}
+
+/// What archiving is in a store of labels that shows all of its mail; `None`: in any other a move to the Archive.
+async fn archive(tx: &mut TenantTx, account: AccountId) -> Result<Option<Transfer>, DbError> {
+    if !namespaces::are_labels(tx, account).await? {
+        return Ok(None);
+    }
+    let found: Option<(MailboxId, MailboxId)> = sqlx::query_as(
+        "SELECT a.id, i.id FROM mailboxes a JOIN mailboxes i ON i.tenant_id = a.tenant_id AND i.account_id = a.account_id
+         WHERE a.tenant_id = $1 AND a.account_id = $2 AND a.role = 'all' AND a.selectable AND i.role = 'inbox' ORDER BY a.id LIMIT 1",
+    )
+    .bind(tx.tenant())
+    .bind(account)
+    .fetch_optional(tx.conn())
+    .await?;
+    Ok(found.map(|(all, inbox)| Transfer::Archive { all, inbox }))
 }
 
 async fn to_target(
@@ -91,6 +113,12 @@ async fn to_target(
     };
     let mut affected = 0;
     for (account, messages) in ask::lock(tx, ids).await? {
+        if target == Target::Role(Role::Archive)
+            && let Some(archive) = archive(tx, account).await?
+        {
+            affected += transfer(tx, account, &messages, source, archive).await?;
+            continue;
+        }
         let (id, selectable) = match (&named, target) {
             (Some(named), _) if named.account_id != account => return Err(TransferError::OtherAccount),
             (Some(named), _) => (named.id, named.selectable),
@@ -118,7 +146,7 @@ async fn transfer(
     action: Transfer,
 ) -> Result<usize, DbError> {
     let wanted = |work: &crate::domain::edits::Work, visible: &[mail::sync::edits::Shown]| {
-        ask::transfer(visible, work.message.all_mail, source, action)
+        ask::transfer((visible, &work.message), source, action)
     };
     Ok(ask::ask(tx, account, messages, wanted).await?.len())
 }

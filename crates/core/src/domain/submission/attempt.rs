@@ -13,13 +13,14 @@ use uuid::Uuid;
 use super::announce;
 use super::answered;
 use super::credentials;
-use super::settle::{Ending, Login, Tally, Verdict, files_its_own_copy, next_state};
+use super::settle::{Ending, Login, Tally, Verdict, next_state};
 use crate::domain::states::{CopyState, Phase, RecipientState, SubmissionState};
 use crate::platform::db::{DbError, TenantTx};
 use crate::platform::id::{AccountId, SubmissionId};
 use crate::platform::metrics::table;
 use crate::queue::job::{self, Job};
 use crate::queue::suspension;
+use wire::provider::{self, SentCopy};
 
 pub use crate::platform::ahead::SUBMISSION_LEASE as LEASE;
 /// With less than this left of the lease the dot is not written any more: the answer could come after its end.
@@ -347,8 +348,9 @@ pub(super) async fn follow_up(
 /// From the first accepted recipient on there shall be a copy in Sent, whatever becomes of the others.
 async fn start_sent_copy(tx: &mut TenantTx, id: SubmissionId) -> Result<(), DbError> {
     let tenant = tx.tenant();
-    let host: Option<String> = sqlx::query_scalar(
-        "SELECT a.smtp_host FROM submissions s JOIN accounts a ON a.tenant_id = s.tenant_id AND a.id = s.account_id
+    let row: Option<(String, bool)> = sqlx::query_as(
+        "SELECT a.smtp_host, coalesce((SELECT l.labels FROM account_leases l WHERE l.tenant_id = a.tenant_id AND l.account_id = a.id), false)
+         FROM submissions s JOIN accounts a ON a.tenant_id = s.tenant_id AND a.id = s.account_id
          WHERE s.tenant_id = $1 AND s.id = $2 AND s.sent_copy = 'none' AND EXISTS (
            SELECT 1 FROM submission_recipients r WHERE r.tenant_id = s.tenant_id AND r.submission_id = s.id
              AND r.state IN ('accepted', 'delivered', 'bounced'))",
@@ -357,8 +359,14 @@ async fn start_sent_copy(tx: &mut TenantTx, id: SubmissionId) -> Result<(), DbEr
     .bind(id)
     .fetch_optional(tx.conn())
     .await?;
-    let Some(host) = host else { return Ok(()) };
-    let state = if files_its_own_copy(&host) { CopyState::Skipped } else { CopyState::Pending };
+    let Some((host, labels)) = row else { return Ok(()) };
+    // Gmail behind another host name is Gmail.
+    let (state, wait) = match provider::of(&host).sent_copy {
+        _ if labels => (CopyState::Skipped, Duration::ZERO),
+        SentCopy::Theirs => (CopyState::Skipped, Duration::ZERO),
+        SentCopy::TheirsMostly(wait) => (CopyState::Pending, wait),
+        SentCopy::Ours => (CopyState::Pending, Duration::ZERO),
+    };
     sqlx::query("UPDATE submissions SET sent_copy = $3 WHERE tenant_id = $1 AND id = $2")
         .bind(tenant)
         .bind(id)
@@ -366,7 +374,7 @@ async fn start_sent_copy(tx: &mut TenantTx, id: SubmissionId) -> Result<(), DbEr
         .execute(tx.conn())
         .await?;
     if state == CopyState::Pending {
-        job::enqueue(tx, &Job::FileSentCopy { submission_id: id }, Duration::ZERO).await?;
+        job::enqueue(tx, &Job::FileSentCopy { submission_id: id }, wait).await?;
     }
     Ok(())
 }

@@ -234,21 +234,6 @@ pub fn next_state(tally: Tally, in_doubt: bool, time_left: bool) -> SubmissionSt
     }
 }
 
-/// Whether the provider behind this SMTP server files the Sent copy itself, so that ours would be a second one.
-#[must_use]
-pub fn files_its_own_copy(smtp_host: &str) -> bool {
-    const HOSTS: [&str; 6] = [
-        "smtp.gmail.com",
-        "smtp.googlemail.com",
-        "smtp.office365.com",
-        "smtp-mail.outlook.com",
-        "outlook.office365.com",
-        "smtp-legacy.office365.com",
-    ];
-    let host = smtp_host.trim_end_matches('.').to_ascii_lowercase();
-    HOSTS.contains(&host.as_str())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -329,11 +314,5 @@ mod tests {
         assert_eq!(queue_id("OK Queued as a-B.1 (x)").as_deref(), Some("a-B.1"));
         assert_eq!(queue_id("İİ queued as 77").as_deref(), Some("77"));
         assert_eq!(queue_id("thanks"), None);
-    }
-
-    #[test]
-    fn providers_that_file_copies_are_known_by_their_submission_host() {
-        assert!(files_its_own_copy("SMTP.gmail.com."));
-        assert!(!files_its_own_copy("smtp.gmail.com.evil.example"));
     }
 }

@@ -20,7 +20,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 
 use super::link::{Link, Suspect};
-use super::lots::{self, Asked, Notes};
+use super::lots::{self, Asked, Notes, Stock};
 use super::visit::Open;
 use super::{SyncContext, SyncError};
 use crate::platform::db::DbError;
@@ -130,8 +130,9 @@ pub(super) async fn messages(
     let mut asked = Asked::nothing(&called);
     let notes = Notes::new(link.ctx, link.lease, open.target, &lots);
     let memory = if fresh { &link.ctx.fresh_memory } else { &link.ctx.memory };
+    let stock = Stock { db: &link.ctx.db, tenant: link.lease.tenant, target: open.target, memory };
     let (read, noted, unanswered, stored) = tokio::join!(
-        lots::read(&mut link.session, memory, &lots, out, &mut asked),
+        lots::read(&mut link.session, &stock, &lots, out, &mut asked),
         group((link.ctx, options, fresh), notes, inbox, groups_out),
         gatherer.run(groups_in),
         writer.run(loads_in),
@@ -257,16 +258,8 @@ fn parse(
         messages
             .into_iter()
             .map(|m| {
-                let arrival = Arrival {
-                    uid: m.uid,
-                    flags: m.flags,
-                    keywords: m.keywords,
-                    modseq: m.modseq.map_or(0, |n| n.to_i64()),
-                    internal_date: m.internal_date.map_or(now, |d| d.to_utc()),
-                    raw: m.raw,
-                    oversized: m.oversized,
-                };
-                Ready { prepared: prepare(arrival, options), _permit: m.permit }
+                let (arrival, _permit) = Arrival::of(m, now);
+                Ready { prepared: prepare(arrival, options), _permit }
             })
             .collect()
     })
@@ -485,7 +478,7 @@ impl Writer<'_> {
         }
         let mut uids: Vec<Uid> = batch.iter().map(|p| p.uid).collect();
         uids.sort_unstable();
-        let uids: UidSet = uids.into_iter().collect();
+        let uids = uids.into_iter().collect::<UidSet>().difference(&done.left_out);
         let settled = self.in_the_way.intersection(&uids);
         if !settled.is_empty() {
             attempts::forget(&mut tx, &self.target, &settled).await?;

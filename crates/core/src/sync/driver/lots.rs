@@ -1,4 +1,4 @@
-//! What is asked of the server, lot by lot, and what is noted of it before it is looked into.
+//! What is asked of the server, lot by lot, what of it is here already, and what is noted of it before it is looked into.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,11 +10,11 @@ use tokio::sync::mpsc;
 use super::link::Link;
 use super::visit::{Open, is_refusal, words_of};
 use super::{SyncContext, SyncError};
-use crate::platform::db::DbError;
-use crate::platform::id::MailboxId;
+use crate::platform::db::{Db, DbError};
+use crate::platform::id::{MailboxId, TenantId};
 use crate::queue::lease::Lease;
-use crate::sync::store::{Target, attempts};
-use wire::imap::{FetchEvent, ImapError, MemoryBudget, Session};
+use crate::sync::store::{Target, attempts, lasting};
+use wire::imap::{FetchEvent, FetchedMessage, ImapError, LastingIds, MemoryBudget, Session};
 
 /// Batches read and noted together: what a process that ends leaves of them is read one at a time, and so are all of them
 /// when the server refuses one.
@@ -100,9 +100,59 @@ impl<'a> Asked<'a> {
     }
 }
 
+/// What is here already, and the room for what is not.
+pub(super) struct Stock<'a> {
+    pub db: &'a Db,
+    pub tenant: TenantId,
+    pub target: Target,
+    pub memory: &'a MemoryBudget,
+}
+
+impl Stock<'_> {
+    /// Hands on those messages of a lot whose bytes are here, by the ids that the server has for them; returns their UIDs.
+    /// They are asked for nothing more.
+    async fn hand_on_known(
+        &self,
+        session: &mut Session,
+        lot: &[UidSet],
+        out: &mpsc::Sender<FetchEvent>,
+    ) -> Result<UidSet, ImapError> {
+        let mut uids = UidSet::new();
+        if !session.capabilities().gmail {
+            return Ok(uids);
+        }
+        let mut met: Vec<FetchedMessage> = Vec::new();
+        match session.fetch_ids(&union(lot), |message| met.push(message)).await {
+            // Whoever asks for the bytes hears it again, and knows what to do.
+            Err(error) if is_refusal(&error) && session.is_usable() => return Ok(uids),
+            answered => answered?,
+        }
+        let ids: Vec<LastingIds> = met.iter().filter_map(|m| m.ids).collect();
+        let mut here = lasting::here(self.db, self.tenant, &self.target, &ids).await.unwrap_or_else(|error| {
+            // What is wrong with the database the writer finds out.
+            tracing::debug!(%error, "what is here already is not known");
+            HashMap::new()
+        });
+        for mut message in met {
+            // Once in a mailbox; and an id that stands for messages of different sizes proves nothing.
+            let Some(known) = message.ids.and_then(|ids| here.remove(&ids)) else { continue };
+            if message.size.is_some_and(|size| size != known.size) {
+                continue;
+            }
+            message.known = Some(known.hash);
+            uids.insert(message.uid);
+            if out.send(FetchEvent::Message(Box::new(message))).await.is_err() {
+                break;
+            }
+        }
+        Ok(uids)
+    }
+}
+
 /// The batches of a lot as they are asked for.
 struct Asking<'a, 'b> {
     lot: std::slice::Iter<'a, UidSet>,
+    known: &'a UidSet,
     asked: &'a mut Asked<'b>,
 }
 
@@ -111,12 +161,17 @@ impl Iterator for Asking<'_, '_> {
     type Item = UidSet;
 
     fn next(&mut self) -> Option<UidSet> {
-        if self.asked.called.load(Ordering::Relaxed) {
-            return None;
+        loop {
+            if self.asked.called.load(Ordering::Relaxed) {
+                return None;
+            }
+            let set = self.lot.next()?;
+            self.asked.uids = self.asked.uids.union(set);
+            let unknown = set.difference(self.known);
+            if !unknown.is_empty() {
+                return Some(unknown);
+            }
         }
-        let set = self.lot.next()?;
-        self.asked.uids = self.asked.uids.union(set);
-        Some(set.clone())
     }
 }
 
@@ -125,7 +180,7 @@ impl Iterator for Asking<'_, '_> {
 /// message.
 pub(super) async fn read(
     session: &mut Session,
-    memory: &MemoryBudget,
+    stock: &Stock<'_>,
     lots: &[Vec<UidSet>],
     out: mpsc::Sender<FetchEvent>,
     asked: &mut Asked<'_>,
@@ -134,18 +189,19 @@ pub(super) async fn read(
         if asked.called.load(Ordering::Relaxed) {
             break;
         }
-        let batches = Asking { lot: lot.iter(), asked: &mut *asked };
-        let Err(error) = session.fetch_bodies(batches, memory, &out).await else { continue };
+        let known = stock.hand_on_known(session, lot, &out).await?;
+        let batches = Asking { lot: lot.iter(), known: &known, asked: &mut *asked };
+        let Err(error) = session.fetch_bodies(batches, stock.memory, &out).await else { continue };
         if !is_refusal(&error) || !session.is_usable() {
             return Err(error);
         }
-        for uid in union(lot).iter() {
+        for uid in union(lot).difference(&known).iter() {
             if asked.called.load(Ordering::Relaxed) {
                 return Ok(());
             }
             asked.uids.insert(uid);
             let one = UidSet::range(uid, uid);
-            match session.fetch_bodies([one.clone()], memory, &out).await {
+            match session.fetch_bodies([one.clone()], stock.memory, &out).await {
                 Ok(()) => {}
                 Err(error) if is_refusal(&error) && session.is_usable() => {
                     asked.refused.insert(uid);

@@ -14,7 +14,7 @@ use mail::uid::{Uid, UidSet};
 use super::link::Link;
 use super::visit::{Open, apply_flags, is_refusal};
 use super::{SyncError, trouble};
-use crate::domain::edits::mailbox;
+use crate::domain::edits::{key, mailbox};
 use crate::platform::failpoint;
 use crate::sync::store::edits::{self, Done, Sending};
 use wire::imap::{CopyUid, ImapError, Proof, StoreMode, Uids};
@@ -213,13 +213,17 @@ async fn transferred(
 ) -> Result<(), SyncError> {
     let to = rows.iter().find_map(|r| target_of(&r.does)).map(mailbox);
     let mut tx = link.ctx.db.tenant(link.lease.tenant).await?;
-    let credible = match (told, to) {
-        (Some(told), Some(to)) => edits::credible(&mut tx, to, told.uidvalidity.get(), &told.dest).await?,
-        _ => HashSet::new(),
-    };
+    let (mut credible, mut standing) = (HashSet::new(), HashMap::new());
+    if let (Some(told), Some(to)) = (told, to) {
+        credible = edits::credible(&mut tx, to, told.uidvalidity.get(), &told.dest).await?;
+        // A number that is not new is the message's own, where it stood in the target before: All Mail of Gmail has it.
+        let before = edits::standing(&mut tx, link.lease.account, rows, key(to)).await?;
+        standing.extend(rows.iter().zip(before).filter_map(|(row, uid)| Some((row.uid, uid?))));
+    }
     drop(tx);
-    let pairs = told.into_iter().flat_map(CopyUid::pairs).filter(|(_, new)| credible.contains(new));
-    let pairs: HashMap<Uid, Uid> = pairs.collect();
+    let told = told.into_iter().flat_map(CopyUid::pairs);
+    let pairs: HashMap<Uid, Uid> =
+        told.filter(|(old, new)| credible.contains(new) || standing.get(old) == Some(new)).collect();
     let (told_of, untold): (Vec<_>, Vec<_>) = rows.iter().cloned().partition(|r| pairs.contains_key(&r.uid));
     let there = look_for(link, &untold).await?;
     let (standing, unsure): (Vec<_>, Vec<_>) = untold.into_iter().partition(|r| there.contains_key(&r.uid));

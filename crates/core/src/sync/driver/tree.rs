@@ -65,7 +65,8 @@ async fn learn_namespaces(link: &mut Link<'_>) -> Result<Vec<TreeChange>, SyncEr
         }
     };
     let mut tx = link.lease.begin(&link.ctx.db).await?;
-    namespaces::note(&mut tx, link.lease.account, &told).await?;
+    let labels = link.session.capabilities().gmail;
+    namespaces::note(&mut tx, link.lease.account, &told, labels).await?;
     let changes = tree_changes(&mut tx, link.lease.account).await?;
     tx.commit().await?;
     Ok(changes)
@@ -162,7 +163,8 @@ pub(super) async fn is_current(
     let ignored = tree::ignored(&mut tx, account).await?;
     let entries = view::tree(&mut tx, account).await?;
     tx.release();
-    raw.retain(|m| !ignored.covers(&m.wire_name, m.delimiter));
+    let labels = session.capabilities().gmail;
+    raw.retain(|m| !is_left_out(m, &ignored, labels));
     let local: Vec<_> = entries.iter().map(|e| e.local.clone()).collect();
     let plan = plan_tree(
         &translate(&raw, &entries, &ignored.own_prefix()),
@@ -202,6 +204,12 @@ pub(super) async fn refresh(link: &mut Link<'_>, depth: Depth) -> Result<Vec<Mai
     }
 }
 
+/// Where mailboxes are labels, Starred and Important are none: they show messages by a mark, and what is moved out of them
+/// loses it.
+fn is_left_out(mailbox: &ServerMailbox, ignored: &tree::Ignored, labels: bool) -> bool {
+    ignored.covers(&mailbox.wire_name, mailbox.delimiter) || labels && mailbox.is_view()
+}
+
 /// Our tree, and the transaction in which it is so.
 struct Ours {
     tx: TenantTx,
@@ -228,7 +236,8 @@ async fn take_over(
     loop {
         let Ours { mut tx, entries } = ours;
         let ignored = tree::ignored(&mut tx, account).await?;
-        raw.retain(|m| !ignored.covers(&m.wire_name, m.delimiter));
+        let labels = link.session.capabilities().gmail;
+        raw.retain(|m| !is_left_out(m, &ignored, labels));
         let listed = translate(&raw, &entries, &ignored.own_prefix());
         let local: Vec<_> = entries.iter().map(|e| e.local.clone()).collect();
         let plan = plan_tree(&listed, &local, depth, &known.findings(&listed, &entries));

@@ -11,10 +11,19 @@ use crate::platform::id::{AccountId, TenantId};
 use crate::queue::lease::Lease;
 use crate::sync::store::status::{self, AccountState, Cause};
 use wire::imap::ImapError;
+use wire::provider;
 use wire::trouble::Trouble;
 
 /// Accounts whose user has to act are looked at once a day, in case the server changed its mind.
 const IDLE_RETRY: Duration = Duration::from_secs(24 * 3600);
+
+/// Between tries with tokens that are good, while the server does not know of it yet.
+const TOKEN_PATIENCE: (Duration, Duration) = (Duration::from_secs(300), Duration::from_secs(900));
+
+/// Whether the server refused to let us in and said nothing of the token. One that says what is wrong with it means it.
+fn refuses_unsaid(error: &SyncError) -> bool {
+    matches!(error, SyncError::Imap(ImapError::AuthRejected { refusal: None, .. }))
+}
 
 /// Why the server was tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,19 +41,37 @@ pub(super) async fn record(
     error: &SyncError,
     reason: Reason,
 ) -> Result<(), SyncError> {
-    let (state, cause) = match error {
+    let (mut state, mut cause) = match error {
         SyncError::Imap(error) => (state_of(error), cause_of(error)),
         SyncError::Grant(error) => of_grant(error),
         SyncError::Credentials(_) => (AccountState::NeedsReauth, Cause::of(Trouble::CredentialsUnusable)),
         _ => return Ok(()),
     };
     let mut tx = lease.begin(&ctx.db).await?;
-    let failing = status::fails(&mut tx, lease.account, state == AccountState::NeedsReauth).await?;
+    let (provider, tokens) = status::provider(&mut tx, lease.account).await?;
+    let patience = provider.refuses_good_tokens_for.filter(|_| tokens && refuses_unsaid(error));
+    let refused = state == AccountState::NeedsReauth && patience.is_none();
+    let failing = status::fails(&mut tx, lease.account, refused).await?;
     let unit = ctx.clock.unit();
+    if let SyncError::Imap(error) = error {
+        cause.text = provider.sentence(error).unwrap_or(cause.text);
+    }
+    let patience = patience.filter(|patience| failing.since < *patience);
+    if patience.is_some() {
+        state = AccountState::Throttled;
+        cause.text = format!(
+            "{} does not accept a token that is new. That passes within an hour after a change of licence or settings; if it does not, IMAP is off for the mailbox.",
+            provider.name
+        );
+    }
     let retry_in = match (state, error) {
         // Its provider is asked then, and not before.
         (_, SyncError::Grant(GrantError::Later { wait, .. })) => *wait + Duration::from_secs(1),
         (AccountState::NeedsReauth, _) => backoff::auth(failing.since, unit).unwrap_or(IDLE_RETRY),
+        (AccountState::Throttled, _) if patience.is_some() => backoff::bounded(failing.since, TOKEN_PATIENCE, unit),
+        (AccountState::Throttled, SyncError::Imap(error)) if let Some(bounds) = provider.pause(error) => {
+            backoff::bounded(failing.since, bounds, unit)
+        }
         (AccountState::Throttled, SyncError::Imap(ImapError::Throttled { retry_after, .. })) => {
             backoff::throttle(failing.since, *retry_after, unit)
         }
@@ -114,5 +141,7 @@ fn state_of(error: &ImapError) -> AccountState {
 /// The sentence people read about an error of the server; what was said is beside it.
 pub fn cause_of(error: &ImapError) -> Cause {
     let response_code = error.response_code().map(str::to_owned);
-    Cause { upstream: error.text(), response_code, ..Cause::of(error.trouble()) }
+    let cause = Cause::of(error.trouble());
+    let text = provider::of("").sentence(error).unwrap_or(cause.text);
+    Cause { text, upstream: error.text(), response_code, ..cause }
 }

@@ -53,6 +53,8 @@ pub(super) async fn store(
     messages: &[&Prepared],
 ) -> Result<New, DbError> {
     let mut new = HashSet::new();
+    let fetched: Vec<&Prepared> = messages.iter().filter(|p| !p.known).copied().collect();
+    let messages = fetched.as_slice();
     if messages.is_empty() {
         return Ok(New(new));
     }

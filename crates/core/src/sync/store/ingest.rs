@@ -13,7 +13,7 @@ use sqlx::{AssertSqlSafe, Row as _};
 use uuid::Uuid;
 
 use super::flags::{self, FlagState};
-use super::resolve::{Candidate, Decision, Resolver, Seat};
+use super::resolve::{Candidate, Decision, Resolver, Seat, key_of};
 use super::thread::{self, Joining};
 use super::vanish::over;
 use super::{Prepared, Target, bytes, sort_date};
@@ -39,6 +39,8 @@ pub struct Ingested {
     pub known: usize,
     /// UIDs of this mailbox whose messages have the bytes of one that was created: it may be the same, moved away and back.
     pub twins: UidSet,
+    /// UIDs of messages that were here and are not any more: they were not stored, and their bytes are to be fetched.
+    pub left_out: UidSet,
 }
 
 /// A placement to be inserted.
@@ -81,16 +83,19 @@ pub async fn ingest(
     let mut resolver = Resolver::new(target.mailbox.0, target.generation, candidates);
     let mut arrivals = Arrivals::default();
     let (mut events, mut created, mut twins) = (Vec::new(), Vec::new(), BTreeSet::new());
+    let mut left_out = BTreeSet::new();
     for arrival in fresh {
-        match resolver.decide(&arrival.hash, arrival.flags.contains(Flags::DELETED)) {
+        let key = key_of(&arrival.hash, arrival.email_id.as_deref());
+        match resolver.decide(&key, arrival.flags.contains(Flags::DELETED)) {
             Decision::Seat { placement, message, marked } => {
                 arrivals.seated.push(Seated { placement, message, marked, arrival });
             }
             Decision::Place { message, revived } => {
                 arrivals.placed.push((NewPlacement { message, arrival, date_sort_at: None }, revived));
             }
+            Decision::New if arrival.known => _ = left_out.insert(arrival.uid),
             Decision::New => {
-                twins.extend(resolver.twins(&arrival.hash).filter_map(|uid| Uid::try_from(uid).ok()));
+                twins.extend(resolver.twins(&key).filter_map(|uid| Uid::try_from(uid).ok()));
                 let message = MessageId::new().0;
                 created.push(is_seen(target, message));
                 arrivals.new.push((message, arrival));
@@ -98,8 +103,9 @@ pub async fn ingest(
         }
     }
     let linked = arrivals.placed.len() + arrivals.seated.len();
-    let twins = twins.into_iter().collect();
-    let done = Ingested { created: arrivals.new.len(), linked, known: known.len(), twins };
+    let (twins, left_out) = (twins.into_iter().collect(), left_out.into_iter().collect());
+    let done = Ingested { created: arrivals.new.len(), linked, known: known.len(), twins, left_out };
+    learn_ids(tx, &arrivals).await?;
     fold(tx, target, &mut arrivals).await?;
     let Arrivals { new, placed, seated } = arrivals;
     let arrived: Vec<&Prepared> = new.iter().map(|(_, p)| *p).filter(|p| !ahead.has(p)).collect();
@@ -218,6 +224,26 @@ async fn known_uids(tx: &mut TenantTx, target: &Target, batch: &[Prepared]) -> R
     Ok(known.into_iter().collect())
 }
 
+/// Messages that were stored before the server told its ids get theirs.
+async fn learn_ids(tx: &mut TenantTx, arrivals: &Arrivals<'_>) -> Result<(), DbError> {
+    let placed = arrivals.placed.iter().map(|(p, _)| (p.message, p.arrival));
+    let known = placed.chain(arrivals.seated.iter().map(|s| (s.message, s.arrival)));
+    let told = known.filter(|(_, a)| !a.known).filter_map(|(m, a)| Some((m, a.email_id.as_deref()?)));
+    let (messages, ids): (Vec<Uuid>, Vec<&str>) = told.unzip();
+    if !messages.is_empty() {
+        sqlx::query(
+            "UPDATE messages m SET email_id = n.id FROM unnest($2::uuid[], $3::text[]) AS n(message, id)
+             WHERE m.tenant_id = $1 AND m.id = n.message AND m.email_id IS NULL",
+        )
+        .bind(tx.tenant())
+        .bind(messages)
+        .bind(ids)
+        .execute(tx.conn())
+        .await?;
+    }
+    Ok(())
+}
+
 /// What an arrival may turn out to be, of the account's messages with the same bytes, oldest first: with their placements in
 /// this mailbox, or not in this mailbox. Of each such kind no more than arrivals, which may be a few
 /// among tens of thousands of equal messages.
@@ -229,26 +255,28 @@ async fn candidates(
     if fresh.is_empty() {
         return Ok(HashMap::new());
     }
-    let mut arrivals: HashMap<&[u8], i64> = HashMap::new();
+    let mut arrivals: HashMap<(&[u8], Option<&str>), i64> = HashMap::new();
     for arrival in fresh {
-        *arrivals.entry(&arrival.hash).or_default() += 1;
+        *arrivals.entry((&arrival.hash, arrival.email_id.as_deref())).or_default() += 1;
     }
-    let (hashes, counts): (Vec<&[u8]>, Vec<i64>) = arrivals.into_iter().unzip();
+    let (asked, counts): (Vec<(&[u8], Option<&str>)>, Vec<i64>) = arrivals.into_iter().unzip();
+    let (hashes, ids): (Vec<&[u8]>, Vec<Option<&str>>) = asked.into_iter().unzip();
     // The order in each kind is that in which `Resolver` takes them.
     let rows = sqlx::query(AssertSqlSafe(format!(
-        "SELECT c.blob_hash, c.message_id, c.gone, c.placement_id, c.mailbox_id, c.generation, c.uid, c.marked FROM (
-           SELECT m.blob_hash, m.id AS message_id, m.gone_at AS gone,
+        "SELECT c.blob_hash, c.email_id, c.same_id, c.message_id, c.gone, c.placement_id, c.mailbox_id, c.generation, c.uid, c.marked FROM (
+           SELECT m.blob_hash, a.email_id, coalesce(m.email_id = a.email_id, false) AS same_id, m.id AS message_id, m.gone_at AS gone,
                   p.id AS placement_id, p.mailbox_id, p.generation, p.uid, p.marked, a.arrivals,
                   row_number() OVER (
-                    PARTITION BY m.blob_hash, p.id IS NULL, p.uid IS NULL, p.marked, p.generation = $6, p.id IS NULL AND m.gone_at IS NULL
+                    PARTITION BY m.blob_hash, a.email_id, m.email_id IS NULL, p.id IS NULL, p.uid IS NULL, p.marked, p.generation = $6, p.id IS NULL AND m.gone_at IS NULL
                     ORDER BY CASE WHEN p.id IS NULL THEN m.gone_at END DESC, m.id, p.id) AS number
-           FROM unnest($3::bytea[], $4::bigint[]) AS a(hash, arrivals)
+           FROM unnest($3::bytea[], $4::bigint[], $7::text[]) AS a(hash, arrivals, email_id)
            JOIN messages m ON m.tenant_id = $1 AND m.account_id = $2 AND m.blob_hash = a.hash
+             AND (m.email_id = a.email_id OR m.email_id IS NULL OR a.email_id IS NULL)
            LEFT JOIN message_mailboxes p ON p.tenant_id = m.tenant_id AND p.message_id = m.id AND p.mailbox_id = $5
              AND (NOT p.marked OR p.generation <> $6)
            WHERE (m.gone_at IS NULL OR m.gone_at >= {over} OR EXISTS (
                SELECT 1 FROM message_mailboxes q WHERE q.tenant_id = m.tenant_id AND q.message_id = m.id))) c
-         WHERE c.number <= c.arrivals ORDER BY c.message_id, c.placement_id",
+         WHERE c.number <= c.arrivals ORDER BY c.email_id, c.message_id, c.placement_id",
         over = over("$1", "$2")
     )))
     .bind(tx.tenant())
@@ -257,14 +285,17 @@ async fn candidates(
     .bind(counts)
     .bind(target.mailbox)
     .bind(target.generation)
+    .bind(ids)
     .fetch_all(tx.conn())
     .await?;
     let mut found: HashMap<Vec<u8>, Vec<Candidate>> = HashMap::new();
     for row in rows {
-        let list = found.entry(row.try_get("blob_hash")?).or_default();
+        let (hash, id): (Vec<u8>, Option<String>) = (row.try_get("blob_hash")?, row.try_get("email_id")?);
+        let list = found.entry(key_of(&hash, id.as_deref())).or_default();
         let message: Uuid = row.try_get("message_id")?;
         if list.last().is_none_or(|c| c.message != message) {
-            list.push(Candidate { message, gone: row.try_get("gone")?, seats: Vec::new() });
+            let (gone, same_id) = (row.try_get("gone")?, row.try_get("same_id")?);
+            list.push(Candidate { message, gone, seats: Vec::new(), same_id });
         }
         if let (Some(id), Some(c)) = (row.try_get::<Option<Uuid>, _>("placement_id")?, list.last_mut()) {
             let (mailbox, generation, uid) =

@@ -8,9 +8,10 @@ use mail::search_index::TsVector;
 use mail::uid::Uid;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
+use tokio::sync::OwnedSemaphorePermit;
 
-use super::{Content, Prepared};
-use wire::imap::Oversized;
+use super::{Content, Prepared, lasting};
+use wire::imap::{FetchedMessage, LastingIds, Oversized};
 
 /// A message as it came, before anybody looked into it.
 #[derive(Debug, Clone)]
@@ -29,6 +30,29 @@ pub struct Arrival {
     pub raw: bytes::Bytes,
     /// What is known of it, when it was too large to be kept and `raw` is empty.
     pub oversized: Option<Oversized>,
+    /// What the server calls it in every mailbox.
+    pub ids: Option<LastingIds>,
+    /// The hash of its bytes, when they are here and were not fetched: `raw` is empty.
+    pub known: Option<[u8; 32]>,
+}
+
+impl Arrival {
+    /// What came, at the moment `now`; and what its bytes took of a budget, to be kept as long as they.
+    #[must_use]
+    pub fn of(m: FetchedMessage, now: DateTime<Utc>) -> (Self, Option<OwnedSemaphorePermit>) {
+        let arrival = Self {
+            uid: m.uid,
+            flags: m.flags,
+            keywords: m.keywords,
+            modseq: m.modseq.map_or(0, |n| n.to_i64()),
+            internal_date: m.internal_date.map_or(now, |d| d.to_utc()),
+            raw: m.raw,
+            oversized: m.oversized,
+            ids: m.ids,
+            known: m.known,
+        };
+        (arrival, m.permit)
+    }
 }
 
 /// Whether a message is looked into.
@@ -54,8 +78,9 @@ pub struct Options {
 /// Hashes and parses. Never fails: what cannot be understood is marked degraded.
 #[must_use]
 pub fn prepare(arrival: Arrival, options: Options) -> Prepared {
-    let hash = hash_of(&arrival);
-    let content = match options.parse {
+    let hash = arrival.known.unwrap_or_else(|| hash_of(&arrival));
+    let mut content = match options.parse {
+        _ if arrival.known.is_some() => empty(),
         Parse::Now if arrival.oversized.is_none() => content(&mail::mime::parse(&arrival.raw), options.index),
         Parse::Now | Parse::Not => Content { degraded: true, ..empty() },
         Parse::Never => {
@@ -63,8 +88,14 @@ pub fn prepare(arrival: Arrival, options: Options) -> Prepared {
         }
     };
     let size_bytes = arrival.oversized.map_or(arrival.raw.len() as u64, |o| o.size_bytes);
-    let Arrival { uid, flags, keywords, modseq, internal_date, raw, .. } = arrival;
-    Prepared { uid, flags, keywords, modseq, internal_date, email_id: None, size_bytes, raw, hash, content }
+    // The server's word on what belongs together goes before what the headers make of it.
+    if let Some(key) = arrival.ids.and_then(lasting::thread_key) {
+        content.thread_keys = vec![key];
+    }
+    let email_id = arrival.ids.map(lasting::email_id);
+    let Arrival { uid, flags, keywords, modseq, internal_date, raw, known, .. } = arrival;
+    let known = known.is_some();
+    Prepared { uid, flags, keywords, modseq, internal_date, email_id, known, size_bytes, raw, hash, content }
 }
 
 /// Of the bytes. Of a message that was not kept, of their hash: so it is known again wherever it is moved, and no bytes that
@@ -148,7 +179,23 @@ mod tests {
             internal_date: DateTime::UNIX_EPOCH,
             raw: raw.into(),
             oversized: None,
+            ids: None,
+            known: None,
         }
+    }
+
+    #[test]
+    fn the_servers_word_on_a_conversation_goes_before_the_headers() {
+        let all = Options { parse: Parse::Now, index: false };
+        let raw = "Message-ID: <a@x.example>\r\nReferences: <b@x.example>\r\n\r\nhello";
+        let ids = |message, thread| Some(LastingIds { message, thread });
+        let of = |ids| prepare(Arrival { ids, ..arrival(raw) }, all);
+        assert_eq!(of(ids(1, 7)).content.thread_keys.len(), 1);
+        assert_eq!(of(ids(1, 7)).content.thread_keys, of(ids(2, 7)).content.thread_keys);
+        assert_ne!(of(ids(1, 7)).content.thread_keys, of(ids(1, 8)).content.thread_keys);
+        assert_eq!(of(None).content.thread_keys.len(), 2);
+        let known = prepare(Arrival { ids: ids(1, 7), known: Some([3; 32]), ..arrival("") }, all);
+        assert_eq!((known.hash, known.known, known.email_id.as_deref()), ([3; 32], true, Some("gm:1")));
     }
 
     #[test]

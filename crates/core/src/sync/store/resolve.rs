@@ -1,4 +1,5 @@
-//! Which row an arriving message belongs to: a pure decision over what the account already has of the same bytes.
+//! Which row an arriving message belongs to: a pure decision over what the account already has of the same bytes, and under
+//! the same id of the server's where it tells one ([`key_of`]).
 //!
 //! The cases, in order:
 //! 0. on a server without UIDPLUS our user took it out of this mailbox, which keeps it as `\Deleted`, and UIDVALIDITY changed
@@ -32,6 +33,13 @@ pub(super) struct Candidate {
     /// Since when it is in no mailbox.
     pub gone: Option<DateTime<Utc>>,
     pub seats: Vec<Seat>,
+    /// The server's id of it is the arrival's; else nobody told one of either.
+    pub same_id: bool,
+}
+
+/// What arrivals and messages have in common: the bytes, and the server's own id.
+pub(super) fn key_of(hash: &[u8], email_id: Option<&str>) -> Vec<u8> {
+    [hash, email_id.unwrap_or_default().as_bytes()].concat()
 }
 
 /// What to do with one arrival.
@@ -55,7 +63,11 @@ pub(super) struct Resolver {
 }
 
 impl Resolver {
-    pub fn new(mailbox: Uuid, generation: i32, by_hash: HashMap<Vec<u8>, Vec<Candidate>>) -> Self {
+    pub fn new(mailbox: Uuid, generation: i32, mut by_hash: HashMap<Vec<u8>, Vec<Candidate>>) -> Self {
+        // A message without an id was stored before the server told them: it is meant only where nobody else is.
+        for candidates in by_hash.values_mut().filter(|list| list.iter().any(|c| c.same_id)) {
+            candidates.retain(|c| c.same_id);
+        }
         Self { mailbox, generation, by_hash, used_seats: HashSet::new(), used_messages: HashSet::new() }
     }
 
@@ -118,7 +130,7 @@ mod tests {
 
     fn candidate(message: u128, gone: bool, seats: Vec<Seat>) -> Candidate {
         let gone = gone.then_some(DateTime::UNIX_EPOCH);
-        Candidate { message: Uuid::from_u128(message), gone, seats }
+        Candidate { message: Uuid::from_u128(message), gone, seats, same_id: false }
     }
 
     fn resolver(candidates: Vec<Candidate>) -> Resolver {
@@ -198,6 +210,18 @@ mod tests {
             other => panic!("{other:?}"),
         };
         assert_eq!([next(), next(), next(), next()], [11, 12, 13, 10]);
+    }
+
+    #[test]
+    fn what_has_the_id_of_the_arrival_goes_before_what_has_none() {
+        let old = candidate(10, false, vec![seat(20, THERE, 1, true)]);
+        let same = Candidate { same_id: true, ..candidate(11, false, vec![seat(21, THERE, 1, true)]) };
+        let mut r = resolver(vec![old.clone(), same]);
+        assert_eq!(r.decide(b"h", false), Decision::Place { message: Uuid::from_u128(11), revived: false });
+        assert_eq!(r.decide(b"h", false), Decision::New);
+        let mut r = resolver(vec![old]);
+        assert_eq!(r.decide(b"h", false), Decision::Place { message: Uuid::from_u128(10), revived: false });
+        assert_ne!(key_of(b"h", None), key_of(b"h", Some("gm:1")));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::domain::event::{self, AccountSynced};
 use crate::platform::db::{DbError, TenantTx};
 use crate::platform::id::{AccountId, RunId};
 use crate::sync::run;
+use wire::provider::Provider;
 use wire::trouble::Trouble;
 
 /// Why something does not work: a code of ours, a sentence, and the server's own words.
@@ -154,6 +155,18 @@ async fn put_off(tx: &mut TenantTx, account: AccountId, wait: Duration) -> Resul
     .execute(tx.conn())
     .await?;
     Ok(())
+}
+
+/// The provider of the account's mail, and whether the account proves who it is by tokens.
+pub async fn provider(tx: &mut TenantTx, account: AccountId) -> Result<(&'static Provider, bool), DbError> {
+    let row: Option<(String, bool)> = sqlx::query_as(
+        "SELECT imap_host, grant_id IS NOT NULL FROM accounts WHERE tenant_id = $1 AND id = $2",
+    )
+    .bind(tx.tenant())
+    .bind(account)
+    .fetch_optional(tx.conn())
+    .await?;
+    Ok(row.map_or((wire::provider::of(""), false), |(host, tokens)| (wire::provider::of(&host), tokens)))
 }
 
 /// How long an account has been failing, and how its next turn stands.

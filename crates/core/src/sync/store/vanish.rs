@@ -198,7 +198,7 @@ async fn reunite(tx: &mut TenantTx, target: &Target, left: &[Uuid]) -> Result<Ve
     }
     // Each side by itself: joined, ten thousand equal messages of either are a hundred million rows.
     let copies: Vec<(Uuid, Vec<u8>, DateTime<Utc>)> = sqlx::query_as(
-        "SELECT n.id, n.blob_hash, n.created_at
+        "SELECT n.id, n.blob_hash || convert_to(coalesce(n.email_id, ''), 'UTF8'), n.created_at
          FROM (SELECT DISTINCT blob_hash FROM messages WHERE tenant_id = $1 AND id = ANY ($2)) o
          JOIN messages n ON n.tenant_id = $1 AND n.account_id = $3 AND n.blob_hash = o.blob_hash
            AND n.created_at > clock_timestamp() - make_interval(secs => $6)
@@ -219,7 +219,7 @@ async fn reunite(tx: &mut TenantTx, target: &Target, left: &[Uuid]) -> Result<Ve
     }
     // A placement that our user removed, and that the server keeps as `\Deleted`, is no place of the message.
     let originals: Vec<(Uuid, Vec<u8>, DateTime<Utc>)> = sqlx::query_as(
-        "SELECT o.id, o.blob_hash, o.created_at FROM messages o WHERE o.tenant_id = $1 AND o.id = ANY ($2)
+        "SELECT o.id, o.blob_hash || convert_to(coalesce(o.email_id, ''), 'UTF8'), o.created_at FROM messages o WHERE o.tenant_id = $1 AND o.id = ANY ($2)
            AND NOT EXISTS (SELECT 1 FROM message_mailboxes q WHERE q.tenant_id = $1 AND q.message_id = o.id AND q.mailbox_id = $3
              AND NOT q.marked)
          ORDER BY o.id",
@@ -267,7 +267,7 @@ async fn reunite(tx: &mut TenantTx, target: &Target, left: &[Uuid]) -> Result<Ve
     Ok(new)
 }
 
-/// Each copy with the oldest of the originals with its bytes that no copy before it has got.
+/// Each copy with the oldest of the originals with its bytes, and the server's id of it, that no copy before it has got.
 fn pair(
     originals: Vec<(Uuid, Vec<u8>, DateTime<Utc>)>,
     copies: Vec<(Uuid, Vec<u8>, DateTime<Utc>)>,

@@ -55,12 +55,19 @@ impl Message {
     /// The server has stored the flags of the edit at this UID.
     pub fn stored(&mut self, edit: usize, mailbox: MailboxKey, uid: Uid) {
         let Some(edit) = self.edits.get_mut(edit) else { return };
-        let Change::Flags { change, .. } = &edit.change else { return };
-        if !edit.done_in.contains(&mailbox) {
-            edit.done_in.push(mailbox);
-        }
-        if let Some(held) = self.server.iter_mut().find(|h| h.mailbox == mailbox && h.uid == Some(uid)) {
+        let Change::Flags { change, scope } = &edit.change else { return };
+        // Labels are of one message, which has its flags once.
+        let everywhere = self.labels.are && *scope == Scope::All;
+        for held in self.server.iter_mut().filter(|h| {
+            everywhere || h.mailbox == mailbox && h.uid == Some(uid)
+        }) {
             held.flags = change.apply(&held.flags);
+        }
+        let others = self.server.iter().filter(|_| everywhere).map(|h| h.mailbox);
+        for stored in others.chain([mailbox]) {
+            if !edit.done_in.contains(&stored) {
+                edit.done_in.push(stored);
+            }
         }
     }
 
@@ -85,7 +92,8 @@ impl Message {
         of.state = State::Open;
         let flags = of.carried.clone();
         if moved {
-            self.server.retain(|h| !(h.mailbox == from.0 && h.uid == Some(from.1)));
+            let takes_all = self.labels.takes_all(to);
+            self.server.retain(|h| !(takes_all && h.mailbox != to || h.mailbox == from.0 && h.uid == Some(from.1)));
         }
         if !self.server.iter().any(|h| h.mailbox == to && h.uid == Some(uid)) {
             self.server.push(Held { row: None, mailbox: to, uid: Some(uid), flags, marked: false });

@@ -6,7 +6,7 @@
 use crate::uid::Uid;
 
 use super::super::merge::StoreChange;
-use super::{Change, Edit, MailboxKey, Message, Shown, State, in_scope};
+use super::{Change, Edit, MailboxKey, Message, Shown, State, in_scope, is_in};
 
 /// A command that an edit wants sent to one mailbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,6 +113,8 @@ impl Message {
                 match (sources.is_empty(), is_in(places, *to)) {
                     (true, true) => Wish::Over(End::Done),
                     (true, false) => Wish::Over(End::TakenBack),
+                    // What is expunged from a label may be deleted, by a setting of the user's. A move is only a move.
+                    (false, true) if self.labels.are => self.at(places, &sources, || Does::Move { to: *to }),
                     (false, true) => self.at(places, &sources, || Does::Remove { stands_in: Some(*to) }),
                     (false, false) => {
                         let first = sources.get(..1).unwrap_or_default();
@@ -135,8 +137,4 @@ impl Message {
         let held = which.iter().filter_map(|at| self.server.get(places.get(*at)?.held?));
         Wish::Commands(held.filter_map(|held| Some((held.mailbox, held.uid?, does()))).collect())
     }
-}
-
-fn is_in(places: &[Shown], mailbox: MailboxKey) -> bool {
-    places.iter().any(|p| p.mailbox == mailbox)
 }

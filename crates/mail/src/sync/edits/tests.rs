@@ -154,6 +154,54 @@ fn all_mail_is_left_alone_while_there_is_another_place() {
     assert!(shown(&m).is_empty(), "what is deleted for good stays nowhere");
 }
 
+/// In a store of labels: C is All Mail, B the Trash.
+fn labelled(mailboxes: &[MailboxKey]) -> Message {
+    Message { all_mail: Some(C), labels: Labels { are: true, bins: vec![B] }, ..in_(mailboxes) }
+}
+
+const D: MailboxKey = MailboxKey(4);
+
+#[test]
+fn of_labels_one_is_left_by_moving_and_flags_are_stored_once() {
+    // Archived: out of INBOX, and All Mail has it already.
+    let mut m = labelled(&[A, C, D]);
+    m.ask(Change::Move { from: Scope::In(A), to: C });
+    assert_eq!(shown(&m), [(C, false), (D, false)]);
+    assert_eq!(wanted(&m), [(A, Does::Move { to: C })], "never expunged for the sake of All Mail");
+    m.begin(0, A);
+    m.transferred(0, (A, uid(1)), Some(uid(2)), true);
+    assert_eq!((m.settle(), shown(&m)), ((1, 0), vec![(C, false), (D, false)]));
+    m.ask(star(Scope::All));
+    m.begin(0, C);
+    m.stored(0, C, uid(2));
+    assert_eq!((m.settle(), shown(&m)), ((1, 0), vec![(C, true), (D, true)]));
+    m.ask(no_star(Scope::In(D)));
+    m.begin(0, D);
+    m.stored(0, D, uid(3));
+    assert_eq!((m.settle(), shown(&m)), ((1, 0), vec![(C, true), (D, false)]), "what the server makes of it, it tells");
+}
+
+#[test]
+fn what_goes_to_the_trash_of_a_store_of_labels_has_left_everything() {
+    for from in [Scope::All, Scope::In(A)] {
+        let mut m = labelled(&[A, C, D]);
+        m.ask(Change::Move { from, to: B });
+        m.ask(remove(Scope::In(B)));
+        assert!(shown(&m).is_empty(), "{from:?}");
+        assert_eq!(wanted(&m), [(A, Does::Move { to: B })]);
+        m.begin(0, A);
+        m.transferred(0, (A, uid(1)), Some(uid(9)), true);
+        m.settle();
+        assert_eq!(wanted(&m), [(B, Does::Remove { stands_in: None })]);
+        m.removed(0, (B, uid(9)), false);
+        assert!(m.edits.is_empty() && m.server.is_empty());
+    }
+    // Another client took it out of the mailbox first.
+    let mut m = labelled(&[C, D]);
+    m.ask(Change::Move { from: Scope::In(A), to: B });
+    assert_eq!((m.settle(), shown(&m)), ((0, 1), vec![(C, false), (D, false)]));
+}
+
 #[test]
 fn edits_of_a_message_that_is_nowhere_sleep_and_wake() {
     for change in [star(Scope::All), move_to(B), remove(Scope::All), remove(Scope::In(A))] {
