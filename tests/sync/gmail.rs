@@ -45,8 +45,12 @@ fn labels(odd: &Odd<'_>, ids: Ids) -> Vec<String> {
 /// Where a client is told that it is.
 async fn shown(odd: &Odd<'_>, n: u32) -> Vec<String> {
     let told = message(odd, n).await;
-    let mut paths: Vec<String> =
-        told["mailboxes"].as_array().unwrap().iter().map(|m| m["path"].as_str().unwrap().to_owned()).collect();
+    let mut paths: Vec<String> = told["mailboxes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|m| m["path"].as_str().unwrap().to_owned())
+        .collect();
     paths.sort();
     paths
 }
@@ -91,7 +95,15 @@ async fn the_first_synchronisation_of_gmail_fetches_the_bytes_of_each_message_on
     assert_eq!(rig.count(here, &odd.account).await, 700);
     odd.settled().await;
     assert_eq!(fetched(&odd), (700, 700));
-    assert_eq!(shown(&odd, 699).await, ["INBOX", "Work", SENT, ALL].map(str::to_owned).into_iter().collect::<std::collections::BTreeSet<_>>().into_iter().collect::<Vec<_>>());
+    assert_eq!(
+        shown(&odd, 699).await,
+        ["INBOX", "Work", SENT, ALL]
+            .map(str::to_owned)
+            .into_iter()
+            .collect::<std::collections::BTreeSet<_>>()
+            .into_iter()
+            .collect::<Vec<_>>()
+    );
     // Starred and Important show what stands elsewhere: they are no mailboxes.
     let list = format!("/api/accounts/{}/mailboxes?limit=200", odd.account);
     let page = rig.app.get(&rig.tenant, &list).await.expect(200);
@@ -204,7 +216,8 @@ async fn our_users_archive_move_star_and_delete_at_gmail_do_to_labels_what_they_
         change(&odd, 3, json!({"move_to": other})).await;
         act(&odd, 4, "trash").await;
         assert_eq!(shown(&odd, 4).await, [TRASH], "seen at once, and nowhere else");
-        let fifth = format!("/api/messages/{}?permanent=true", message(&odd, 5).await["id"].as_str().unwrap());
+        let fifth =
+            format!("/api/messages/{}?permanent=true", message(&odd, 5).await["id"].as_str().unwrap());
         assert_eq!(rig.app.delete(&rig.tenant, &fifth).await.status, 204);
         change(&odd, 6, json!({"move_to": work})).await;
         done(&mut odd).await;

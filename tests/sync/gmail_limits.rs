@@ -62,18 +62,42 @@ async fn limits_of_gmail_pause_the_account_as_long_as_gmail_does_and_say_so() {
     let hours = 2_600..=86_400;
     let minutes = 20..=1_800;
     for (command, reply, says, waits) in [
-        ("LOGIN", Reply::from("{tag} NO [ALERT] Too many simultaneous connections. (Failure)\r\n"), "Gmail allows 15 connections", &minutes),
-        ("LOGIN", Reply::from("{tag} NO [OVERQUOTA] Account exceeded command or bandwidth limits.\r\n"), volume, &hours),
-        ("SELECT", Reply::from("{tag} NO [OVERQUOTA] Account exceeded command or bandwidth limits.\r\n"), volume, &hours),
+        (
+            "LOGIN",
+            Reply::from("{tag} NO [ALERT] Too many simultaneous connections. (Failure)\r\n"),
+            "Gmail allows 15 connections",
+            &minutes,
+        ),
+        (
+            "LOGIN",
+            Reply::from("{tag} NO [OVERQUOTA] Account exceeded command or bandwidth limits.\r\n"),
+            volume,
+            &hours,
+        ),
+        (
+            "SELECT",
+            Reply::from("{tag} NO [OVERQUOTA] Account exceeded command or bandwidth limits.\r\n"),
+            volume,
+            &hours,
+        ),
         ("*BODY.PEEK[]", Reply::from("{tag} NO [OVERQUOTA] enough\r\n"), volume, &hours),
-        ("*X-GM-MSGID", Reply::close("* BYE [OVERQUOTA] Account exceeded command or bandwidth limits.\r\n"), volume, &hours),
+        (
+            "*X-GM-MSGID",
+            Reply::close("* BYE [OVERQUOTA] Account exceeded command or bandwidth limits.\r\n"),
+            volume,
+            &hours,
+        ),
     ] {
         let next = odd.server.lock().mailbox("INBOX").uidnext;
         odd.server.lock().arrive(&["INBOX"], bytes(next), None);
         odd.server.instead(command, Times::Each, reply);
         let status = odd.round().await;
         assert!(odd.server.sane() > 0, "{command}");
-        assert_eq!((&status["state"], &status["cause"]["code"]), (&json!("throttled"), &json!("upstream-throttled")), "{command}: {status}");
+        assert_eq!(
+            (&status["state"], &status["cause"]["code"]),
+            (&json!("throttled"), &json!("upstream-throttled")),
+            "{command}: {status}"
+        );
         assert!(text(&status).starts_with(says), "{command}: {status}");
         assert!(waits.contains(&wait(&odd).await), "{command}: {}", wait(&odd).await);
         assert!(!status["cause"]["next_try_at"].is_null());
@@ -107,8 +131,7 @@ async fn gmail_behind_any_name_files_the_copy_of_what_is_sent_itself() {
     server.lock().become_gmail();
     let user = mail::new_mailbox(&rig.app);
     let mut settings = mail::settings(&rig.app, &user);
-    settings["imap"] =
-        json!({"host": "127.0.0.1", "port": server.port, "security": "none", "username": user, "password": "p"});
+    settings["imap"] = json!({"host": "127.0.0.1", "port": server.port, "security": "none", "username": user, "password": "p"});
     let account = rig.connect(&settings).await;
     let draft = json!({"account_id": account, "to": [{"address": user}], "subject": "Hello", "text": "x"});
     let draft = rig.app.post(&rig.tenant, "/api/compose", &draft).await.expect(201);

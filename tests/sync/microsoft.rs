@@ -49,12 +49,34 @@ async fn exchange_that_throttles_by_bad_or_bye_is_left_alone_as_long_as_it_says_
     let mut odd = exchange(&rig).await;
     let closed = "Microsoft let us in and does not open the mailbox at present";
     for (command, reply, says, waits) in [
-        ("LIST", Reply::from("{tag} BAD Request is throttled. Suggested Backoff Time: 299961 milliseconds\r\n"), "", 299..=330),
-        ("*BODY.PEEK[]", Reply::from("{tag} BAD Request is throttled. Suggested Backoff Time: 120000 milliseconds\r\n"), "", 119..=132),
+        (
+            "LIST",
+            Reply::from("{tag} BAD Request is throttled. Suggested Backoff Time: 299961 milliseconds\r\n"),
+            "",
+            299..=330,
+        ),
+        (
+            "*BODY.PEEK[]",
+            Reply::from("{tag} BAD Request is throttled. Suggested Backoff Time: 120000 milliseconds\r\n"),
+            "",
+            119..=132,
+        ),
         ("SELECT", Reply::close("* BYE Session invalidated\r\n"), "", 20..=1800),
         ("SELECT", Reply::close("* BYE Connection is closed. 13\r\n"), "", 20..=1800),
-        ("NAMESPACE", Reply::from("{tag} BAD User is authenticated but not connected.\r\n"), closed, 20..=1800),
-        ("LIST", Reply::close("{tag} BAD User is authenticated but not connected.\r\n* BYE Connection closed. 14\r\n"), closed, 20..=1800),
+        (
+            "NAMESPACE",
+            Reply::from("{tag} BAD User is authenticated but not connected.\r\n"),
+            closed,
+            20..=1800,
+        ),
+        (
+            "LIST",
+            Reply::close(
+                "{tag} BAD User is authenticated but not connected.\r\n* BYE Connection closed. 14\r\n",
+            ),
+            closed,
+            20..=1800,
+        ),
         ("SELECT", Reply::from("{tag} NO User is authenticated but not connected.\r\n"), closed, 20..=1800),
     ] {
         let what = format!("{command} {reply:?}");
@@ -68,7 +90,11 @@ async fn exchange_that_throttles_by_bad_or_bye_is_left_alone_as_long_as_it_says_
         odd.server.instead(command, Times::Each, reply);
         let status = odd.round().await;
         assert!(odd.server.sane() > 0, "{what}");
-        assert_eq!((&status["state"], &status["cause"]["code"]), (&json!("throttled"), &json!("upstream-throttled")), "{what}: {status}");
+        assert_eq!(
+            (&status["state"], &status["cause"]["code"]),
+            (&json!("throttled"), &json!("upstream-throttled")),
+            "{what}: {status}"
+        );
         assert!(text(&status).starts_with(says), "{what}: {status}");
         let seconds = wait(&rig, &odd.account).await;
         assert!(waits.contains(&seconds), "{what}: {seconds}");
@@ -86,7 +112,11 @@ async fn a_session_that_ends_with_its_token_is_followed_by_another_at_once() {
     let (rig, _dns) = named(&[HOST]).await;
     let mut odd = exchange(&rig).await;
     arrives(&odd);
-    odd.server.instead("SELECT", Times::First(1), Reply::close("* BYE Session invalidated - AccessTokenExpired\r\n"));
+    odd.server.instead(
+        "SELECT",
+        Times::First(1),
+        Reply::close("* BYE Session invalidated - AccessTokenExpired\r\n"),
+    );
     odd.healthy().await;
     assert!(odd.server.sane() > 0);
     odd.settled().await;
@@ -112,20 +142,23 @@ async fn with_tokens(rig: &Rig, port: u16) -> String {
     let app_id = provider::named(&rig.app, &rig.tenant, &authority).await;
     let (_, account) = provider::connect(&rig.app, &rig.tenant, &app_id).await;
     rig.round(&account).await;
-    sqlx::query("UPDATE accounts SET imap_host = $2, imap_port = $3, imap_security = 'none' WHERE id = $1::uuid")
-        .bind(&account)
-        .bind(HOST)
-        .bind(i32::from(port))
-        .execute(&mut rig.app.database.superuser().await)
-        .await
-        .unwrap();
+    sqlx::query(
+        "UPDATE accounts SET imap_host = $2, imap_port = $3, imap_security = 'none' WHERE id = $1::uuid",
+    )
+    .bind(&account)
+    .bind(HOST)
+    .bind(i32::from(port))
+    .execute(&mut rig.app.database.superuser().await)
+    .await
+    .unwrap();
     // The authority goes on for as long as the process: its tokens are renewed.
     std::mem::forget(authority);
     account
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn good_tokens_that_exchange_refuses_for_a_while_are_no_reason_to_ask_a_person_before_an_hour_is_over() {
+async fn good_tokens_that_exchange_refuses_for_a_while_are_no_reason_to_ask_a_person_before_an_hour_is_over()
+{
     let dns = tests::name_server::serve(vec![
         tests::name_server::a(HOST, "127.0.0.1"),
         tests::name_server::a("localhost", "127.0.0.1"),
@@ -143,7 +176,11 @@ async fn good_tokens_that_exchange_refuses_for_a_while_are_no_reason_to_ask_a_pe
     let account = with_tokens(&rig, server.port).await;
     server.instead("AUTHENTICATE", Times::Each, "{tag} NO AUTHENTICATE failed.\r\n");
     let status = rig.round(&account).await;
-    assert_eq!((&status["state"], &status["cause"]["code"]), (&json!("throttled"), &json!("upstream-auth-failed")), "{status}");
+    assert_eq!(
+        (&status["state"], &status["cause"]["code"]),
+        (&json!("throttled"), &json!("upstream-auth-failed")),
+        "{status}"
+    );
     assert!(text(&status).starts_with("Microsoft does not accept a token that is new"), "{status}");
     let seconds = wait(&rig, &account).await;
     assert!((200..=900).contains(&seconds), "{seconds}");
@@ -155,10 +192,12 @@ async fn good_tokens_that_exchange_refuses_for_a_while_are_no_reason_to_ask_a_pe
     // It does not pass.
     server.instead("AUTHENTICATE", Times::Each, "{tag} NO AUTHENTICATE failed.\r\n");
     assert_eq!(rig.round(&account).await["state"], "throttled");
-    sqlx::query("UPDATE account_leases SET failing_since = failing_since - interval '61 minutes', wait_until = NULL")
-        .execute(&mut rig.app.database.superuser().await)
-        .await
-        .unwrap();
+    sqlx::query(
+        "UPDATE account_leases SET failing_since = failing_since - interval '61 minutes', wait_until = NULL",
+    )
+    .execute(&mut rig.app.database.superuser().await)
+    .await
+    .unwrap();
     for _ in 0..2 {
         let status = rig.round(&account).await;
         assert_eq!(status["state"], "needs_reauth", "{status}");
@@ -168,7 +207,11 @@ async fn good_tokens_that_exchange_refuses_for_a_while_are_no_reason_to_ask_a_pe
     // A server that says what is wrong with the token means it.
     let said = "{\"status\":\"401\",\"schemes\":\"bearer\"}";
     let challenge = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, said);
-    server.instead("AUTHENTICATE", Times::Each, format!("+ {challenge}\r\n{{tag}} NO AUTHENTICATE failed.\r\n"));
+    server.instead(
+        "AUTHENTICATE",
+        Times::Each,
+        format!("+ {challenge}\r\n{{tag}} NO AUTHENTICATE failed.\r\n"),
+    );
     assert_eq!(rig.round(&account).await["state"], "needs_reauth");
     rig.finish().await;
 }
@@ -187,13 +230,17 @@ async fn a_copy_that_exchange_has_not_filed_itself_is_filed_once_it_was_looked_f
     settings["smtp"]["security"] = json!("none");
     let account = rig.connect(&settings).await;
     for theirs in [true, false] {
-        let draft = json!({"account_id": account, "to": [{"address": user}], "subject": "Hello", "text": "x"});
+        let draft =
+            json!({"account_id": account, "to": [{"address": user}], "subject": "Hello", "text": "x"});
         let draft = rig.app.post(&rig.tenant, "/api/compose", &draft).await.expect(201);
         let path = format!("/api/compose/{}/send", draft["id"].as_str().unwrap());
         let sent = rig.app.post(&rig.tenant, &path, &json!({})).await.expect(202);
         let path = format!("/api/submissions/{}", sent["id"].as_str().unwrap());
         let state = async || rig.app.get(&rig.tenant, &path).await.expect(200);
-        eventually("it is sent", Duration::from_secs(90), async || (state().await["state"] == "sent").then_some(())).await;
+        eventually("it is sent", Duration::from_secs(90), async || {
+            (state().await["state"] == "sent").then_some(())
+        })
+        .await;
         assert_eq!(state().await["sent_copy"], "pending", "it is looked for in a minute");
         let due = "SELECT count(*) FROM jobs WHERE kind = 'file_sent_copy' AND run_at > now() + interval '20 seconds' AND $1::text IS NOT NULL";
         assert_eq!(rig.count(due, &account).await, 1);

@@ -230,7 +230,9 @@ pub fn settings(port: u16) -> Value {
 
 fn theirs(state: &mut State) -> BTreeSet<Placed> {
     let mut all = BTreeSet::new();
-    for mailbox in state.mailboxes.iter().filter(|m| !m.phantom && !m.is_view() && !m.attributes.contains("\\Noselect")) {
+    for mailbox in
+        state.mailboxes.iter().filter(|m| !m.phantom && !m.is_view() && !m.attributes.contains("\\Noselect"))
+    {
         for message in &mailbox.messages {
             let (flags, keywords) = parse_flag_list(message.flags.iter().map(String::as_str));
             let date = DateTime::parse_from_str(&message.date, "%d-%b-%Y %H:%M:%S %z").unwrap().to_utc();

@@ -102,9 +102,8 @@ const TABLE: [Provider; 3] = [
 #[must_use]
 pub fn of(host: &str) -> &'static Provider {
     let host = host.trim_end_matches('.').to_ascii_lowercase();
-    let is = |name: &&str| {
-        host.strip_suffix(*name).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-    };
+    let is =
+        |name: &&str| host.strip_suffix(*name).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
     TABLE.iter().find(|p| p.hosts.iter().any(|name| is(&name))).unwrap_or(&OTHER)
 }
 
@@ -133,7 +132,8 @@ impl Provider {
                 )
             }
             Limit::Volume => {
-                let of = self.volume.map_or("how much".to_owned(), |volume| format!("to {volume} a day what"));
+                let of =
+                    self.volume.map_or("how much".to_owned(), |volume| format!("to {volume} a day what"));
                 format!(
                     "{name} limits {of} may be read of this mailbox, and that is reached. Reading goes on by itself; nothing is lost."
                 )

@@ -96,7 +96,8 @@ async fn messages_of_the_same_bytes_cost_no_more_than_their_number() {
 
     let mut tx = db.tenant(TENANT).await.unwrap();
     let batch: Vec<Prepared> = (1..=ARRIVALS).map(empty).collect();
-    let done = ingest::ingest(&mut tx, &target(11), &batch, &bytes::New::default(), true).await.unwrap();
+    let done =
+        ingest::ingest(&mut tx, &target(11), &batch, &bytes::New::default(), ingest::Age::Old).await.unwrap();
     tx.commit().await.unwrap();
     assert_eq!((done.created, done.linked), (0, ARRIVALS as usize));
     let plans = log.plans();

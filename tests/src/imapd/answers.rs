@@ -177,7 +177,8 @@ impl Session {
             }
             "EXPUNGE" if uidplus => {
                 let Some(mailbox) = self.open(state) else { return ok() };
-                let is_marked = |m: &&Message| m.flags.iter().any(|f| f == "\\Deleted") && set.contains(&m.uid);
+                let is_marked =
+                    |m: &&Message| m.flags.iter().any(|f| f == "\\Deleted") && set.contains(&m.uid);
                 let marked: Vec<Message> = mailbox.messages.iter().filter(is_marked).cloned().collect();
                 let name = String::from_utf8_lossy(&mailbox.name).into_owned();
                 for message in marked {
@@ -501,8 +502,12 @@ fn fetched(message: &Message, item: &str) -> Vec<u8> {
         "INTERNALDATE" => format!("INTERNALDATE \"{}\"", message.date).into_bytes(),
         "RFC822.SIZE" => format!("RFC822.SIZE {}", message.bytes.len()).into_bytes(),
         "MODSEQ" => format!("MODSEQ ({})", message.modseq).into_bytes(),
-        "X-GM-MSGID" => message.ids.map(|ids| format!("X-GM-MSGID {}", ids.message)).unwrap_or_default().into_bytes(),
-        "X-GM-THRID" => message.ids.map(|ids| format!("X-GM-THRID {}", ids.thread)).unwrap_or_default().into_bytes(),
+        "X-GM-MSGID" => {
+            message.ids.map(|ids| format!("X-GM-MSGID {}", ids.message)).unwrap_or_default().into_bytes()
+        }
+        "X-GM-THRID" => {
+            message.ids.map(|ids| format!("X-GM-THRID {}", ids.thread)).unwrap_or_default().into_bytes()
+        }
         "BODY.PEEK[]" | "BODY[]" => literal("BODY[]", &message.bytes),
         "BODY.PEEK[HEADER]" => {
             let head = message

@@ -199,10 +199,7 @@ pub async fn load(tx: &mut TenantTx, account: AccountId, ids: &[Uuid]) -> Result
 }
 
 /// What is particular in the account's store.
-async fn store_of(
-    tx: &mut TenantTx,
-    account: AccountId,
-) -> Result<(Option<MailboxKey>, Labels), DbError> {
+async fn store_of(tx: &mut TenantTx, account: AccountId) -> Result<(Option<MailboxKey>, Labels), DbError> {
     let rows: Vec<(Uuid, String, bool)> = sqlx::query_as(
         "SELECT b.id, b.role, coalesce((SELECT l.labels FROM account_leases l WHERE l.tenant_id = $1 AND l.account_id = $2), false)
          FROM mailboxes b WHERE b.tenant_id = $1 AND b.account_id = $2 AND b.role IN ('all', 'trash', 'junk') ORDER BY b.id",
@@ -211,7 +208,8 @@ async fn store_of(
     .bind(account)
     .fetch_all(tx.conn())
     .await?;
-    let of = |all: bool| rows.iter().filter(move |r| (r.1 == "all") == all).map(|r| MailboxKey(r.0.as_u128()));
+    let of =
+        |all: bool| rows.iter().filter(move |r| (r.1 == "all") == all).map(|r| MailboxKey(r.0.as_u128()));
     let are = rows.iter().any(|r| r.2);
     Ok((of(true).next(), Labels { are, bins: if are { of(false).collect() } else { Vec::new() } }))
 }

@@ -54,7 +54,16 @@ impl Command {
     /// Whether it leaves the server as it is.
     fn only_reads(&self) -> bool {
         const VERBS: [&[u8]; 10] = [
-            b"SELECT", b"EXAMINE", b"UID FETCH", b"UID SEARCH", b"LIST", b"LSUB", b"STATUS", b"NOOP", b"NAMESPACE", b"ENABLE",
+            b"SELECT",
+            b"EXAMINE",
+            b"UID FETCH",
+            b"UID SEARCH",
+            b"LIST",
+            b"LSUB",
+            b"STATUS",
+            b"NOOP",
+            b"NAMESPACE",
+            b"ENABLE",
         ];
         VERBS.iter().any(|verb| self.text.starts_with(verb))
     }

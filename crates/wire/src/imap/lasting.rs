@@ -37,8 +37,7 @@ impl Session {
         let mut missing = uids.clone();
         for set in set_chunks(uids) {
             let modseq = if self.has_modseq { " MODSEQ" } else { "" };
-            let command =
-                format!("UID FETCH {set} (UID FLAGS INTERNALDATE RFC822.SIZE{modseq}{ITEMS})");
+            let command = format!("UID FETCH {set} (UID FLAGS INTERNALDATE RFC822.SIZE{modseq}{ITEMS})");
             self.run_within(Command::new(command), ANSWER_BYTES, |u| {
                 let Untagged::Fetch(fetch) = u else { return Some(u) };
                 let known = find(&fetch, "FLAGS").is_some() && read_ids(&fetch).is_some();

@@ -207,7 +207,9 @@ mod tests {
             let error = s.noop().await.unwrap_err();
             assert_eq!(error.limit(), Some(limit), "{answer}: {error:?}");
         }
-        for end in ["* BYE Session invalidated - AccessTokenExpired\r\n", "* BYE Connection is closed. 14\r\n"] {
+        for end in
+            ["* BYE Session invalidated - AccessTokenExpired\r\n", "* BYE Connection is closed. 14\r\n"]
+        {
             let (mut s, _) = session("", &[end]).await;
             let error = s.noop().await.unwrap_err();
             assert!(matches!(error, ImapError::Closed { .. }) && error.limit().is_none(), "{end}: {error:?}");
@@ -216,7 +218,8 @@ mod tests {
 
     #[tokio::test]
     async fn no_room_for_mail_is_a_refusal_and_no_quota_for_reading_a_plea_for_patience() {
-        let (mut s, _) = session("", &["$ NO [OVERQUOTA] full\r\n", "$ NO [OVERQUOTA] read enough\r\n"]).await;
+        let (mut s, _) =
+            session("", &["$ NO [OVERQUOTA] full\r\n", "$ NO [OVERQUOTA] read enough\r\n"]).await;
         assert!(matches!(s.create_mailbox(b"a", None).await, Err(ImapError::Refused { .. })));
         assert!(matches!(s.select(b"a", None, false).await, Err(ImapError::Throttled { .. })));
     }

@@ -120,7 +120,8 @@ mod tests {
     #[test]
     fn a_mailbox_that_was_read_as_much_as_it_may_be_is_left_alone_for_long() {
         let text = "Account exceeded command or bandwidth limits.".to_owned();
-        let error = SyncError::Imap(ImapError::Throttled { retry_after: None, code: Some("OVERQUOTA".into()), text });
+        let error =
+            SyncError::Imap(ImapError::Throttled { retry_after: None, code: Some("OVERQUOTA".into()), text });
         let mut r = Reconnect::default();
         let first = r.after(SHORT, &error, 1.0);
         assert!(first.round && first.wait >= Duration::from_secs(1800), "{first:?}");

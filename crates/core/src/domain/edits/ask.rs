@@ -256,7 +256,8 @@ mod tests {
         let bins = vec![key(trash), key(junk)];
         let message =
             Message { all_mail: Some(key(all)), labels: Labels { are: true, bins }, ..Message::default() };
-        let asked = |places: &[MailboxId], source, wanted| super::transfer((&seen(places), &message), source, wanted);
+        let asked =
+            |places: &[MailboxId], source, wanted| super::transfer((&seen(places), &message), source, wanted);
         let moved = |from, to| Change::Move { from, to: key(to) };
         let archive = Transfer::Archive { all, inbox };
         assert_eq!(asked(&[inbox, work, all], None, archive), [moved(Scope::In(key(inbox)), all)]);

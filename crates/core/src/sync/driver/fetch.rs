@@ -29,8 +29,9 @@ use crate::platform::id::TenantId;
 use crate::platform::metrics::table;
 use crate::queue::job;
 use crate::queue::lease::Lease;
+use crate::sync::store::ingest::{self, Age};
 use crate::sync::store::prepare::{Arrival, Options, Parse, prepare};
-use crate::sync::store::{Prepared, Target, attempts, bytes, checkpoint, ingest};
+use crate::sync::store::{Prepared, Target, attempts, bytes, checkpoint};
 use wire::imap::{FetchEvent, FetchedMessage};
 
 /// Messages between the socket and the parsers.
@@ -113,7 +114,12 @@ pub(super) async fn messages(
     let (loads_out, loads_in) = mpsc::channel(1);
     // The first page of a mailbox is as old as the rest of it, unless the mailbox is a new one in an account that was here.
     let first = before.head_uid == 0 && before.uidnext == 0;
-    let backfill = !fresh || first && !link.is_all_here().await?;
+    let age = match (fresh, first) {
+        (true, false) => Age::New,
+        _ if !link.is_all_here().await? => Age::First,
+        (true, true) => Age::New,
+        (false, _) => Age::Old,
+    };
     let gatherer = Gatherer::new(link, open.target, fresh, batches, loads_out);
     let writer = Writer {
         ctx: link.ctx,
@@ -121,7 +127,7 @@ pub(super) async fn messages(
         target: open.target,
         exists: open.server.mailbox.exists,
         durable: fresh,
-        backfill,
+        age,
         called: link.batches.backfill.then_some(&called),
         in_the_way: in_the_way.clone(),
         noted: true,
@@ -425,8 +431,7 @@ struct Writer<'a> {
     target: Target,
     exists: u32,
     durable: bool,
-    /// Old mail.
-    backfill: bool,
+    age: Age,
     /// Set when something is asked for that goes before what is read here; nothing does when there is none.
     called: Option<&'a AtomicBool>,
     /// Of what was asked for, what has a row in `ingest_attempts`.
@@ -472,7 +477,7 @@ impl Writer<'_> {
             true => self.lease.begin(&self.ctx.db).await?,
             false => self.lease.begin_relaxed(&self.ctx.db).await?,
         };
-        let done = ingest::ingest(&mut tx, &self.target, &batch, &ahead, self.backfill).await?;
+        let done = ingest::ingest(&mut tx, &self.target, &batch, &ahead, self.age).await?;
         if let Some(at) = &reached {
             checkpoint::write(&mut tx, &self.target, at, self.exists).await?;
         }

@@ -128,11 +128,12 @@ impl Stock<'_> {
             answered => answered?,
         }
         let ids: Vec<LastingIds> = met.iter().filter_map(|m| m.ids).collect();
-        let mut here = lasting::here(self.db, self.tenant, &self.target, &ids).await.unwrap_or_else(|error| {
-            // What is wrong with the database the writer finds out.
-            tracing::debug!(%error, "what is here already is not known");
-            HashMap::new()
-        });
+        let mut here =
+            lasting::here(self.db, self.tenant, &self.target, &ids).await.unwrap_or_else(|error| {
+                // What is wrong with the database the writer finds out.
+                tracing::debug!(%error, "what is here already is not known");
+                HashMap::new()
+            });
         for mut message in met {
             // Once in a mailbox; and an id that stands for messages of different sizes proves nothing.
             let Some(known) = message.ids.and_then(|ids| here.remove(&ids)) else { continue };

@@ -68,7 +68,9 @@ pub(super) async fn record(
         // Its provider is asked then, and not before.
         (_, SyncError::Grant(GrantError::Later { wait, .. })) => *wait + Duration::from_secs(1),
         (AccountState::NeedsReauth, _) => backoff::auth(failing.since, unit).unwrap_or(IDLE_RETRY),
-        (AccountState::Throttled, _) if patience.is_some() => backoff::bounded(failing.since, TOKEN_PATIENCE, unit),
+        (AccountState::Throttled, _) if patience.is_some() => {
+            backoff::bounded(failing.since, TOKEN_PATIENCE, unit)
+        }
         (AccountState::Throttled, SyncError::Imap(error)) if let Some(bounds) = provider.pause(error) => {
             backoff::bounded(failing.since, bounds, unit)
         }

@@ -43,6 +43,17 @@ pub struct Ingested {
     pub left_out: UidSet,
 }
 
+/// What the events of a batch say of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Age {
+    /// It is news.
+    New,
+    /// Messages that are new to us are old mail; a further place of one that was here is news.
+    Old,
+    /// The account is read for the first time: all of it is old.
+    First,
+}
+
 /// A placement to be inserted.
 struct NewPlacement<'a> {
     message: Uuid,
@@ -62,18 +73,18 @@ struct Seated<'a> {
 
 /// Stores `batch`, in order of arrival; `ahead` is what [`bytes::store_ahead`] said of it.
 ///
-/// Messages whose text was prepared are searchable at once; for the others a job is enqueued. `backfill`: old mail, which its
-/// events say.
+/// Messages whose text was prepared are searchable at once; for the others a job is enqueued.
 pub async fn ingest(
     tx: &mut TenantTx,
     target: &Target,
     batch: &[Prepared],
     ahead: &bytes::New,
-    backfill: bool,
+    age: Age,
 ) -> Result<Ingested, DbError> {
     if batch.is_empty() {
         return Ok(Ingested::default());
     }
+    let backfill = age != Age::New;
     let known = known_uids(tx, target, batch).await?;
     let mut seen = HashSet::new();
     let fresh: Vec<&Prepared> =
@@ -134,8 +145,12 @@ pub async fn ingest(
     } else {
         event::record(tx, target.account, &created);
     }
-    // What was here before is news, whichever mailbox it is found in.
-    event::record(tx, target.account, &events);
+    // What was here before is news, whichever mailbox it is found in, unless all of it is being found for the first time.
+    if age == Age::First {
+        event::record_backfill(tx, target.account, &events);
+    } else {
+        event::record(tx, target.account, &events);
+    }
     index(tx, target, &new).await?;
     Ok(done)
 }

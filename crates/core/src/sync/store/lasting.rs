@@ -7,9 +7,9 @@ use std::collections::HashMap;
 
 use wire::imap::LastingIds;
 
+use super::Target;
 use super::prepare::key_of;
 use super::vanish::over;
-use super::Target;
 use crate::platform::db::{Db, DbError};
 use crate::platform::id::TenantId;
 

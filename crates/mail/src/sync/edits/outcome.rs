@@ -58,9 +58,9 @@ impl Message {
         let Change::Flags { change, scope } = &edit.change else { return };
         // Labels are of one message, which has its flags once.
         let everywhere = self.labels.are && *scope == Scope::All;
-        for held in self.server.iter_mut().filter(|h| {
-            everywhere || h.mailbox == mailbox && h.uid == Some(uid)
-        }) {
+        for held in
+            self.server.iter_mut().filter(|h| everywhere || h.mailbox == mailbox && h.uid == Some(uid))
+        {
             held.flags = change.apply(&held.flags);
         }
         let others = self.server.iter().filter(|_| everywhere).map(|h| h.mailbox);
@@ -93,7 +93,8 @@ impl Message {
         let flags = of.carried.clone();
         if moved {
             let takes_all = self.labels.takes_all(to);
-            self.server.retain(|h| !(takes_all && h.mailbox != to || h.mailbox == from.0 && h.uid == Some(from.1)));
+            self.server
+                .retain(|h| !(takes_all && h.mailbox != to || h.mailbox == from.0 && h.uid == Some(from.1)));
         }
         if !self.server.iter().any(|h| h.mailbox == to && h.uid == Some(uid)) {
             self.server.push(Held { row: None, mailbox: to, uid: Some(uid), flags, marked: false });

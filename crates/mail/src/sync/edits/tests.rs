@@ -178,7 +178,11 @@ fn of_labels_one_is_left_by_moving_and_flags_are_stored_once() {
     m.ask(no_star(Scope::In(D)));
     m.begin(0, D);
     m.stored(0, D, uid(3));
-    assert_eq!((m.settle(), shown(&m)), ((1, 0), vec![(C, true), (D, false)]), "what the server makes of it, it tells");
+    assert_eq!(
+        (m.settle(), shown(&m)),
+        ((1, 0), vec![(C, true), (D, false)]),
+        "what the server makes of it, it tells"
+    );
 }
 
 #[test]
