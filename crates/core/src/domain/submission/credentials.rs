@@ -24,6 +24,9 @@ const CHANGED_MEANWHILE: Duration = Duration::from_secs(1);
 /// When the user does not act, the password is tried this often at most: servers lock accounts for less.
 const AT_MOST_EVERY: Duration = Duration::from_secs(8 * 3600);
 
+/// Between tries with tokens that are good, while the server does not know of it yet.
+const TOKEN_PATIENCE: (Duration, Duration) = (Duration::from_secs(300), Duration::from_secs(900));
+
 /// Records at the account that its submission server refused the login; returns when to try again. If a client changed the
 /// account since the attempt began, the refusal says nothing about the credentials there are now: the account stays as it
 /// is. One that is paused says so and nothing else; sending goes on, and tells again once the account does.
@@ -34,6 +37,9 @@ pub(super) async fn refused(
     unit: f64,
 ) -> Result<Duration, DbError> {
     let since = refused_since(tx, attempt, reply).await?;
+    if patience_with_tokens(tx, attempt.account_id).await?.is_some_and(|patience| since < patience) {
+        return Ok(mail::backoff::bounded(since, TOKEN_PATIENCE, unit));
+    }
     let wait = mail::backoff::auth(since, unit).unwrap_or(AT_MOST_EVERY);
     if account::paused(tx, attempt.account_id).await? == Some(true) {
         return Ok(wait);
@@ -71,6 +77,19 @@ pub(super) async fn refused(
             Ok(wait)
         }
     }
+}
+
+/// For how long the provider may refuse tokens that are good; `None`: not at all, or the account has none. The message waits
+/// meanwhile, and nobody is asked to act.
+async fn patience_with_tokens(tx: &mut TenantTx, account: AccountId) -> Result<Option<Duration>, DbError> {
+    let host: Option<String> = sqlx::query_scalar(
+        "SELECT smtp_host FROM accounts WHERE tenant_id = $1 AND id = $2 AND grant_id IS NOT NULL",
+    )
+    .bind(tx.tenant())
+    .bind(account)
+    .fetch_optional(tx.conn())
+    .await?;
+    Ok(host.and_then(|host| wire::provider::of(&host).refuses_good_tokens_for))
 }
 
 /// How long ago this submission's server refused it for the first time with this code, if not just now.
