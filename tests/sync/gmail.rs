@@ -95,15 +95,6 @@ async fn the_first_synchronisation_of_gmail_fetches_the_bytes_of_each_message_on
     assert_eq!(rig.count(here, &odd.account).await, 700);
     odd.settled().await;
     assert_eq!(fetched(&odd), (700, 700));
-    assert_eq!(
-        shown(&odd, 699).await,
-        ["INBOX", "Work", SENT, ALL]
-            .map(str::to_owned)
-            .into_iter()
-            .collect::<std::collections::BTreeSet<_>>()
-            .into_iter()
-            .collect::<Vec<_>>()
-    );
     // Starred and Important show what stands elsewhere: they are no mailboxes.
     let list = format!("/api/accounts/{}/mailboxes?limit=200", odd.account);
     let page = rig.app.get(&rig.tenant, &list).await.expect(200);
@@ -143,7 +134,6 @@ async fn what_arrives_and_what_another_client_labels_at_gmail_costs_its_bytes_on
     assert_eq!(shown(&odd, 1).await, ["Work", ALL]);
     assert_eq!(shown(&odd, 2).await, ["INBOX", ALL]);
     odd.settled().await;
-    assert!(known.iter().all(|known| odd.server.lock().gmail.is_some() && !known.1.is_empty()));
     let now = odd.ids().await;
     assert!(known.iter().all(|message| now.contains(message)), "ids stay: {known:?} {now:?}");
     odd.server.lock().flags(second, &["\\Flagged"]);

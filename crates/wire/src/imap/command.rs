@@ -109,6 +109,8 @@ pub struct Session {
     /// Whether the open mailbox keeps mod-sequences: a mailbox that answered NOMODSEQ must refuse every
     /// command that names one (RFC 7162 §3.1.2.2).
     pub(super) has_modseq: bool,
+    /// False once the server offered lasting ids of messages and did not understand a command that names them.
+    pub(super) has_ids: bool,
     unsolicited: Unsolicited,
     gone: Gone,
     next_tag: u32,
@@ -131,6 +133,7 @@ impl Session {
             reply,
             qresync_enabled: false,
             has_modseq: false,
+            has_ids: true,
             unsolicited: Unsolicited::default(),
             gone: Gone::default(),
             next_tag: 0,

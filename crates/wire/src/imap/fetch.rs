@@ -145,7 +145,7 @@ impl Session {
                         {
                             // One at a time: the other may be understood.
                             if batch.ids {
-                                self.capabilities.gmail = false;
+                                self.has_ids = false;
                             } else {
                                 self.has_modseq = false;
                             }
@@ -168,7 +168,7 @@ impl Session {
     async fn ask_for_bodies(&mut self, tag: String, set: &str) -> Result<Batch, ImapError> {
         let modseq = self.has_modseq;
         let item = if modseq { " MODSEQ" } else { "" };
-        let ids = self.capabilities.gmail;
+        let ids = self.tells_ids();
         let names = if ids { ITEMS } else { "" };
         let line = format!(
             "{tag} UID FETCH {set} (UID FLAGS INTERNALDATE RFC822.SIZE{item}{names} BODY.PEEK[])\r\n"

@@ -24,8 +24,14 @@ pub struct LastingIds {
 }
 
 impl Session {
+    /// Whether the server tells ids that a message keeps in every mailbox.
+    #[must_use]
+    pub const fn tells_ids(&self) -> bool {
+        self.capabilities.gmail && self.has_ids
+    }
+
     /// Everything about messages of the open mailbox but their bytes, each handed to `sink` as it comes. Those of which the
-    /// server tells no ids are left out. Only where it offers them ([`mail::capabilities::Capabilities::gmail`]).
+    /// server tells no ids are left out. Only where it tells them ([`Session::tells_ids`]).
     ///
     /// # Errors
     /// Any [`ImapError`]; then what `sink` saw is true but may be incomplete.
@@ -98,7 +104,7 @@ mod tests {
         let (sender, mut receiver) = mpsc::channel(9);
         s.fetch_bodies([set("1")], &MemoryBudget::new(9), &sender).await.unwrap();
         let Some(FetchEvent::Message(message)) = receiver.recv().await else { panic!("no message") };
-        assert_eq!((message.ids, s.capabilities().gmail), (None, false));
+        assert_eq!((message.ids, s.tells_ids(), s.capabilities().gmail), (None, false, true));
         assert!(!commands(&seen)[1].contains("X-GM"), "{:?}", commands(&seen));
     }
 }

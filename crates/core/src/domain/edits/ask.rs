@@ -129,21 +129,7 @@ pub fn transfer(
             let from = from.filter(|m| *m == source || !is_in(key(all)));
             from.map(|from| Change::Move { from: Scope::In(from), to: key(all) }).into_iter().collect()
         }
-        // Of a label alone only that is taken.
-        Transfer::ExpungeIn(_)
-            if let Some(from) = source.map(key).filter(|m| is_in(*m) && !labels.bins.contains(m))
-                && let Some(all) = message.all_mail.filter(|all| *all != from && is_in(*all)) =>
-        {
-            vec![Change::Move { from: Scope::In(from), to: all }]
-        }
-        Transfer::ExpungeIn(trash) => match visible.iter().find(|p| labels.bins.contains(&p.mailbox)) {
-            _ if source.is_some_and(|m| !is_in(key(m))) => Vec::new(),
-            Some(bin) => vec![Change::Remove { from: Scope::In(bin.mailbox) }],
-            None => one(Transfer::Move(trash))
-                .into_iter()
-                .chain([Change::Remove { from: Scope::In(key(trash)) }])
-                .collect(),
-        },
+        Transfer::ExpungeIn(trash) => expunge_in(trash, (visible, message), source),
         // What All Mail alone has gets a label: there is nothing to leave.
         Transfer::Move(to)
             if labels.are
@@ -154,6 +140,34 @@ pub fn transfer(
         }
         other => one(other).into_iter().collect(),
     }
+}
+
+/// [`Transfer::ExpungeIn`].
+fn expunge_in(
+    trash: MailboxId,
+    (visible, message): (&[Shown], &Message),
+    source: Option<MailboxId>,
+) -> Vec<Change> {
+    let bins = &message.labels.bins;
+    let is_in = |place: MailboxKey| visible.iter().any(|p| p.mailbox == place);
+    let named = source.map(key);
+    if named.is_some_and(|m| !is_in(m)) {
+        return Vec::new();
+    }
+    // Of a label alone only that is taken.
+    let label = named.filter(|m| !bins.contains(m));
+    let all = message.all_mail.filter(|all| is_in(*all));
+    if let (Some(label), Some(all)) = (label, all)
+        && label != all
+    {
+        return vec![Change::Move { from: Scope::In(label), to: all }];
+    }
+    if let Some(bin) = visible.iter().map(|p| p.mailbox).find(|m| bins.contains(m)) {
+        return vec![Change::Remove { from: Scope::In(bin) }];
+    }
+    let to_trash = in_folders(visible, message.all_mail, source, Transfer::Move(trash));
+    let gone = Change::Remove { from: Scope::In(key(trash)) };
+    to_trash.into_iter().chain([gone]).collect()
 }
 
 /// The same where each mailbox has messages of its own.

@@ -118,7 +118,7 @@ impl Stock<'_> {
         out: &mpsc::Sender<FetchEvent>,
     ) -> Result<UidSet, ImapError> {
         let mut uids = UidSet::new();
-        if !session.capabilities().gmail {
+        if !session.tells_ids() {
             return Ok(uids);
         }
         let mut met: Vec<FetchedMessage> = Vec::new();

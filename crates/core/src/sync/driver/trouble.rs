@@ -53,7 +53,9 @@ pub(super) async fn record(
     let refused = state == AccountState::NeedsReauth && patience.is_none();
     let failing = status::fails(&mut tx, lease.account, refused).await?;
     let unit = ctx.clock.unit();
+    let mut bounds = None;
     if let SyncError::Imap(error) = error {
+        bounds = provider.pause(error);
         cause.text = provider.sentence(error).unwrap_or(cause.text);
     }
     let patience = patience.filter(|patience| failing.since < *patience);
@@ -71,11 +73,11 @@ pub(super) async fn record(
         (AccountState::Throttled, _) if patience.is_some() => {
             backoff::bounded(failing.since, TOKEN_PATIENCE, unit)
         }
-        (AccountState::Throttled, SyncError::Imap(error)) if let Some(bounds) = provider.pause(error) => {
-            backoff::bounded(failing.since, bounds, unit)
-        }
         (AccountState::Throttled, SyncError::Imap(ImapError::Throttled { retry_after, .. })) => {
-            backoff::throttle(failing.since, *retry_after, unit)
+            match bounds {
+                Some(bounds) => backoff::bounded(failing.since, bounds, unit),
+                None => backoff::throttle(failing.since, *retry_after, unit),
+            }
         }
         // An edit that found the server out of reach puts nothing off.
         _ if reason == Reason::Edits => backoff::network(failing.since, unit).min(failing.due_in),

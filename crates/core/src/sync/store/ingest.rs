@@ -272,7 +272,7 @@ async fn candidates(
     }
     let mut arrivals: HashMap<(&[u8], Option<&str>), i64> = HashMap::new();
     for arrival in fresh {
-        *arrivals.entry((&arrival.hash, arrival.email_id.as_deref())).or_default() += 1;
+        *arrivals.entry((arrival.hash.as_slice(), arrival.email_id.as_deref())).or_default() += 1;
     }
     let (asked, counts): (Vec<(&[u8], Option<&str>)>, Vec<i64>) = arrivals.into_iter().unzip();
     let (hashes, ids): (Vec<&[u8]>, Vec<Option<&str>>) = asked.into_iter().unzip();
