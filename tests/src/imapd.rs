@@ -6,6 +6,7 @@
 //! with exact bytes, after which the line may close or hang. A command that the product learns gets its arm in `answers`.
 
 mod answers;
+mod fetched;
 pub mod gmail;
 pub mod model;
 mod wire;

@@ -3,6 +3,8 @@
 use mail::uid::{Uid, UidSet};
 
 use super::State;
+use super::fetched::{fetched, items, number_after};
+use super::gmail::carry;
 use super::model::{Mailbox, Message};
 use super::wire::Heard;
 
@@ -19,13 +21,13 @@ pub(super) struct Session {
 }
 
 /// The part of a tagged line after the tag.
-type Outcome = Result<String, String>;
+pub(super) type Outcome = Result<String, String>;
 
-fn ok() -> Outcome {
+pub(super) fn ok() -> Outcome {
     Ok("OK done".to_owned())
 }
 
-fn no(text: &str) -> Outcome {
+pub(super) fn no(text: &str) -> Outcome {
     Err(format!("NO {text}"))
 }
 
@@ -338,38 +340,7 @@ impl Session {
     }
 }
 
-/// COPY and MOVE between labels.
-fn carry(
-    state: &mut State,
-    verb: &str,
-    (from, to): (&str, Option<&Vec<u8>>),
-    originals: &[Message],
-    out: &mut Vec<u8>,
-) -> Outcome {
-    let target = to.and_then(|name| find(state, name)).map(|m| (m.name.clone(), m.uidvalidity));
-    let Some((name, uidvalidity)) = target else { return no("[TRYCREATE] none") };
-    let to = String::from_utf8_lossy(&name).into_owned();
-    let (mut old, mut new) = (Vec::new(), Vec::new());
-    for original in originals {
-        let Some(ids) = original.ids else { continue };
-        let (uid, before) = state.carry(from, &to, ids, verb == "MOVE");
-        if !before || state.store().tells_known {
-            old.push(original.uid.to_string());
-            new.push(uid.to_string());
-        }
-    }
-    let code = match new.is_empty() {
-        true => String::new(),
-        false => format!("[COPYUID {uidvalidity} {} {}] ", old.join(","), new.join(",")),
-    };
-    if verb == "MOVE" {
-        out.extend(format!("* OK {code}(Success)\r\n").into_bytes());
-        return ok();
-    }
-    Ok(format!("OK {code}(Success)"))
-}
-
-fn find<'a>(state: &'a mut State, name: &[u8]) -> Option<&'a mut Mailbox> {
+pub(super) fn find<'a>(state: &'a mut State, name: &[u8]) -> Option<&'a mut Mailbox> {
     let inbox = name.eq_ignore_ascii_case(b"INBOX");
     let same = |m: &&mut Mailbox| m.name == name || (inbox && m.name.eq_ignore_ascii_case(b"INBOX"));
     state.mailboxes.iter_mut().find(same)
@@ -465,73 +436,4 @@ fn append(state: &mut State, heard: &Heard) -> Outcome {
     mailbox.message(uid).flags = flags.split(' ').filter(|f| !f.is_empty()).map(str::to_owned).collect();
     let code = format!("[APPENDUID {} {uid}] ", mailbox.uidvalidity);
     Ok(format!("OK {}stored", if uidplus { code } else { String::new() }))
-}
-
-fn number_after(text: &str, name: &str) -> Option<u64> {
-    let (_, rest) = text.split_once(name)?;
-    rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
-}
-
-/// The items of a FETCH; brackets and what is in them belong to an item.
-fn items(text: &str) -> Vec<String> {
-    let Some((_, list)) = text.split_once(" (") else { return Vec::new() };
-    let (mut items, mut item, mut depth) = (Vec::new(), String::new(), 0);
-    for c in list.chars() {
-        match c {
-            ' ' | ')' if depth == 0 => {
-                items.extend(Some(std::mem::take(&mut item)).filter(|i| !i.is_empty()));
-                if c == ')' {
-                    break;
-                }
-            }
-            _ => {
-                depth += i32::from(c == '[') - i32::from(c == ']');
-                item.push(c);
-            }
-        }
-    }
-    items
-}
-
-fn fetched(message: &Message, item: &str) -> Vec<u8> {
-    let literal =
-        |name: &str, bytes: &[u8]| [format!("{name} {{{}}}\r\n", bytes.len()).as_bytes(), bytes].concat();
-    match item {
-        "UID" => format!("UID {}", message.uid).into_bytes(),
-        "FLAGS" => format!("FLAGS ({})", message.flags.join(" ")).into_bytes(),
-        "INTERNALDATE" => format!("INTERNALDATE \"{}\"", message.date).into_bytes(),
-        "RFC822.SIZE" => format!("RFC822.SIZE {}", message.bytes.len()).into_bytes(),
-        "MODSEQ" => format!("MODSEQ ({})", message.modseq).into_bytes(),
-        "X-GM-MSGID" => {
-            message.ids.map(|ids| format!("X-GM-MSGID {}", ids.message)).unwrap_or_default().into_bytes()
-        }
-        "X-GM-THRID" => {
-            message.ids.map(|ids| format!("X-GM-THRID {}", ids.thread)).unwrap_or_default().into_bytes()
-        }
-        "BODY.PEEK[]" | "BODY[]" => literal("BODY[]", &message.bytes),
-        "BODY.PEEK[HEADER]" => {
-            let head = message
-                .bytes
-                .windows(4)
-                .position(|w| w == b"\r\n\r\n")
-                .map_or(message.bytes.len(), |at| at + 4);
-            literal("BODY[HEADER]", &message.bytes[..head])
-        }
-        _ => match item.strip_prefix("BODY.PEEK[HEADER.FIELDS (").and_then(|i| i.strip_suffix(")]")) {
-            Some(fields) => literal(&item.replace(".PEEK", ""), &header(&message.bytes, fields)),
-            None => format!("{item} NIL").into_bytes(),
-        },
-    }
-}
-
-/// The header lines of these fields, and the empty line.
-fn header(bytes: &[u8], fields: &str) -> Vec<u8> {
-    let head = String::from_utf8_lossy(bytes);
-    let head = head.split("\r\n\r\n").next().unwrap_or_default();
-    let wanted = |line: &&str| {
-        let name = line.split(':').next().unwrap_or_default();
-        fields.split(' ').any(|f| f.eq_ignore_ascii_case(name))
-    };
-    let lines: String = head.split("\r\n").filter(wanted).map(|l| format!("{l}\r\n")).collect();
-    format!("{lines}\r\n").into_bytes()
 }

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::State;
+use super::answers::{Outcome, find, no, ok};
 use super::model::{Ids, Message};
 
 /// What Gmail says it can do, after the login.
@@ -184,4 +185,35 @@ impl State {
         let uid = mailbox.messages.iter().find(|m| m.ids == Some(ids)).map(|m| m.uid);
         mailbox.expunge(uid);
     }
+}
+
+/// COPY and MOVE between labels.
+pub(super) fn carry(
+    state: &mut State,
+    verb: &str,
+    (from, to): (&str, Option<&Vec<u8>>),
+    originals: &[Message],
+    out: &mut Vec<u8>,
+) -> Outcome {
+    let target = to.and_then(|name| find(state, name)).map(|m| (m.name.clone(), m.uidvalidity));
+    let Some((name, uidvalidity)) = target else { return no("[TRYCREATE] none") };
+    let to = String::from_utf8_lossy(&name).into_owned();
+    let (mut old, mut new) = (Vec::new(), Vec::new());
+    for original in originals {
+        let Some(ids) = original.ids else { continue };
+        let (uid, before) = state.carry(from, &to, ids, verb == "MOVE");
+        if !before || state.store().tells_known {
+            old.push(original.uid.to_string());
+            new.push(uid.to_string());
+        }
+    }
+    let code = match new.is_empty() {
+        true => String::new(),
+        false => format!("[COPYUID {uidvalidity} {} {}] ", old.join(","), new.join(",")),
+    };
+    if verb == "MOVE" {
+        out.extend(format!("* OK {code}(Success)\r\n").into_bytes());
+        return ok();
+    }
+    Ok(format!("OK {code}(Success)"))
 }

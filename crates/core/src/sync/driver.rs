@@ -172,6 +172,21 @@
 //! | a refused mailbox made by another client | it is that one | `a_refused_mailbox_that_another_client_makes_later_is_that_one` |
 //! | another client renames a mailbox to the name of a refused one | the refused one goes | `a_refused_mailbox_gives_way_to_one_that_another_client_renames_to_its_name` |
 //! | our user and another client rename two mailboxes to one name | the other client's has it; ours is refused and undone, no round fails | `our_rename_to_a_name_that_another_client_gave_to_another_mailbox_fails_no_round` |
+//! | Gmail: a message in All Mail and under labels | one message, its bytes fetched once, Starred and Important no mailboxes | `the_first_synchronisation_of_gmail_fetches_the_bytes_of_each_message_once` |
+//! | Gmail: mail that comes, labels of another client | bytes once at most, ids stay | `what_arrives_and_what_another_client_labels_at_gmail_costs_its_bytes_once_at_most` |
+//! | Gmail: equal bytes under two ids | two messages | `equal_bytes_under_two_ids_are_two_messages_at_gmail_wherever_they_stand` |
+//! | Gmail: X-GM-THRID against the headers | the server's word | `messages_of_one_thread_of_gmail_are_one_conversation_whatever_their_headers_say` |
+//! | Gmail: our user's edits | labels change by moves; expunged in the Trash alone | `our_users_archive_move_star_and_delete_at_gmail_do_to_labels_what_they_say` |
+//! | Gmail: ids that lie, BAD, a line that ends in them | bytes are fetched, nothing is lost | `ids_that_lie_or_are_not_there_after_all_cost_bytes_and_no_mail` |
+//! | Gmail: mail from before ids were told | known by its bytes, and then by its id | `what_was_stored_before_gmail_told_its_ids_is_known_again` |
+//! | Gmail's limits | waited out as Gmail does, said in `cause` | `limits_of_gmail_pause_the_account_as_long_as_gmail_does_and_say_so`, `of_gmails_connections_others_may_have_all_and_then_there_is_waited` |
+//! | places by provider | as many as it allows | `an_account_has_as_many_places_as_its_provider_allows` |
+//! | Gmail under another name | files its own copies | `gmail_behind_any_name_files_the_copy_of_what_is_sent_itself` |
+//! | Exchange: throttled by BAD or BYE, not connected | waited out, nothing is blamed on an extension | `exchange_that_throttles_by_bad_or_bye_is_left_alone_as_long_as_it_says_and_no_mail_is_lost` |
+//! | Exchange: the session ends with its token | another at once | `a_session_that_ends_with_its_token_is_followed_by_another_at_once` |
+//! | Exchange: UIDs that jump | one listing | `uids_that_jump_cost_one_listing_and_lose_nothing` |
+//! | Exchange: good tokens refused | throttled for an hour, then `needs_reauth` | `good_tokens_that_exchange_refuses_for_a_while_are_no_reason_to_ask_a_person_before_an_hour_is_over` |
+//! | Exchange: a copy in Sent or none | looked for, then filed | `a_copy_that_exchange_has_not_filed_itself_is_filed_once_it_was_looked_for` |
 //! | subscriptions of another client | taken over | `subscriptions_of_another_client_are_taken_over_by_the_next_round` |
 //! | subscriptions and renames of our user | reach the server | `what_our_user_makes_renames_and_unsubscribes_is_so_on_the_server` |
 

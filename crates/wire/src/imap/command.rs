@@ -18,7 +18,7 @@ use super::guard::{Allowance, Framer};
 use super::idle::Pulse;
 use super::parse::{Code, Condition, Cursor, Response, Status, Untagged, parse};
 use super::unsolicited::{Gone, Unsolicited, read_vanished};
-use super::verdict::{Done, bye_error, judge, of_reading};
+use super::verdict::{Done, bye_error, judge, of_reading, only_reads};
 use crate::measured;
 
 /// Longest UID set in one command: servers must take 8,192 bytes a line (RFC 7162 §4 recommends this bound).
@@ -49,23 +49,6 @@ impl Command {
     pub fn relying_on(mut self, extension: Option<&'static str>) -> Self {
         self.relies_on = extension;
         self
-    }
-
-    /// Whether it leaves the server as it is.
-    fn only_reads(&self) -> bool {
-        const VERBS: [&[u8]; 10] = [
-            b"SELECT",
-            b"EXAMINE",
-            b"UID FETCH",
-            b"UID SEARCH",
-            b"LIST",
-            b"LSUB",
-            b"STATUS",
-            b"NOOP",
-            b"NAMESPACE",
-            b"ENABLE",
-        ];
-        VERBS.iter().any(|verb| self.text.starts_with(verb))
     }
 
     /// Adds protocol text of our own.
@@ -195,7 +178,7 @@ impl Session {
         answer_bytes: u64,
         mut on_untagged: impl FnMut(Untagged) -> Option<Untagged>,
     ) -> Result<Done, ImapError> {
-        let reads = command.only_reads();
+        let reads = only_reads(&command.text);
         let condition = self.run_to_condition(command, answer_bytes, &mut on_untagged).await?;
         self.finish(condition).map_err(|error| if reads { of_reading(error) } else { error })
     }

@@ -89,6 +89,23 @@ pub(super) fn limit(code: Option<&str>, text: &str) -> Limit {
 
 const OVERQUOTA: &str = "OVERQUOTA";
 
+/// Whether a command leaves the server as it is.
+pub(super) fn only_reads(command: &[u8]) -> bool {
+    const VERBS: [&str; 10] = [
+        "SELECT",
+        "EXAMINE",
+        "UID FETCH",
+        "UID SEARCH",
+        "LIST",
+        "LSUB",
+        "STATUS",
+        "NOOP",
+        "NAMESPACE",
+        "ENABLE",
+    ];
+    VERBS.iter().any(|verb| command.starts_with(verb.as_bytes()))
+}
+
 /// What a command that only reads is refused for want of quota is not the room for mail (RFC 9208), which reading needs none
 /// of: the provider limits how much is read.
 pub(super) fn of_reading(error: ImapError) -> ImapError {
