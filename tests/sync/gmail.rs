@@ -44,15 +44,16 @@ fn labels(odd: &Odd<'_>, ids: Ids) -> Vec<String> {
 
 /// Where a client is told that it is.
 async fn shown(odd: &Odd<'_>, n: u32) -> Vec<String> {
+    let list = format!("/api/accounts/{}/mailboxes?limit=200", odd.account);
+    let page = odd.rig.app.get(&odd.rig.tenant, &list).await.expect(200);
+    let text = |m: &Value, field: &str| m[field].as_str().unwrap().to_owned();
+    let paths: BTreeMap<String, String> =
+        page["data"].as_array().unwrap().iter().map(|m| (text(m, "id"), text(m, "path"))).collect();
     let told = message(odd, n).await;
-    let mut paths: Vec<String> = told["mailboxes"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|m| m["path"].as_str().unwrap().to_owned())
-        .collect();
-    paths.sort();
-    paths
+    let mut shown: Vec<String> =
+        told["mailboxes"].as_array().unwrap().iter().map(|m| paths[&text(m, "id")].clone()).collect();
+    shown.sort();
+    shown
 }
 
 async fn act(odd: &Odd<'_>, n: u32, action: &str) {

@@ -190,7 +190,10 @@ pub(super) async fn read(
         if asked.called.load(Ordering::Relaxed) {
             break;
         }
-        let known = stock.hand_on_known(session, lot, &out).await?;
+        let known = stock.hand_on_known(session, lot, &out).await.inspect_err(|_| {
+            // The line may have broken at one of them.
+            asked.uids = asked.uids.union(&union(lot));
+        })?;
         let batches = Asking { lot: lot.iter(), known: &known, asked: &mut *asked };
         let Err(error) = session.fetch_bodies(batches, stock.memory, &out).await else { continue };
         if !is_refusal(&error) || !session.is_usable() {
