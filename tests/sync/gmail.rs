@@ -211,6 +211,8 @@ async fn our_users_archive_move_star_and_delete_at_gmail_do_to_labels_what_they_
             format!("/api/messages/{}?permanent=true", message(&odd, 5).await["id"].as_str().unwrap());
         assert_eq!(rig.app.delete(&rig.tenant, &fifth).await.status, 204);
         change(&odd, 6, json!({"move_to": work})).await;
+        pushed(&odd).await;
+        let heard = odd.server.lock().heard.clone();
         done(&mut odd).await;
         assert_eq!(labels(&odd, ids[0]), ["Work", ALL]);
         assert_eq!(labels(&odd, ids[1]), ["INBOX", "Work", ALL, STARRED]);
@@ -219,7 +221,6 @@ async fn our_users_archive_move_star_and_delete_at_gmail_do_to_labels_what_they_
         assert_eq!(labels(&odd, ids[4]), Vec::<String>::new(), "gone for good");
         assert_eq!(labels(&odd, ids[5]), ["Work", ALL]);
         // Nothing is expunged but from the Trash.
-        let heard = odd.server.lock().heard.clone();
         let mut open = String::new();
         for command in &heard {
             if let Some(name) = command.strip_prefix("SELECT ") {

@@ -262,6 +262,12 @@ impl ImapError {
         verdict::is_too_many_connections(self)
     }
 
+    /// Whether the session ended because its token did: the next one has another, and nothing else is wrong.
+    #[must_use]
+    pub fn is_end_of_token(&self) -> bool {
+        matches!(self, Self::Closed { bye: Some(text) } if verdict::tells_of_token(text))
+    }
+
     /// Whether the connection can still be used after this error: only a tagged NO or BAD leaves it so, and
     /// [`Session::is_usable`] knows for sure.
     #[must_use]

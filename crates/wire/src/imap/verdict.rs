@@ -38,7 +38,7 @@ pub(super) fn bye_error(condition: &Condition) -> ImapError {
     let text = server_text(&condition.text);
     let code = condition.code.as_ref().and_then(|c| server_code(&c.name));
     let lower = text.to_ascii_lowercase();
-    if ENDED.iter().any(|said| lower.contains(said)) && !lower.contains(TOKEN_ENDED) {
+    if ENDED.iter().any(|said| lower.contains(said)) && !tells_of_token(&text) {
         return ImapError::Throttled { retry_after: None, code, text };
     }
     throttled(code.as_deref(), &text).unwrap_or(ImapError::Closed { bye: Some(text) })
@@ -72,6 +72,11 @@ const NOT_CONNECTED: &str = "authenticated but not connected";
 const ENDED: [&str; 2] = ["session invalidated", "connection is closed. 13"];
 /// Its word for the end of a token, within the first of these: the next session has another token.
 const TOKEN_ENDED: &str = "tokenexpired";
+
+/// Whether a BYE is about the end of a token.
+pub(super) fn tells_of_token(text: &str) -> bool {
+    text.to_ascii_lowercase().contains(TOKEN_ENDED)
+}
 
 /// Which limit a plea for patience is about.
 pub(super) fn limit(code: Option<&str>, text: &str) -> Limit {

@@ -114,7 +114,7 @@ pub(super) async fn messages(
     let (loads_out, loads_in) = mpsc::channel(1);
     // The first page of a mailbox is as old as the rest of it, unless the mailbox is a new one in an account that was here.
     let first = before.head_uid == 0 && before.uidnext == 0;
-    let age = age(link, fresh, first).await?;
+    let age = link.age(fresh, first).await?;
     let gatherer = Gatherer::new(link, open.target, fresh, batches, loads_out);
     let writer = Writer {
         ctx: link.ctx,
@@ -161,15 +161,6 @@ pub(super) async fn messages(
     }
     read?;
     Ok(asked.len())
-}
-
-async fn age(link: &Link<'_>, fresh: bool, first: bool) -> Result<Age, SyncError> {
-    Ok(match (fresh, first) {
-        (true, false) => Age::New,
-        _ if !link.is_all_here().await? => Age::First,
-        (true, true) => Age::New,
-        (false, _) => Age::Old,
-    })
 }
 
 async fn leave_out(link: &Link<'_>, open: &mut Open, refused: &UidSet, words: &str) -> Result<(), SyncError> {

@@ -12,6 +12,7 @@ use super::{Report, SyncContext, SyncError};
 use crate::connect::imap::{connect, forgo};
 use crate::platform::id::MailboxId;
 use crate::queue::lease::Lease;
+use crate::sync::store::ingest::Age;
 use crate::sync::store::{Target, status};
 
 /// What one batch of old mail should take: a user's request waits for those under way.
@@ -117,6 +118,16 @@ impl<'a> Link<'a> {
         let told = status::is_all_here(&mut tx, self.lease.account).await?;
         tx.release();
         Ok(told)
+    }
+
+    /// How old what is fetched now is: above the head (`fresh`), the first page of a mailbox (`first`).
+    pub async fn age(&self, fresh: bool, first: bool) -> Result<Age, SyncError> {
+        Ok(match (fresh, first) {
+            (true, false) => Age::New,
+            _ if !self.is_all_here().await? => Age::First,
+            (true, true) => Age::New,
+            (false, _) => Age::Old,
+        })
     }
 
     /// Leaves the open mailbox.

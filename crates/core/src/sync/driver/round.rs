@@ -220,7 +220,7 @@ pub(super) async fn visit_all(
                 }
                 link.reopen().await?;
             }
-            if suspect.is_some() {
+            if suspect.is_some() || cause.is_end_of_token() {
                 continue;
             }
             failed(link, *mailbox, &cause).await?;
