@@ -274,7 +274,7 @@ async fn ids_that_lie_or_are_not_there_after_all_cost_bytes_and_no_mail() {
     // The first half of an answer, then the end of the line.
     odd.server.lock().arrive(&["INBOX", "Work"], bytes(3), None);
     odd.server.spoil("*X-GM-MSGID", Times::First(1), |sane: &str| {
-        tests::imapd::Reply::close(sane[..sane.len() / 2].as_bytes().to_vec())
+        tests::imapd::Reply::close(sane.as_bytes()[..sane.len() / 2].to_vec())
     });
     odd.healthy().await;
     odd.server.sane();

@@ -104,7 +104,7 @@ pub fn of(host: &str) -> &'static Provider {
     let host = host.trim_end_matches('.').to_ascii_lowercase();
     let is =
         |name: &&str| host.strip_suffix(*name).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
-    TABLE.iter().find(|p| p.hosts.iter().any(|name| is(&name))).unwrap_or(&OTHER)
+    TABLE.iter().find(|p| p.hosts.iter().any(&is)).unwrap_or(&OTHER)
 }
 
 impl Provider {

@@ -274,7 +274,7 @@ async fn candidates(
     for arrival in fresh {
         *arrivals.entry((arrival.hash.as_slice(), arrival.email_id.as_deref())).or_default() += 1;
     }
-    let (asked, counts): (Vec<(&[u8], Option<&str>)>, Vec<i64>) = arrivals.into_iter().unzip();
+    let (asked, counts): (Vec<_>, Vec<i64>) = arrivals.into_iter().unzip();
     let (hashes, ids): (Vec<&[u8]>, Vec<Option<&str>>) = asked.into_iter().unzip();
     // The order in each kind is that in which `Resolver` takes them.
     let rows = sqlx::query(AssertSqlSafe(format!(
