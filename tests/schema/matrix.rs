@@ -29,6 +29,7 @@ async fn plant(conn: &mut PgConnection, t: &str) {
         format!("INSERT INTO account_removals (tenant_id,account_id) VALUES ({tenant},{account})"),
         format!("INSERT INTO sync_runs (tenant_id,id,account_id,state) VALUES ({tenant},{},{account},'queued')", id(11)),
         format!("INSERT INTO mailboxes (tenant_id,id,account_id,wire_name,path,name) VALUES ({tenant},{mailbox},{account},'INBOX','INBOX','INBOX')"),
+        format!("INSERT INTO mailbox_removals (tenant_id,account_id,mailbox_id) VALUES ({tenant},{account},{mailbox})"),
         format!("INSERT INTO ingest_batches (tenant_id,mailbox_id,epoch,generation,uids) VALUES ({tenant},{mailbox},1,0,'1:5')"),
         format!("INSERT INTO ingest_attempts (tenant_id,mailbox_id,generation,uid,reason) VALUES ({tenant},{mailbox},0,1,'r')"),
         format!("INSERT INTO blobs (tenant_id,account_id,hash,size_bytes,raw) VALUES ({tenant},{account},'h',1,'x')"),
@@ -208,6 +209,52 @@ async fn nothing_of_an_account_that_is_deleted_is_seen_or_written_while_it_is_be
             .await
             .unwrap_err();
         assert!(refused.to_string().contains("row-level security"), "{refused}");
+        tx.rollback().await.unwrap();
+    }
+    drop((conn, superuser));
+    database.drop_it().await;
+}
+
+#[tokio::test]
+async fn nothing_of_a_mailbox_that_is_deleted_is_seen_or_written_while_it_is_being_removed() {
+    let database = Database::create().await;
+    let mut conn = PgConnection::connect(&database.url("emailclient_app")).await.unwrap();
+    plant(&mut conn, "aaaaaaaa").await;
+    let (tenant, account) = ("aaaaaaaa-0000-7000-8000-000000000001", "aaaaaaaa-0000-7000-8000-000000000004");
+    let id = |n: u32| format!("'aaaaaaaa-0000-7000-8000-{n:012}'");
+    let mut superuser = database.superuser().await;
+    superuser.execute("DELETE FROM account_removals").await.unwrap();
+    let hidden = ["mailboxes", "message_mailboxes", "messages", "ingest_batches", "ingest_attempts"];
+    for reach in ["NULL".to_owned(), format!("'{{{account}}}'")] {
+        let enter = format!("SELECT enter_tenant('{tenant}', {reach})");
+        for table in hidden {
+            let mut tx = conn.begin().await.unwrap();
+            tx.execute(AssertSqlSafe(enter.clone())).await.unwrap();
+            let sql = format!("SELECT 1 FROM {table}");
+            assert_eq!(tx.fetch_all(AssertSqlSafe(sql)).await.unwrap().len(), 0, "{table}, reach {reach}");
+            for sql in [format!("UPDATE {table} SET tenant_id = tenant_id"), format!("DELETE FROM {table}")] {
+                let done = tx.execute(AssertSqlSafe(sql)).await.unwrap();
+                assert_eq!(done.rows_affected(), 0, "{table}: a row of a deleted mailbox was reached");
+            }
+            assert_eq!(tx.fetch_all("SELECT 1 FROM accounts").await.unwrap().len(), 1, "the account stays");
+            tx.rollback().await.unwrap();
+        }
+        let mut tx = conn.begin().await.unwrap();
+        tx.execute(AssertSqlSafe(enter)).await.unwrap();
+        // What has just come is there before its place is.
+        let other = format!(
+            "INSERT INTO mailboxes (tenant_id,id,account_id,wire_name,path,name) VALUES ('{tenant}',{},'{account}','New','New','New');
+             INSERT INTO messages (tenant_id,id,account_id,thread_id,blob_hash,size_bytes,received_at,sort_at,date_sort_at)
+             SELECT '{tenant}',{},'{account}',id,'h',1,now(),now(),now() FROM threads;
+             INSERT INTO message_mailboxes (tenant_id,id,account_id,mailbox_id,generation,uid,message_id,internal_date,sort_at)
+             VALUES ('{tenant}',{},'{account}',{},0,1,{},now(),now())",
+            id(50), id(51), id(52), id(50), id(51)
+        );
+        tx.execute(AssertSqlSafe(other)).await.unwrap();
+        assert_eq!(tx.fetch_all("SELECT 1 FROM messages").await.unwrap().len(), 1);
+        tx.execute("UPDATE messages SET snippet = 'x'").await.unwrap();
+        tx.execute("DELETE FROM message_mailboxes").await.unwrap();
+        assert_eq!(tx.fetch_all("SELECT 1 FROM messages WHERE gone_at IS NOT NULL").await.unwrap().len(), 1);
         tx.rollback().await.unwrap();
     }
     drop((conn, superuser));

@@ -15,6 +15,7 @@ use crate::sending::sender::{sender, start};
 use crate::sending::sink::{Sink, everybody};
 
 mod locks;
+mod mailbox;
 mod tenant;
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);

@@ -15,6 +15,7 @@ pub mod probe_submission;
 pub mod push_changes;
 pub mod read_again;
 pub mod remove_accounts;
+pub mod remove_mailboxes;
 pub mod remove_tenant;
 pub mod renew_grant;
 pub mod send_submission;
@@ -165,6 +166,7 @@ mod tests {
             Job::IndexText { account_id },
             Job::ReadAgain { account_id },
             Job::RemoveAccounts { tenant_id: TenantId::new() },
+            Job::RemoveMailboxes { tenant_id: TenantId::new() },
             Job::RemoveTenant { tenant_id: TenantId::new() },
             Job::CutEventLog { tenant_id: TenantId::new() },
             Job::RenewGrant { grant_id: GrantId::new() },

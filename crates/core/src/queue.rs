@@ -4,4 +4,5 @@
 
 pub mod job;
 pub mod lease;
+pub mod portion;
 pub mod suspension;

@@ -27,6 +27,7 @@ use emailclient_core::platform::db::{Db, DbError, migrate};
 use emailclient_core::platform::start;
 use emailclient_core::queue::job::{self, Job};
 use emailclient_core::queue::suspension;
+use emailclient_core::sync::store::removal as mailbox_removal;
 use wire::tls;
 
 use crate::command::{Cli, Command, Tenant};
@@ -161,6 +162,10 @@ async fn removals(db: &Db) -> anyhow::Result<()> {
         for one in account::removal::list(db, tenant).await? {
             let (account, at) = (one.account, one.asked_at.to_rfc3339());
             say(&format!("{tenant}\t{account}\t{}\t{}\t{at}", one.removed, one.total))?;
+        }
+        for one in mailbox_removal::list(db, tenant, None).await? {
+            let (mailbox, at) = (one.mailbox, one.asked_at.to_rfc3339());
+            say(&format!("{tenant}\tmailbox {mailbox}\t{}\t{}\t{at}", one.removed, one.total))?;
         }
     }
     Ok(())

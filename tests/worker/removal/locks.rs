@@ -34,8 +34,8 @@ pub(super) async fn fill(app: &App, tenant: &Tenant, account: &str, messages: us
 /// The longest that a transaction held locks, and that one was waited for, with what was said then.
 #[derive(Debug, Default)]
 pub(super) struct Locks {
-    held: (Duration, String),
-    awaited: (Duration, String),
+    pub(super) held: (Duration, String),
+    pub(super) awaited: (Duration, String),
 }
 
 /// Looks at all locks of the database until `over`.

@@ -11,6 +11,7 @@ use crate::platform::db::{Db, DbError};
 use crate::platform::failpoint;
 use crate::platform::id::{AccountId, TenantId};
 use crate::queue::job::{Declaration, Job, Sweep, priority};
+use crate::queue::portion::Size;
 use crate::sync::driver::SyncContext;
 
 /// Nobody waits for it. It makes room every few seconds, so it is none of those that last, and is not kept waiting by them.
@@ -100,31 +101,6 @@ pub(super) async fn remove(
     Ok(true)
 }
 
-/// How many rows go in one portion: as many as take some hundred milliseconds on this database.
-pub(super) struct Size {
-    pub(super) rows: i64,
-}
-
-impl Size {
-    const MOST: i64 = 1_000;
-    const SHORT: Duration = Duration::from_millis(100);
-    const LONG: Duration = Duration::from_millis(300);
-
-    pub(super) fn took(&mut self, time: Duration) {
-        if time > Self::LONG {
-            self.rows = (self.rows / 2).max(1);
-        } else if time < Self::SHORT {
-            self.rows = (self.rows * 2).min(Self::MOST);
-        }
-    }
-}
-
-impl Default for Size {
-    fn default() -> Self {
-        Self { rows: 50 }
-    }
-}
-
 /// Gives a job to tenants that lost theirs.
 async fn sweep(db: &Db) -> Result<(), DbError> {
     let mut tx = db.system().await?;
@@ -134,24 +110,4 @@ async fn sweep(db: &Db) -> Result<(), DbError> {
         Job::RemoveAccounts { tenant_id }
     })
     .await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_portion_is_as_large_as_the_database_is_quick() {
-        let mut size = Size::default();
-        for _ in 0..10 {
-            size.took(Duration::from_millis(5));
-        }
-        assert_eq!(size.rows, Size::MOST);
-        size.took(Duration::from_millis(200));
-        assert_eq!(size.rows, Size::MOST, "neither short nor long");
-        for _ in 0..20 {
-            size.took(Duration::from_secs(1));
-        }
-        assert_eq!(size.rows, 1, "something goes each time");
-    }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::remove_accounts::{AGAIN, SLICE, Size, remove};
+use super::remove_accounts::{AGAIN, SLICE, remove};
 use super::{JobError, enqueue_lost};
 use crate::access::tenant::removal as tenant;
 use crate::domain::account::removal;
@@ -13,6 +13,7 @@ use crate::platform::db::{Db, DbError};
 use crate::platform::failpoint;
 use crate::platform::id::TenantId;
 use crate::queue::job::{Declaration, Job, Sweep, priority};
+use crate::queue::portion::Size;
 use crate::queue::{lease, suspension};
 use crate::sync::driver::SyncContext;
 

@@ -66,6 +66,8 @@ macro_rules! every_job {
             read_again: ReadAgain { account_id: AccountId },
             /// Removes what is left of the accounts that a tenant has deleted.
             remove_accounts: RemoveAccounts { tenant_id: TenantId },
+            /// Removes what is left of the mailboxes that a tenant's accounts have lost.
+            remove_mailboxes: RemoveMailboxes { tenant_id: TenantId },
             /// Removes a tenant that is deleted, with all that it has.
             remove_tenant: RemoveTenant { tenant_id: TenantId },
             /// Cuts what is old off the event log of a tenant.

@@ -2,7 +2,7 @@
 //!
 //! What the push job finds in `pending_changes.data`: for `rename_mailbox` the wire names `from_hex` and `to_hex`, for
 //! `delete_mailbox` the wire name `wire_name_hex` (its row is gone by then), both as hexadecimal bytes because old names
-//! need not be UTF-8. Both with what is known of the mailbox itself, see [`crate::domain::mailbox::meant::Meant`].
+//! need not be UTF-8, and, while the mailbox is removed here in portions, its id `after`. Both with what is known of the mailbox itself, see [`crate::domain::mailbox::meant::Meant`].
 
 use mail::mailbox::Role;
 use mail::mailbox::{check_blanks, decode_name, is_inbox, split_last};
@@ -17,7 +17,7 @@ use crate::domain::mailbox::{Mailbox, MailboxError, get, remember};
 use crate::platform::db::{DbError, TenantTx};
 use crate::platform::id::{AccountId, MailboxId};
 use crate::queue::lease;
-use crate::sync::store::{edits, refusal, vanish};
+use crate::sync::store::{edits, refusal, removal};
 
 /// What is to change; an absent field stays.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -206,8 +206,8 @@ fn length(count: usize) -> i32 {
     i32::try_from(count).unwrap_or(i32::MAX - 1)
 }
 
-/// Deletes a mailbox, with the placements in it if `with_messages` says so; `false` when there is none. The worker moves
-/// what the server has in it to Trash before it deletes it there.
+/// Deletes a mailbox, with the placements in it if `with_messages` says so; `false` when there is none. However many they are,
+/// nobody sees it any more. The worker moves what the server has in it to Trash before it deletes it there.
 ///
 /// Messages on their way into it go back to where they came from: our user deleted the mailbox, not them.
 ///
@@ -233,8 +233,7 @@ pub async fn delete(tx: &mut TenantTx, id: MailboxId, with_messages: bool) -> Re
         // What is in it goes there on the server, before the mailbox does.
         crate::domain::mailbox::create::ensure_role(tx, row.account, Role::Trash).await?;
     }
-    vanish::empty(tx, row.account, &[id]).await?;
-    // A rename that waits must outlive the row, or DELETE would name what the server never heard of. One that was never
+    // A rename that waits must outlive the mailbox, or DELETE would name what the server never heard of. One that was never
     // made there needs neither.
     sqlx::query(
         "UPDATE pending_changes SET mailbox_id = NULL WHERE tenant_id = $1 AND mailbox_id = $2 AND kind = 'rename_mailbox'
@@ -244,14 +243,14 @@ pub async fn delete(tx: &mut TenantTx, id: MailboxId, with_messages: bool) -> Re
     .bind(id)
     .execute(tx.conn())
     .await?;
-    sqlx::query("DELETE FROM mailboxes WHERE tenant_id = $1 AND id = $2")
-        .bind(tx.tenant())
-        .bind(id)
-        .execute(tx.conn())
-        .await?;
-    let data = row.meant.write(json!({ "wire_name_hex": hex::encode(&row.wire) }));
-    remember(tx, row.account, None, "delete_mailbox", data).await?;
+    removal::mark(tx, row.account, &[id]).await?;
     event::tell(tx, row.account, MailboxDeleted { id });
+    let mut data = json!({ "wire_name_hex": hex::encode(&row.wire) });
+    if !removal::at_once(tx, row.account, id).await? {
+        // What goes to Trash on the server is known again there by what has left here: it has to have left before.
+        data["after"] = json!(id);
+    }
+    remember(tx, row.account, None, "delete_mailbox", row.meant.write(data)).await?;
     Ok(true)
 }
 

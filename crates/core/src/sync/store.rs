@@ -7,6 +7,7 @@
 //! - `lasting`: messages that are known by the server's own ids before their bytes are fetched
 //! - `attempts`: messages that end a process or that the server cannot deliver, counted before they are looked into
 //! - `flags`, `vanish`: what changed and what went
+//! - `removal`: mailboxes that go with much in them, in portions
 //! - `relink`: placements carried over a new UIDVALIDITY
 //! - `edits`: our users' edits of messages on their way to the server
 //! - `pending`: their changes of the tree; `refusal`: what the server said to those of mailboxes it refused
@@ -33,6 +34,7 @@ pub mod pending;
 pub mod prepare;
 pub mod refusal;
 pub mod relink;
+pub mod removal;
 pub mod reread;
 mod resolve;
 pub mod status;

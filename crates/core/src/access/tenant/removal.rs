@@ -55,14 +55,15 @@ pub async fn lost(tx: &mut SystemTx) -> Result<Vec<TenantId>, DbError> {
     .await?)
 }
 
-/// Tenants that are being removed (and since when they are deleted), or lose accounts.
+/// Tenants that are being removed (and since when they are deleted), or lose accounts or mailboxes.
 ///
 /// # Errors
 /// When the database refuses.
 pub async fn all(tx: &mut SystemTx) -> Result<Vec<(TenantId, Option<DateTime<Utc>>)>, DbError> {
     Ok(sqlx::query_as(
         "SELECT t.id, t.removed_at FROM tenants t
-         WHERE t.removed_at IS NOT NULL OR EXISTS (SELECT 1 FROM account_removals r WHERE r.tenant_id = t.id) ORDER BY t.id",
+         WHERE t.removed_at IS NOT NULL OR EXISTS (SELECT 1 FROM account_removals r WHERE r.tenant_id = t.id)
+           OR EXISTS (SELECT 1 FROM mailbox_removals r WHERE r.tenant_id = t.id) ORDER BY t.id",
     )
     .fetch_all(tx.conn())
     .await?)

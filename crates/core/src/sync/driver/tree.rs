@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use mail::mailbox::{Role, assign_roles, decode_name, is_inbox};
 use mail::namespace::Namespaces;
 use mail::sync::{
-    Depth, Findings, ListedMailbox, LocalEntry, StatusAnswer, StatusNumbers, TreePlan, plan_tree,
+    Depth, Findings, ListedMailbox, LocalEntry, StatusAnswer, StatusNumbers, TreePlan, TreeWrite, plan_tree,
 };
 use mail::uid::UidValidity;
 
@@ -14,11 +14,11 @@ use super::link::Link;
 use super::{SyncContext, SyncError, empty, trouble};
 use crate::domain::mailbox::meant::Meant;
 use crate::domain::namespaces;
-use crate::platform::db::TenantTx;
+use crate::platform::db::{DbError, TenantTx};
 use crate::platform::id::{AccountId, MailboxId, TenantId};
 use crate::sync::store::pending::{TreeChange, TreeChangeKind, done, tree_changes};
 use crate::sync::store::take_back::refuse;
-use crate::sync::store::{checkpoint, refusal, tree, view};
+use crate::sync::store::{checkpoint, refusal, removal, tree, view};
 use wire::imap::{ImapError, ListedMailbox as ServerMailbox, MailboxStatus, Session};
 
 /// Performs on the server what our users did to mailboxes. Returns how many changes it confirmed.
@@ -263,8 +263,24 @@ async fn take_over(
         let (visits, quiet) = divide(&plan, &listed, &now);
         checkpoint::unchanged(&mut tx, &quiet).await?;
         tx.commit().await?;
+        if plan.writes.iter().any(|write| matches!(write, TreeWrite::Remove { .. })) {
+            remove_gone(link).await?;
+        }
         return Ok(Some(visits));
     }
+}
+
+/// Removes what mailboxes held that are gone, before the others are read: what was moved from one to another is known again by
+/// what has left. The lease is renewed beside; what this process leaves of it a job finds.
+async fn remove_gone(link: &Link<'_>) -> Result<(), SyncError> {
+    let (tenant, account) = (link.lease.tenant, link.lease.account);
+    for gone in removal::list(&link.ctx.db, tenant, Some(account)).await? {
+        match removal::finish(&link.ctx.db, tenant, (account, gone.mailbox), || false).await {
+            Err(DbError::Deleted) => return Err(SyncError::Lost),
+            finished => finished?,
+        };
+    }
+    Ok(())
 }
 
 /// The mailboxes to open, in order, and those that can be opened and need not be.

@@ -54,10 +54,13 @@ pub enum TreeChangeKind {
     },
 }
 
-/// Changes of the tree that wait, oldest first. Rows that mean nothing any more are dropped.
+/// Changes of the tree that wait, oldest first, up to the first that has to wait: a mailbox that is deleted goes here before it
+/// goes on the server. Rows that mean nothing any more are dropped.
 pub async fn tree_changes(tx: &mut TenantTx, account: AccountId) -> Result<Vec<TreeChange>, DbError> {
     let rows = sqlx::query(
-        "SELECT c.id, c.kind, c.data, b.wire_name, b.role FROM pending_changes c
+        "SELECT c.id, c.kind, c.data, b.wire_name, b.role, EXISTS (
+           SELECT 1 FROM mailbox_removals r WHERE r.tenant_id = c.tenant_id AND r.mailbox_id = (c.data->>'after')::uuid) AS waits
+         FROM pending_changes c
          LEFT JOIN mailboxes b ON b.tenant_id = c.tenant_id AND b.id = c.mailbox_id
          WHERE c.tenant_id = $1 AND c.account_id = $2
            AND c.kind IN ('create_mailbox', 'rename_mailbox', 'delete_mailbox', 'subscribe', 'unsubscribe')
@@ -71,6 +74,9 @@ pub async fn tree_changes(tx: &mut TenantTx, account: AccountId) -> Result<Vec<T
     .await?;
     let mut changes = Vec::new();
     for row in rows {
+        if row.try_get("waits")? {
+            break;
+        }
         let id = row.try_get("id")?;
         let (kind, data): (&str, Value) = (row.try_get("kind")?, row.try_get("data")?);
         let name: Option<Vec<u8>> = row.try_get("wire_name")?;

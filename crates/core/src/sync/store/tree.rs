@@ -8,7 +8,7 @@ use mail::sync::{Checkpoint, ListedMailbox, TreeWrite};
 use uuid::Uuid;
 
 use super::view::Entry;
-use super::{attempts, refusal, vanish};
+use super::{attempts, edits, refusal, removal, vanish};
 use crate::domain::event::{
     self, Event, MailboxCreated, MailboxDeleted, MailboxPart, MailboxReset, MailboxUpdated,
 };
@@ -68,8 +68,8 @@ pub async fn ignored(tx: &mut TenantTx, account: AccountId) -> Result<Ignored, D
 /// Performs `writes`; their numbers are indexes into `listed` and `entries`. Each kind is one statement, however many there
 /// are: a parent that is renamed takes thousands with it.
 ///
-/// `false`: more messages go with mailboxes than one transaction takes. A portion of them is gone and nothing else is done;
-/// commit, and plan again.
+/// `false`: more messages go, or have edits that end, with mailboxes than one transaction takes. A portion of them is through and
+/// nothing else is done; commit, and plan again. Mailboxes that are gone are marked: see [`removal`].
 pub async fn apply(
     tx: &mut TenantTx,
     account: AccountId,
@@ -86,10 +86,13 @@ pub async fn apply(
             tree.add(*write, listed, entries);
         }
     }
-    if empty_some(tx, account, tree.removed.iter().chain(&tree.emptied).copied()).await? {
+    if empty_some(tx, account, tree.emptied.iter().copied()).await?
+        || edits::mailboxes_gone(tx, account, &tree.removed.iter().map(|entry| entry.id.0).collect::<Vec<_>>()).await?
+    {
         return Ok(false);
     }
-    remove(tx, &tree.removed).await?;
+    // What they hold goes in portions; whoever calls sees to that once this is committed.
+    removal::mark(tx, account, &tree.removed.iter().map(|entry| entry.id).collect::<Vec<_>>()).await?;
     rename(tx, &tree.renamed).await?;
     update(tx, &tree.updated).await?;
     forget_numbers(tx, &tree.forgotten, false).await?;
@@ -221,18 +224,6 @@ async fn empty_some<'a>(
     .fetch_all(tx.conn())
     .await?;
     vanish::empty_some(tx, account, &filled).await
-}
-
-async fn remove(tx: &mut TenantTx, entries: &[&Entry]) -> Result<(), DbError> {
-    if entries.is_empty() {
-        return Ok(());
-    }
-    sqlx::query("DELETE FROM mailboxes WHERE tenant_id = $1 AND id = ANY ($2)")
-        .bind(tx.tenant())
-        .bind(entries.iter().map(|entry| entry.id.0).collect::<Vec<_>>())
-        .execute(tx.conn())
-        .await?;
-    Ok(())
 }
 
 fn ids(mailboxes: &[(MailboxId, &ListedMailbox)]) -> Vec<Uuid> {

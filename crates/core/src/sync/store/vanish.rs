@@ -25,8 +25,9 @@ pub const GONE_KEPT_FOR: Duration = Duration::from_secs(120);
 /// How long it is kept at most, whatever has not been read.
 const GONE_KEPT_AT_MOST: Duration = Duration::from_secs(24 * 3600);
 
-/// Placements that one statement removes. Each costs its triggers a few look-ups, and a statement has 15 seconds.
-pub const PORTION: usize = 10_000;
+/// Placements that one transaction removes. Each costs its triggers a few look-ups and a row of the log, and nobody may be kept
+/// waiting for a second.
+pub const PORTION: usize = 2_000;
 
 /// Messages removed in one transaction of [`sweep_gone`].
 const SWEEP_BATCH: i64 = 500;

@@ -60,8 +60,10 @@ pub async fn target_refused(tx: &mut TenantTx, account: AccountId, to: MailboxId
 /// Whether anything that a mailbox holds on the server is on its way out of it.
 pub async fn leaves(tx: &mut TenantTx, source: MailboxId) -> Result<bool, DbError> {
     Ok(sqlx::query_scalar(
-        "SELECT EXISTS (SELECT 1 FROM message_mailboxes WHERE tenant_id = $1 AND mailbox_id = $2 AND uid IS NOT NULL
-                          AND hidden_at IS NOT NULL AND NOT marked)
+        // Nothing is hidden there without an edit of its message; of the placements alone all would be looked at.
+        "SELECT EXISTS (SELECT 1 FROM mailboxes b JOIN edits e ON e.tenant_id = b.tenant_id AND e.account_id = b.account_id
+                        JOIN message_mailboxes p ON p.tenant_id = e.tenant_id AND p.message_id = e.message_id AND p.mailbox_id = b.id
+                        WHERE b.tenant_id = $1 AND b.id = $2 AND p.uid IS NOT NULL AND p.hidden_at IS NOT NULL AND NOT p.marked)
            OR EXISTS (SELECT 1 FROM edits WHERE tenant_id = $1 AND mailbox_id = $2 AND kind IN ('copy', 'move'))",
     )
     .bind(tx.tenant())
