@@ -103,12 +103,14 @@ const FLAGS: [(i16, &str); 5] =
 pub async fn ours(app: &App, account: &str) -> View {
     let account = Uuid::parse_str(account).unwrap();
     let mut view = View::default();
-    let rows =
-        sqlx::query("SELECT convert_from(wire_name, 'UTF8') AS name, uidvalidity, selectable FROM mailboxes WHERE account_id = $1")
-            .bind(account)
-            .fetch_all(&app.behind)
-            .await
-            .unwrap();
+    let rows = sqlx::query(
+        "SELECT convert_from(wire_name, 'UTF8') AS name, uidvalidity, selectable FROM mailboxes
+             WHERE account_id = $1 AND id NOT IN (SELECT mailbox_id FROM mailbox_removals)",
+    )
+    .bind(account)
+    .fetch_all(&app.behind)
+    .await
+    .unwrap();
     for row in rows {
         match row.get("selectable") {
             true => {

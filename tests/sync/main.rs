@@ -12,6 +12,7 @@ mod gmail_limits;
 mod hold;
 mod hostile_mail;
 mod identity;
+mod keep;
 mod killed;
 mod lesser;
 mod lies;

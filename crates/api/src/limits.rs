@@ -33,6 +33,10 @@ limits! {
     IDENTITIES = 100;
     /// The signature of an identity, each of text and HTML.
     SIGNATURE_BYTES = 64 * 1024;
+    /// Entries in `include`, and in `exclude`, of an account's `sync`.
+    SYNC_MAILBOXES = 100;
+    /// Such an entry.
+    SYNC_MAILBOX_BYTES = 256;
     /// The subject of a draft: what one line of a header may hold (RFC 5322 §2.1.1).
     SUBJECT_BYTES = emailclient_core::domain::draft::MAX_SUBJECT_BYTES;
     /// Addresses in one field of a draft. A message that is sent has 500 recipients at most, all fields together.

@@ -11,6 +11,7 @@ pub mod audit_account;
 pub mod cut_event_log;
 pub mod file_sent_copy;
 pub mod index_text;
+pub mod narrow_account;
 pub mod probe_submission;
 pub mod push_changes;
 pub mod read_again;
@@ -167,6 +168,7 @@ mod tests {
             Job::ReadAgain { account_id },
             Job::RemoveAccounts { tenant_id: TenantId::new() },
             Job::RemoveMailboxes { tenant_id: TenantId::new() },
+            Job::NarrowAccount { account_id },
             Job::RemoveTenant { tenant_id: TenantId::new() },
             Job::CutEventLog { tenant_id: TenantId::new() },
             Job::RenewGrant { grant_id: GrantId::new() },

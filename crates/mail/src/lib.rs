@@ -15,6 +15,7 @@ pub mod compose;
 pub mod envelope;
 pub mod error;
 pub mod flags;
+pub mod keep;
 pub mod mailbox;
 pub mod mime;
 pub mod modseq;

@@ -40,6 +40,7 @@
 //! | one message the server cannot deliver | left out and accounted for; the rest goes on | `a_message_left_out_is_accounted_for_and_not_asked_for` |
 //! | its daily retry is due | looked up and asked for alone, whatever the numbers say | `a_message_left_out_is_tried_again_when_it_is_due` |
 //! | it is expunged meanwhile | forgotten once a whole listing lacks it | `a_message_in_the_way_is_forgotten_when_the_server_has_it_no_more` |
+//! | messages that are not kept here | accounted for and never asked for; forgotten once a whole listing lacks them | `what_is_not_kept_is_accounted_for_and_never_asked_for` |
 //! | killed between rows and checkpoint | rows that exist are not fetched again | `rows_beyond_the_checkpoint_are_not_fetched_again` |
 //! | new mail during the backfill | goes before the next batch | `new_mail_goes_before_backfill` |
 //! | a user wants it read anew | all UIDs and flags are compared, nothing known is fetched again | `a_mailbox_that_is_to_be_read_anew_is_compared_whatever_its_numbers_say` |

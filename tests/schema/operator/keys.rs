@@ -265,6 +265,7 @@ fn account_with(id: AccountId, password: &str) -> NewAccount {
         imap: server(993),
         smtp: server(465),
         identities: vec![],
+        keep: mail::keep::Keep::default(),
         grant: None,
     }
 }

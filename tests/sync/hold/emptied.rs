@@ -56,6 +56,14 @@ async fn a_mailbox_below_trash_goes_with_what_is_in_it() {
     case.finish().await;
 }
 
+/// Subject and id of all messages that are seen.
+async fn subjects(case: &Case) -> Vec<(String, String)> {
+    sqlx::query_as("SELECT subject, id::text FROM messages WHERE gone_at IS NULL ORDER BY 1")
+        .fetch_all(&case.app.behind)
+        .await
+        .unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_mailbox_that_is_removed_in_portions_ends_in_trash_too_and_a_new_one_has_its_name() {
     let mut case = Case::at("127.0.0.1", None, vec![numbered(9_000)]).await;
@@ -63,37 +71,36 @@ async fn a_mailbox_that_is_removed_in_portions_ends_in_trash_too_and_a_new_one_h
     case.sync().await;
     let (old, before) = (case.mailbox("Old").await, case.count("SELECT count(*) FROM messages").await);
     assert_eq!(before, 701);
-    let ids = || async {
-        let rows: Vec<(String, String)> = sqlx::query_as(
-            "SELECT g.subject, g.id::text FROM messages g WHERE g.gone_at IS NULL ORDER BY 1",
-        )
-        .fetch_all(&case.app.behind)
-        .await
-        .unwrap();
-        rows
-    };
-    let known = ids().await;
+    let known = subjects(&case).await;
     case.app.stop_workers().await;
     let path = format!("/api/mailboxes/{old}?with_messages=true");
     assert_eq!(case.app.delete(&case.tenant, &path).await.status, 204);
     assert_eq!(case.listed().await.len(), 1);
     let made = serde_json::json!({"name": "Old"});
-    let made =
-        case.app.post(&case.tenant, &format!("/api/accounts/{}/mailboxes", case.account), &made).await.expect(201);
+    let made = case
+        .app
+        .post(&case.tenant, &format!("/api/accounts/{}/mailboxes", case.account), &made)
+        .await
+        .expect(201);
     let inbox = case.ids().await["M9000"].clone();
     let moved = serde_json::json!({"ids": [inbox], "action": "move", "mailbox_id": made["id"]});
     case.app.post(&case.tenant, "/api/messages/actions", &moved).await.expect(200);
     case.app.add_worker();
-    eventually("the new one has the name on the server, and the mail of the old one is in Trash", PATIENCE, async || {
-        let counts = |mailbox: &str| {
-            let told = case.doveadm("mailbox status", &["messages", mailbox]);
-            told.trim().rsplit('=').next().unwrap().parse::<u32>().unwrap()
-        };
-        (counts("Trash") == 700 && counts("Old") == 1).then_some(())
-    })
+    let mut client = case.client().await;
+    eventually(
+        "the new one has the name on the server, and the mail of the old one is in Trash",
+        PATIENCE,
+        async || {
+            let trash = client.run("STATUS Trash (MESSAGES)").await;
+            let old = client.run("STATUS Old (MESSAGES)").await;
+            let counts =
+                |told: &tests::imap::Outcome, n: &str| told.untagged.iter().any(|line| line.text.contains(n));
+            (counts(&trash, "MESSAGES 700)") && counts(&old, "MESSAGES 1)")).then_some(())
+        },
+    )
     .await;
     case.sync().await;
-    assert_eq!(ids().await, known, "they are the same messages");
+    assert_eq!(subjects(&case).await, known, "they are the same messages");
     assert_eq!(case.mailboxes().await["Old"]["id"], made["id"]);
     case.settled().await;
     case.finish().await;

@@ -9,6 +9,7 @@ mod diagnose;
 mod discover;
 mod get;
 mod input;
+mod keep;
 mod list;
 mod patch;
 mod pause;

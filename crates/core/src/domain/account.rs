@@ -4,6 +4,7 @@
 //! version grows only with what a client can write.
 
 pub mod credential;
+pub mod keep;
 pub mod keys;
 pub mod removal;
 mod write;
@@ -127,6 +128,8 @@ pub struct Account {
     pub identities: Vec<Identity>,
     /// Whether mailboxes of other users and shared ones (RFC 2342) are read as well.
     pub shared_mailboxes: bool,
+    /// How much of it is kept here.
+    pub kept: keep::Kept,
     /// Grows with every change a client makes.
     pub version: i64,
     /// Start of the last round that finished over all mailboxes.
@@ -155,14 +158,20 @@ pub fn email_key(email: &str) -> String {
     email.trim().to_lowercase()
 }
 
-const SELECT: &str =
-    "SELECT id, email, name, state, cause_code, cause_text, cause_upstream, cause_since, cause_next_try_at,
-    imap_host, imap_port, imap_security, imap_username, imap_password IS NOT NULL AS imap_has_password,
-    smtp_host, smtp_port, smtp_security, smtp_username, smtp_password IS NOT NULL AS smtp_has_password,
-    identities, shared_mailboxes, version, last_synced_at, created_at, updated_at, grant_id, grant_app_id, grant_provider, grant_kind,
-    grant_scopes, grant_expires_at
-    FROM accounts LEFT JOIN (SELECT tenant_id AS of_tenant, id AS of_grant, app_id AS grant_app_id, provider AS grant_provider, kind AS grant_kind,
-      scopes AS grant_scopes, expires_at AS grant_expires_at FROM oauth_grants) g ON of_tenant = tenant_id AND of_grant = grant_id";
+/// What accounts are read with.
+fn select(rest: &str) -> sqlx::AssertSqlSafe<String> {
+    let kept = keep::COLUMNS;
+    sqlx::AssertSqlSafe(format!(
+        "SELECT id, email, name, state, cause_code, cause_text, cause_upstream, cause_since, cause_next_try_at,
+           imap_host, imap_port, imap_security, imap_username, imap_password IS NOT NULL AS imap_has_password,
+           smtp_host, smtp_port, smtp_security, smtp_username, smtp_password IS NOT NULL AS smtp_has_password,
+           identities, shared_mailboxes, version, last_synced_at, created_at, updated_at, grant_id, grant_app_id, grant_provider, grant_kind,
+           grant_scopes, grant_expires_at, {kept}
+         FROM accounts LEFT JOIN (SELECT tenant_id AS of_tenant, id AS of_grant, app_id AS grant_app_id, provider AS grant_provider, kind AS grant_kind,
+           scopes AS grant_scopes, expires_at AS grant_expires_at FROM oauth_grants) g ON of_tenant = tenant_id AND of_grant = grant_id
+         WHERE tenant_id = $1 {rest}"
+    ))
+}
 
 fn server(row: &PgRow, protocol: &str) -> Result<Server, sqlx::Error> {
     let column = |name: &str| format!("{protocol}_{name}");
@@ -200,6 +209,7 @@ fn from_row(row: &PgRow) -> Result<Account, sqlx::Error> {
         grant: grant(row)?,
         identities: serde_json::from_value(row.try_get("identities")?).unwrap_or_default(),
         shared_mailboxes: row.try_get("shared_mailboxes")?,
+        kept: keep::Kept::read(row)?,
         version: row.try_get("version")?,
         last_synced_at: row.try_get("last_synced_at")?,
         created_at: row.try_get("created_at")?,
@@ -209,23 +219,23 @@ fn from_row(row: &PgRow) -> Result<Account, sqlx::Error> {
 
 /// One account.
 pub async fn get(tx: &mut TenantTx, id: AccountId) -> Result<Option<Account>, DbError> {
-    let sql = sqlx::AssertSqlSafe(format!("{SELECT} WHERE tenant_id = $1 AND id = $2"));
-    let row = sqlx::query(sql).bind(tx.tenant()).bind(id).fetch_optional(tx.conn()).await?;
+    let row = sqlx::query(select("AND id = $2")).bind(tx.tenant()).bind(id).fetch_optional(tx.conn()).await?;
     Ok(row.as_ref().map(from_row).transpose()?)
 }
 
 /// The account of an address.
 pub async fn of_email(tx: &mut TenantTx, email: &str) -> Result<Option<Account>, DbError> {
-    let sql = sqlx::AssertSqlSafe(format!("{SELECT} WHERE tenant_id = $1 AND email_key = $2"));
-    let row = sqlx::query(sql).bind(tx.tenant()).bind(email_key(email)).fetch_optional(tx.conn()).await?;
+    let row = sqlx::query(select("AND email_key = $2"))
+        .bind(tx.tenant())
+        .bind(email_key(email))
+        .fetch_optional(tx.conn())
+        .await?;
     Ok(row.as_ref().map(from_row).transpose()?)
 }
 
 /// One account, locked against other changes until this transaction ends.
 pub async fn get_for_update(tx: &mut TenantTx, id: AccountId) -> Result<Option<Account>, DbError> {
-    let sql = sqlx::AssertSqlSafe(format!(
-        "{SELECT} WHERE tenant_id = $1 AND id = $2 AND removed_at IS NULL FOR NO KEY UPDATE OF accounts"
-    ));
+    let sql = select("AND id = $2 AND removed_at IS NULL FOR NO KEY UPDATE OF accounts");
     let row = sqlx::query(sql).bind(tx.tenant()).bind(id).fetch_optional(tx.conn()).await?;
     Ok(row.as_ref().map(from_row).transpose()?)
 }
@@ -243,9 +253,7 @@ pub async fn paused(tx: &mut TenantTx, id: AccountId) -> Result<Option<bool>, Db
 
 /// Accounts in the order they were connected, those after `after`.
 pub async fn list(tx: &mut TenantTx, after: Option<AccountId>, limit: i64) -> Result<Vec<Account>, DbError> {
-    let sql = sqlx::AssertSqlSafe(format!(
-        "{SELECT} WHERE tenant_id = $1 AND ($2::uuid IS NULL OR id > $2) ORDER BY id LIMIT $3"
-    ));
+    let sql = select("AND ($2::uuid IS NULL OR id > $2) ORDER BY id LIMIT $3");
     let rows = sqlx::query(sql).bind(tx.tenant()).bind(after).bind(limit).fetch_all(tx.conn()).await?;
     Ok(rows.iter().map(from_row).collect::<Result<_, _>>()?)
 }

@@ -39,6 +39,8 @@ pub struct Mailbox {
     pub selectable: bool,
     /// Whether the user subscribed to it.
     pub subscribed: bool,
+    /// Whether its messages are kept here.
+    pub synchronised: bool,
 }
 
 /// Why a mailbox was not made or changed.
@@ -92,6 +94,7 @@ impl Mailbox {
             unread: row.try_get("unread")?,
             selectable: row.try_get("selectable")?,
             subscribed: row.try_get("subscribed")?,
+            synchronised: row.try_get("synchronised")?,
         })
     }
 }
@@ -127,7 +130,7 @@ pub async fn list(
         return Ok(None);
     }
     let rows = sqlx::query(
-        "SELECT * FROM (SELECT id, account_id, name, path, delimiter, role, total, unread, selectable, subscribed,
+        "SELECT * FROM (SELECT id, account_id, name, path, delimiter, role, total, unread, selectable, subscribed, synchronised,
                                CASE WHEN role = 'inbox' THEN 0 ELSE 1 END AS rank, lower(path) AS folded
                         FROM mailboxes WHERE tenant_id = $1 AND account_id = $2) m
          WHERE $3::int IS NULL OR (rank, folded, id) > ($3, $4, $5)
@@ -155,7 +158,7 @@ pub async fn list(
 /// One mailbox.
 pub async fn get(tx: &mut TenantTx, id: MailboxId) -> Result<Option<Mailbox>, DbError> {
     let row = sqlx::query(
-        "SELECT id, account_id, name, path, delimiter, role, total, unread, selectable, subscribed
+        "SELECT id, account_id, name, path, delimiter, role, total, unread, selectable, subscribed, synchronised
          FROM mailboxes WHERE tenant_id = $1 AND id = $2",
     )
     .bind(tx.tenant())

@@ -68,6 +68,8 @@ macro_rules! every_job {
             remove_accounts: RemoveAccounts { tenant_id: TenantId },
             /// Removes what is left of the mailboxes that a tenant's accounts have lost.
             remove_mailboxes: RemoveMailboxes { tenant_id: TenantId },
+            /// Takes what is not to be kept of an account out of our copy.
+            narrow_account: NarrowAccount { account_id: AccountId },
             /// Removes a tenant that is deleted, with all that it has.
             remove_tenant: RemoveTenant { tenant_id: TenantId },
             /// Cuts what is old off the event log of a tenant.

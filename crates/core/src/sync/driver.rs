@@ -5,6 +5,7 @@
 //! - `believed`: what of an answer is believed
 //! - `fetch`: messages from the server to rows, as a pipeline
 //! - `push`: what edits want, sent to one mailbox; `empty`: a mailbox that our user deletes
+//! - `keep`: which messages are kept at all
 //! - `head`: new mail of the mailbox a watcher has open
 //! - `audit`: everything compared once a day
 //! - `trouble`: what a failure means for the account
@@ -96,6 +97,14 @@
 //! | names swapped while edits wait in them | the listing is asked before a number is given up; each edit reaches its message | `edits_in_mailboxes_that_swapped_their_names_meanwhile_reach_their_messages` |
 //! | names swapped, and sizes are lies, the line breaks, or nobody can be asked | proven by dates; asked again; names decide, and messages are found by their bytes | `who_a_mailbox_is_is_found_out_though_the_server_lies_on_sizes_or_breaks_the_line` |
 //! | our user deletes a mailbox with mail in it, seen here or not | it is emptied into Trash first; below Trash it goes with its mail | `mail_in_a_mailbox_that_our_user_deletes_is_in_trash_also_what_nobody_here_had_seen`, `a_mailbox_below_trash_goes_with_what_is_in_it` |
+//! | our user deletes a mailbox with very much in it, and makes another under its name | it goes here in portions, then on the server, and what went to Trash keeps its ids | `a_mailbox_that_is_removed_in_portions_ends_in_trash_too_and_a_new_one_has_its_name` |
+//! | less of an account is to be kept, then all again; dates at the edge of a day, in all zones | what is outside leaves without a word and comes back, the server is as it was | `narrowing_by_date_takes_out_what_is_older_without_a_word_and_widening_brings_it_back` |
+//! | flags, removals and another UIDVALIDITY of what is outside | accounted for, never read, nothing is told | `what_is_outside_is_never_read_and_flags_and_removals_there_confuse_nothing` |
+//! | mailboxes that are not kept, by name, pattern and role | listed, and empty here | `mailboxes_that_are_not_kept_are_listed_and_hold_nothing_here` |
+//! | our user moves and copies into a mailbox that is not kept, another client into it and out of it | once each on the server; told as deleted where it left what is kept | `what_is_moved_to_a_mailbox_that_is_not_kept_is_there_on_the_server` |
+//! | edits wait of what goes outside | it stays until the server has them | `edits_that_wait_of_what_is_outside_reach_the_server_before_it_leaves` |
+//! | kill -9 between two portions of narrowing; mail that grows too old | goes on; leaves by itself, once a day | `a_worker_that_dies_while_it_narrows_leaves_what_the_next_one_does` |
+//! | messages above the size that is kept | outside until it is raised | `messages_above_a_size_are_outside_until_it_is_raised` |
 //! | names begin with `INBOX.` (NAMESPACE): mailboxes of roles, of our user, Sent copies | made under it; `name` is the last part | `where_names_begin_with_inbox_the_mailboxes_of_roles_are_made_under_it_and_mail_reaches_them`, `what_our_user_makes_stands_under_the_prefix_and_can_be_renamed_moved_and_deleted`, `the_copy_of_what_is_sent_goes_into_a_sent_mailbox_under_the_prefix` |
 //! | NAMESPACE tells several, none, no delimiter, nonsense, or is refused | the first of the user's own, or the top | `whatever_a_server_says_of_its_namespaces_an_archive_is_made_where_it_takes_one` |
 //! | mailboxes of other users, and shared ones | left out until the account asks for them | `shared_mailboxes_are_left_out_until_the_account_asks_for_them`, `mailboxes_of_other_users_are_not_the_accounts` |
@@ -197,6 +206,7 @@ mod empty;
 mod fetch;
 mod head;
 mod identity;
+mod keep;
 mod link;
 mod lots;
 mod push;

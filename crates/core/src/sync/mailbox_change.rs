@@ -243,7 +243,7 @@ pub async fn delete(tx: &mut TenantTx, id: MailboxId, with_messages: bool) -> Re
     .bind(id)
     .execute(tx.conn())
     .await?;
-    removal::mark(tx, row.account, &[id]).await?;
+    removal::mark(tx, row.account, &[id.0]).await?;
     event::tell(tx, row.account, MailboxDeleted { id });
     let mut data = json!({ "wire_name_hex": hex::encode(&row.wire) });
     if !removal::at_once(tx, row.account, id).await? {
@@ -257,7 +257,9 @@ pub async fn delete(tx: &mut TenantTx, id: MailboxId, with_messages: bool) -> Re
 /// Whether its user sees mail in it, or would if all of it were here.
 async fn shows_mail(tx: &mut TenantTx, id: MailboxId) -> Result<bool, DbError> {
     Ok(sqlx::query_scalar(
-        "SELECT total > 0 OR (state <> 'synced' AND exists_seen > 0) FROM mailboxes WHERE tenant_id = $1 AND id = $2",
+        "SELECT total > 0 OR exists_seen > 0 AND (state <> 'synced' OR EXISTS (
+           SELECT 1 FROM mailbox_outside o WHERE o.tenant_id = $1 AND o.mailbox_id = b.id AND o.generation = b.generation))
+         FROM mailboxes b WHERE tenant_id = $1 AND id = $2",
     )
     .bind(tx.tenant())
     .bind(id)
@@ -267,7 +269,8 @@ async fn shows_mail(tx: &mut TenantTx, id: MailboxId) -> Result<bool, DbError> {
 
 async fn holds_mail(tx: &mut TenantTx, id: MailboxId) -> Result<bool, DbError> {
     Ok(sqlx::query_scalar(
-        "SELECT EXISTS (SELECT 1 FROM message_mailboxes WHERE tenant_id = $1 AND mailbox_id = $2 AND uid IS NOT NULL)",
+        "SELECT EXISTS (SELECT 1 FROM message_mailboxes WHERE tenant_id = $1 AND mailbox_id = $2 AND uid IS NOT NULL)
+           OR EXISTS (SELECT 1 FROM mailbox_outside WHERE tenant_id = $1 AND mailbox_id = $2)",
     )
     .bind(tx.tenant())
     .bind(id)

@@ -106,7 +106,7 @@ pub async fn resync(
     lease::lock(tx, &[account]).await?;
     sqlx::query(
         "UPDATE mailboxes SET resync_asked_at = clock_timestamp()
-         WHERE tenant_id = $1 AND account_id = $2 AND ($3::uuid IS NULL OR id = $3) AND selectable",
+         WHERE tenant_id = $1 AND account_id = $2 AND ($3::uuid IS NULL OR id = $3) AND selectable AND synchronised",
     )
     .bind(tx.tenant())
     .bind(account)
@@ -250,12 +250,12 @@ pub struct Sums {
     pub audit_repairs: i64,
 }
 
-/// Placements of a mailbox on the server.
+/// Placements of a mailbox on the server, without those that are not kept.
 const TOTAL: &str = "CASE WHEN state = 'synced' THEN total + (SELECT count(*) FROM ingest_attempts a WHERE a.tenant_id = $1
-    AND a.mailbox_id = mailboxes.id AND a.generation = mailboxes.generation) ELSE greatest(total::bigint, exists_seen) END";
+    AND a.mailbox_id = mailboxes.id AND a.generation = mailboxes.generation) ELSE greatest(total::bigint, exists_seen - (SELECT coalesce(sum(o.last_uid - o.first_uid + 1), 0)::bigint FROM mailbox_outside o WHERE o.tenant_id = $1
+    AND o.mailbox_id = mailboxes.id AND o.generation = mailboxes.generation)) END";
 /// The mailboxes that are told of.
-const TOLD: &str =
-    "mailboxes WHERE tenant_id = $1 AND account_id = $2 AND (selectable OR cause_code = 'refused')";
+const TOLD: &str = "mailboxes WHERE tenant_id = $1 AND account_id = $2 AND synchronised AND (selectable OR cause_code = 'refused')";
 
 /// The sums over all mailboxes of [`progress`].
 ///

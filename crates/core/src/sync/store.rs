@@ -8,6 +8,7 @@
 //! - `attempts`: messages that end a process or that the server cannot deliver, counted before they are looked into
 //! - `flags`, `vanish`: what changed and what went
 //! - `removal`: mailboxes that go with much in them, in portions
+//! - `keep`: what of an account is kept here; `narrow`: how the rest leaves
 //! - `relink`: placements carried over a new UIDVALIDITY
 //! - `edits`: our users' edits of messages on their way to the server
 //! - `pending`: their changes of the tree; `refusal`: what the server said to those of mailboxes it refused
@@ -29,7 +30,9 @@ pub mod contents;
 pub mod edits;
 pub mod flags;
 pub mod ingest;
+pub mod keep;
 pub mod lasting;
+pub mod narrow;
 pub mod pending;
 pub mod prepare;
 pub mod refusal;

@@ -25,7 +25,7 @@ pub struct MailboxView {
     pub delimiter: Option<String>,
     /// `inbox`, `sent`, `drafts`, `junk`, `trash`, `archive`, `all` or nothing.
     pub role: Option<&'static str>,
-    /// Messages in it.
+    /// Messages in it that are kept here.
     pub total: i32,
     /// Those that are unread.
     pub unread: i32,
@@ -33,6 +33,8 @@ pub struct MailboxView {
     pub selectable: bool,
     /// Whether it is subscribed to.
     pub subscribed: bool,
+    /// Whether its messages are kept here (`sync` of the account).
+    pub synchronised: bool,
 }
 
 impl From<Mailbox> for MailboxView {
@@ -48,6 +50,7 @@ impl From<Mailbox> for MailboxView {
             unread: m.unread,
             selectable: m.selectable,
             subscribed: m.subscribed,
+            synchronised: m.synchronised,
         }
     }
 }

@@ -95,13 +95,13 @@ fn remove(gone: UidSet) -> Option<Plan> {
 
 /// How many messages of the server's we account for once `gone` is removed.
 pub(super) fn held_without(local: &LocalView, gone: &UidSet) -> u64 {
-    local.known.difference(gone).union(&local.unreadable).len()
+    local.known.difference(gone).union(&local.unreadable).union(&local.outside).len()
 }
 
-/// Messages that were in the way and that the server no longer has. A listing that lacks others may lack these too.
+/// Messages that were in the way, or are not kept, and that the server no longer has. A listing that lacks others may lack these too.
 pub(super) fn forget(server: &ServerView, local: &LocalView) -> Option<Plan> {
     let listing = listed(server).filter(|all| all.len() >= u64::from(server.mailbox.exists))?;
-    let gone = local.delicate().union(&local.unreadable).difference(&listing);
+    let gone = local.delicate().union(&local.unreadable).union(&local.outside).difference(&listing);
     (!gone.is_empty()).then(|| Plan::Record { writes: vec![Write::Forget(gone)], checkpoint: None })
 }
 
@@ -223,7 +223,7 @@ fn short(server: &ServerView) -> bool {
 }
 
 fn not_yet_read(uids: &UidSet, server: &ServerView, local: &LocalView) -> UidSet {
-    uids.difference(&local.known).difference(&local.unreadable).difference(&server.seen.asked)
+    uids.difference(&local.accounted()).difference(&server.seen.asked)
 }
 
 fn size(batch: u32) -> usize {

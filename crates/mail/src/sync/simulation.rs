@@ -122,6 +122,7 @@ pub(super) struct Store {
     pub(super) alone: UidSet,
     pub(super) raw: UidSet,
     pub(super) unreadable: UidSet,
+    pub(super) outside: UidSet,
 }
 
 impl Store {
@@ -133,6 +134,7 @@ impl Store {
             alone: self.alone.clone(),
             raw: self.raw.clone(),
             unreadable: self.unreadable.clone(),
+            outside: self.outside.clone(),
             ..LocalView::default()
         }
     }
@@ -141,6 +143,7 @@ impl Store {
         let mut view = self.view();
         view.forget(uids);
         (self.alone, self.raw, self.unreadable) = (view.alone, view.raw, view.unreadable);
+        self.outside = view.outside;
     }
 
     fn fetch(&mut self, model: &Model, uids: &UidSet, only_known: bool) {
@@ -191,6 +194,7 @@ impl Store {
                     assert!(!batch.uids.is_empty());
                     assert!(batch.uids.intersection(&view.seen.asked).is_empty(), "asked twice");
                     assert!(batch.uids.intersection(&self.unreadable).is_empty(), "left out and asked");
+                    assert!(batch.uids.intersection(&self.outside).is_empty(), "not kept and asked");
                     let delicate = batch.uids.intersection(&self.view().delicate());
                     assert!(
                         delicate.is_empty() || (batch.uids.len() == 1 && batches.len() == 1),

@@ -84,6 +84,8 @@ pub struct LocalView {
     pub known: UidSet,
     /// UIDs that could not be read before and are not due to be tried again. They are accounted for as if held.
     pub unreadable: UidSet,
+    /// UIDs that are not kept here ([`crate::keep`]). They are accounted for as if held, and never asked for.
+    pub outside: UidSet,
     /// UIDs that were being looked into when a process ended, or that the server failed to deliver: fetched one at a
     /// time, with nothing under way behind them.
     pub alone: UidSet,
@@ -190,6 +192,12 @@ impl LocalView {
         }
     }
 
+    /// UIDs that the server has and we need not ask for.
+    #[must_use]
+    pub fn accounted(&self) -> UidSet {
+        self.known.union(&self.unreadable).union(&self.outside)
+    }
+
     /// UIDs that may end the process or the connection.
     #[must_use]
     pub fn delicate(&self) -> UidSet {
@@ -198,7 +206,7 @@ impl LocalView {
 
     /// Takes UIDs out of the sets of those that were in the way: they are stored now, or gone.
     pub fn forget(&mut self, uids: &UidSet) {
-        for set in [&mut self.unreadable, &mut self.alone, &mut self.raw] {
+        for set in [&mut self.unreadable, &mut self.outside, &mut self.alone, &mut self.raw] {
             *set = set.difference(uids);
         }
     }

@@ -31,7 +31,7 @@ pub async fn create(
             return tokens::create(&state, &caller, (&key, query.wanted()), (body, auth)).await;
         }
         let new = body.with_passwords()?;
-        check(&new, None)?;
+        check(&new, None, state.clock.now())?;
         let mut look = caller.aside(&state).await?;
         if account::exists(&mut look, &new.email, None).await? {
             return Err(exists());

@@ -2,11 +2,13 @@
 
 use std::collections::HashSet;
 
+use chrono::{DateTime, Utc};
 use emailclient_core::domain::account::{Account, Identity, NewAccount, NewServer, Server};
 use emailclient_core::domain::oauth::grant::Kind as GrantKind;
 use emailclient_core::domain::oauth::provider::{Endpoints, MailServer};
 use emailclient_core::platform::id::AppId;
 use mail::address;
+use mail::keep::Keep;
 use serde::Deserialize;
 use utoipa::ToSchema;
 use wire::dial::DialError;
@@ -14,6 +16,7 @@ use wire::imap::Security;
 use wire::secret::Secret;
 use wire::trouble::Trouble;
 
+use super::keep::{SyncIn, SyncPatch, given};
 use crate::error::{ApiError, FieldError};
 use crate::limits::{self, Limits};
 use crate::state::AppState;
@@ -116,6 +119,8 @@ pub struct AccountIn {
     identities: Option<Vec<IdentityIn>>,
     /// Whether mailboxes of other users and shared ones are read as well; left out, they are not.
     shared_mailboxes: Option<bool>,
+    /// How much of it is kept here; left out, all of it.
+    sync: Option<SyncIn>,
 }
 
 /// Some fields of a server.
@@ -140,6 +145,10 @@ pub struct AccountPatch {
     identities: Option<Vec<IdentityIn>>,
     /// Whether mailboxes of other users and shared ones are read as well.
     shared_mailboxes: Option<bool>,
+    /// How much of it is kept here; `null` is all of it.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<SyncPatch>)]
+    sync: Option<Option<SyncPatch>>,
 }
 
 impl From<ServerIn> for NewServer {
@@ -185,7 +194,7 @@ impl AccountIn {
         let (Some(imap), Some(smtp)) = (self.imap, self.smtp) else {
             return Err(ApiError::validation("see errors for the fields").with_errors(faults));
         };
-        let mut new = as_said(self.email, self.name, self.identities, self.shared_mailboxes);
+        let mut new = as_said((self.email, self.name), self.identities, self.shared_mailboxes, self.sync)?;
         new.imap = imap.into();
         new.smtp = smtp.into();
         Ok(new)
@@ -203,7 +212,7 @@ impl AccountIn {
                 return Err(ApiError::invalid_field(at, "not-allowed", detail));
             }
         }
-        let mut new = as_said(self.email, self.name, self.identities, self.shared_mailboxes);
+        let mut new = as_said((self.email, self.name), self.identities, self.shared_mailboxes, self.sync)?;
         let server = |server: &MailServer| NewServer {
             host: server.host.clone(),
             port: server.port,
@@ -217,11 +226,14 @@ impl AccountIn {
 }
 
 fn as_said(
-    email: String,
-    name: Option<String>,
+    (email, name): (String, Option<String>),
     identities: Option<Vec<IdentityIn>>,
     shared_mailboxes: Option<bool>,
-) -> NewAccount {
+    sync: Option<SyncIn>,
+) -> Result<NewAccount, ApiError> {
+    let mut faults = Vec::new();
+    let keep = sync.unwrap_or_default().keep(&mut faults);
+    none(faults)?;
     let nowhere = || NewServer {
         host: String::new(),
         port: 0,
@@ -229,15 +241,16 @@ fn as_said(
         username: String::new(),
         password: None,
     };
-    NewAccount {
+    Ok(NewAccount {
         email: email.trim().to_owned(),
         name: name.unwrap_or_default(),
         imap: nowhere(),
         smtp: nowhere(),
         identities: identities.unwrap_or_default().into_iter().map(Identity::from).collect(),
         shared_mailboxes: shared_mailboxes.unwrap_or_default(),
+        keep,
         grant: None,
-    }
+    })
 }
 
 /// `new`, which goes on with the tokens of `old` as long as nobody gives a password.
@@ -266,21 +279,32 @@ fn merged(old: &Server, patch: Option<ServerPatch>) -> NewServer {
 
 impl AccountPatch {
     /// `old` with these fields replaced.
-    pub fn over(self, old: &Account) -> NewAccount {
-        keep_grant(self.merged(old), old)
+    ///
+    /// # Errors
+    /// 422 where `sync` cannot be read.
+    pub fn over(self, old: &Account) -> Result<NewAccount, ApiError> {
+        Ok(keep_grant(self.merged(old)?, old))
     }
 
-    fn merged(self, old: &Account) -> NewAccount {
+    fn merged(self, old: &Account) -> Result<NewAccount, ApiError> {
+        let mut faults = Vec::new();
+        let keep = match self.sync {
+            None => old.kept.wanted.clone(),
+            Some(None) => Keep::default(),
+            Some(Some(patch)) => patch.over(&old.kept.wanted, &mut faults),
+        };
+        none(faults)?;
         let identities = self.identities.map(|all| all.into_iter().map(Identity::from).collect());
-        NewAccount {
+        Ok(NewAccount {
             email: self.email.map_or_else(|| old.email.clone(), |e| e.trim().to_owned()),
             name: self.name.unwrap_or_else(|| old.name.clone()),
             imap: merged(&old.imap, self.imap),
             smtp: merged(&old.smtp, self.smtp),
             identities: identities.unwrap_or_else(|| old.identities.clone()),
             shared_mailboxes: self.shared_mailboxes.unwrap_or(old.shared_mailboxes),
+            keep,
             grant: None,
-        }
+        })
     }
 }
 
@@ -298,11 +322,11 @@ fn destination_changed(old: &Server, new: &NewServer) -> bool {
         || old.username != new.username
 }
 
-/// Judges everything that needs no network. `old` is the account as it is, if there is one.
+/// Judges everything that needs no network, at this moment. `old` is the account as it is, if there is one.
 ///
 /// # Errors
 /// 422 `invalid-address`, `invalid-header` or `validation-error`, with pointers.
-pub fn check(new: &NewAccount, old: Option<&Account>) -> Result<(), ApiError> {
+pub fn check(new: &NewAccount, old: Option<&Account>, now: DateTime<Utc>) -> Result<(), ApiError> {
     check_address(&new.email, "/email")?;
     check_name(&new.name, "/name")?;
     let mut limits = Limits::default();
@@ -324,13 +348,17 @@ pub fn check(new: &NewAccount, old: Option<&Account>) -> Result<(), ApiError> {
     }
     let mut faults = limits.faults();
     check_identities_differ(&new.identities, &mut faults);
+    super::keep::check(&new.keep, old.map(|old| &old.kept.wanted), now, &mut faults);
     let tokens = new.grant.is_some();
     check_server(&new.imap, (old.map(|o| &o.imap), tokens), "/imap", &mut faults);
     check_server(&new.smtp, (old.map(|o| &o.smtp), tokens), "/smtp", &mut faults);
-    if faults.is_empty() {
-        Ok(())
-    } else {
-        Err(ApiError::validation("see errors for the fields").with_errors(faults))
+    none(faults)
+}
+
+fn none(faults: Vec<FieldError>) -> Result<(), ApiError> {
+    match faults.is_empty() {
+        true => Ok(()),
+        false => Err(ApiError::validation("see errors for the fields").with_errors(faults)),
     }
 }
 

@@ -26,5 +26,5 @@ pub async fn patch(
     conditions: Conditions,
     body: Deferred<AccountPatch>,
 ) -> Result<Reply, ApiError> {
-    change(&state, &caller, (id, &conditions, query.wanted()), |old| Ok(body.meaning()?.over(old))).await
+    change(&state, &caller, (id, &conditions, query.wanted()), |old| body.meaning()?.over(old)).await
 }

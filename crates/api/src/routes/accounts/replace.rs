@@ -7,6 +7,8 @@ use emailclient_core::platform::db::{DbError, TenantTx};
 use emailclient_core::platform::id::AccountId;
 use emailclient_core::queue::lease;
 use emailclient_core::sync::run;
+use emailclient_core::sync::store::keep;
+use mail::keep::Keep;
 
 use super::input::{AccountIn, VerifyQuery, check, check_hosts, connection_changed, keep_grant};
 use super::view::{AccountView, etag, exists};
@@ -50,20 +52,24 @@ pub async fn change(
     let old = account::get_for_update(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
     conditions.check_match(&etag(&old))?;
     let new = merge(&old)?;
-    check(&new, Some(&old))?;
+    check(&new, Some(&old), state.clock.now())?;
     if account::exists(&mut tx, &new.email, Some(id)).await? {
         return Err(exists());
     }
-    if !(connection_changed(&old.imap, &new.imap) || connection_changed(&old.smtp, &new.smtp)) {
-        let reread = old.shared_mailboxes != new.shared_mailboxes && !old.is_paused();
-        return write(state, caller, tx, (id, &new, Follows { reconnect: false, round: reread })).await;
+    let reconnect = connection_changed(&old.imap, &new.imap) || connection_changed(&old.smtp, &new.smtp);
+    let keep = (old.kept.wanted != new.keep).then(|| old.kept.wanted.clone());
+    if !reconnect && keep.is_none() {
+        let round = old.shared_mailboxes != new.shared_mailboxes && !old.is_paused();
+        return write(state, caller, tx, (id, &new, Follows { reconnect, round, keep })).await;
     }
-    // No network with a transaction open.
+    // No network with a transaction open; and whoever works on the account comes before its row.
     tx.release();
-    check_hosts(state, &new, !verify).await?;
-    tries::admit(state, caller, &new).await?;
-    if verify {
-        trial::require(state, caller, &new, Some(id)).await?;
+    if reconnect {
+        check_hosts(state, &new, !verify).await?;
+        tries::admit(state, caller, &new).await?;
+        if verify {
+            trial::require(state, caller, &new, Some(id)).await?;
+        }
     }
     caller.turn(state, id.0).await?;
     let mut tx = caller.tx(state).await?;
@@ -77,16 +83,18 @@ pub async fn change(
     if now.version != old.version {
         return Err(ApiError::precondition_failed("the account was changed by someone else meanwhile"));
     }
-    write(state, caller, tx, (id, &new, Follows { reconnect: true, round: true })).await
+    let round = reconnect || !old.is_paused();
+    write(state, caller, tx, (id, &new, Follows { reconnect, round, keep })).await
 }
 
 /// What a change brings with it.
-#[derive(Clone, Copy)]
 struct Follows {
     /// A connection that was given up is tried again.
     reconnect: bool,
     /// A round shows the difference.
     round: bool,
+    /// Another part of it is kept than this.
+    keep: Option<Keep>,
 }
 
 async fn write(
@@ -95,9 +103,13 @@ async fn write(
     mut tx: TenantTx,
     (id, new, follows): (AccountId, &NewAccount, Follows),
 ) -> Result<Reply, ApiError> {
-    let account = account::replace(&mut tx, &state.keyring, id, new, follows.reconnect)
+    let mut account = account::replace(&mut tx, &state.keyring, id, new, follows.reconnect)
         .await?
         .ok_or_else(ApiError::not_found)?;
+    if let Some(before) = &follows.keep {
+        keep::changed(&mut tx, id, before).await?;
+        account = account::get(&mut tx, id).await?.ok_or_else(ApiError::not_found)?;
+    }
     if follows.round {
         run::request(&mut tx, id).await?;
     }

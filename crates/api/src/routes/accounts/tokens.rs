@@ -43,7 +43,7 @@ pub async fn create(
     // The grant first, and it stays for an hour: a provider may take a refresh token once, and give another that must not be lost.
     let grant = store(&mut tx, state, (&app, kind), (&new.email, auth.refresh_token.as_ref())).await?;
     let new = NewAccount { grant: Some(grant), ..new };
-    check(&new, None)?;
+    check(&new, None, state.clock.now())?;
     tx.commit().await?;
     if verify {
         caller.context.tried_elsewhere();

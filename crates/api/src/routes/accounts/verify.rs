@@ -62,7 +62,7 @@ pub async fn verify(
 ) -> Result<Response, ApiError> {
     key.once(&state, &caller, async {
         let new = body.with_passwords()?;
-        check(&new, None)?;
+        check(&new, None, state.clock.now())?;
         check_hosts(&state, &new, false).await?;
         tries::admit(&state, &caller, &new).await?;
         let Outcomes { imap, smtp } = trial::both(&state, &caller, &new, None).await?;

@@ -9,6 +9,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::keep::SyncView;
 use crate::error::ApiError;
 use crate::etag::ETag;
 
@@ -82,6 +83,8 @@ pub struct AccountView {
     identities: Vec<IdentityView>,
     /// Whether mailboxes of other users and shared ones are read as well.
     shared_mailboxes: bool,
+    /// How much of it is kept here.
+    sync: SyncView,
     last_synced_at: Option<DateTime<Utc>>,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
@@ -139,6 +142,7 @@ impl From<Account> for AccountView {
             smtp: a.smtp.into(),
             identities: a.identities.into_iter().map(IdentityView::from).collect(),
             shared_mailboxes: a.shared_mailboxes,
+            sync: a.kept.into(),
             last_synced_at: a.last_synced_at,
             created_at: a.created_at,
             updated_at: a.updated_at,

@@ -172,6 +172,7 @@ fn account_of(app: &Usable, address: &str, old: Option<&Account>) -> NewAccount 
         smtp: server(&endpoints.smtp, shared.map(|old| old.smtp.username.as_str())),
         identities: old.map(|old| old.identities.clone()).unwrap_or_default(),
         shared_mailboxes: old.is_some_and(|old| old.shared_mailboxes),
+        keep: old.map(|old| old.kept.wanted.clone()).unwrap_or_default(),
         grant: None,
     }
 }

@@ -1,12 +1,14 @@
 //! Connecting and changing accounts.
 
 use super::credential::{self, Protocol};
+use super::keep;
 use super::{Account, AccountError, Identity, email_key, get};
 use crate::domain::event::{self, AccountCreated, AccountUpdated, Event};
 use crate::domain::oauth::grant;
 use crate::platform::db::{DbError, TenantTx};
 use crate::platform::id::{AccountId, GrantId};
 use crate::platform::seal::{Keyring, SealError, Sealed};
+use mail::keep::Keep;
 use wire::imap::Security;
 use wire::secret::Secret;
 
@@ -40,6 +42,8 @@ pub struct NewAccount {
     pub identities: Vec<Identity>,
     /// Whether mailboxes of other users and shared ones (RFC 2342) are read as well.
     pub shared_mailboxes: bool,
+    /// How much of it is kept here.
+    pub keep: Keep,
     /// Logs in with tokens of this grant; its passwords are forgotten.
     pub grant: Option<GrantId>,
 }
@@ -95,6 +99,7 @@ pub async fn create(tx: &mut TenantTx, keyring: &Keyring, new: &NewAccount) -> R
     .execute(tx.conn())
     .await
     .map_err(DbError::from)?;
+    keep::write(tx, id, &new.keep).await?;
     keep_credentials(tx, keyring, id, new).await?;
     sqlx::query("INSERT INTO account_leases (tenant_id, account_id) VALUES ($1, $2)")
         .bind(tx.tenant())
@@ -145,6 +150,7 @@ pub async fn replace(
     if done.rows_affected() == 0 {
         return Ok(None);
     }
+    keep::write(tx, id, &new.keep).await?;
     keep_credentials(tx, keyring, id, new).await?;
     if reconnect {
         try_again(tx, id).await?;

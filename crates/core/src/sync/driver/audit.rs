@@ -188,7 +188,7 @@ async fn compare(link: &mut Link<'_>, mailbox: MailboxId) -> Result<Repairs, Syn
 
 fn differences(open: &Open, before: &mail::sync::LocalView) -> Repairs {
     let after = &open.local;
-    let accounted = before.known.union(&before.unreadable);
+    let accounted = before.accounted();
     let new = before.checkpoint.within_window(&after.known).difference(&accounted);
     // An expunge that was announced meanwhile may be what a missing message is about.
     let gone = before.known.difference(&after.known).len();

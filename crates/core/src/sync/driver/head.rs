@@ -7,12 +7,13 @@ use mail::sync::{Batch, Checkpoint};
 use mail::uid::{Uid, UidSet};
 
 use super::believed::look_for_twins;
+use super::keep::judge;
 use super::link::Link;
 use super::visit::{Open, describe};
 use super::{SyncContext, SyncError, fetch, guarded, take};
 use crate::platform::id::{AccountId, TenantId};
 use crate::queue::lease::Lease;
-use crate::sync::store::{attempts, view};
+use crate::sync::store::{attempts, checkpoint, view};
 use wire::imap::{Endpoint, Selected, Session};
 
 /// More than these at once are a round's work.
@@ -75,8 +76,15 @@ async fn read(link: &mut Link<'_>, lease: &Lease, selected: &Selected) -> Result
         return Ok(Fresh::NeedsRound);
     }
     let then = Checkpoint { head_uid: last.get(), ..at };
-    let uids: UidSet = above.difference(&open.local.known);
-    if !uids.is_empty() {
+    let mut uids: UidSet = above.difference(&open.local.known);
+    if judge(link, &mut open, &uids).await? {
+        uids = uids.difference(&open.local.outside);
+    }
+    if uids.is_empty() && !open.local.outside.is_empty() {
+        let mut tx = lease.begin(&link.ctx.db).await?;
+        checkpoint::write(&mut tx, &open.target, &then, open.server.mailbox.exists).await?;
+        tx.commit().await?;
+    } else if !uids.is_empty() {
         fetch::messages(link, &mut open, vec![Batch { uids, then, raw: false }]).await?;
         // Of INBOX only what is above the head was loaded.
         open.local.known = open.local.known.union(&open.twins);

@@ -18,7 +18,7 @@ use crate::platform::db::{DbError, TenantTx};
 use crate::platform::id::{AccountId, MailboxId, TenantId};
 use crate::sync::store::pending::{TreeChange, TreeChangeKind, done, tree_changes};
 use crate::sync::store::take_back::refuse;
-use crate::sync::store::{checkpoint, refusal, removal, tree, view};
+use crate::sync::store::{checkpoint, keep, refusal, removal, tree, view};
 use wire::imap::{ImapError, ListedMailbox as ServerMailbox, MailboxStatus, Session};
 
 /// Performs on the server what our users did to mailboxes. Returns how many changes it confirmed.
@@ -166,14 +166,10 @@ pub(super) async fn is_current(
     let labels = session.capabilities().gmail;
     raw.retain(|m| !is_left_out(m, &ignored, labels));
     let local: Vec<_> = entries.iter().map(|e| e.local.clone()).collect();
-    let plan = plan_tree(
-        &translate(&raw, &entries, &ignored.own_prefix()),
-        &local,
-        Depth::Full,
-        &Findings::default(),
-    );
-    let settled = plan.compare.is_empty() && !plan.needs_second_listing;
-    Ok(settled && plan.writes.is_empty() && plan.visits.is_empty())
+    let listed = translate(&raw, &entries, &ignored.own_prefix());
+    let plan = plan_tree(&listed, &local, Depth::Full, &Findings::default());
+    let settled = plan.compare.is_empty() && !plan.needs_second_listing && plan.writes.is_empty();
+    Ok(settled && divide(&plan, &listed, &entries).0.is_empty())
 }
 
 /// Takes over the server's tree. Returns the mailboxes to open, in order.
@@ -262,12 +258,30 @@ async fn take_over(
         let now = if plan.writes.is_empty() { entries } else { view::tree(&mut tx, account).await? };
         let (visits, quiet) = divide(&plan, &listed, &now);
         checkpoint::unchanged(&mut tx, &quiet).await?;
+        keep::pass_over(&mut tx, &outside(&listed, &now)).await?;
+        keep::follow_up(&mut tx, account).await?;
         tx.commit().await?;
         if plan.writes.iter().any(|write| matches!(write, TreeWrite::Remove { .. })) {
             remove_gone(link).await?;
         }
         return Ok(Some(visits));
     }
+}
+
+/// The numbers of mailboxes that are not kept.
+fn outside(listed: &[ListedMailbox], now: &[view::Entry]) -> Vec<keep::Numbers> {
+    let left: HashMap<Vec<u8>, MailboxId> =
+        now.iter().filter(|e| !e.synchronised).map(|e| (key(&e.local.wire_name), e.id)).collect();
+    let numbers = |mailbox: &ListedMailbox| {
+        let StatusAnswer::Numbers(told) = mailbox.status else { return None };
+        Some(keep::Numbers {
+            mailbox: *left.get(&key(&mailbox.wire_name))?,
+            uidvalidity: told.uidvalidity.map_or(0, i64::from),
+            uidnext: i64::from(told.uidnext.filter(|next| *next > 0)?),
+            messages: i64::from(told.messages?),
+        })
+    };
+    listed.iter().filter_map(numbers).collect()
 }
 
 /// Removes what mailboxes held that are gone, before the others are read: what was moved from one to another is known again by
@@ -283,13 +297,14 @@ async fn remove_gone(link: &Link<'_>) -> Result<(), SyncError> {
     Ok(())
 }
 
-/// The mailboxes to open, in order, and those that can be opened and need not be.
+/// The mailboxes to open, in order, and those that can be opened and need not be. Of those that are kept.
 fn divide(
     plan: &TreePlan,
     listed: &[ListedMailbox],
     now: &[view::Entry],
 ) -> (Vec<MailboxId>, Vec<MailboxId>) {
-    let ids: HashMap<Vec<u8>, MailboxId> = now.iter().map(|e| (key(&e.local.wire_name), e.id)).collect();
+    let kept = now.iter().filter(|e| e.synchronised);
+    let ids: HashMap<Vec<u8>, MailboxId> = kept.map(|e| (key(&e.local.wire_name), e.id)).collect();
     let visits: Vec<MailboxId> =
         plan.visits.iter().filter_map(|at| ids.get(&key(&listed.get(*at)?.wire_name)).copied()).collect();
     let listed_ids = listed.iter().filter(|m| m.selectable()).filter_map(|m| ids.get(&key(&m.wire_name)));
@@ -436,7 +451,8 @@ mod tests {
             (None, false, false, false),
         ] {
             let local = LocalEntry { wire_name: b"a".to_vec(), subscribed: ours, ..LocalEntry::default() };
-            let entry = view::Entry { id: MailboxId::new(), local, subscription_waits: waits };
+            let entry =
+                view::Entry { id: MailboxId::new(), local, subscription_waits: waits, synchronised: true };
             let found = translate(&[listed(told)], &[entry], "");
             assert_eq!(found[0].subscribed, wanted, "{told:?} {waits} {ours}");
         }

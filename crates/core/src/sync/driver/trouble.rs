@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use mail::backoff;
+use mail::uid::UidSet;
 
 use super::{SyncContext, SyncError};
 use crate::connect::oauth::GrantError;
@@ -148,4 +149,17 @@ pub fn cause_of(error: &ImapError) -> Cause {
     let cause = Cause::of(error.trouble());
     let text = provider::of("").sentence(error).unwrap_or(cause.text);
     Cause { text, upstream: error.text(), response_code, ..cause }
+}
+
+/// UIDs named to people; the number of the others is.
+const NAMED: usize = 20;
+
+/// What is said of messages that cannot be read.
+pub(super) fn missing(uids: &UidSet) -> String {
+    let named: UidSet = uids.iter().take(NAMED).collect();
+    let others = uids.len().saturating_sub(named.len());
+    let others = if others > 0 { format!(" and {others} more") } else { String::new() };
+    format!(
+        "Some messages cannot be read (UID {named}{others}); they are tried again, in the end once a day."
+    )
 }

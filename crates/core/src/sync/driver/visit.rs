@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use chrono::{DateTime, Utc};
+use mail::keep::Keep;
 use mail::sync::{
     Checkpoint, Depth, ListBy, LocalView, Plan, ReadyKind, Seen, ServerMailbox, ServerRead, ServerView,
     StoreChange, Write, plan,
@@ -11,6 +12,7 @@ use mail::uid::{Uid, UidSet};
 use tokio::time::Instant;
 
 use super::believed::{Heard, credible, look_for_twins};
+use super::keep::judge;
 use super::link::Link;
 use super::{SyncContext, SyncError, fetch, push, tree, trouble};
 use crate::platform::db::TenantTx;
@@ -21,7 +23,7 @@ use crate::sync::store::edits::{self, Portion, Sending};
 use crate::sync::store::flags::{self, FlagState as ServerFlags};
 use crate::sync::store::status::{self, Cause};
 use crate::sync::store::view::{self, Visit};
-use crate::sync::store::{Target, attempts, checkpoint, relink, vanish};
+use crate::sync::store::{Target, attempts, checkpoint, keep, relink, vanish};
 use wire::imap::{ChangedSince, FetchedFlags, ImapError, Selected, Uids};
 
 /// News that came while a mailbox was read make it worth one more look; a mailbox that never rests must not hold up
@@ -50,6 +52,12 @@ pub(super) struct Open {
     pub server: ServerView,
     /// The server announced arrivals or removals during the visit.
     pub news: bool,
+    /// How much of the account is kept.
+    pub keep: Keep,
+    /// Its messages are not: what is read here is what edits ask for.
+    pub outside: bool,
+    /// Messages that were looked at whether they are kept.
+    pub judged: UidSet,
     /// When a user asked for all of it to be compared.
     pub resync_asked_at: Option<DateTime<Utc>>,
     /// The server announced removals during the visit.
@@ -63,7 +71,7 @@ pub(super) struct Open {
 impl Open {
     /// A mailbox as our rows have it, before the server has said anything.
     pub fn of(target: Target, name: Vec<u8>, visit: Visit) -> Self {
-        let Visit { local, edits, resync_asked_at, opened_at } = visit;
+        let Visit { local, edits, keep, outside, resync_asked_at, opened_at } = visit;
         let server = ServerView::default();
         Self {
             target,
@@ -77,6 +85,9 @@ impl Open {
             opened_at,
             server,
             news: false,
+            keep,
+            outside,
+            judged: UidSet::new(),
             resync_asked_at,
             shrank: false,
             corrected: 0,
@@ -114,7 +125,9 @@ pub(super) async fn visit(link: &mut Link<'_>, mailbox: MailboxId, depth: Depth)
             break;
         }
         finish(link, &open, depth).await?;
-        link.note_backfill(mailbox, depth, &open.local.checkpoint);
+        if !open.outside {
+            link.note_backfill(mailbox, depth, &open.local.checkpoint);
+        }
         if !std::mem::take(&mut open.news) || link.batches.called {
             break;
         }
@@ -227,6 +240,10 @@ async fn perform(link: &mut Link<'_>, open: &mut Open, read: ServerRead) -> Resu
     match read {
         // Boxed: its four stages would make the future of every round, and the stack that moves it, larger by theirs.
         ServerRead::Messages(batches) => {
+            let wanted = batches.iter().fold(UidSet::new(), |all, batch| all.union(&batch.uids));
+            if judge(link, open, &wanted).await? {
+                return Ok(());
+            }
             let started = Instant::now();
             let asked = Box::pin(fetch::messages(link, open, batches)).await?;
             link.batches.note_speed(asked, started.elapsed());
@@ -247,7 +264,7 @@ async fn perform(link: &mut Link<'_>, open: &mut Open, read: ServerRead) -> Resu
         ServerRead::Changes { since, vanished } => {
             let at = open.local.checkpoint;
             let vouched = |uid: Uid| at.tail_uid > 0 && (at.tail_uid..=at.head_uid).contains(&uid.get());
-            let accounted = open.local.known.union(&open.local.unreadable).union(&open.local.delicate());
+            let accounted = open.local.accounted().union(&open.local.delicate());
             let accounted = accounted.union(&open.server.seen.asked);
             let mut heard = Heard::of(&open.local.known, link.ctx.rooms.of(link.lease.tenant.0.as_u128()));
             let (mut silent, mut doubt) = (true, false);
@@ -365,6 +382,9 @@ async fn record(
             }
             Write::Forget(uids) => {
                 attempts::forget(&mut tx, &open.target, uids).await?;
+                if !open.local.outside.intersection(uids).is_empty() {
+                    keep::forget(&mut tx, &open.target, uids).await?;
+                }
                 open.local.forget(uids);
             }
             Write::TakeBack { ready, keep } => {
@@ -453,23 +473,11 @@ pub(super) async fn finish(link: &mut Link<'_>, open: &Open, depth: Depth) -> Re
         checkpoint::read_anew(&mut tx, &open.target, asked_at).await?;
     }
     if !open.local.unreadable.is_empty() {
-        let text = missing(&open.local.unreadable);
+        let text = trouble::missing(&open.local.unreadable);
         let cause = Cause { code: "unreadable-messages", text, upstream: None, response_code: None };
         status::mailbox_incomplete(&mut tx, &open.target, &cause).await?;
     }
     Ok(tx.commit().await?)
-}
-
-/// UIDs named to people; the number of the others is.
-const NAMED: usize = 20;
-
-fn missing(uids: &UidSet) -> String {
-    let named: UidSet = uids.iter().take(NAMED).collect();
-    let others = uids.len().saturating_sub(named.len());
-    let others = if others > 0 { format!(" and {others} more") } else { String::new() };
-    format!(
-        "Some messages cannot be read (UID {named}{others}); they are tried again, in the end once a day."
-    )
 }
 
 /// The server's words, or our code when it said none: for the row of a message it did not deliver.

@@ -9,7 +9,7 @@ use crate::platform::metrics::table;
 /// renamed and the server does not know by that name yet, are left out.
 pub async fn next(tx: &mut TenantTx, account: AccountId) -> Result<Option<MailboxId>, DbError> {
     Ok(sqlx::query_scalar(
-        "SELECT b.id FROM mailboxes b WHERE b.tenant_id = $1 AND b.account_id = $2 AND b.selectable AND b.tail_uid = 1
+        "SELECT b.id FROM mailboxes b WHERE b.tenant_id = $1 AND b.account_id = $2 AND b.selectable AND b.synchronised AND b.tail_uid = 1
            AND (b.last_audit_at IS NULL OR b.last_audit_at NOT BETWEEN now() - interval '20 hours' AND now() + interval '1 minute')
            AND NOT EXISTS (SELECT 1 FROM pending_changes c WHERE c.tenant_id = $1 AND c.account_id = $2
                            AND c.mailbox_id = b.id AND c.kind IN ('create_mailbox', 'rename_mailbox', 'delete_mailbox'))

@@ -6,7 +6,7 @@
 
 use mail::sync::Checkpoint;
 
-use super::{Target, attempts, checkpoint};
+use super::{Target, attempts, checkpoint, keep};
 use crate::domain::event::{self, MailboxReset};
 use crate::platform::db::{DbError, TenantTx};
 use crate::sync::run;
@@ -24,6 +24,7 @@ pub async fn begin_generation(
     let target = Target { generation: at.generation, ..*target };
     checkpoint::write(tx, &target, at, exists).await?;
     attempts::forget_all(tx, &[target.mailbox]).await?;
+    keep::clear(tx, &[target.mailbox]).await?;
     event::tell(tx, target.account, MailboxReset { id: target.mailbox });
     run::will_be_read_anew(tx, target.account).await?;
     Ok(target)

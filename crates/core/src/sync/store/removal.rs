@@ -27,8 +27,7 @@ const AT_ONCE: i64 = 500;
 ///
 /// # Errors
 /// Those of the database.
-pub async fn mark(tx: &mut TenantTx, account: AccountId, mailboxes: &[MailboxId]) -> Result<(), DbError> {
-    let ids: Vec<Uuid> = mailboxes.iter().map(|id| id.0).collect();
+pub async fn mark(tx: &mut TenantTx, account: AccountId, ids: &[Uuid]) -> Result<(), DbError> {
     if ids.is_empty() {
         return Ok(());
     }
@@ -37,22 +36,24 @@ pub async fn mark(tx: &mut TenantTx, account: AccountId, mailboxes: &[MailboxId]
          SELECT tenant_id, account_id, id, total FROM mailboxes WHERE tenant_id = $1 AND id = ANY ($2) ON CONFLICT DO NOTHING",
     )
     .bind(tx.tenant())
-    .bind(&ids)
+    .bind(ids)
     .execute(tx.conn())
     .await?;
-    sqlx::query("DELETE FROM pending_changes WHERE tenant_id = $1 AND account_id = $2 AND mailbox_id = ANY ($3)")
-        .bind(tx.tenant())
-        .bind(account)
-        .bind(&ids)
-        .execute(tx.conn())
-        .await?;
+    sqlx::query(
+        "DELETE FROM pending_changes WHERE tenant_id = $1 AND account_id = $2 AND mailbox_id = ANY ($3)",
+    )
+    .bind(tx.tenant())
+    .bind(account)
+    .bind(ids)
+    .execute(tx.conn())
+    .await?;
     // NUL cannot stand in a name on the wire.
     sqlx::query(
         "UPDATE mailboxes SET wire_name = '\\x00'::bytea || uuid_send(id), role = NULL, mailboxid = NULL, selectable = false
          WHERE tenant_id = $1 AND id = ANY ($2)",
     )
     .bind(tx.tenant())
-    .bind(&ids)
+    .bind(ids)
     .execute(tx.conn())
     .await?;
     Ok(())
@@ -198,14 +199,15 @@ pub async fn portion(
         return Ok(None);
     }
     // Where a client took it away meanwhile, that was told.
-    let untold: BTreeSet<Uuid> =
-        sqlx::query_scalar("SELECT id FROM messages WHERE tenant_id = $1 AND id = ANY ($2) AND gone_at IS NULL")
-            .bind(tx.tenant())
-            .bind(&found.shown)
-            .fetch_all(tx.conn())
-            .await?
-            .into_iter()
-            .collect();
+    let untold: BTreeSet<Uuid> = sqlx::query_scalar(
+        "SELECT id FROM messages WHERE tenant_id = $1 AND id = ANY ($2) AND gone_at IS NULL",
+    )
+    .bind(tx.tenant())
+    .bind(&found.shown)
+    .fetch_all(tx.conn())
+    .await?
+    .into_iter()
+    .collect();
     let gone = sqlx::query("DELETE FROM message_mailboxes WHERE tenant_id = $1 AND id = ANY ($2)")
         .bind(tx.tenant())
         .bind(&found.places)

@@ -8,7 +8,7 @@ use mail::sync::{Checkpoint, ListedMailbox, TreeWrite};
 use uuid::Uuid;
 
 use super::view::Entry;
-use super::{attempts, edits, refusal, removal, vanish};
+use super::{attempts, edits, keep, refusal, removal, vanish};
 use crate::domain::event::{
     self, Event, MailboxCreated, MailboxDeleted, MailboxPart, MailboxReset, MailboxUpdated,
 };
@@ -87,19 +87,22 @@ pub async fn apply(
         }
     }
     if empty_some(tx, account, tree.emptied.iter().copied()).await?
-        || edits::mailboxes_gone(tx, account, &tree.removed.iter().map(|entry| entry.id.0).collect::<Vec<_>>()).await?
+        || !tree.removed.is_empty() && edits::mailboxes_gone(tx, account, &tree.removed_ids()).await?
     {
         return Ok(false);
     }
     // What they hold goes in portions; whoever calls sees to that once this is committed.
-    removal::mark(tx, account, &tree.removed.iter().map(|entry| entry.id).collect::<Vec<_>>()).await?;
+    removal::mark(tx, account, &tree.removed_ids()).await?;
     rename(tx, &tree.renamed).await?;
     update(tx, &tree.updated).await?;
     forget_numbers(tx, &tree.forgotten, false).await?;
     forget_numbers(tx, &tree.inferred, true).await?;
     let made = create(tx, account, &tree.created).await?;
-    tree.events.extend(made.into_iter().map(|id| MailboxCreated { id }.into()));
+    tree.events.extend(made.iter().map(|id| MailboxCreated { id: *id }.into()));
     event::record(tx, account, &tree.events);
+    if !writes.is_empty() {
+        keep::choose(tx, account, &made).await?;
+    }
     Ok(true)
 }
 
@@ -169,6 +172,10 @@ struct Tree<'a> {
 }
 
 impl<'a> Tree<'a> {
+    fn removed_ids(&self) -> Vec<Uuid> {
+        self.removed.iter().map(|entry| entry.id.0).collect()
+    }
+
     fn add(&mut self, write: TreeWrite, listed: &'a [ListedMailbox], entries: &'a [Entry]) {
         let pair = |local: usize, at: usize| Some((entries.get(local)?, listed.get(at)?));
         let told: Option<Event> = match write {
@@ -292,6 +299,7 @@ async fn forget_numbers(
         return Ok(());
     }
     attempts::forget_all(tx, mailboxes).await?;
+    keep::clear(tx, mailboxes).await?;
     sqlx::query(
         "UPDATE mailboxes SET generation = generation + 1, uidvalidity = CASE WHEN $3 THEN uidvalidity END, uidnext = NULL,
            head_uid = 0, tail_uid = 0, modseq = NULL, base_modseq = NULL, exists_seen = 0, state = 'new'

@@ -42,7 +42,7 @@ pub(crate) fn over(tenant: &str, account: &str) -> String {
     format!(
         "(SELECT greatest(clock_timestamp() - interval '{most} seconds', least(clock_timestamp() - interval '{least} seconds',
             min(CASE WHEN b.tail_uid = 1 THEN coalesce(b.last_synced_at, '-infinity') ELSE '-infinity' END)))
-          FROM mailboxes b WHERE b.tenant_id = {tenant} AND b.account_id = {account} AND b.selectable)"
+          FROM mailboxes b WHERE b.tenant_id = {tenant} AND b.account_id = {account} AND b.selectable AND b.synchronised)"
     )
 }
 

@@ -1,6 +1,7 @@
 //! What the planner is told about our copy.
 
 use chrono::{DateTime, Utc};
+use mail::keep::Keep;
 use mail::modseq::ModSeq;
 use mail::sync::{Checkpoint, LocalEntry, LocalView};
 use mail::uid::{Uid, UidSet, UidValidity};
@@ -9,7 +10,8 @@ use sqlx::postgres::PgRow;
 
 use super::attempts::LEFT_OUT;
 use super::edits::Portion;
-use super::{Target, attempts};
+use super::{Target, attempts, keep};
+use crate::domain::account;
 use crate::domain::states::mailbox_role;
 use crate::platform::db::{DbError, TenantTx};
 use crate::platform::id::{AccountId, MailboxId};
@@ -24,6 +26,8 @@ pub struct Entry {
     pub local: LocalEntry,
     /// Our user subscribed or unsubscribed and the server has not confirmed it.
     pub subscription_waits: bool,
+    /// Its messages are kept here.
+    pub synchronised: bool,
 }
 
 /// One mailbox for a visit.
@@ -33,6 +37,10 @@ pub struct Visit {
     pub local: LocalView,
     /// What is behind its commands, and where the next portion begins.
     pub edits: Portion,
+    /// How much of the account is kept.
+    pub keep: Keep,
+    /// Its messages are not.
+    pub outside: bool,
     /// When a user asked for all of it to be compared: the mark that [`super::checkpoint::read_anew`] takes away.
     pub resync_asked_at: Option<DateTime<Utc>>,
     /// The database's time before the mailbox is opened: what was done before, the visit sees. Told by whoever opens it.
@@ -46,6 +54,11 @@ const CHECKPOINT: &str =
 const OLD_GENERATION: &str = "coalesce((SELECT p.generation FROM message_mailboxes p
     WHERE p.tenant_id = $1 AND p.mailbox_id = b.id AND p.uid IS NOT NULL ORDER BY p.generation LIMIT 1) < b.generation, false)
     AS old_generation";
+
+/// Most mailboxes keep all they have.
+const SOME_OUTSIDE: &str =
+    "EXISTS (SELECT 1 FROM mailbox_outside o WHERE o.tenant_id = $1 AND o.mailbox_id = b.id
+    AND o.generation = b.generation) AS some_outside";
 
 /// Mailboxes under a name that our user gave them and the server has not heard of: their own, or that of one above them.
 /// There may be another mailbox of that name on the server, which must not be taken for ours. A statement of its own part,
@@ -84,7 +97,7 @@ pub async fn tree(tx: &mut TenantTx, account: AccountId) -> Result<Vec<Entry>, D
     let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
         "WITH {UNTOLD}, changes AS MATERIALIZED (
            SELECT mailbox_id, kind FROM pending_changes WHERE tenant_id = $1 AND account_id = $2)
-         SELECT b.id, b.wire_name, b.delimiter, b.selectable, b.subscribed, b.role, b.mailboxid, {CHECKPOINT},
+         SELECT b.id, b.wire_name, b.delimiter, b.selectable, b.subscribed, b.role, b.mailboxid, b.synchronised, {CHECKPOINT},
            b.state = 'failed' OR b.resync_asked_at IS NOT NULL
            OR EXISTS (SELECT 1 FROM ingest_attempts a WHERE a.tenant_id = $1 AND a.mailbox_id = b.id AND a.generation = b.generation
                       AND NOT {LEFT_OUT}) AS unfinished,
@@ -117,7 +130,12 @@ fn entry(row: &PgRow) -> Result<Entry, sqlx::Error> {
         unfinished: row.try_get("unfinished")?,
         active_at: row.try_get("active_at")?,
     };
-    Ok(Entry { id: row.try_get("id")?, local, subscription_waits: row.try_get("subscription_waits")? })
+    Ok(Entry {
+        id: row.try_get("id")?,
+        local,
+        subscription_waits: row.try_get("subscription_waits")?,
+        synchronised: row.try_get("synchronised")?,
+    })
 }
 
 /// Everything a visit needs of one mailbox; `None` when it is gone.
@@ -127,8 +145,9 @@ pub async fn visit(
     mailbox: MailboxId,
 ) -> Result<Option<(Target, Visit)>, DbError> {
     let row = sqlx::query(sqlx::AssertSqlSafe(format!(
-        "SELECT {CHECKPOINT}, b.resync_asked_at, {OLD_GENERATION}
-         FROM mailboxes b WHERE b.tenant_id = $1 AND b.id = $2 AND b.account_id = $3"
+        "SELECT {CHECKPOINT}, b.resync_asked_at, b.synchronised, {OLD_GENERATION}, {SOME_OUTSIDE}, a.keep_since, a.keep_mailboxes, a.keep_max_bytes
+         FROM mailboxes b JOIN accounts a ON a.tenant_id = b.tenant_id AND a.id = b.account_id
+         WHERE b.tenant_id = $1 AND b.id = $2 AND b.account_id = $3"
     )))
     .bind(tx.tenant())
     .bind(mailbox)
@@ -148,8 +167,12 @@ pub async fn visit(
         ready: edits.ready.clone(),
         ..LocalView::default()
     };
+    if row.try_get("some_outside")? {
+        local.outside = keep::outside(tx, &target).await?.difference(&local.known);
+    }
     attempts::load(tx, &target, &mut local).await?;
-    Ok(Some((target, Visit { local, edits, resync_asked_at, opened_at: None })))
+    let (keep, outside) = (account::keep::read(&row)?, !row.try_get::<bool, _>("synchronised")?);
+    Ok(Some((target, Visit { local, edits, keep, outside, resync_asked_at, opened_at: None })))
 }
 
 /// INBOX for its newest mail alone: of the UIDs we hold those above the head, and no edits. Does not grow with the
@@ -158,8 +181,10 @@ pub async fn head(tx: &mut TenantTx, account: AccountId) -> Result<Option<(Targe
     let row = sqlx::query(sqlx::AssertSqlSafe(format!(
         "SELECT b.id, {CHECKPOINT}, {OLD_GENERATION},
            ARRAY(SELECT p.uid FROM message_mailboxes p WHERE p.tenant_id = $1 AND p.mailbox_id = b.id
-                 AND p.generation = b.generation AND p.uid > b.head_uid ORDER BY p.uid) AS above
-         FROM mailboxes b WHERE b.tenant_id = $1 AND b.account_id = $2 AND b.role = 'inbox' AND b.selectable"
+                 AND p.generation = b.generation AND p.uid > b.head_uid ORDER BY p.uid) AS above,
+           a.keep_since, a.keep_mailboxes, a.keep_max_bytes
+         FROM mailboxes b JOIN accounts a ON a.tenant_id = b.tenant_id AND a.id = b.account_id
+         WHERE b.tenant_id = $1 AND b.account_id = $2 AND b.role = 'inbox' AND b.selectable AND b.synchronised"
     )))
     .bind(tx.tenant())
     .bind(account)
@@ -176,7 +201,8 @@ pub async fn head(tx: &mut TenantTx, account: AccountId) -> Result<Option<(Targe
         ..LocalView::default()
     };
     attempts::load(tx, &target, &mut local).await?;
-    Ok(Some((target, Visit { local, ..Visit::default() })))
+    let keep = account::keep::read(&row)?;
+    Ok(Some((target, Visit { local, keep, ..Visit::default() })))
 }
 
 /// The UIDs we hold, as ranges: a million of them in order are one row.

@@ -65,6 +65,23 @@ fn a_message_left_out_is_accounted_for_and_not_asked_for() {
 }
 
 #[test]
+fn what_is_not_kept_is_accounted_for_and_never_asked_for() {
+    let (mut model, mut store) = filled(10);
+    store.outside = set("1:6");
+    let plans = visit(&mut model, &mut store, &Policy::default(), &[], None);
+    assert_eq!(fetched(&plans), ["7:10"]);
+    assert_eq!((store.checkpoint.exists_seen, store.checkpoint.tail_uid), (10, 1));
+    assert_eq!(visit(&mut model, &mut store, &Policy::default(), &[], None), [Plan::Done]);
+    model.expunge(3);
+    visit(&mut model, &mut store, &Policy::default(), &[], None);
+    assert_eq!((store.outside.clone(), store.checkpoint.exists_seen), (set("1:2,4:6"), 9));
+    assert_eq!(visit(&mut model, &mut store, &Policy::default(), &[], None), [Plan::Done]);
+    let audit = Policy { depth: Depth::Audit, ..Policy::default() };
+    assert!(fetched(&visit(&mut model, &mut store, &audit, &[], None)).is_empty());
+    assert_eq!(store.outside, set("1:2,4:6"));
+}
+
+#[test]
 fn an_answer_that_does_not_fit_what_we_hold_asks_for_a_listing() {
     let (mut model, mut store) = filled(10);
     visit(&mut model, &mut store, &Policy::default(), &[], None);
