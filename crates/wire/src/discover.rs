@@ -8,6 +8,7 @@
 
 mod autoconfig;
 mod https;
+mod notes;
 mod providers;
 
 use std::net::IpAddr;
@@ -19,6 +20,8 @@ use crate::dial::{DialError, Outbound};
 use crate::dns::{Dns, DnsError, Service};
 use crate::imap::{Endpoint, Security};
 use crate::tls::TlsConfig;
+
+pub use notes::Note;
 
 /// The longest one source may take: a person waits.
 const PATIENCE: Duration = Duration::from_secs(8);
@@ -82,8 +85,8 @@ pub struct Candidate {
     pub imap: Option<Suggestion>,
     /// Where mail is handed in.
     pub smtp: Option<Suggestion>,
-    /// What a user should know, in English.
-    pub notes: Vec<String>,
+    /// What a user should know.
+    pub notes: Vec<Note>,
 }
 
 /// How a source answered.
@@ -317,7 +320,7 @@ mod tests {
 
     #[test]
     fn the_same_servers_are_told_once_with_all_that_say_so() {
-        let candidate = |source, host: &str, note: &str| Candidate {
+        let candidate = |source, host: &str, note: Note| Candidate {
             source,
             confirmed_by: Vec::new(),
             confidence: Confidence::High,
@@ -327,19 +330,19 @@ mod tests {
                 username: "a@b.c".into(),
             }),
             smtp: None,
-            notes: vec![note.into()],
+            notes: vec![note],
         };
         let mut all = Vec::new();
         for (source, host, note) in [
-            (Source::Autoconfig, "a", "n"),
-            (Source::Srv, "a", "m"),
-            (Source::Srv, "b", "n"),
-            (Source::Mx, "a", "n"),
+            (Source::Autoconfig, "a", Note::SwitchOn),
+            (Source::Srv, "a", Note::LocalPart),
+            (Source::Srv, "b", Note::SwitchOn),
+            (Source::Mx, "a", Note::SwitchOn),
         ] {
             merge(&mut all, candidate(source, host, note));
         }
         assert_eq!(all.len(), 2);
         assert_eq!(all[0].confirmed_by, [Source::Srv, Source::Mx]);
-        assert_eq!(all[0].notes, ["n", "m"]);
+        assert_eq!(all[0].notes, [Note::SwitchOn, Note::LocalPart]);
     }
 }

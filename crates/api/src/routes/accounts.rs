@@ -6,9 +6,9 @@
 mod create;
 mod delete;
 mod diagnose;
-mod discover;
+pub mod discover;
 mod get;
-mod input;
+pub mod input;
 mod keep;
 mod list;
 mod patch;
@@ -17,7 +17,7 @@ mod replace;
 mod resync;
 mod tokens;
 pub mod trial;
-mod tries;
+pub mod tries;
 mod verify;
 mod view;
 

@@ -4,7 +4,7 @@ use roxmltree::{Document, Node, ParsingOptions};
 use url::Url;
 
 use super::https::get;
-use super::{Candidate, Confidence, Discovery, HTTPS_PORT, Source, Suggestion, Who};
+use super::{Candidate, Confidence, Discovery, HTTPS_PORT, Note, Source, Suggestion, Who};
 use crate::imap::{Endpoint, Security};
 
 /// Elements and texts of a document; more belong to none.
@@ -78,7 +78,7 @@ fn read(bytes: &[u8], who: &Who) -> Result<Vec<Candidate>, String> {
     let candidates = imap.into_iter().zip(smtp).map(|(imap, smtp)| {
         let oauth = |s: &Option<(Suggestion, bool)>| s.as_ref().is_some_and(|(_, oauth)| *oauth);
         let notes = match oauth(&imap) || oauth(&smtp) {
-            true => vec!["The provider asks for OAuth2 and may refuse passwords.".to_owned()],
+            true => vec![Note::OAuthPreferred],
             false => Vec::new(),
         };
         Candidate {

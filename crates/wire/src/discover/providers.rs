@@ -1,8 +1,12 @@
 //! The large providers: where their servers are, by which domains and mail hosts they are known, what their users must do
 //! first. As their own help pages say in 2026; a row that turns out wrong is changed here and nowhere else.
 
-use super::{Candidate, Confidence, Source, Suggestion, Who};
+use super::{Candidate, Confidence, Note, Source, Suggestion, Who};
 use crate::imap::{Endpoint, Security};
+use Note::{
+    Administrator, AppPassword, AppPasswordForTwoFactor, AuthorisationCode, HeyNoImap, LocalPart,
+    MailPassword, OAuthOnly, ProtonBridge, SwitchOn, TutaNoImap, ZohoOrganisations, ZohoOrganisationsEu,
+};
 use Security::{StartTls, Tls};
 
 /// Host, port and protection.
@@ -18,13 +22,8 @@ pub(super) struct Provider {
     mail_hosts: &'static [&'static str],
     imap: Option<Place>,
     smtp: Option<Place>,
-    notes: &'static [&'static str],
+    notes: &'static [Note],
 }
-
-const APP_PASSWORD: &str =
-    "Needs an app password, made in the provider's security settings, instead of the account's own.";
-const SWITCH_ON: &str = "Access by IMAP must be switched on in the provider's settings first.";
-const OAUTH_ONLY: &str = "The provider accepts OAuth2 only; passwords, app passwords included, are refused.";
 
 impl Provider {
     /// Its servers, for this user.
@@ -41,7 +40,7 @@ impl Provider {
             provider: Some(self.name.to_owned()),
             imap: suggestion(self.imap),
             smtp: suggestion(self.smtp),
-            notes: self.notes.iter().map(|note| (*note).to_owned()).collect(),
+            notes: self.notes.to_vec(),
         }
     }
 }
@@ -72,55 +71,55 @@ macro_rules! providers {
 /// Name: domains, ends of mail hosts, IMAP, SMTP, notes.
 const PROVIDERS: &[Provider] = providers! {
     "Gmail": ["gmail.com" "googlemail.com"], ["google.com" "googlemail.com"],
-        Some(("imap.gmail.com", 993, Tls)), Some(("smtp.gmail.com", 465, Tls)), [APP_PASSWORD];
+        Some(("imap.gmail.com", 993, Tls)), Some(("smtp.gmail.com", 465, Tls)), [AppPassword];
     "Outlook.com": ["outlook.com" "outlook.de" "outlook.fr" "outlook.es" "outlook.it" "hotmail.com" "hotmail.co.uk" "hotmail.de"
         "hotmail.fr" "hotmail.es" "hotmail.it" "live.com" "live.co.uk" "live.de" "live.fr" "live.nl" "msn.com"], ["olc.protection.outlook.com"],
-        Some(("outlook.office365.com", 993, Tls)), Some(("smtp-mail.outlook.com", 587, StartTls)), [OAUTH_ONLY];
+        Some(("outlook.office365.com", 993, Tls)), Some(("smtp-mail.outlook.com", 587, StartTls)), [OAuthOnly];
     "Microsoft 365": ["onmicrosoft.com"], ["mail.protection.outlook.com" "mx.microsoft"],
         Some(("outlook.office365.com", 993, Tls)), Some(("smtp.office365.com", 587, StartTls)),
-        [OAUTH_ONLY, "An administrator may have to permit IMAP and authenticated SMTP for the mailbox."];
+        [OAuthOnly, Administrator];
     "Yahoo": ["yahoo.com" "ymail.com" "rocketmail.com" "myyahoo.com" "yahoo.co.uk" "yahoo.de" "yahoo.fr" "yahoo.it" "yahoo.es"
         "yahoo.ca" "yahoo.in" "yahoo.co.in" "yahoo.com.au" "yahoo.com.br"], ["yahoodns.net"],
-        Some(("imap.mail.yahoo.com", 993, Tls)), Some(("smtp.mail.yahoo.com", 465, Tls)), [APP_PASSWORD];
+        Some(("imap.mail.yahoo.com", 993, Tls)), Some(("smtp.mail.yahoo.com", 465, Tls)), [AppPassword];
     "AOL": ["aol.com" "aol.de" "aol.fr" "aol.co.uk" "aim.com"], ["mx-aol.mail.gm0.yahoodns.net"],
-        Some(("imap.aol.com", 993, Tls)), Some(("smtp.aol.com", 465, Tls)), [APP_PASSWORD];
+        Some(("imap.aol.com", 993, Tls)), Some(("smtp.aol.com", 465, Tls)), [AppPassword];
     "iCloud": ["icloud.com" "me.com" "mac.com"], ["mail.icloud.com"],
         Some(("imap.mail.me.com", 993, Tls)), Some(("smtp.mail.me.com", 587, StartTls)),
-        [APP_PASSWORD, "If the address is refused as user name for reading, use the part before the @."];
+        [AppPassword, LocalPart];
     "Fastmail": ["fastmail.com" "fastmail.fm" "fastmail.net" "fastmail.org" "messagingengine.com" "sent.com"], ["messagingengine.com"],
-        Some(("imap.fastmail.com", 993, Tls)), Some(("smtp.fastmail.com", 465, Tls)), [APP_PASSWORD];
+        Some(("imap.fastmail.com", 993, Tls)), Some(("smtp.fastmail.com", 465, Tls)), [AppPassword];
     "Zoho Mail": ["zoho.com" "zohomail.com"], ["zoho.com" "zohomail.com"],
         Some(("imap.zoho.com", 993, Tls)), Some(("smtp.zoho.com", 465, Tls)),
-        [SWITCH_ON, "Accounts of organisations use imappro.zoho.com and smtppro.zoho.com.", "With two-factor sign-in an app password is needed."];
+        [SwitchOn, ZohoOrganisations, AppPasswordForTwoFactor];
     "Zoho Mail (EU)": ["zoho.eu" "zohomail.eu"], ["zoho.eu" "zohomail.eu"],
         Some(("imap.zoho.eu", 993, Tls)), Some(("smtp.zoho.eu", 465, Tls)),
-        [SWITCH_ON, "Accounts of organisations use imappro.zoho.eu and smtppro.zoho.eu.", "With two-factor sign-in an app password is needed."];
+        [SwitchOn, ZohoOrganisationsEu, AppPasswordForTwoFactor];
     "GMX": ["gmx.de" "gmx.net" "gmx.at" "gmx.ch" "gmx.eu"], ["emig.gmx.net" "gmx.net"],
-        Some(("imap.gmx.net", 993, Tls)), Some(("mail.gmx.net", 465, Tls)), [SWITCH_ON];
+        Some(("imap.gmx.net", 993, Tls)), Some(("mail.gmx.net", 465, Tls)), [SwitchOn];
     "GMX (international)": ["gmx.com" "gmx.us" "gmx.co.uk" "gmx.fr" "gmx.es"], [],
-        Some(("imap.gmx.com", 993, Tls)), Some(("mail.gmx.com", 465, Tls)), [SWITCH_ON];
+        Some(("imap.gmx.com", 993, Tls)), Some(("mail.gmx.com", 465, Tls)), [SwitchOn];
     "WEB.DE": ["web.de"], ["web.de"],
-        Some(("imap.web.de", 993, Tls)), Some(("smtp.web.de", 587, StartTls)), [SWITCH_ON];
+        Some(("imap.web.de", 993, Tls)), Some(("smtp.web.de", 587, StartTls)), [SwitchOn];
     "mail.com": ["mail.com" "email.com" "usa.com"], ["mail.com"],
-        Some(("imap.mail.com", 993, Tls)), Some(("smtp.mail.com", 465, Tls)), [SWITCH_ON];
+        Some(("imap.mail.com", 993, Tls)), Some(("smtp.mail.com", 465, Tls)), [SwitchOn];
     "Yandex": ["yandex.ru" "yandex.com" "yandex.by" "yandex.kz" "ya.ru"], ["mx.yandex.net" "mx.yandex.ru"],
-        Some(("imap.yandex.com", 993, Tls)), Some(("smtp.yandex.com", 465, Tls)), [SWITCH_ON, APP_PASSWORD];
+        Some(("imap.yandex.com", 993, Tls)), Some(("smtp.yandex.com", 465, Tls)), [SwitchOn, AppPassword];
     "Mail.ru": ["mail.ru" "inbox.ru" "list.ru" "bk.ru" "internet.ru"], ["mxs.mail.ru" "emx.mail.ru"],
-        Some(("imap.mail.ru", 993, Tls)), Some(("smtp.mail.ru", 465, Tls)), [APP_PASSWORD];
+        Some(("imap.mail.ru", 993, Tls)), Some(("smtp.mail.ru", 465, Tls)), [AppPassword];
     "Proton Mail": ["proton.me" "protonmail.com" "protonmail.ch" "pm.me"], ["protonmail.ch"], None, None,
-        ["Proton Mail is read by IMAP only through Proton Mail Bridge, a program on the user's own computer, which cannot be reached from here."];
+        [ProtonBridge];
     "Tuta": ["tuta.com" "tuta.io" "tutanota.com" "tutanota.de" "tutamail.com" "keemail.me"], ["tutanota.de"], None, None,
-        ["Tuta offers no IMAP."];
-    "HEY": ["hey.com"], ["hey.com"], None, None, ["HEY offers no IMAP."];
+        [TutaNoImap];
+    "HEY": ["hey.com"], ["hey.com"], None, None, [HeyNoImap];
     "Posteo": ["posteo.de" "posteo.net" "posteo.org" "posteo.eu" "posteo.ch" "posteo.at"], ["posteo.de"],
         Some(("posteo.de", 993, Tls)), Some(("posteo.de", 465, Tls)), [];
     "mailbox.org": ["mailbox.org"], ["mailbox.org"],
         Some(("imap.mailbox.org", 993, Tls)), Some(("smtp.mailbox.org", 465, Tls)), [];
     "T-Online": ["t-online.de" "magenta.de"], ["t-online.de"],
         Some(("secureimap.t-online.de", 993, Tls)), Some(("securesmtp.t-online.de", 465, Tls)),
-        ["Needs the password for mail programs, which is set in the customer centre and is not that of the login."];
+        [MailPassword];
     "freenet": ["freenet.de"], ["freenet.de"],
-        Some(("mx.freenet.de", 993, Tls)), Some(("mx.freenet.de", 587, StartTls)), [SWITCH_ON];
+        Some(("mx.freenet.de", 993, Tls)), Some(("mx.freenet.de", 587, StartTls)), [SwitchOn];
     "IONOS": [], ["kundenserver.de" "ionos.de"],
         Some(("imap.ionos.de", 993, Tls)), Some(("smtp.ionos.de", 465, Tls)), [];
     "IONOS (international)": [], ["ionos.com"],
@@ -140,17 +139,17 @@ const PROVIDERS: &[Provider] = providers! {
     "Orange": ["orange.fr" "wanadoo.fr"], ["orange.fr"],
         Some(("imap.orange.fr", 993, Tls)), Some(("smtp.orange.fr", 465, Tls)), [];
     "Xfinity": ["comcast.net"], ["comcast.net"],
-        Some(("imap.comcast.net", 993, Tls)), Some(("smtp.comcast.net", 587, StartTls)), [SWITCH_ON];
+        Some(("imap.comcast.net", 993, Tls)), Some(("smtp.comcast.net", 587, StartTls)), [SwitchOn];
     "Seznam": ["seznam.cz" "email.cz" "post.cz"], ["seznam.cz"],
         Some(("imap.seznam.cz", 993, Tls)), Some(("smtp.seznam.cz", 465, Tls)), [];
     "Libero": ["libero.it"], ["libero.it"],
         Some(("imapmail.libero.it", 993, Tls)), Some(("smtp.libero.it", 465, Tls)), [];
     "QQ Mail": ["qq.com" "foxmail.com"], ["mx1.qq.com" "mx2.qq.com" "mx3.qq.com"],
         Some(("imap.qq.com", 993, Tls)), Some(("smtp.qq.com", 465, Tls)),
-        [SWITCH_ON, "Needs the authorisation code that the settings show, instead of the password."];
+        [SwitchOn, AuthorisationCode];
     "NetEase 163": ["163.com"], ["mxmail.netease.com"],
         Some(("imap.163.com", 993, Tls)), Some(("smtp.163.com", 465, Tls)),
-        [SWITCH_ON, "Needs the authorisation code that the settings show, instead of the password."];
+        [SwitchOn, AuthorisationCode];
 };
 
 #[cfg(test)]

@@ -7,8 +7,11 @@ use axum::response::Response;
 use mail::address;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use wire::discover::{self, Answer, Candidate, Confidence, Discovery, HTTPS_PORT, Source, Suggestion};
+use wire::discover::{
+    self, Answer, Candidate, Confidence, Discovered, Discovery, HTTPS_PORT, Note, Source, Suggestion,
+};
 
+use crate::caller::Caller;
 use crate::error::{ApiError, FieldError, Problem};
 use crate::extract::{Json, NoQuery, Query};
 use crate::idempotency::IdempotencyKey;
@@ -52,7 +55,7 @@ pub struct CandidateView {
     imap: Option<SuggestedServer>,
     smtp: Option<SuggestedServer>,
     /// What a user should know, in English.
-    notes: Vec<String>,
+    notes: Vec<&'static str>,
 }
 
 /// How a source answered.
@@ -104,7 +107,7 @@ impl From<Candidate> for CandidateView {
             provider: c.provider,
             imap: c.imap.map(SuggestedServer::from),
             smtp: c.smtp.map(SuggestedServer::from),
-            notes: c.notes,
+            notes: c.notes.into_iter().map(Note::text).collect(),
         }
     }
 }
@@ -150,26 +153,7 @@ pub async fn discover(
 ) -> Result<Response, ApiError> {
     key.once(&state, &caller, async {
         let email = body.email.trim().to_owned();
-        let refuse = |detail: String| {
-            ApiError::invalid_address(detail.clone()).with_errors([FieldError::new(
-                "/email",
-                "invalid-address",
-                detail,
-            )])
-        };
-        address::validate(&email).map_err(|e| refuse(e.to_string()))?;
-        let key_of_limit = format!("{}:discover", caller.tenant());
-        let limit = Bucket { key: key_of_limit, name: "discover", quota: QUOTA, window: WINDOW };
-        let verdict = state.limiter.take(&[limit]).await;
-        if !verdict.allowed {
-            let wait = verdict.retry_after.as_millis().div_ceil(1000);
-            return Err(ApiError::rate_limited(u64::try_from(wait).unwrap_or(u64::MAX)));
-        }
-        let way =
-            Discovery { dns: &state.dns, outbound: &state.outbound, tls: &state.tls, https_port: HTTPS_PORT };
-        let found = discover::discover(way, &email)
-            .await
-            .ok_or_else(|| refuse("the domain of the address cannot have mail servers".to_owned()))?;
+        let found = find(&state, &caller, &email).await?;
         let candidates: Vec<_> = found.candidates.into_iter().map(CandidateView::from).collect();
         let sources: Vec<_> = found.sources.into_iter().map(SourceView::from).collect();
         let cause = cause(&candidates, &sources);
@@ -177,4 +161,30 @@ pub async fn discover(
         Ok((tx, Reply::ok(&DiscoveredView { email, candidates, sources, cause })?))
     })
     .await
+}
+
+/// Asks the sources for an address, which is trimmed, if the tenant has not asked too often.
+///
+/// # Errors
+/// 422 `invalid-address` at `/email`, 429.
+pub async fn find(state: &AppState, caller: &Caller, email: &str) -> Result<Discovered, ApiError> {
+    let refuse = |detail: String| {
+        ApiError::invalid_address(detail.clone()).with_errors([FieldError::new(
+            "/email",
+            "invalid-address",
+            detail,
+        )])
+    };
+    address::validate(email).map_err(|e| refuse(e.to_string()))?;
+    let key = format!("{}:discover", caller.tenant());
+    let limit = Bucket { key, name: "discover", quota: QUOTA, window: WINDOW };
+    let verdict = state.limiter.take(&[limit]).await;
+    if !verdict.allowed {
+        let wait = verdict.retry_after.as_millis().div_ceil(1000);
+        return Err(ApiError::rate_limited(u64::try_from(wait).unwrap_or(u64::MAX)));
+    }
+    let way =
+        Discovery { dns: &state.dns, outbound: &state.outbound, tls: &state.tls, https_port: HTTPS_PORT };
+    let found = discover::discover(way, email).await;
+    found.ok_or_else(|| refuse("the domain of the address cannot have mail servers".to_owned()))
 }
