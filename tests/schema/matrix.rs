@@ -21,6 +21,9 @@ async fn plant(conn: &mut PgConnection, t: &str) {
         format!("INSERT INTO oauth_apps (tenant_id,id,provider,client_id) VALUES ({tenant},{},'google','c')", id(20)),
         format!("INSERT INTO oauth_grants (tenant_id,id,app_id,provider,kind) VALUES ({tenant},{},{},'google','person')", id(21), id(20)),
         format!("UPDATE accounts SET grant_id = {} WHERE id = {account}", id(21)),
+        format!("INSERT INTO connect_sessions (tenant_id,id,token_hash,redirect_url,account_id,actor,expires_at)
+                 VALUES ({tenant},{},'h','u',{account},{user},now())", id(23)),
+        format!("INSERT INTO tenant_branding (tenant_id,name) VALUES ({tenant},'T')"),
         format!("INSERT INTO oauth_flows (tenant_id,state_hash,app_id,account_id,redirect_url,actor,expires_at)
                  VALUES ({tenant},'h',{},{account},'u',{user},now())", id(20)),
         format!("INSERT INTO oauth_devices (tenant_id,id,app_id,account_id,actor,user_code,verification_uri,interval_seconds,next_poll_at,expires_at)
@@ -265,7 +268,7 @@ async fn nothing_of_a_mailbox_that_is_deleted_is_seen_or_written_while_it_is_bei
 }
 
 /// Tables whose rows belong to the tenant and to none of its accounts: a principal with a limited reach sees them as others do.
-const OF_THE_TENANT: [&str; 13] = [
+const OF_THE_TENANT: [&str; 14] = [
     "audit_log",
     "capabilities_off",
     "event_tickets",
@@ -276,6 +279,7 @@ const OF_THE_TENANT: [&str; 13] = [
     "operations",
     "refresh_tokens",
     "sessions",
+    "tenant_branding",
     "tenant_streams",
     "upload_pieces",
     "users",

@@ -4,6 +4,7 @@
 
 pub mod account;
 pub mod blob;
+pub mod connect;
 pub mod draft;
 pub mod edits;
 pub mod event;

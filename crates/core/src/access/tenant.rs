@@ -1,5 +1,6 @@
 //! Tenants: made, limited and deleted by the operator, found by slug or id at the edge.
 
+pub mod branding;
 pub mod removal;
 
 use sqlx::Row as _;

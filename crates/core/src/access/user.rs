@@ -128,6 +128,17 @@ pub async fn list(tx: &mut TenantTx) -> Result<Vec<User>, DbError> {
     .await?)
 }
 
+/// A user who is let in. `None`: there is none, or it is switched off.
+pub async fn let_in(tx: &mut TenantTx, user: UserId) -> Result<Option<User>, DbError> {
+    Ok(sqlx::query_as(
+        "SELECT id, email, name, role, disabled_at FROM users WHERE tenant_id = $1 AND id = $2 AND disabled_at IS NULL",
+    )
+    .bind(tx.tenant())
+    .bind(user)
+    .fetch_optional(tx.conn())
+    .await?)
+}
+
 /// The role of a user who is let in. `None`: there is none, or it is switched off.
 pub async fn role_of(tx: &mut TenantTx, user: UserId) -> Result<Option<Role>, DbError> {
     Ok(sqlx::query_scalar("SELECT role FROM users WHERE tenant_id = $1 AND id = $2 AND disabled_at IS NULL")

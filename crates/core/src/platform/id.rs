@@ -81,6 +81,8 @@ ids! {
     AppId,
     /// What was granted to an app.
     GrantId,
+    /// A person on the page on which mailboxes are connected.
+    ConnectId,
     /// A device whose person decides elsewhere.
     DeviceId,
     /// One round of synchronisation.

@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::access::token::{authenticate, tenant_in, with_tenant};
 use crate::platform::db::{DbError, TenantTx};
-use crate::platform::id::{AccountId, AppId, TenantId, UserId};
+use crate::platform::id::{AccountId, AppId, ConnectId, TenantId, UserId};
 use wire::secret::Secret;
 
 /// How long a person may take.
@@ -33,6 +33,8 @@ pub struct Flow {
     pub client_state: Option<String>,
     /// Who sent the person.
     pub actor: UserId,
+    /// The page that the person set out from.
+    pub connect_id: Option<ConnectId>,
 }
 
 /// What goes along with a person, and what proves it at the end.
@@ -80,8 +82,8 @@ pub async fn begin(
         .execute(tx.conn())
         .await?;
     sqlx::query(
-        "INSERT INTO oauth_flows (tenant_id, state_hash, app_id, account_id, email, redirect_url, client_state, actor, expires_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        "INSERT INTO oauth_flows (tenant_id, state_hash, app_id, account_id, email, redirect_url, client_state, actor, expires_at, connect_id)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
     )
     .bind(tx.tenant())
     .bind(hash(&state))
@@ -92,6 +94,7 @@ pub async fn begin(
     .bind(&flow.client_state)
     .bind(flow.actor)
     .bind(now + LIFETIME)
+    .bind(flow.connect_id)
     .execute(tx.conn())
     .await?;
     Ok(state)
@@ -110,7 +113,7 @@ pub fn tenant_of(key: &Secret, state: &str) -> Option<TenantId> {
 pub async fn end(tx: &mut TenantTx, state: &str, now: DateTime<Utc>) -> Result<Option<Flow>, DbError> {
     Ok(sqlx::query_as(
         "DELETE FROM oauth_flows WHERE tenant_id = $1 AND state_hash = $2 AND expires_at > $3
-         RETURNING app_id, account_id, email, redirect_url, client_state, actor",
+         RETURNING app_id, account_id, email, redirect_url, client_state, actor, connect_id",
     )
     .bind(tx.tenant())
     .bind(hash(state))
