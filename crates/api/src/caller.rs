@@ -11,10 +11,10 @@ use emailclient_core::access::session;
 use emailclient_core::access::tenant::{self, TenantKey};
 use emailclient_core::access::ticket;
 use emailclient_core::access::token::TokenError;
-use emailclient_core::access::user::User;
+use emailclient_core::access::user::{self, User};
 use emailclient_core::domain::message;
 use emailclient_core::platform::db::TenantTx;
-use emailclient_core::platform::id::{MessageId, SessionId, TenantId};
+use emailclient_core::platform::id::{MessageId, SessionId, TenantId, UserId};
 use emailclient_core::platform::metrics::table;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
@@ -166,6 +166,54 @@ impl Caller {
             times: 1,
         };
         Ok(audit::record(tx, &entry).await?)
+    }
+
+    /// Lets in whom a caller has sent here with a link, as that caller and with no more rights than it has now: tenant, user,
+    /// permission and limit, in this order. `until`: seconds since 1970 at which the link ends.
+    ///
+    /// # Errors
+    /// 403 `tenant-suspended`, 403 `insufficient-scope` also for a user who is not let in any more, 429, 503.
+    pub(crate) async fn sent(
+        state: &AppState,
+        context: Context,
+        (tenant, user): (TenantId, UserId),
+        scope: Scope,
+        until: i64,
+    ) -> Result<Self, ApiError> {
+        let tenant = known_tenant(state, tenant).await?;
+        let span = tracing::Span::current();
+        span.record("tenant", tracing::field::display(tenant.id));
+        span.record("user", tracing::field::display(user));
+        if tenant.suspended {
+            return Err(ApiError::tenant_suspended("the operator suspended this tenant"));
+        }
+        context.set_tenant(tenant.id);
+        let mut tx = state.db.tenant(tenant.id).await?;
+        let user = user::let_in(&mut tx, user).await?;
+        tx.release();
+        let gone = || ApiError::insufficient_scope("who made this link is not let in any more");
+        let user = user.ok_or_else(gone)?;
+        let principal = Principal::user(tenant.id, user.id, user.role);
+        if !principal.may(scope) {
+            return Err(ApiError::insufficient_scope(format!("this needs the scope {scope}")));
+        }
+        if context.count_once() {
+            limit(state, &tenant, &context).await?;
+        }
+        let actor = principal.actor();
+        // In no log-in session: the link stands for it.
+        let session_id = SessionId(Uuid::nil());
+        let tenant_slug = tenant.slug;
+        Ok(Self {
+            principal,
+            tenant_slug,
+            user,
+            session_id,
+            token_expires: until,
+            context,
+            action: None,
+            actor,
+        })
     }
 
     /// Lets a request in: token, tenant, permission, limit, `Accept` and content type, in this order. `address` may say who asks,

@@ -1,5 +1,6 @@
 //! What belongs to one request from its first byte to its last: id, client address, and what was learned on the way.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
@@ -63,6 +64,20 @@ impl Context {
     #[must_use]
     pub fn path(&self) -> &str {
         &self.0.path
+    }
+
+    /// The path as it may stand in logs: what lets a person in to the page on which mailboxes are connected is left out.
+    pub(crate) fn path_for_logs(&self) -> Cow<'_, str> {
+        const PAGE: &str = "/connect/";
+        let (page, sub) = match self.0.path.split_once(PAGE) {
+            Some(("", rest)) if !rest.starts_with("logo/") => (true, rest.split_once('/')),
+            _ => (false, None),
+        };
+        match (page, sub) {
+            (false, _) => Cow::Borrowed(&self.0.path),
+            (true, None) => Cow::Owned(format!("{PAGE}…")),
+            (true, Some((_, rest))) => Cow::Owned(format!("{PAGE}…/{rest}")),
+        }
     }
 
     /// Adds limits to those that the answer tells of already: a log-in has two, taken one after the other.
@@ -184,6 +199,23 @@ impl<S: Send + Sync> FromRequestParts<S> for Context {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_lets_a_person_in_to_the_page_stands_in_no_log() {
+        let logged =
+            |path: &str| Context::new(String::new(), None, path.to_owned()).path_for_logs().into_owned();
+        for (path, expected) in [
+            ("/connect/TOKEN", "/connect/…"),
+            ("/connect/TOKEN/consent/1", "/connect/…/consent/1"),
+            ("/connect//x", "/connect/…/x"),
+            ("/connect/", "/connect/…"),
+            ("/connect/logo/KEY", "/connect/logo/KEY"),
+            ("/api/connect/sessions", "/api/connect/sessions"),
+            ("/api/accounts", "/api/accounts"),
+        ] {
+            assert_eq!(logged(path), expected);
+        }
+    }
 
     #[test]
     fn a_client_is_an_address_of_ipv4_or_a_64_of_ipv6() {

@@ -207,6 +207,13 @@ impl ApiError {
         StatusCode::from_u16(self.0.problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
+    /// How many seconds to wait before the same is asked again, where that is said.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<u64> {
+        let (_, value) = self.0.headers.iter().find(|(name, _)| name == header::RETRY_AFTER)?;
+        value.to_str().ok()?.parse().ok()
+    }
+
     /// The kind as a word.
     #[must_use]
     pub fn code(&self) -> &str {

@@ -38,7 +38,7 @@ pub async fn edge(State(state): State<AppState>, mut request: Request, next: Nex
         request_id = context.request_id(),
         trace_id = trace_id(request.headers()),
         method = %request.method(),
-        path = context.path(),
+        path = %context.path_for_logs(),
         tenant = tracing::field::Empty,
         user = tracing::field::Empty,
     );

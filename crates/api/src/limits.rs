@@ -69,6 +69,12 @@ limits! {
     OAUTH_STATE_BYTES = 1024;
     /// Redirect URLs of a tenant.
     REDIRECT_URLS = 50;
+    /// The language of a person who is sent to the page (RFC 5646).
+    LOCALE_BYTES = 35;
+    /// The logo of a tenant, as a file.
+    LOGO_BYTES = 256 * 1024;
+    /// Its width and its height.
+    LOGO_PIXELS = 4096;
     /// One parameter of a query string, decoded.
     PARAMETER_BYTES = 16 * 1024;
 }

@@ -5,6 +5,7 @@ mod audit;
 mod auth;
 mod changes;
 mod compose;
+mod connect;
 mod events;
 mod health;
 mod jobs;
@@ -41,5 +42,6 @@ pub fn all() -> OpenApiRouter<AppState> {
         .merge(audit::routes())
         .merge(webhooks::routes())
         .merge(oauth::routes())
+        .merge(connect::routes())
         .merge(tenant::routes())
 }

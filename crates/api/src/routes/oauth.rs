@@ -14,6 +14,8 @@ use utoipa_axum::routes;
 
 use crate::state::AppState;
 
+pub use self::authorize::send;
+
 /// The routes of this domain.
 pub fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()

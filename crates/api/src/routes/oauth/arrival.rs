@@ -7,12 +7,13 @@ use emailclient_core::access::{tenant, user};
 use emailclient_core::connect::GrantLogin;
 use emailclient_core::connect::oauth::{self, identity};
 use emailclient_core::domain::account::{self, Account, NewAccount, NewServer, email_key};
+use emailclient_core::domain::connect::{self, Standing};
 use emailclient_core::domain::oauth::app::{self, Usable};
 use emailclient_core::domain::oauth::grant::{self, Kind, NewGrant};
 use emailclient_core::domain::oauth::provider::MailServer;
 use emailclient_core::domain::submission;
 use emailclient_core::platform::db::{DbError, TenantTx};
-use emailclient_core::platform::id::{AccountId, AppId, TenantId, UserId};
+use emailclient_core::platform::id::{AccountId, AppId, ConnectId, TenantId, UserId};
 use emailclient_core::queue::lease;
 use emailclient_core::sync::run;
 use wire::oauth::Tokens;
@@ -31,6 +32,8 @@ pub struct Wanted {
     pub account: Option<AccountId>,
     /// Who sent the person.
     pub actor: UserId,
+    /// The page that the person set out from.
+    pub page: Option<ConnectId>,
 }
 
 /// Why a person comes back without an account, for a program and for people.
@@ -194,6 +197,11 @@ async fn store(
 ) -> Result<AccountId, Failure> {
     let mut tx = state.db.tenant(wanted.tenant).await?;
     tx.wait_for_rows().await?;
+    if let Some(page) = wanted.page
+        && let Standing::Over(_) = connect::take(&mut tx, page).await?
+    {
+        return Err(Failure::new("link-used", "The page was used to its end meanwhile."));
+    }
     // As it is now: somebody may have changed it while the servers were tried.
     let wanted = Wanted { account: old, ..wanted };
     if let Some(id) = old {
@@ -225,6 +233,9 @@ async fn store(
     run::request(&mut tx, account.id).await?;
     submission::retry_unreached(&mut tx, account.id).await?;
     line(&mut tx, wanted, account.id, old.is_some()).await?;
+    if let Some(page) = wanted.page {
+        connect::end(&mut tx, page, Some(account.id), at).await?;
+    }
     tx.commit().await?;
     Ok(account.id)
 }

@@ -5,8 +5,9 @@ use axum::response::Response;
 use chrono::{DateTime, Utc};
 use emailclient_core::access::tenant;
 use emailclient_core::domain::account;
-use emailclient_core::domain::oauth::app;
+use emailclient_core::domain::oauth::app::{self, App};
 use emailclient_core::domain::oauth::flow::{self, Flow, Proofs};
+use emailclient_core::platform::db::TenantTx;
 use emailclient_core::platform::id::{AccountId, AppId};
 use serde::{Deserialize, Serialize};
 use url::Url;
@@ -41,13 +42,49 @@ pub struct AuthorizeIn {
 #[schema(as = Authorization)]
 pub struct AuthorizationView {
     /// Send the person's browser there.
-    authorize_url: String,
+    pub authorize_url: String,
     expires_at: DateTime<Utc>,
 }
 
 /// Where providers send people back to.
 pub fn redirect_uri(public_url: &str) -> String {
     format!("{public_url}/oauth/callback")
+}
+
+fn public_url(state: &AppState) -> Result<&str, ApiError> {
+    state.config.public_url.as_deref().ok_or_else(|| {
+        ApiError::not_configured("PUBLIC_URL is not set: providers could send nobody back here")
+    })
+}
+
+/// Keeps a flow and says where its person goes. `None`: the app does not say where its provider is.
+///
+/// # Errors
+/// 409 `not-configured`, and when the database refuses.
+pub async fn send(
+    state: &AppState,
+    tx: &mut TenantTx,
+    app: &App,
+    flow: &Flow,
+) -> Result<Option<AuthorizationView>, ApiError> {
+    let public_url = public_url(state)?;
+    let Some(terms) = app.said.terms() else { return Ok(None) };
+    let Ok(mut url) = Url::parse(&terms.endpoints.authorization_endpoint) else { return Ok(None) };
+    let (secret, now) = (&state.config.jwt_secret, state.clock.now());
+    let text = flow::begin(tx, secret, flow, now).await?;
+    let proofs = Proofs::of(secret, &text);
+    url.query_pairs_mut()
+        .append_pair("response_type", "code")
+        .append_pair("client_id", &app.said.client_id)
+        .append_pair("redirect_uri", &redirect_uri(public_url))
+        .append_pair("scope", &terms.scopes)
+        .append_pair("state", &text)
+        .append_pair("nonce", &proofs.nonce)
+        .append_pair("code_challenge", &proofs.challenge())
+        .append_pair("code_challenge_method", "S256")
+        .extend_pairs(terms.extra)
+        .extend_pairs(flow.email.iter().map(|email| ("login_hint", email)));
+    Ok(Some(AuthorizationView { authorize_url: url.into(), expires_at: now + flow::LIFETIME }))
 }
 
 /// Begins to connect an account by OAuth2, or to renew one: the authorization code grant with PKCE. The person comes back to
@@ -62,9 +99,7 @@ pub async fn authorize(
     Json(body): Json<AuthorizeIn>,
 ) -> Result<Response, ApiError> {
     key.once(&state, &caller, async {
-        let public_url = state.config.public_url.as_deref().ok_or_else(|| {
-            ApiError::not_configured("PUBLIC_URL is not set: providers could send nobody back here")
-        })?;
+        public_url(&state)?;
         let mut limits = Limits::default();
         limits.text("/email", body.email.as_deref().unwrap_or_default(), limits::EMAIL_BYTES);
         limits.text("/state", body.state.as_deref().unwrap_or_default(), limits::OAUTH_STATE_BYTES);
@@ -75,7 +110,6 @@ pub async fn authorize(
         let mut tx = key.tx(&state, &caller).await?;
         let app = app::get(&mut tx, &state.oauth_apps, body.app_id).await?;
         let app = app.ok_or_else(|| ApiError::unknown_reference("/app_id"))?;
-        let terms = app.said.terms().ok_or_else(|| ApiError::unknown_reference("/app_id"))?;
         if let Some(id) = body.account_id {
             let account = account::get(&mut tx, id).await?;
             account.ok_or_else(|| ApiError::unknown_reference("/account_id"))?;
@@ -88,28 +122,14 @@ pub async fn authorize(
         let flow = Flow {
             app_id: body.app_id,
             account_id: body.account_id,
-            email: body.email.clone(),
+            email: body.email,
             redirect_url: body.redirect_url,
             client_state: body.state,
             actor: caller.user.id,
+            connect_id: None,
         };
-        let (secret, now) = (&state.config.jwt_secret, state.clock.now());
-        let text = flow::begin(&mut tx, secret, &flow, now).await?;
-        let proofs = Proofs::of(secret, &text);
-        let mut url = Url::parse(&terms.endpoints.authorization_endpoint)
-            .map_err(|_| ApiError::unknown_reference("/app_id"))?;
-        url.query_pairs_mut()
-            .append_pair("response_type", "code")
-            .append_pair("client_id", &app.said.client_id)
-            .append_pair("redirect_uri", &redirect_uri(public_url))
-            .append_pair("scope", &terms.scopes)
-            .append_pair("state", &text)
-            .append_pair("nonce", &proofs.nonce)
-            .append_pair("code_challenge", &proofs.challenge())
-            .append_pair("code_challenge_method", "S256")
-            .extend_pairs(terms.extra)
-            .extend_pairs(body.email.iter().map(|email| ("login_hint", email)));
-        let view = AuthorizationView { authorize_url: url.into(), expires_at: now + flow::LIFETIME };
+        let view = send(&state, &mut tx, &app, &flow).await?;
+        let view = view.ok_or_else(|| ApiError::unknown_reference("/app_id"))?;
         Ok((tx, Reply::ok(&view)?))
     })
     .await

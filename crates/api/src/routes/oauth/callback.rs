@@ -7,8 +7,9 @@ use axum::extract::{RawQuery, State};
 use axum::response::{Html, IntoResponse as _, Redirect, Response};
 use emailclient_core::access::tenant;
 use emailclient_core::connect::oauth;
+use emailclient_core::domain::connect::{self, Fault};
 use emailclient_core::domain::oauth::flow::{self, Flow, Proofs};
-use emailclient_core::platform::id::{AccountId, TenantId};
+use emailclient_core::platform::id::{AccountId, ConnectId, TenantId};
 use http::StatusCode;
 use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderValue, REFERRER_POLICY};
 use url::Url;
@@ -20,6 +21,7 @@ use super::authorize::redirect_uri;
 use crate::error::{ApiError, Problem};
 use crate::form;
 use crate::headers::Page;
+use crate::routes::connect::page_url;
 use crate::state::AppState;
 
 /// Nothing is loaded and nothing runs.
@@ -83,7 +85,8 @@ pub async fn callback(
         ));
     };
     let proofs = Proofs::of(&state.config.jwt_secret, &text);
-    let wanted = Wanted { tenant, app: flow.app_id, account: flow.account_id, actor: flow.actor };
+    let (account, actor) = (flow.account_id, flow.actor);
+    let wanted = Wanted { tenant, app: flow.app_id, account, actor, page: flow.connect_id };
     // A task of its own: a browser that is reloaded hangs up, and the code is good once.
     let (process, told) = (state.clone(), flow.redirect_url.clone());
     let task = tokio::spawn(async move {
@@ -93,13 +96,36 @@ pub async fn callback(
     let done = task
         .await
         .unwrap_or_else(|_| Err(Failure::new("unavailable", "Something went wrong here; try again.")));
-    if matches!(&done, Err(failure) if failure.code == NOT_REGISTERED) {
-        return Ok(page("The address to go on to is not registered any more."));
-    }
     if let Err(failure) = &done {
         tracing::info!(%tenant, app_id = %flow.app_id, code = failure.code, "a person came back from a provider without an account");
     }
+    // A person who set out from our page is told there what went wrong, and may choose another way.
+    if let (Some(id), Err(failure)) = (flow.connect_id, &done) {
+        return back_to_page(&state, (tenant, id), failure).await;
+    }
+    if matches!(&done, Err(failure) if failure.code == NOT_REGISTERED) {
+        return Ok(page("The address to go on to is not registered any more."));
+    }
     Ok(send_on(&flow, done))
+}
+
+/// Nothing of it stands in the address: the page knows.
+async fn back_to_page(
+    state: &AppState,
+    (tenant, id): (TenantId, ConnectId),
+    failure: &Failure,
+) -> Result<Response, ApiError> {
+    let Some(public_url) = state.config.public_url.as_deref() else {
+        return Ok(page("Go back to where you came from and begin again."));
+    };
+    let fault = Fault { code: failure.code.to_owned(), text: failure.text.clone() };
+    let mut tx = state.db.tenant(tenant).await?;
+    connect::came_back(&mut tx, id, Some(&fault)).await?;
+    tx.commit().await?;
+    let token = connect::token_of(&state.config.jwt_secret, tenant, id);
+    let mut response = Redirect::to(&page_url(public_url, &token)).into_response();
+    seal(&mut response);
+    Ok(response)
 }
 
 fn send_on(flow: &Flow, done: Result<AccountId, Failure>) -> Response {

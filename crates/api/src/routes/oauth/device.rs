@@ -130,8 +130,13 @@ pub async fn get_device(
     let asks = device::may_ask(&mut tx, id, state.clock.now()).await?;
     tx.commit().await?;
     let found = if asks {
-        let wanted =
-            Wanted { tenant: caller.tenant(), app: found.app, account: found.account, actor: found.actor };
+        let wanted = Wanted {
+            tenant: caller.tenant(),
+            app: found.app,
+            account: found.account,
+            actor: found.actor,
+            page: None,
+        };
         caller.context.tried_elsewhere();
         // A task of its own: who asks may go away, and the code is good once.
         let task = tokio::spawn(look(state.clone(), wanted, id, found));
