@@ -6,6 +6,7 @@ mod bad_input;
 mod compose;
 mod conditional;
 mod conditions;
+mod connect;
 mod contract;
 mod cors;
 mod description;

@@ -9,13 +9,17 @@ use tests::app::{Answer, App, Tenant, send};
 use tests::mail;
 
 /// Routes that ask for no token.
-const OPEN: [&str; 6] = [
+const OPEN: [&str; 10] = [
+    "get /connect/logo/{key}",
+    "get /connect/{token}",
+    "get /connect/{token}/consent/{app_id}",
     "get /health",
     "get /health/live",
     "get /health/ready",
     "get /oauth/callback",
     "post /auth/login",
     "post /auth/refresh",
+    "post /connect/{token}",
 ];
 /// An id of nobody's.
 const NOBODY: &str = "01890000-0000-7000-8000-000000000000";

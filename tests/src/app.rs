@@ -24,6 +24,9 @@ pub const JWT_SECRET: &str = "a test's signing key of at least thirty-two bytes"
 /// Password of every user a test makes.
 pub const PASSWORD: &str = "correct horse battery staple";
 
+/// Stands in a setting for the address at which the API will listen.
+pub const BASE: &str = "{base}";
+
 /// Running services and the way to them.
 pub struct App {
     /// Its database.
@@ -134,11 +137,14 @@ impl App {
     /// The API on this database, with further settings.
     pub async fn start_on(database: Database, settings: &[(&str, &str)]) -> Self {
         let stack = Shared::get();
-        let settings = settings_of(stack, &database, settings);
-        let config = Config::from_source(&Source::new(settings.clone())).unwrap();
         wire::tls::install_provider();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address: SocketAddr = listener.local_addr().unwrap();
+        let mut settings = settings_of(stack, &database, settings);
+        for (_, value) in &mut settings {
+            *value = value.replace(BASE, &format!("http://{address}"));
+        }
+        let config = Config::from_source(&Source::new(settings.clone())).unwrap();
         let stop = CancellationToken::new();
         let api = tokio::spawn(emailclient_api::serve(config.clone(), listener, stop.clone()));
         let http = reqwest::Client::builder()

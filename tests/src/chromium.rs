@@ -39,6 +39,10 @@ pub struct Chromium {
     number: u64,
     /// What the page complained of: errors of scripts, loads that were refused.
     pub complaints: Vec<String>,
+    /// Every address that was asked for, since the network is watched.
+    pub requests: Vec<String>,
+    /// How many pages were loaded.
+    pub loads: usize,
 }
 
 impl Chromium {
@@ -77,8 +81,17 @@ impl Chromium {
                 message.clear();
             }
         });
-        let mut browser =
-            Self { process, commands, answers, profile, session: None, number: 0, complaints: Vec::new() };
+        let mut browser = Self {
+            process,
+            commands,
+            answers,
+            profile,
+            session: None,
+            number: 0,
+            complaints: Vec::new(),
+            requests: Vec::new(),
+            loads: 0,
+        };
         let page = browser.call("Target.createTarget", &json!({ "url": "about:blank" }));
         let attach = json!({ "targetId": page["targetId"], "flatten": true });
         let attached = browser.call("Target.attachToTarget", &attach);
@@ -112,6 +125,19 @@ impl Chromium {
         }
     }
 
+    /// Hears what the browser says until this holds.
+    ///
+    /// # Panics
+    /// When it does not within a minute.
+    pub fn hear_until(&mut self, what: &str, mut done: impl FnMut(&Self) -> bool) {
+        let end = Instant::now() + PATIENCE;
+        while !done(self) {
+            let left = end.saturating_duration_since(Instant::now());
+            let event = self.answers.recv_timeout(left).unwrap_or_else(|e| panic!("{what}: {e}"));
+            self.hear(&event);
+        }
+    }
+
     fn hear(&mut self, event: &Value) {
         let parameters = &event["params"];
         match event["method"].as_str().unwrap_or_default() {
@@ -119,6 +145,11 @@ impl Chromium {
             "Log.entryAdded" if parameters["entry"]["level"] == "error" => {
                 self.complaints.push(parameters["entry"].to_string());
             }
+            "Audits.issueAdded" => self.complaints.push(parameters["issue"].to_string()),
+            "Network.requestWillBeSent" => {
+                self.requests.push(parameters["request"]["url"].as_str().unwrap_or_default().to_owned());
+            }
+            "Page.loadEventFired" => self.loads += 1,
             _ => {}
         }
     }

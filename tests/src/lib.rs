@@ -8,6 +8,7 @@
 //! The next test: a file under `api/`, `worker/`, `sync/` or `schema/` where its URL, job or case is, and a `mod` line.
 
 pub mod app;
+pub mod browser;
 pub mod chromium;
 pub mod database;
 pub mod dice;
@@ -31,4 +32,5 @@ pub mod served;
 pub mod service;
 pub mod sink;
 pub mod tls;
+pub mod visitor;
 pub mod worker;

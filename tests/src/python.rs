@@ -33,6 +33,30 @@ pub fn with_library(name: &str, version: &str) -> PathBuf {
     place.join("bin/python")
 }
 
+/// The folder with the files of exactly this version of the package `name`, for what it carries and not to run it: what it depends on
+/// is left out. Fetched at need.
+///
+/// # Panics
+/// When it is missing and cannot be fetched.
+#[must_use]
+pub fn files(name: &str, version: &str) -> PathBuf {
+    let cache = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/python");
+    let place = cache.join(format!("{name}-{version}-files"));
+    if !place.exists() {
+        // Beside its place until it is whole. Who came second finds it there.
+        let half = cache.join(format!("files-{}", new_uuid().simple()));
+        std::fs::create_dir_all(&half).unwrap();
+        let fetcher = half.join("fetcher");
+        run(Command::new("python3").args(["-m", "venv"]).arg(&fetcher));
+        let mut pip = Command::new(fetcher.join("bin/python"));
+        pip.args(["-m", "pip", "--quiet", "--disable-pip-version-check", "install", "--no-deps", "--target"]);
+        run(pip.arg(half.join("files")).arg(format!("{name}=={version}")));
+        let _ = std::fs::rename(half.join("files"), &place);
+        std::fs::remove_dir_all(&half).unwrap();
+    }
+    place
+}
+
 /// The environment of a package, made unless this file of it is there.
 fn environment(name: &str, version: &str, sign: &Path) -> PathBuf {
     let cache = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/python");
