@@ -19,7 +19,7 @@ use crate::interrupts::Interrupts;
 use crate::product::{MAIL_PASSWORD, PASSWORD, Product, TENANT, USER};
 use crate::{StackArguments, start};
 
-/// The last one is connected by OAuth2.
+/// The last one is connected on the page for people, by OAuth2.
 const MAILBOXES: [&str; 3] = ["alice@lab.test", "bob@lab.test", "carol@lab.test"];
 /// Id and secret of the app that is registered at the demo's provider.
 const APP: [&str; 2] = ["demo-app", "demo-app-secret"];

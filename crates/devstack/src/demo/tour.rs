@@ -88,7 +88,7 @@ call "$API/api/audit?limit=3"
 VIEWER=$(curl -sS "$API/auth/login" -H 'X-Tenant-ID: {TENANT}' -H 'Accept: text/plain' -d '{{"email":"{VIEWER}","password":"{PASSWORD}"}}')
 curl -sS "$API/auth/me" -H "Authorization: Bearer $VIEWER" -H 'X-Tenant-ID: {TENANT}'; echo
 curl -sS -X DELETE "$API/api/messages/$ANSWERED" -H "Authorization: Bearer $VIEWER" -H 'X-Tenant-ID: {TENANT}'; echo
-[ -n "$CAROL" ] && echo "{carol} is connected by OAuth2."
+[ -n "$CAROL" ] && echo "{carol} is connected by the page."
 echo "$ARRIVED" | grep -q "$SUBJECT" && [ -n "$CAROL" ] && echo "The mail to {bob} has arrived."
 "#
     )
@@ -98,12 +98,17 @@ echo "$ARRIVED" | grep -q "$SUBJECT" && [ -n "$CAROL" ] && echo "The mail to {bo
 fn by_consent(carol: &str, endpoints: &Endpoints, authority: &Authority) -> String {
     let (app, consent) = (app(endpoints, authority), authority.url(Endpoint::Authorize));
     format!(
-        r#"# Connect Carol's mailbox by OAuth2, at a provider of the demo's own: no password, her consent. First the app that was registered
-# there, and where she is sent in the end.
-call -X PATCH "$API/api/tenant" -d '{{"redirect_urls":["{CONNECTED}"]}}'
+        r##"# Connect Carol's mailbox on the page for people, at a provider of the demo's own: no password, her consent. First the app that was
+# registered there, what the page shows of you, and where she is sent in the end.
+call -X PATCH "$API/api/tenant" -d '{{"redirect_urls":["{CONNECTED}"],"branding":{{"name":"Demo","colour":"#0f766e"}}}}'
 APP=$(call "$API/api/oauth/apps" -d '{app}' | first_id)
-PERSON=$(call "$API/api/oauth/authorize" -d '{{"app_id":"'"$APP"'","email":"{carol}","redirect_url":"{CONNECTED}"}}' | grep -o '"authorize_url":"[^"]*"' | cut -d '"' -f 4)
-# What her browser does: the provider's page, her consent, back to the API, and on to your page with the account's id.
+PAGE=$(call "$API/api/connect/sessions" -d '{{"email":"{carol}","redirect_url":"{CONNECTED}","state":"yours"}}' | grep -o '"url":"[^"]*"' | cut -d '"' -f 4)
+# What her browser does: the page, her address, the link to the provider, the provider's page, her consent, back to us, and on to your
+# page with the account's id.
+FORM=$(curl -sS "$PAGE" | grep -o 'name="form" value="[^"]*"' | head -n 1 | cut -d '"' -f 4)
+curl -sS -o /dev/null "$PAGE" -d "form=$FORM&do=address" --data-urlencode 'email={carol}'
+LINK=$(curl -sS "$PAGE" | grep -o "href=.[^\"]*/consent/$APP" | head -n 1 | cut -d '"' -f 2)
+PERSON=$(curl -sS -o /dev/null -w '%{{redirect_url}}' "$API$LINK")
 TICKET=$(curl -sS "$PERSON" | grep -o 'name="ticket" value="[^"]*"' | cut -d '"' -f 4)
 BACK=$(curl -sS -o /dev/null -w '%{{redirect_url}}' "{consent}" --data-urlencode "ticket=$TICKET" -d 'user={carol}&answer=allow')
 ON=$(curl -sS -o /dev/null -w '%{{redirect_url}}' "$BACK"); echo "$ON"
@@ -111,7 +116,7 @@ CAROL=$(echo "$ON" | grep -o 'account_id=[^&]*' | cut -d '=' -f 2)
 call "$API/api/accounts/$CAROL"
 for TRY in $(seq 60); do call "$API/api/sync/status/$CAROL" | grep -q '"state":"done"' && break; sleep 1; done
 call "$API/api/accounts/$CAROL/messages?role=inbox&limit=1" | head -c 300; echo
-"#
+"##
     )
 }
 
