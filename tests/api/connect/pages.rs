@@ -205,7 +205,8 @@ async fn every_step_and_failure_is_fit_to_be_seen_and_heard_in_a_real_browser() 
             links,
             language,
         };
-        let own = [app.base.clone(), home_url.clone(), authority.base_url().to_owned(), "about:".to_owned()];
+        let there = format!("http://127.0.0.1:{}/", home.port);
+        let own = [app.base.clone(), there, authority.base_url().to_owned(), "about:".to_owned()];
         let seen = tokio::task::spawn_blocking(move || {
             let mut browser = Browser::start();
             walk(&mut browser, &stage);
