@@ -2,6 +2,8 @@
 
 /// What text on a page needs.
 const READABLE: f64 = 4.5;
+/// From here on a colour is one that white stands on.
+const STRONG: f64 = 3.0;
 /// Of our own, where the tenant has none.
 pub const DEFAULT: Colour = Colour([0x1f, 0x5f, 0xc4]);
 /// What is behind texts in light and dark: the darker of the light ones, the lighter of the dark ones, as in style.css.
@@ -83,8 +85,8 @@ pub struct Palette {
 impl Palette {
     /// That of a colour.
     pub fn of(colour: Colour) -> Self {
-        // One of both is always 4.5 to 1 or better: white and black are 21 to 1 from each other.
-        let on_button = if colour.against(WHITE) >= READABLE { WHITE } else { INK };
+        // White looks best on a strong colour, which may have to be a little darker for it.
+        let on_button = if colour.against(WHITE) >= STRONG { WHITE } else { INK };
         let button = colour.readable_on(on_button, if on_button == WHITE { INK } else { WHITE });
         Self {
             button: button.text(),

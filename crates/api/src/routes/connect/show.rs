@@ -118,7 +118,7 @@ impl Scene<'_> {
         let fault = self.person.session.fault.as_ref()?;
         let words = self.person.look.words();
         let meaning = Returned::of(&fault.code);
-        let quoted = matches!(meaning, Returned::Provider | Returned::Denied | Returned::Server(_));
+        let quoted = matches!(meaning, Returned::Provider | Returned::Server(_));
         let said = fault.text.trim();
         Some(Alert {
             title: words.failed.to_owned(),
