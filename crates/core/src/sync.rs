@@ -9,6 +9,7 @@
 pub mod driver;
 pub mod due;
 pub mod mailbox_change;
+mod measured;
 pub mod pause;
 pub mod run;
 pub mod store;

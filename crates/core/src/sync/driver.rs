@@ -220,7 +220,6 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use mail::sync::Depth;
-use metrics::{counter, histogram};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -231,8 +230,8 @@ use crate::connect::{ConnectError, Process};
 use crate::domain::account::credential::Unusable;
 use crate::platform::db::DbError;
 use crate::platform::id::{AccountId, TenantId};
-use crate::platform::metrics::table;
 use crate::queue::lease::{self, Lease, LeaseError};
+use crate::sync::measured;
 use crate::sync::store::attempts;
 use wire::imap::{ImapError, MemoryBudget, Rooms, Session};
 use wire::pace::Haste;
@@ -378,16 +377,6 @@ impl SyncError {
     }
 }
 
-/// A round that had the account in hand is over.
-fn measure(begun: Instant, result: &Result<Report, SyncError>) {
-    let (outcome, cause) = match result {
-        Ok(_) => ("done", "none"),
-        Err(error) => ("failed", error.class()),
-    };
-    counter!(table::ROUNDS.name, "outcome" => outcome, "cause" => cause).increment(1);
-    histogram!(table::ROUND_DURATION.name, "outcome" => outcome).record(begun.elapsed().as_secs_f64());
-}
-
 /// One round over all mailboxes: local edits go out, then everything that changed comes in.
 ///
 /// # Errors
@@ -402,7 +391,7 @@ pub async fn sync_account(
     // On the heap: polled in place, a whole round outgrows the stack of a thread in an unoptimised build.
     let begun = Instant::now();
     let result = guarded(ctx, &lease, Box::pin(round::run(ctx, &lease, depth))).await;
-    measure(begun, &result);
+    measured::round(begun, &result);
     result
 }
 

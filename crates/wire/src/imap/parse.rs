@@ -19,6 +19,19 @@ pub(super) enum Status {
     Preauth,
 }
 
+impl Status {
+    /// As it is counted.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::No => "no",
+            Self::Bad => "bad",
+            Self::Bye => "bye",
+            Self::Preauth => "preauth",
+        }
+    }
+}
+
 /// A response code: `[NAME arguments]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Code {

@@ -14,7 +14,6 @@ use std::time::Duration;
 
 use mail::sync::{Batch, Checkpoint};
 use mail::uid::{Uid, UidSet};
-use metrics::{counter, histogram};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
@@ -26,9 +25,9 @@ use super::{SyncContext, SyncError};
 use crate::platform::db::DbError;
 use crate::platform::failpoint;
 use crate::platform::id::TenantId;
-use crate::platform::metrics::table;
 use crate::queue::job;
 use crate::queue::lease::Lease;
+use crate::sync::measured;
 use crate::sync::store::ingest::{self, Age};
 use crate::sync::store::prepare::{Arrival, Options, Parse, prepare};
 use crate::sync::store::{Prepared, Target, attempts, bytes, checkpoint};
@@ -437,20 +436,6 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    /// A batch is committed.
-    fn measure(&self, batch: &[Prepared], created: usize) {
-        let kind = if self.backfill { "backfill" } else { "new" };
-        counter!(table::STORED.name, "kind" => kind).increment(created as u64);
-        counter!(table::STORED_BYTES.name).increment(batch.iter().map(|p| p.size_bytes).sum());
-        if !self.backfill && created > 0 {
-            let now = self.ctx.clock.now();
-            for arrival in batch {
-                let waited = (now - arrival.internal_date).to_std().unwrap_or_default();
-                histogram!(table::ARRIVAL_DELAY.name).record(waited.as_secs_f64());
-            }
-        }
-    }
-
     async fn run(mut self, mut loads: mpsc::Receiver<Load>) -> Result<Stored, SyncError> {
         while let Some(load) = loads.recv().await {
             self.commit(load).await?;
@@ -498,7 +483,7 @@ impl Writer<'_> {
         }
         failpoint::pass("committed-batch");
         drop(permits);
-        self.measure(&batch, done.created);
+        measured::stored(&batch, done.created, (self.age, self.ctx.clock.now()));
         tracing::debug!(mailbox_id = %self.target.mailbox, messages = batch.len(), created = done.created,
             settled = reached.is_some(), ms = started.elapsed().as_millis(), "batch stored");
         self.stored.known = self.stored.known.union(&uids);
