@@ -322,6 +322,10 @@ impl ServerFields {
     }
 }
 
+fn made_ready<P>(page: P, ready: impl FnOnce(P) -> P) -> P {
+    ready(page)
+}
+
 macro_rules! pages {
     ($($(#[$doc:meta])* $name:ident($path:tt) { $($(#[$each:meta])* $field:ident: $kind:ty,)* } ready $ready:expr;)+) => {$(
         $(#[$doc])*
@@ -335,12 +339,11 @@ macro_rules! pages {
 
         impl $name {
             /// As an answer.
-            pub fn answer(mut self, look: &Look, status: StatusCode) -> Response {
-                let ready: fn(Self) -> Self = $ready;
-                self = ready(self);
-                self.frame = self.frame.titled();
-                let html = self.render();
-                look.page(status, &self.frame, html)
+            pub fn answer(self, look: &Look, status: StatusCode) -> Response {
+                let mut page = made_ready(self, $ready);
+                page.frame = page.frame.titled();
+                let html = page.render();
+                look.page(status, &page.frame, html)
             }
         }
     )+};
