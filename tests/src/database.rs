@@ -31,6 +31,8 @@ impl Database {
             .await
             .unwrap();
         if !there {
+            // What an earlier try left.
+            conn.execute(AssertSqlSafe(format!("DROP DATABASE IF EXISTS {template}_new"))).await.unwrap();
             conn.execute(AssertSqlSafe(format!("CREATE DATABASE {template}_new"))).await.unwrap();
             let url = |user: &str| Secret::new(with_user(&server, user, &format!("{template}_new")));
             migrate::run(&url("postgres"), &url("emailclient_app"), &url("emailclient_system"))

@@ -268,7 +268,7 @@ async fn connect(
 ) -> Outcome {
     let words = person.look.words();
     let refuse = |error: ApiError| Refused::of(words, &error, own_smtp_login);
-    check(&new, known.account.as_ref()).map_err(refuse)?;
+    check(&new, known.account.as_ref(), state.clock.now()).map_err(refuse)?;
     if known.account.is_none() {
         store::look(state, person, &new).await?;
     }

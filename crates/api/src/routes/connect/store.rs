@@ -32,6 +32,7 @@ pub fn account(email: &str, old: Option<&Account>, imap: NewServer, smtp: NewSer
         identities: old.map(|old| old.identities.clone()).unwrap_or_default(),
         shared_mailboxes: old.is_some_and(|old| old.shared_mailboxes),
         grant: None,
+        keep: old.map(|old| old.kept.wanted.clone()).unwrap_or_default(),
     }
 }
 

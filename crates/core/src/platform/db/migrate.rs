@@ -186,12 +186,32 @@ async fn may_be_limited(conn: &mut PgConnection) -> anyhow::Result<()> {
 async fn with_roles(owner: &Secret, app: &Secret, system: &Secret) -> anyhow::Result<PgConnection> {
     let options: PgConnectOptions = owner.expose().parse()?;
     let mut conn = PgConnection::connect_with(&options).await?;
-    // Roles belong to the cluster: two databases migrated at once would race for them.
     conn.execute("SELECT pg_advisory_lock(7203452)").await?;
-    let made = make_roles(&mut conn, app, system).await;
+    let mut tries = 1;
+    // Roles belong to the cluster, the lock to this database: another one that is migrated at once may be faster.
+    let made = loop {
+        match make_roles(&mut conn, app, system).await {
+            Err(error) if tries < TRIES && others_were_faster(&error) => {
+                tries += 1;
+                tokio::time::sleep(PAUSE).await;
+            }
+            made => break made,
+        }
+    };
     conn.execute("SELECT pg_advisory_unlock(7203452)").await?;
     made?;
     Ok(conn)
+}
+
+/// 42710, duplicate_object, and 23505, unique_violation: it is there now. XX000 is "tuple concurrently updated" (PostgreSQL 16,
+/// src/backend/access/heap).
+fn others_were_faster(error: &anyhow::Error) -> bool {
+    let Some(sqlx::Error::Database(error)) = error.downcast_ref() else { return false };
+    match error.code().as_deref() {
+        Some("42710" | "23505") => true,
+        Some("XX000") => error.message().contains("concurrently"),
+        _ => false,
+    }
 }
 
 /// Makes the roles and brings the schema up to date. Safe to repeat, to run twice at once, and while services run.
