@@ -67,7 +67,6 @@ mod written;
 use std::process::ExitCode;
 
 use emailclient_core::platform::config::{Config, Keys};
-use emailclient_core::platform::metrics::watch_pools;
 use emailclient_core::platform::start::{self, StartError};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -100,7 +99,7 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
     };
     state.db.news.publish(state.redis.clone());
     let hub = state.hub.run(&state.db, &state.config.redis_url, &end);
-    let pools = watch_pools(&state.db, &end);
+    let pools = state.db.count_connections(&end);
     tokio::join!(serving, state.refusals.run(&state.db, &end), hub, pools);
     state.db.close().await;
     Ok(())

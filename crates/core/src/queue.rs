@@ -2,6 +2,7 @@
 //!
 //! Not here: what is declared of each kind of job, and what it does ([`crate::jobs`]).
 
+pub mod fleet;
 pub mod job;
 pub mod lease;
 pub mod portion;

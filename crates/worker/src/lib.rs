@@ -14,7 +14,6 @@ use std::time::Duration;
 
 use emailclient_core::platform::config::{Config, Keys};
 use emailclient_core::platform::heartbeat::Heartbeat;
-use emailclient_core::platform::metrics::watch_pools;
 use emailclient_core::platform::redis_pool;
 use emailclient_core::platform::start;
 use tokio_util::sync::CancellationToken;
@@ -65,7 +64,7 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Resul
             Ok(())
         }
     };
-    let pools = watch_pools(&env.db, &env.shutdown);
+    let pools = env.db.count_connections(&env.shutdown);
     let ((), (), worked, ()) = tokio::join!(watch, send, work, pools);
     heartbeat.end();
     env.db.close().await;

@@ -8,6 +8,7 @@ mod error;
 pub mod inspect;
 mod log;
 pub mod migrate;
+mod pools;
 mod reach;
 mod system_tx;
 mod tenant_tx;
@@ -119,13 +120,6 @@ impl Db {
     /// Begins a transaction of the system role: queue columns of all tenants, no contents.
     pub async fn system(&self) -> Result<SystemTx, DbError> {
         SystemTx::begin(&self.system).await
-    }
-
-    /// Name, connections, and those of them that nobody uses, of each pool.
-    #[must_use]
-    pub fn pools(&self) -> [(&'static str, u32, usize); 2] {
-        [("app", &self.app), ("system", &self.system)]
-            .map(|(name, pool)| (name, pool.size(), pool.num_idle()))
     }
 
     /// Refuses to start when the schema is not the one this binary was built for, or a role could pass the wall. Nor on a

@@ -4,14 +4,13 @@
 //! has a value that grows: no tenant, account, host, address, and of paths only their patterns. The next metric: a row of the
 //! table, a line in docs/metrics.md, and one of the macros of the crate `metrics` where it happens.
 
-mod fleet;
 mod listener;
-mod pools;
 pub mod table;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use metrics::gauge;
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_process::Collector;
 use metrics_util::MetricKindMask;
@@ -20,9 +19,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::platform::config::{Config, MetricsListen};
 use table::{Kind, Metric};
-
-pub use fleet::Fleet;
-pub use pools::watch as watch_pools;
 
 /// A gauge that nobody sets any more is not shown: a scheduler that lost the lead knows nothing of now.
 const GAUGE_LIFE: Duration = Duration::from_secs(90);
@@ -81,7 +77,7 @@ impl Metrics {
     #[must_use]
     pub fn text(&self) -> String {
         self.process.collect();
-        pools::collect_runtime();
+        collect_runtime();
         self.handle.render()
     }
 
@@ -91,6 +87,14 @@ impl Metrics {
             self.handle.run_upkeep();
         }
     }
+}
+
+/// What tokio tells of itself.
+fn collect_runtime() {
+    let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+    let runtime = runtime.metrics();
+    gauge!(table::TASKS.name).set(runtime.num_alive_tasks() as f64);
+    gauge!(table::TASKS_WAITING.name).set(runtime.global_queue_depth() as f64);
 }
 
 /// Begins to count and listens as `METRICS_LISTEN` says, until `shutdown`. `usual`: the port of this service without the

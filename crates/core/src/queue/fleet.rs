@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 
 use metrics::gauge;
 
-use super::table::{self, Metric};
 use crate::platform::db::{Db, DbError, SystemTx};
+use crate::platform::metrics::table::{self, Metric};
 
 /// Gauges by one label, of which each is 0 again when nothing is left of it.
 #[derive(Debug, Default)]
