@@ -188,7 +188,15 @@ async fn good_tokens_that_exchange_refuses_for_a_while_are_no_reason_to_ask_a_pe
     server.sane();
     let status = rig.round(&account).await;
     assert_eq!(status["state"], "connected", "{status}");
-    // It does not pass.
+    // It does not pass. What was the matter before, for hours, counts for nothing.
+    server.instead("AUTHENTICATE", Times::Each, Reply::close("* BYE Try again later\r\n"));
+    assert_eq!(rig.round(&account).await["state"], "unreachable");
+    sqlx::query(
+        "UPDATE account_leases SET failing_since = failing_since - interval '3 hours', wait_until = NULL",
+    )
+    .execute(&mut rig.app.database.superuser().await)
+    .await
+    .unwrap();
     server.instead("AUTHENTICATE", Times::Each, "{tag} NO AUTHENTICATE failed.\r\n");
     assert_eq!(rig.round(&account).await["state"], "throttled");
     sqlx::query(

@@ -10,7 +10,7 @@ use crate::connect::oauth::GrantError;
 use crate::platform::db::DbError;
 use crate::platform::id::{AccountId, TenantId};
 use crate::queue::lease::Lease;
-use crate::sync::store::status::{self, AccountState, Cause};
+use crate::sync::store::status::{self, AccountState, Cause, Refused};
 use wire::imap::ImapError;
 use wire::provider;
 use wire::trouble::Trouble;
@@ -51,7 +51,11 @@ pub(super) async fn record(
     let mut tx = lease.begin(&ctx.db).await?;
     let (provider, tokens) = status::provider(&mut tx, lease.account).await?;
     let patience = provider.refuses_good_tokens_for.filter(|_| tokens && refuses_unsaid(error));
-    let refused = state == AccountState::NeedsReauth && patience.is_none();
+    let refused = match state {
+        AccountState::NeedsReauth if patience.is_some() => Refused::MayPass,
+        AccountState::NeedsReauth => Refused::Meant,
+        _ => Refused::No,
+    };
     let failing = status::fails(&mut tx, lease.account, refused).await?;
     let unit = ctx.clock.unit();
     let mut bounds = None;

@@ -180,12 +180,24 @@ pub struct Failing {
     pub left: Option<Duration>,
 }
 
-/// Notes that an account's server failed us; `refused`: the credentials.
-pub async fn fails(tx: &mut TenantTx, account: AccountId, refused: bool) -> Result<Failing, DbError> {
+/// Whether an account's server refused the credentials.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// It failed us in another way.
+    No,
+    /// It did, and means it.
+    Meant,
+    /// It did, as it does for a while with tokens that are good.
+    MayPass,
+}
+
+/// Notes that an account's server failed us. Refusals are timed from the first of them.
+pub async fn fails(tx: &mut TenantTx, account: AccountId, refused: Refused) -> Result<Failing, DbError> {
     // A server that comes back after an hour may refuse everybody until its directory is there.
     let row = sqlx::query(
         "UPDATE account_leases l SET failing_since = CASE
-           WHEN $3 AND EXISTS (SELECT 1 FROM accounts a WHERE a.tenant_id = $1 AND a.id = $2 AND a.state IN ('unreachable', 'throttled'))
+           WHEN EXISTS (SELECT 1 FROM accounts a WHERE a.tenant_id = $1 AND a.id = $2
+             AND ($3 AND a.state IN ('unreachable', 'throttled') OR $4 AND a.cause_code IS DISTINCT FROM $5))
            THEN now() ELSE coalesce(l.failing_since, now()) END
          WHERE tenant_id = $1 AND account_id = $2
          RETURNING extract(epoch FROM now() - failing_since)::float8 AS since, extract(epoch FROM next_due_at - now())::float8 AS due_in,
@@ -193,7 +205,9 @@ pub async fn fails(tx: &mut TenantTx, account: AccountId, refused: bool) -> Resu
     )
     .bind(tx.tenant())
     .bind(account)
-    .bind(refused)
+    .bind(refused == Refused::Meant)
+    .bind(refused == Refused::MayPass)
+    .bind(Trouble::AuthFailed.code())
     .fetch_optional(tx.conn())
     .await?;
     let of = |column: &str| -> Result<Duration, DbError> {
