@@ -130,7 +130,8 @@ pub(super) async fn messages(
     let mut asked = Asked::nothing(&called);
     let notes = Notes::new(link.ctx, link.lease, open.target, &lots);
     let memory = if fresh { &link.ctx.fresh_memory } else { &link.ctx.memory };
-    let stock = Stock { db: &link.ctx.db, tenant: link.lease.tenant, target: open.target, memory };
+    let (db, rooms) = (&link.ctx.db, &link.ctx.rooms);
+    let stock = Stock { db, tenant: link.lease.tenant, target: open.target, memory, rooms };
     let (read, noted, unanswered, stored) = tokio::join!(
         lots::read(&mut link.session, &stock, &lots, out, &mut asked),
         group((link.ctx, options, fresh), notes, inbox, groups_out),

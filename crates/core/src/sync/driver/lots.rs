@@ -14,7 +14,7 @@ use crate::platform::db::{Db, DbError};
 use crate::platform::id::{MailboxId, TenantId};
 use crate::queue::lease::Lease;
 use crate::sync::store::{Target, attempts, lasting};
-use wire::imap::{FetchEvent, FetchedMessage, ImapError, LastingIds, MemoryBudget, Session};
+use wire::imap::{FetchEvent, FetchedMessage, ImapError, LastingIds, MemoryBudget, Room, Rooms, Session};
 
 /// Batches read and noted together: what a process that ends leaves of them is read one at a time, and so are all of them
 /// when the server refuses one.
@@ -106,6 +106,25 @@ pub(super) struct Stock<'a> {
     pub tenant: TenantId,
     pub target: Target,
     pub memory: &'a MemoryBudget,
+    pub rooms: &'a Rooms,
+}
+
+/// Keywords of one message that count for nothing, in bytes: its row here takes more.
+const USUAL_KEYWORDS: usize = 200;
+
+/// Facts of a lot. Those for which there is no room are left out: their bytes are asked for as if they were unknown.
+struct Met {
+    messages: Vec<FetchedMessage>,
+    room: Room,
+}
+
+impl Met {
+    fn hear(&mut self, message: FetchedMessage) {
+        let keywords: usize = message.keywords.iter().map(|k| 40 + k.len()).sum();
+        if self.room.take(keywords.saturating_sub(USUAL_KEYWORDS)) {
+            self.messages.push(message);
+        }
+    }
 }
 
 impl Stock<'_> {
@@ -121,20 +140,21 @@ impl Stock<'_> {
         if !session.tells_ids() {
             return Ok(uids);
         }
-        let mut met: Vec<FetchedMessage> = Vec::new();
-        match session.fetch_ids(&union(lot), |message| met.push(message)).await {
+        // The room is held until all of it is handed on.
+        let mut met = Met { messages: Vec::new(), room: self.rooms.of(self.tenant.0.as_u128()) };
+        match session.fetch_ids(&union(lot), |message| met.hear(message)).await {
             // Whoever asks for the bytes hears it again, and knows what to do.
             Err(error) if is_refusal(&error) && session.is_usable() => return Ok(uids),
             answered => answered?,
         }
-        let ids: Vec<LastingIds> = met.iter().filter_map(|m| m.ids).collect();
+        let ids: Vec<LastingIds> = met.messages.iter().filter_map(|m| m.ids).collect();
         let mut here =
             lasting::here(self.db, self.tenant, &self.target, &ids).await.unwrap_or_else(|error| {
                 // What is wrong with the database the writer finds out.
                 tracing::debug!(%error, "what is here already is not known");
                 HashMap::new()
             });
-        for mut message in met {
+        for mut message in met.messages.drain(..) {
             // Once in a mailbox; and an id that stands for messages of different sizes proves nothing.
             let Some(known) = message.ids.and_then(|ids| here.remove(&ids)) else { continue };
             if message.size.is_some_and(|size| size != known.size) {
@@ -220,4 +240,38 @@ pub(super) async fn read(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use mail::flags::{Flags, Keywords};
+
+    use super::*;
+
+    #[test]
+    fn facts_for_which_there_is_no_room_are_left_out() {
+        let words: Vec<String> = (0..200).map(|n| format!("{n:0>255}")).collect();
+        let message = |n: u32, keywords: &Keywords| FetchedMessage {
+            uid: Uid::try_from(i64::from(n)).unwrap(),
+            flags: Flags::NONE,
+            keywords: keywords.clone(),
+            modseq: None,
+            internal_date: None,
+            size: None,
+            raw: bytes::Bytes::new(),
+            oversized: None,
+            permit: None,
+            ids: None,
+            known: None,
+        };
+        let kept = |keywords: &Keywords| {
+            let mut met = Met { messages: Vec::new(), room: Rooms::new(4 << 20).of(0) };
+            (1..=4_000).for_each(|n| met.hear(message(n, keywords)));
+            met.messages.len()
+        };
+        let many = Keywords::from_wire(words.iter().map(String::as_str));
+        assert!(many.iter().count() > 10);
+        assert!((1..1_000).contains(&kept(&many)));
+        assert_eq!(kept(&Keywords::new()), 4_000);
+    }
 }
