@@ -7,9 +7,10 @@ use emailclient_core::domain::account::credential::Protocol;
 use emailclient_core::platform::id::AccountId;
 use serde_json::{Value, json};
 use tests::eventually::eventually;
+use tests::imapd::gmail::SENT;
 use tests::imapd::{Imapd, Reply, Times};
+use tests::mail;
 use tests::name_server::{self, NameServer, a};
-use tests::{mail, oracle};
 
 use crate::odd::{Odd, Rig};
 
@@ -166,7 +167,7 @@ async fn an_account_has_as_many_places_as_its_provider_allows() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn gmail_behind_any_name_files_the_copy_of_what_is_sent_itself() {
+async fn a_copy_of_what_another_server_than_gmails_sends_is_looked_for_and_filed_where_it_is_missing() {
     let rig = Rig::start().await;
     let server = Imapd::start("").await;
     server.lock().become_gmail();
@@ -174,18 +175,33 @@ async fn gmail_behind_any_name_files_the_copy_of_what_is_sent_itself() {
     let mut settings = mail::settings(&rig.app, &user);
     settings["imap"] = json!({"host": "127.0.0.1", "port": server.port, "security": "none", "username": user, "password": "p"});
     let account = rig.connect(&settings).await;
-    let draft = json!({"account_id": account, "to": [{"address": user}], "subject": "Hello", "text": "x"});
-    let draft = rig.app.post(&rig.tenant, "/api/compose", &draft).await.expect(201);
-    let path = format!("/api/compose/{}/send", draft["id"].as_str().unwrap());
-    let sent = rig.app.post(&rig.tenant, &path, &json!({})).await.expect(202);
-    let path = format!("/api/submissions/{}", sent["id"].as_str().unwrap());
-    let sent = eventually("it is sent", Duration::from_secs(90), async || {
-        let now = rig.app.get(&rig.tenant, &path).await.expect(200);
-        (now["state"] == "sent").then_some(now)
-    })
-    .await;
-    assert_eq!(sent["sent_copy"], "skipped", "{sent}");
-    oracle::at_rest(&rig.app, &account).await;
-    assert_eq!(server.lock().count("APPEND"), 0);
+    for filed in [true, false] {
+        let draft =
+            json!({"account_id": account, "to": [{"address": user}], "subject": "Hello", "text": "x"});
+        let draft = rig.app.post(&rig.tenant, "/api/compose", &draft).await.expect(201);
+        let path = format!("/api/compose/{}/send", draft["id"].as_str().unwrap());
+        let sent = rig.app.post(&rig.tenant, &path, &json!({})).await.expect(202);
+        let path = format!("/api/submissions/{}", sent["id"].as_str().unwrap());
+        let state = async || rig.app.get(&rig.tenant, &path).await.expect(200);
+        let sent = eventually("it is sent", Duration::from_secs(90), async || {
+            Some(state().await).filter(|now| now["state"] == "sent")
+        })
+        .await;
+        assert_eq!(sent["sent_copy"], "pending", "it is looked for in a minute: {sent}");
+        if filed {
+            let id = sent["message_id_header"].as_str().unwrap_or_default();
+            let copy = mail::message("Hello", id.trim_matches(['<', '>']), "x");
+            server.lock().arrive(&[SENT], copy, None);
+        }
+        sqlx::query("UPDATE jobs SET run_at = now() WHERE kind = 'file_sent_copy'")
+            .execute(&mut rig.app.database.superuser().await)
+            .await
+            .unwrap();
+        eventually("it is there", Duration::from_secs(60), async || {
+            (state().await["sent_copy"] == "done").then_some(())
+        })
+        .await;
+        assert_eq!(server.lock().count("APPEND"), usize::from(!filed));
+    }
     rig.finish().await;
 }

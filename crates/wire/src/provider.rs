@@ -26,8 +26,10 @@ pub struct Provider {
     pub volume: Option<&'static str>,
     /// How long it refuses everything once that is reached: the first wait, and the longest.
     pub volume_pause: (Duration, Duration),
-    /// Who files the copy of what is sent.
-    pub sent_copy: SentCopy,
+    /// Who files the copy of what is sent: see [`sent_copy`].
+    sent_copy: SentCopy,
+    /// The hosts that file it, where it is not all of them.
+    filing: &'static [&'static str],
     /// For so long it may refuse tokens that its own authorization server has just given.
     pub refuses_good_tokens_for: Option<Duration>,
 }
@@ -42,6 +44,9 @@ pub enum SentCopy {
     /// The provider does, unless a setting of the mailbox says otherwise: it is looked for first, this long after it was sent.
     TheirsMostly(Duration),
 }
+
+/// Between tries with tokens that are good, while the server does not know of it yet: the first wait and the longest.
+pub const TOKEN_PATIENCE: (Duration, Duration) = (Duration::from_secs(300), Duration::from_secs(900));
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -58,6 +63,7 @@ const OTHER: Provider = Provider {
     volume: None,
     volume_pause: (MINUTE, Duration::from_secs(1800)),
     sent_copy: SentCopy::Ours,
+    filing: &[],
     refuses_good_tokens_for: None,
 };
 
@@ -71,6 +77,8 @@ const TABLE: [Provider; 3] = [
         volume: Some("2.5 GB"),
         volume_pause: (HOUR, DAY),
         sent_copy: SentCopy::Theirs,
+        // smtp-relay.gmail.com files nothing.
+        filing: &["smtp.gmail.com", "smtp.googlemail.com"],
         ..OTHER
     },
     // Exchange Online's documents: 3 connections for submission. 20 for IMAP is what its users report. A licence that was
@@ -98,6 +106,20 @@ const TABLE: [Provider; 3] = [
     },
 ];
 
+/// Who files the copy of what is sent by way of the submission server `host`; `labels`: of an account whose mail is in Gmail.
+/// Its submission server may be another one, or Gmail's under another name: then it is looked for first.
+#[must_use]
+pub fn sent_copy(host: &str, labels: bool) -> SentCopy {
+    let provider = of(host);
+    let host = host.trim_end_matches('.').to_ascii_lowercase();
+    let files = provider.filing.is_empty() || provider.filing.contains(&host.as_str());
+    match provider.sent_copy {
+        SentCopy::Theirs if !files => SentCopy::TheirsMostly(MINUTE),
+        SentCopy::Ours if labels => SentCopy::TheirsMostly(MINUTE),
+        other => other,
+    }
+}
+
 /// The provider behind a host.
 #[must_use]
 pub fn of(host: &str) -> &'static Provider {
@@ -108,12 +130,6 @@ pub fn of(host: &str) -> &'static Provider {
 }
 
 impl Provider {
-    /// Whether anything is known of it.
-    #[must_use]
-    pub fn is_known(&self) -> bool {
-        !self.hosts.is_empty()
-    }
-
     /// How long to wait at its limit, where it has bounds of its own: the first wait and the longest.
     #[must_use]
     pub fn pause(&self, error: &ImapError) -> Option<(Duration, Duration)> {
@@ -168,6 +184,22 @@ mod tests {
             ("", OTHER.name),
         ] {
             assert_eq!(of(host).name, name, "{host}");
+        }
+    }
+
+    #[test]
+    fn a_copy_is_left_to_those_alone_who_file_it() {
+        let looked_for = SentCopy::TheirsMostly(MINUTE);
+        for (host, labels, who) in [
+            ("smtp.gmail.com", true, SentCopy::Theirs),
+            ("SMTP.googlemail.com.", false, SentCopy::Theirs),
+            ("smtp-relay.gmail.com", true, looked_for),
+            ("smtp-relay.gmail.com", false, looked_for),
+            ("relay.company.example", true, looked_for),
+            ("relay.company.example", false, SentCopy::Ours),
+            ("smtp.office365.com", false, looked_for),
+        ] {
+            assert_eq!(sent_copy(host, labels), who, "{host} {labels}");
         }
     }
 

@@ -360,9 +360,7 @@ async fn start_sent_copy(tx: &mut TenantTx, id: SubmissionId) -> Result<(), DbEr
     .fetch_optional(tx.conn())
     .await?;
     let Some((host, labels)) = row else { return Ok(()) };
-    // Gmail behind another host name is Gmail.
-    let (state, wait) = match provider::of(&host).sent_copy {
-        _ if labels => (CopyState::Skipped, Duration::ZERO),
+    let (state, wait) = match provider::sent_copy(&host, labels) {
         SentCopy::Theirs => (CopyState::Skipped, Duration::ZERO),
         SentCopy::TheirsMostly(wait) => (CopyState::Pending, wait),
         SentCopy::Ours => (CopyState::Pending, Duration::ZERO),
