@@ -270,7 +270,7 @@ pub async fn finish(
         handover.recipients.iter().map(|(p, _)| *p).zip(ending.verdicts.iter().cloned()).collect();
     write_verdicts(tx, attempt.id, &told).await?;
     let wait = match &ending.login {
-        Login::Refused(reply) => credentials::refused(tx, attempt, reply, unit).await?,
+        Login::Refused { reply, meant } => credentials::refused(tx, attempt, (reply, *meant), unit).await?,
         _ if ending.held => suspension::HELD_FOR,
         other => {
             if *other == Login::Accepted {

@@ -15,6 +15,7 @@ use crate::domain::states::AccountState;
 use crate::platform::db::{DbError, TenantTx};
 use crate::platform::id::{AccountId, SubmissionId};
 use crate::queue::job::{self, Job};
+use wire::provider::TOKEN_PATIENCE;
 use wire::smtp::reply_text;
 use wire::trouble::Trouble;
 
@@ -24,20 +25,19 @@ const CHANGED_MEANWHILE: Duration = Duration::from_secs(1);
 /// When the user does not act, the password is tried this often at most: servers lock accounts for less.
 const AT_MOST_EVERY: Duration = Duration::from_secs(8 * 3600);
 
-/// Between tries with tokens that are good, while the server does not know of it yet.
-const TOKEN_PATIENCE: (Duration, Duration) = (Duration::from_secs(300), Duration::from_secs(900));
-
-/// Records at the account that its submission server refused the login; returns when to try again. If a client changed the
+/// Records at the account that its submission server refused the login; returns when to try again. `meant`: it said what is
+/// wrong with the token, so it is no token that will be taken later. If a client changed the
 /// account since the attempt began, the refusal says nothing about the credentials there are now: the account stays as it
 /// is. One that is paused says so and nothing else; sending goes on, and tells again once the account does.
 pub(super) async fn refused(
     tx: &mut TenantTx,
     attempt: &Attempt,
-    reply: &SmtpReply,
+    (reply, meant): (&SmtpReply, bool),
     unit: f64,
 ) -> Result<Duration, DbError> {
     let since = refused_since(tx, attempt, reply).await?;
-    if patience_with_tokens(tx, attempt.account_id).await?.is_some_and(|patience| since < patience) {
+    let patience = if meant { None } else { patience_with_tokens(tx, attempt.account_id).await? };
+    if patience.is_some_and(|patience| since < patience) {
         return Ok(mail::backoff::bounded(since, TOKEN_PATIENCE, unit));
     }
     let wait = mail::backoff::auth(since, unit).unwrap_or(AT_MOST_EVERY);

@@ -72,8 +72,13 @@ pub enum Login {
     Untried,
     /// The server let us in, or asked for no login.
     Accepted,
-    /// The server refused the credentials, in these words.
-    Refused(SmtpReply),
+    /// The server refused the credentials.
+    Refused {
+        /// In these words.
+        reply: SmtpReply,
+        /// It said what is wrong with the token: that does not pass.
+        meant: bool,
+    },
 }
 
 impl Ending {
@@ -82,7 +87,9 @@ impl Ending {
     pub fn before(error: &SmtpError, recipients: usize) -> Self {
         let verdict = Verdict::failed(error);
         let login = match error {
-            SmtpError::AuthRejected { reply, .. } => Login::Refused(reply.clone()),
+            SmtpError::AuthRejected { reply, refusal } => {
+                Login::Refused { reply: reply.clone(), meant: refusal.is_some() }
+            }
             _ => Login::Untried,
         };
         Self {
@@ -288,7 +295,7 @@ mod tests {
             (states(&ending), ending.code, ending.text.as_deref()),
             (vec!["deferred", "deferred"], Some(535), Some("5.7.8 no"))
         );
-        assert_eq!(ending.login, Login::Refused(no));
+        assert_eq!(ending.login, Login::Refused { reply: no, meant: false });
         let later = Ending::of(&Err(SendError::Before(SmtpError::Timeout)), None, 1);
         assert_eq!((later.login, Ending::interrupted(1).login), (Login::Accepted, Login::Untried));
     }

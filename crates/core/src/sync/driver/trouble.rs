@@ -12,14 +12,11 @@ use crate::platform::id::{AccountId, TenantId};
 use crate::queue::lease::Lease;
 use crate::sync::store::status::{self, AccountState, Cause, Refused};
 use wire::imap::ImapError;
-use wire::provider;
+use wire::provider::{self, TOKEN_PATIENCE};
 use wire::trouble::Trouble;
 
 /// Accounts whose user has to act are looked at once a day, in case the server changed its mind.
 const IDLE_RETRY: Duration = Duration::from_secs(24 * 3600);
-
-/// Between tries with tokens that are good, while the server does not know of it yet.
-const TOKEN_PATIENCE: (Duration, Duration) = (Duration::from_secs(300), Duration::from_secs(900));
 
 /// Whether the server refused to let us in and said nothing of the token. One that says what is wrong with it means it.
 fn refuses_unsaid(error: &SyncError) -> bool {
