@@ -178,7 +178,7 @@ impl Session {
         answer_bytes: u64,
         mut on_untagged: impl FnMut(Untagged) -> Option<Untagged>,
     ) -> Result<Done, ImapError> {
-        let reads = only_reads(&command.text);
+        let reads = self.capabilities.gmail && only_reads(&command.text);
         let condition = self.run_to_condition(command, answer_bytes, &mut on_untagged).await?;
         self.finish(condition).map_err(|error| if reads { of_reading(error) } else { error })
     }

@@ -151,7 +151,10 @@ impl Session {
                             }
                             again.push_back(batch.asked.to_string());
                         }
-                        (Err(e), _) => refused = refused.or(Some(of_reading(e))),
+                        (Err(e), _) => {
+                            let e = if self.capabilities.gmail { of_reading(e) } else { e };
+                            refused = refused.or(Some(e));
+                        }
                         (Ok(_), None) => {}
                     }
                 }

@@ -39,7 +39,7 @@ pub(super) fn bye_error(condition: &Condition) -> ImapError {
     let code = condition.code.as_ref().and_then(|c| server_code(&c.name));
     let lower = text.to_ascii_lowercase();
     if ENDED.iter().any(|said| lower.contains(said)) && !tells_of_token(&text) {
-        return ImapError::Throttled { retry_after: None, code, text };
+        return ImapError::Throttled { retry_after: backoff(&lower), code, text };
     }
     throttled(code.as_deref(), &text).unwrap_or(ImapError::Closed { bye: Some(text) })
 }
@@ -112,7 +112,8 @@ pub(super) fn only_reads(command: &[u8]) -> bool {
 }
 
 /// What a command that only reads is refused for want of quota is not the room for mail (RFC 9208), which reading needs none
-/// of: the provider limits how much is read.
+/// of: the provider limits how much is read. Of Gmail; elsewhere it may be the fault of one mailbox (a full one that cannot
+/// write its index), which the others do not suffer for.
 pub(super) fn of_reading(error: ImapError) -> ImapError {
     match error {
         ImapError::Refused { code: Some(code), text } if code == OVERQUOTA => {
@@ -142,11 +143,18 @@ fn throttled(code: Option<&str>, text: &str) -> Option<ImapError> {
     if !by_code && !said.iter().chain(&TOO_MANY).any(|s| lower.contains(s)) {
         return None;
     }
-    let backoff = lower.split_once("backoff time:").and_then(|(_, rest)| {
-        let digits: String = rest.trim_start().chars().take_while(char::is_ascii_digit).take(9).collect();
-        digits.parse().ok().map(Duration::from_millis)
-    });
-    Some(ImapError::Throttled { retry_after: backoff, code: code.map(str::to_owned), text: text.to_owned() })
+    Some(ImapError::Throttled {
+        retry_after: backoff(&lower),
+        code: code.map(str::to_owned),
+        text: text.to_owned(),
+    })
+}
+
+/// How long Exchange wants to be left alone.
+fn backoff(lower: &str) -> Option<Duration> {
+    let (_, rest) = lower.split_once("backoff time:")?;
+    let digits: String = rest.trim_start().chars().take_while(char::is_ascii_digit).take(9).collect();
+    digits.parse().ok().map(Duration::from_millis)
 }
 
 /// Whether a server that offers a SASL mechanism says that it does not know it after all, which is not about the credentials.
@@ -240,8 +248,11 @@ mod tests {
 
     #[tokio::test]
     async fn no_room_for_mail_is_a_refusal_and_no_quota_for_reading_a_plea_for_patience() {
-        let (mut s, _) =
-            session("", &["$ NO [OVERQUOTA] full\r\n", "$ NO [OVERQUOTA] read enough\r\n"]).await;
+        let answers = ["$ NO [OVERQUOTA] full\r\n", "$ NO [OVERQUOTA] read enough\r\n"];
+        let (mut s, _) = session("", &answers).await;
+        assert!(matches!(s.create_mailbox(b"a", None).await, Err(ImapError::Refused { .. })));
+        assert!(matches!(s.select(b"a", None, false).await, Err(ImapError::Refused { .. })), "not of Gmail");
+        let (mut s, _) = session("X-GM-EXT-1", &answers).await;
         assert!(matches!(s.create_mailbox(b"a", None).await, Err(ImapError::Refused { .. })));
         assert!(matches!(s.select(b"a", None, false).await, Err(ImapError::Throttled { .. })));
     }
@@ -253,5 +264,10 @@ mod tests {
                 .await;
         let Err(ImapError::Throttled { retry_after, .. }) = s.noop().await else { panic!("not throttled") };
         assert_eq!(retry_after, Some(Duration::from_millis(299_961)));
+        let end =
+            "* BYE Session invalidated - Request is throttled. Suggested Backoff Time: 5 milliseconds\r\n";
+        let (mut s, _) = session("", &[end]).await;
+        let Err(ImapError::Throttled { retry_after, .. }) = s.noop().await else { panic!("not throttled") };
+        assert_eq!(retry_after, Some(Duration::from_millis(5)));
     }
 }
