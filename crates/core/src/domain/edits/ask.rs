@@ -130,11 +130,12 @@ pub fn transfer(
             from.map(|from| Change::Move { from: Scope::In(from), to: key(all) }).into_iter().collect()
         }
         Transfer::ExpungeIn(trash) => expunge_in(trash, (visible, message), source),
-        // What All Mail alone has gets a label: there is nothing to leave.
+        // What All Mail alone has, or is to leave, gets a label: All Mail cannot be left.
         Transfer::Move(to)
             if labels.are
                 && !labels.takes_all(key(to))
-                && visible.iter().all(|p| Some(p.mailbox) == message.all_mail) =>
+                && (visible.iter().all(|p| Some(p.mailbox) == message.all_mail)
+                    || source.is_some_and(|m| Some(key(m)) == message.all_mail)) =>
         {
             one(Transfer::Copy(to)).into_iter().collect()
         }
@@ -288,6 +289,12 @@ mod tests {
         assert_eq!(asked(&[inbox, all], Some(work), gone), []);
         let labelled = [Change::Copy { from: key(all), to: key(work) }];
         assert_eq!(asked(&[all], None, Transfer::Move(work)), labelled);
+        assert_eq!(asked(&[inbox, all], Some(all), Transfer::Move(work)), labelled);
+        assert_eq!(asked(&[work, all], Some(all), Transfer::Move(work)), []);
+        assert_eq!(
+            asked(&[inbox, all], Some(all), Transfer::Move(trash)),
+            [moved(Scope::In(key(all)), trash)]
+        );
         assert_eq!(asked(&[inbox, all], None, Transfer::Move(work)), [moved(Scope::All, work)]);
         assert_eq!(asked(&[all], None, Transfer::Delete(trash)), [moved(Scope::All, trash)]);
     }
