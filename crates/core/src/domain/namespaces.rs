@@ -44,14 +44,16 @@ pub async fn are_labels(tx: &mut TenantTx, account: AccountId) -> Result<bool, D
         .unwrap_or(false))
 }
 
-/// Whether the server is to be asked: it never was since it was given, or was a day ago.
-pub async fn are_due(tx: &mut TenantTx, account: AccountId) -> Result<bool, DbError> {
+/// Whether the server is to be asked: it never was since it was given, or was a day ago, or what it says now of its mailboxes
+/// being labels is not what is noted.
+pub async fn are_due(tx: &mut TenantTx, account: AccountId, labels: bool) -> Result<bool, DbError> {
     Ok(sqlx::query_scalar(
-        "SELECT coalesce(namespaces_at < now() - interval '1 day', true) FROM account_leases
+        "SELECT coalesce(namespaces_at < now() - interval '1 day', true) OR labels IS DISTINCT FROM $3 FROM account_leases
          WHERE tenant_id = $1 AND account_id = $2",
     )
     .bind(tx.tenant())
     .bind(account)
+    .bind(labels)
     .fetch_optional(tx.conn())
     .await?
     .unwrap_or(false))

@@ -24,7 +24,8 @@ use wire::imap::{ImapError, ListedMailbox as ServerMailbox, MailboxStatus, Sessi
 /// Performs on the server what our users did to mailboxes. Returns how many changes it confirmed.
 pub(super) async fn push(link: &mut Link<'_>) -> Result<usize, SyncError> {
     let mut tx = link.lease.begin(&link.ctx.db).await?;
-    let are_due = namespaces::are_due(&mut tx, link.lease.account).await?;
+    let labels = link.session.capabilities().gmail;
+    let are_due = namespaces::are_due(&mut tx, link.lease.account, labels).await?;
     let mut changes = tree_changes(&mut tx, link.lease.account).await?;
     tx.commit().await?;
     if are_due {
