@@ -305,3 +305,36 @@ async fn what_was_stored_before_gmail_told_its_ids_is_known_again() {
     assert_eq!(rig.count(told, &odd.account).await, 1, "and has its id from then on");
     rig.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_to_what_was_stored_before_gmail_told_its_ids_joins_its_conversation() {
+    let rig = Rig::start().await;
+    let mut ids = None;
+    let mut odd = gmail(&rig, |s| ids = Some(s.arrive(&["INBOX"], bytes(1), None))).await;
+    let ids = ids.unwrap();
+    odd.settled().await;
+    // As a release stored it that knew no ids: found by its headers alone.
+    let key = <sha2::Sha256 as sha2::Digest>::digest("g1@example.test")[..16].to_vec();
+    sqlx::query("UPDATE messages SET email_id = NULL WHERE account_id = $1::uuid")
+        .bind(&odd.account)
+        .execute(&mut rig.app.database.superuser().await)
+        .await
+        .unwrap();
+    let renamed = sqlx::query("UPDATE thread_keys SET key = $2 WHERE account_id = $1::uuid")
+        .bind(&odd.account)
+        .bind(key)
+        .execute(&mut rig.app.database.superuser().await)
+        .await
+        .unwrap();
+    assert_eq!(renamed.rows_affected(), 1);
+    let answer = String::from_utf8(bytes(2)).unwrap().replacen(
+        "Subject:",
+        "In-Reply-To: <g1@example.test>\r\nSubject:",
+        1,
+    );
+    odd.server.lock().arrive(&["INBOX"], answer.into_bytes(), Some(ids.thread));
+    odd.healthy().await;
+    odd.settled().await;
+    assert_eq!(message(&odd, 1).await["thread_id"], message(&odd, 2).await["thread_id"]);
+    rig.finish().await;
+}

@@ -188,9 +188,10 @@
 //! | Gmail: our user's edits | labels change by moves; expunged in the Trash alone | `our_users_archive_move_star_and_delete_at_gmail_do_to_labels_what_they_say` |
 //! | Gmail: ids that lie, BAD, a line that ends in them | bytes are fetched, nothing is lost | `ids_that_lie_or_are_not_there_after_all_cost_bytes_and_no_mail` |
 //! | Gmail: mail from before ids were told | known by its bytes, and then by its id | `what_was_stored_before_gmail_told_its_ids_is_known_again` |
+//! | Gmail: an answer to mail from before ids were told | joins its conversation | `an_answer_to_what_was_stored_before_gmail_told_its_ids_joins_its_conversation` |
 //! | Gmail's limits | waited out as Gmail does, said in `cause` | `limits_of_gmail_pause_the_account_as_long_as_gmail_does_and_say_so`, `of_gmails_connections_others_may_have_all_and_then_there_is_waited` |
 //! | places by provider | as many as it allows | `an_account_has_as_many_places_as_its_provider_allows` |
-//! | Gmail under another name | files its own copies | `gmail_behind_any_name_files_the_copy_of_what_is_sent_itself` |
+//! | Gmail, and what is sent by way of another server | the copy is looked for, and filed where it is missing | `a_copy_of_what_another_server_than_gmails_sends_is_looked_for_and_filed_where_it_is_missing` |
 //! | Exchange: throttled by BAD or BYE, not connected | waited out, nothing is blamed on an extension | `exchange_that_throttles_by_bad_or_bye_is_left_alone_as_long_as_it_says_and_no_mail_is_lost` |
 //! | Exchange: the session ends with its token | another at once | `a_session_that_ends_with_its_token_is_followed_by_another_at_once` |
 //! | Exchange: UIDs that jump | one listing | `uids_that_jump_cost_one_listing_and_lose_nothing` |

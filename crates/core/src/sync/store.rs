@@ -105,6 +105,9 @@ pub struct Content {
     pub refs: Vec<String>,
     /// Keys of the conversation: hashes of all ids above, or of the one the server has for it.
     pub thread_keys: Vec<[u8; 16]>,
+    /// Where the server has an id for the conversation: hashes of the ids above. By them it finds what was stored before the
+    /// server told its ids.
+    pub header_keys: Vec<[u8; 16]>,
     /// Decoded Subject.
     pub subject: Option<String>,
     /// Subject without the marks of answers and forwards.

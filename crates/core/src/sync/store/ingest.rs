@@ -239,20 +239,25 @@ async fn known_uids(tx: &mut TenantTx, target: &Target, batch: &[Prepared]) -> R
     Ok(known.into_iter().collect())
 }
 
-/// Messages that were stored before the server told its ids get theirs.
+/// Messages that were stored before the server told its ids get theirs, and their conversations too.
 async fn learn_ids(tx: &mut TenantTx, arrivals: &Arrivals<'_>) -> Result<(), DbError> {
     let placed = arrivals.placed.iter().map(|(p, _)| (p.message, p.arrival));
     let known = placed.chain(arrivals.seated.iter().map(|s| (s.message, s.arrival)));
-    let told = known.filter(|(_, a)| !a.known).filter_map(|(m, a)| Some((m, a.email_id.as_deref()?)));
-    let (messages, ids): (Vec<Uuid>, Vec<&str>) = told.unzip();
+    let told: Vec<(Uuid, &Prepared)> = known.filter(|(_, a)| !a.known && a.email_id.is_some()).collect();
+    let messages: Vec<Uuid> = told.iter().map(|(m, _)| *m).collect();
+    let key = |a: &Prepared| a.content.thread_keys.first().map(|key| key.to_vec());
     if !messages.is_empty() {
         sqlx::query(
-            "UPDATE messages m SET email_id = n.id FROM unnest($2::uuid[], $3::text[]) AS n(message, id)
-             WHERE m.tenant_id = $1 AND m.id = n.message AND m.email_id IS NULL",
+            "WITH told AS (
+               UPDATE messages m SET email_id = n.id FROM unnest($2::uuid[], $3::text[], $4::bytea[]) AS n(message, id, key)
+               WHERE m.tenant_id = $1 AND m.id = n.message AND m.email_id IS NULL RETURNING m.account_id, m.thread_id, n.key)
+             INSERT INTO thread_keys (tenant_id, account_id, key, thread_id)
+             SELECT $1, account_id, key, thread_id FROM told WHERE key IS NOT NULL ON CONFLICT DO NOTHING",
         )
         .bind(tx.tenant())
         .bind(messages)
-        .bind(ids)
+        .bind(told.iter().map(|(_, a)| a.email_id.as_deref()).collect::<Vec<_>>())
+        .bind(told.iter().map(|(_, a)| key(a)).collect::<Vec<_>>())
         .execute(tx.conn())
         .await?;
     }
@@ -331,6 +336,7 @@ async fn insert_messages(
         .iter()
         .map(|(_, p)| Joining {
             keys: &p.content.thread_keys,
+            header_keys: &p.content.header_keys,
             message_id_header: p.content.message_id_header.as_deref(),
             subject: p.content.thread_subject.as_deref(),
             sort_at: sort_date(p.internal_date),

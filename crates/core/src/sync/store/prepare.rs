@@ -90,7 +90,7 @@ pub fn prepare(arrival: Arrival, options: Options) -> Prepared {
     let size_bytes = arrival.oversized.map_or(arrival.raw.len() as u64, |o| o.size_bytes);
     // The server's word on what belongs together goes before what the headers make of it.
     if let Some(key) = arrival.ids.and_then(lasting::thread_key) {
-        content.thread_keys = vec![key];
+        content.header_keys = std::mem::replace(&mut content.thread_keys, vec![key]);
     }
     let email_id = arrival.ids.map(lasting::email_id);
     let Arrival { uid, flags, keywords, modseq, internal_date, raw, known, .. } = arrival;
@@ -135,6 +135,7 @@ pub fn content(message: &ParsedMessage, index: bool) -> Content {
         in_reply_to: message.in_reply_to.clone(),
         refs: message.references.clone(),
         thread_keys: thread_keys(message),
+        header_keys: Vec::new(),
         subject: message.subject.clone(),
         thread_subject: message.subject.as_deref().map(mail::thread::base_subject),
         from: json(&message.from),

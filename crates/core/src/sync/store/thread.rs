@@ -19,6 +19,8 @@ use crate::platform::id::{AccountId, MessageId, ThreadId};
 pub(super) struct Joining<'a> {
     /// Its own id's first, if that tells anything.
     pub keys: &'a [[u8; 16]],
+    /// Where `keys` is the server's: what the headers make of it.
+    pub header_keys: &'a [[u8; 16]],
     pub message_id_header: Option<&'a str>,
     pub subject: Option<&'a str>,
     pub sort_at: DateTime<Utc>,
@@ -48,11 +50,17 @@ pub(super) async fn assign(
         return Ok(Vec::new());
     }
     let known = known_threads(tx, account, messages).await?;
+    let without_ids = without_ids(tx, messages, &known).await?;
+    let wider = with_header_keys(messages, &known, &without_ids);
     let borrowed = borrowed_ids(tx, account, messages, &known).await?;
     let joining: Vec<Joining<'_>> = messages
         .iter()
         .enumerate()
-        .map(|(n, m)| if borrowed.contains(&n) { m.without_own_key() } else { *m })
+        .map(|(n, m)| match wider.get(&n) {
+            Some(keys) => Joining { keys, ..*m },
+            None if borrowed.contains(&n) => m.without_own_key(),
+            None => *m,
+        })
         .collect();
     let grouping = group(&joining, &known, || ThreadId::new().0);
     store(tx, account, &joining, &grouping).await?;
@@ -119,7 +127,8 @@ async fn known_threads(
     account: AccountId,
     messages: &[Joining<'_>],
 ) -> Result<HashMap<[u8; 16], Uuid>, DbError> {
-    let keys: Vec<&[u8]> = messages.iter().flat_map(|m| m.keys.iter().map(<[u8; 16]>::as_slice)).collect();
+    let keys = messages.iter().flat_map(|m| m.keys.iter().chain(m.header_keys));
+    let keys: Vec<&[u8]> = keys.map(<[u8; 16]>::as_slice).collect();
     let rows: Vec<(Vec<u8>, Uuid)> = sqlx::query_as(
         "SELECT key, thread_id FROM thread_keys WHERE tenant_id = $1 AND account_id = $2 AND key = ANY ($3)",
     )
@@ -129,6 +138,60 @@ async fn known_threads(
     .fetch_all(tx.conn())
     .await?;
     Ok(rows.into_iter().filter_map(|(key, thread)| Some((key.try_into().ok()?, thread))).collect())
+}
+
+/// Of the threads that messages name by their headers alone, because the server's key is new here: those in which no message
+/// has an id of the server, which were stored before it told any.
+async fn without_ids(
+    tx: &mut TenantTx,
+    messages: &[Joining<'_>],
+    known: &HashMap<[u8; 16], Uuid>,
+) -> Result<HashSet<Uuid>, DbError> {
+    let begins = messages.iter().filter(|m| !m.keys.iter().any(|k| known.contains_key(k)));
+    let named: HashSet<Uuid> =
+        begins.flat_map(|m| m.header_keys).filter_map(|k| known.get(k)).copied().collect();
+    if named.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let rows: Vec<Uuid> = sqlx::query_scalar(
+        "SELECT t.id FROM unnest($2::uuid[]) AS t(id) WHERE NOT EXISTS (
+           SELECT 1 FROM messages WHERE tenant_id = $1 AND thread_id = t.id AND email_id IS NOT NULL)",
+    )
+    .bind(tx.tenant())
+    .bind(named.into_iter().collect::<Vec<_>>())
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(rows.into_iter().collect())
+}
+
+/// The keys of those messages, by their place, that join such a thread by their headers. One thread becomes one conversation
+/// of the server, the first that names it.
+fn with_header_keys(
+    messages: &[Joining<'_>],
+    known: &HashMap<[u8; 16], Uuid>,
+    without_ids: &HashSet<Uuid>,
+) -> HashMap<usize, Vec<[u8; 16]>> {
+    let mut taken: HashMap<Uuid, &[[u8; 16]]> = HashMap::new();
+    let mut wider = HashMap::new();
+    for (n, message) in messages.iter().enumerate() {
+        // Its own id alone may be a borrowed one, and the server knows better.
+        let own = message.message_id_header.and_then(key_of);
+        let answers_none = matches!(message.header_keys, [only] if Some(*only) == own);
+        if answers_none || message.keys.iter().any(|k| known.contains_key(k)) {
+            continue;
+        }
+        let mut keys = message.keys.to_vec();
+        for key in message.header_keys {
+            let Some(thread) = known.get(key).filter(|thread| without_ids.contains(thread)) else { continue };
+            if *taken.entry(*thread).or_insert(message.keys) == message.keys {
+                keys.push(*key);
+            }
+        }
+        if keys.len() > message.keys.len() {
+            wider.insert(n, keys);
+        }
+    }
+    wider
 }
 
 /// Unites messages over their keys. `new_id` makes ids of new threads.
@@ -276,7 +339,13 @@ mod tests {
     use super::*;
 
     fn joining(keys: &[[u8; 16]]) -> Joining<'_> {
-        Joining { keys, message_id_header: None, subject: None, sort_at: DateTime::UNIX_EPOCH }
+        Joining {
+            keys,
+            header_keys: &[],
+            message_id_header: None,
+            subject: None,
+            sort_at: DateTime::UNIX_EPOCH,
+        }
     }
 
     fn ids() -> impl FnMut() -> Uuid {
@@ -295,6 +364,21 @@ mod tests {
         assert_ne!(g.of_message[0], g.of_message[1]);
         assert_eq!(g.made.len(), 3);
         assert!(g.merged.is_empty());
+    }
+
+    #[test]
+    fn headers_lead_to_what_was_stored_before_the_server_told_its_ids_and_to_nothing_else() {
+        let (told, other, old, new) = ([1; 16], [2; 16], [3; 16], [4; 16]);
+        let (before, since) = (Uuid::from_u128(5), Uuid::from_u128(6));
+        let known = HashMap::from([(old, before), (new, since)]);
+        let headers = [old, new];
+        let of = |keys| Joining { header_keys: &headers, ..joining(keys) };
+        let (first, second) = ([told], [other]);
+        let messages = [of(&first), of(&second), of(&first)];
+        let wider = with_header_keys(&messages, &known, &HashSet::from([before]));
+        assert_eq!(wider, HashMap::from([(0, vec![told, old]), (2, vec![told, old])]));
+        let known = HashMap::from([(old, before), (told, since)]);
+        assert!(with_header_keys(&messages[..1], &known, &HashSet::from([before])).is_empty());
     }
 
     #[test]
