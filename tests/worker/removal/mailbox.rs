@@ -190,3 +190,75 @@ async fn a_worker_that_dies_between_two_portions_of_a_mailbox_leaves_what_the_ne
     assert_eq!(deleted, i64::try_from(MESSAGES - KEPT).unwrap());
     app.finish().await;
 }
+
+/// Puts a hundred messages that are in `box 1` alone into a new mailbox, by SQL.
+async fn third(app: &App, account: &str) {
+    let mut conn = app.database.superuser().await;
+    for sql in [
+        "INSERT INTO mailboxes (tenant_id, id, account_id, wire_name, path, name, generation)
+         SELECT tenant_id, gen_random_uuid(), account_id, 'box 3', 'box 3', 'box 3', 1 FROM mailboxes
+         WHERE account_id = '{account}' AND path = 'box 1'",
+        "UPDATE message_mailboxes p SET mailbox_id = b.id FROM mailboxes b, mailboxes f
+         WHERE b.account_id = '{account}' AND b.path = 'box 3' AND f.account_id = '{account}' AND f.path = 'box 1'
+           AND p.mailbox_id = f.id AND p.uid <= 111 AND p.uid % 10 <> 0",
+    ] {
+        let sql = sql.replace("{account}", account);
+        sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&mut conn).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mailbox_that_goes_at_once_while_another_is_removed_takes_its_messages_along() {
+    let mut app = App::start().await;
+    let (tenant, account) = filled(&app).await;
+    third(&app, &account).await;
+    let id = async |path: &str| {
+        let found = mailbox(&app, &tenant, &account, path).await.unwrap();
+        (found["id"].as_str().unwrap().to_owned(), found["total"].clone())
+    };
+    let ((first, _), (third, held)) = (id("box 1").await, id("box 3").await);
+    assert_eq!(held, 100);
+    let list = format!("/api/accounts/{account}/messages?limit=200");
+    for (gone, left, deleted) in [(&first, KEPT + 100, 0), (&third, KEPT, 100)] {
+        let path = format!("/api/mailboxes/{gone}?with_messages=true");
+        assert_eq!(app.delete(&tenant, &path).await.status, 204);
+        assert_eq!(all(&app, &tenant, &list).await.len(), left);
+        assert_eq!(told(&app, "message.deleted").await, deleted, "what went is told");
+    }
+    app.add_worker();
+    eventually("the large one is removed", PATIENCE, async || {
+        shows_what_stays(&app, &tenant, &account, &first).await;
+        (count(&app, "SELECT count(*) FROM mailbox_removals").await == 0).then_some(())
+    })
+    .await;
+    shows_what_stays(&app, &tenant, &account, &first).await;
+    let deleted = i64::try_from(MESSAGES - KEPT).unwrap();
+    assert_eq!(told(&app, "message.deleted").await, deleted, "each once");
+    assert_eq!(
+        count(&app, "SELECT count(*) FROM messages WHERE gone_at IS NULL").await,
+        i64::try_from(KEPT).unwrap()
+    );
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_on_its_way_into_a_mailbox_that_holds_much_is_back_at_once_when_that_is_deleted() {
+    let app = App::start().await;
+    let (tenant, account) = filled(&app).await;
+    third(&app, &account).await;
+    let id = async |path: &str| {
+        mailbox(&app, &tenant, &account, path).await.unwrap()["id"].as_str().unwrap().to_owned()
+    };
+    let (first, third) = (id("box 1").await, id("box 3").await);
+    let list = format!("/api/accounts/{account}/messages?limit=200&mailbox_id={third}");
+    let moved = all(&app, &tenant, &list).await[..3].to_vec();
+    let action = json!({"ids": moved, "action": "move", "mailbox_id": first});
+    app.post(&tenant, "/api/messages/actions", &action).await.expect(200);
+    assert_eq!(all(&app, &tenant, &list).await.len(), 97);
+    let path = format!("/api/mailboxes/{first}?with_messages=true");
+    assert_eq!(app.delete(&tenant, &path).await.status, 204);
+    assert_eq!(count(&app, "SELECT count(*) FROM mailbox_removals").await, 1, "it goes in portions");
+    assert_eq!(all(&app, &tenant, &list).await.len(), 100);
+    assert_eq!(told(&app, "message.deleted").await, 0);
+    app.finish().await;
+}
