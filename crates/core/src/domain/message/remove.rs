@@ -14,6 +14,8 @@ use crate::platform::id::AccountId;
 /// When the database refuses.
 pub async fn remove(tx: &mut TenantTx, account: AccountId, ids: &[Uuid]) -> Result<u64, DbError> {
     let tenant = tx.tenant();
+    // A message of a mailbox that is being removed may use the same.
+    let hidden = tx.unhide().await?;
     sqlx::query("DELETE FROM edits WHERE tenant_id = $1 AND message_id = ANY ($2)")
         .bind(tenant)
         .bind(ids)
@@ -45,5 +47,6 @@ pub async fn remove(tx: &mut TenantTx, account: AccountId, ids: &[Uuid]) -> Resu
     .bind(threads)
     .execute(tx.conn())
     .await?;
+    tx.hide_again(hidden).await?;
     Ok(count)
 }

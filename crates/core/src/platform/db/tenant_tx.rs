@@ -37,6 +37,11 @@ pub struct TenantTx {
     _share: OwnedSemaphorePermit,
 }
 
+/// What [`TenantTx::unhide`] has to put back: accounts that lose mailboxes.
+#[derive(Debug)]
+#[must_use = "the messages stay in sight until it is given to hide_again"]
+pub(crate) struct Hidden(String);
+
 impl TenantTx {
     pub(super) async fn begin(
         pool: &PgPool,
@@ -103,6 +108,41 @@ impl TenantTx {
     /// Adds to the event log when this transaction commits.
     pub(crate) fn log(&mut self, lines: impl IntoIterator<Item = Line>) {
         self.log.extend(lines);
+    }
+
+    /// From now on this transaction sees the messages of mailboxes that are being removed, though not their places there, until
+    /// [`TenantTx::hide_again`] gets what this returned: for whoever removes what no message refers to, because foreign keys see
+    /// every message. `None`: nothing was hidden.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub(crate) async fn unhide(&mut self) -> Result<Option<Hidden>, DbError> {
+        let losing: Option<String> =
+            sqlx::query_scalar("SELECT nullif(current_setting('app.losing_account_ids', true), '')")
+                .fetch_one(self.conn())
+                .await?;
+        let Some(losing) = losing.filter(|losing| losing != "{}") else { return Ok(None) };
+        self.hide("{}").await?;
+        Ok(Some(Hidden(losing)))
+    }
+
+    /// Takes [`TenantTx::unhide`] back.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub(crate) async fn hide_again(&mut self, hidden: Option<Hidden>) -> Result<(), DbError> {
+        match hidden {
+            Some(Hidden(losing)) => self.hide(&losing).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn hide(&mut self, losing: &str) -> Result<(), DbError> {
+        sqlx::query("SELECT set_config('app.losing_account_ids', $1, true)")
+            .bind(losing)
+            .execute(self.conn())
+            .await?;
+        Ok(())
     }
 
     /// Lets the statements of this transaction wait three seconds for a locked row: for work that cannot be begun anew, since

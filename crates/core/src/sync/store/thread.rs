@@ -318,7 +318,11 @@ async fn merge(
     } else {
         event::record(tx, account, &events);
     }
+    // Those of mailboxes that are being removed follow, and nothing is told of them.
+    let hidden = tx.unhide().await?;
     for statement in [
+        "UPDATE messages o SET thread_id = m.into_id FROM unnest($2::uuid[], $3::uuid[]) AS m(from_id, into_id)
+         WHERE o.tenant_id = $1 AND o.thread_id = m.from_id",
         "UPDATE thread_keys o SET thread_id = m.into_id FROM unnest($2::uuid[], $3::uuid[]) AS m(from_id, into_id)
          WHERE o.tenant_id = $1 AND o.thread_id = m.from_id",
         "UPDATE threads o SET last_message_at = greatest(o.last_message_at, g.at)
@@ -331,6 +335,7 @@ async fn merge(
     ] {
         sqlx::query(statement).bind(tx.tenant()).bind(&from).bind(&into).execute(tx.conn()).await?;
     }
+    tx.hide_again(hidden).await?;
     Ok(())
 }
 

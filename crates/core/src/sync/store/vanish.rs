@@ -431,7 +431,9 @@ pub async fn sweep_gone(tx: &mut TenantTx, account: AccountId) -> Result<u64, Db
 ///
 /// The caller holds the account's lease with no message under way, so that nobody is about to refer to them.
 pub async fn sweep_orphans(tx: &mut TenantTx, account: AccountId) -> Result<u64, DbError> {
-    // Looked for without the lock, which a whole account would take too long for.
+    // Looked for without the lock, which a whole account would take too long for. What a mailbox that is being removed holds is
+    // no orphan.
+    let hidden = tx.unhide().await?;
     let orphans: Vec<Vec<u8>> = sqlx::query_scalar(
         "SELECT b.hash FROM blobs b WHERE b.tenant_id = $1 AND b.account_id = $2 AND NOT EXISTS (
            SELECT 1 FROM messages m WHERE m.tenant_id = b.tenant_id AND m.account_id = b.account_id AND m.blob_hash = b.hash)
@@ -442,10 +444,12 @@ pub async fn sweep_orphans(tx: &mut TenantTx, account: AccountId) -> Result<u64,
     .bind(SWEEP_BATCH)
     .fetch_all(tx.conn())
     .await?;
+    tx.hide_again(hidden).await?;
     if orphans.is_empty() {
         return Ok(0);
     }
     lease::lock(tx, &[account]).await?;
+    let hidden = tx.unhide().await?;
     let done = sqlx::query(
         "DELETE FROM blobs b WHERE b.tenant_id = $1 AND b.account_id = $2 AND b.hash = ANY ($3) AND NOT EXISTS (
            SELECT 1 FROM messages m WHERE m.tenant_id = b.tenant_id AND m.account_id = b.account_id AND m.blob_hash = b.hash)",
@@ -455,5 +459,6 @@ pub async fn sweep_orphans(tx: &mut TenantTx, account: AccountId) -> Result<u64,
     .bind(orphans)
     .execute(tx.conn())
     .await?;
+    tx.hide_again(hidden).await?;
     Ok(done.rows_affected())
 }
