@@ -8,7 +8,7 @@ use mail::mailbox::Role;
 use mail::mailbox::{check_blanks, decode_name, is_inbox, split_last};
 use mail::uid::UidValidity;
 use serde_json::json;
-use sqlx::Row as _;
+use sqlx::{AssertSqlSafe, Row as _};
 
 use crate::domain::event::{self, MailboxDeleted, MailboxPart, MailboxUpdated};
 use crate::domain::mailbox::create::Spot;
@@ -254,13 +254,18 @@ pub async fn delete(tx: &mut TenantTx, id: MailboxId, with_messages: bool) -> Re
     Ok(true)
 }
 
+/// SQL: what mailbox `b` holds nobody here knows, because it is not synchronised. It is empty where a listing said so, or where
+/// the server has not made it yet.
+const MAY_HOLD: &str = "(b.selectable AND NOT b.synchronised AND (b.exists_seen > 0 OR b.tail_uid <> 1 OR b.uidvalidity IS NULL)
+    AND NOT EXISTS (SELECT 1 FROM pending_changes c WHERE c.tenant_id = b.tenant_id AND c.mailbox_id = b.id AND c.kind = 'create_mailbox'))";
+
 /// Whether its user sees mail in it, or would if all of it were here.
 async fn shows_mail(tx: &mut TenantTx, id: MailboxId) -> Result<bool, DbError> {
-    Ok(sqlx::query_scalar(
-        "SELECT total > 0 OR exists_seen > 0 AND (state <> 'synced' OR EXISTS (
+    Ok(sqlx::query_scalar(AssertSqlSafe(format!(
+        "SELECT {MAY_HOLD} OR total > 0 OR exists_seen > 0 AND (state <> 'synced' OR EXISTS (
            SELECT 1 FROM mailbox_outside o WHERE o.tenant_id = $1 AND o.mailbox_id = b.id AND o.generation = b.generation))
-         FROM mailboxes b WHERE tenant_id = $1 AND id = $2",
-    )
+         FROM mailboxes b WHERE tenant_id = $1 AND id = $2"
+    )))
     .bind(tx.tenant())
     .bind(id)
     .fetch_one(tx.conn())
@@ -268,10 +273,11 @@ async fn shows_mail(tx: &mut TenantTx, id: MailboxId) -> Result<bool, DbError> {
 }
 
 async fn holds_mail(tx: &mut TenantTx, id: MailboxId) -> Result<bool, DbError> {
-    Ok(sqlx::query_scalar(
+    Ok(sqlx::query_scalar(AssertSqlSafe(format!(
         "SELECT EXISTS (SELECT 1 FROM message_mailboxes WHERE tenant_id = $1 AND mailbox_id = $2 AND uid IS NOT NULL)
-           OR EXISTS (SELECT 1 FROM mailbox_outside WHERE tenant_id = $1 AND mailbox_id = $2)",
-    )
+           OR EXISTS (SELECT 1 FROM mailbox_outside WHERE tenant_id = $1 AND mailbox_id = $2)
+           OR EXISTS (SELECT 1 FROM mailboxes b WHERE b.tenant_id = $1 AND b.id = $2 AND {MAY_HOLD})"
+    )))
     .bind(tx.tenant())
     .bind(id)
     .fetch_one(tx.conn())
