@@ -22,6 +22,9 @@ use crate::queue::portion::Size;
 /// A mailbox with no more in it goes at once: it is one portion.
 const AT_ONCE: i64 = 500;
 
+/// Portions of messages with edits that are seen to at once.
+const EDITED_AT_ONCE: usize = 2;
+
 /// Marks mailboxes: nobody sees anything of them from the commit on, their names are free, and what our users asked of them
 /// alone is forgotten. The caller holds the account's lease row, tells of them, and sees to what else was asked.
 ///
@@ -73,8 +76,13 @@ pub async fn at_once(tx: &mut TenantTx, account: AccountId, mailbox: MailboxId) 
     .bind(AT_ONCE + 1)
     .fetch_one(tx.conn())
     .await?;
-    if held <= AT_ONCE {
-        // What our users moved here makes a second one, at most.
+    // What our users moved here is back where it was, before anybody looks.
+    let mut edited = true;
+    for _ in 0..EDITED_AT_ONCE {
+        edited = edited && edits::mailboxes_gone(tx, account, &[mailbox.0]).await?;
+    }
+    if held <= AT_ONCE && !edited {
+        // The second one finds nothing.
         for _ in 0..2 {
             if portion(tx, (account, mailbox), AT_ONCE).await?.is_none() {
                 return Ok(true);
@@ -156,10 +164,19 @@ pub async fn finish(
     (account, mailbox): (AccountId, MailboxId),
     over: impl Fn() -> bool,
 ) -> Result<bool, DbError> {
-    let mut size = Size::default();
+    let (mut size, mut seen_to) = (Size::default(), None);
     while !over() {
         let mut tx = db.removal(tenant).await?;
         lease::lock(&mut tx, &[account]).await?;
+        // Edits look at all there are of the account: not for each portion, and its size is not theirs.
+        let newest = newest_edit(&mut tx, account).await?;
+        if newest > seen_to {
+            if edits::mailboxes_gone(&mut tx, account, &[mailbox.0]).await? {
+                tx.commit().await?;
+                continue;
+            }
+            seen_to = newest;
+        }
         let begun = tokio::time::Instant::now();
         let left = portion(&mut tx, (account, mailbox), size.rows).await?;
         if left.is_none() {
@@ -176,8 +193,17 @@ pub async fn finish(
     Ok(false)
 }
 
+/// Whoever writes edits holds the account's lease row, as the caller does: later ones have larger ids.
+async fn newest_edit(tx: &mut TenantTx, account: AccountId) -> Result<Option<i64>, DbError> {
+    Ok(sqlx::query_scalar("SELECT max(id) FROM edits WHERE tenant_id = $1 AND account_id = $2")
+        .bind(tx.tenant())
+        .bind(account)
+        .fetch_one(tx.conn())
+        .await?)
+}
+
 /// Removes `rows` places of a marked mailbox at most, newest first, because lists begin there and pass over what is marked.
-/// `None`: nothing was left, and the mailbox is removed. The caller holds the account's lease row.
+/// `None`: nothing was left, and the mailbox is removed. The caller holds the account's lease row, and has seen to edits.
 ///
 /// # Errors
 /// Those of the database.
@@ -186,11 +212,11 @@ pub async fn portion(
     (account, mailbox): (AccountId, MailboxId),
     rows: i64,
 ) -> Result<Option<u64>, DbError> {
-    if edits::mailboxes_gone(tx, account, &[mailbox.0]).await? {
-        return Ok(Some(0));
-    }
     let found = next(tx, mailbox, rows).await?;
     if found.places.is_empty() {
+        if edits::mailboxes_gone(tx, account, &[mailbox.0]).await? {
+            return Ok(Some(0));
+        }
         sqlx::query("DELETE FROM mailboxes WHERE tenant_id = $1 AND id = $2")
             .bind(tx.tenant())
             .bind(mailbox)
