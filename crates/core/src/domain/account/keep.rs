@@ -18,9 +18,10 @@ pub struct Kept {
     pub wanted: Keep,
     /// What is outside and still here.
     pub narrowing: Option<Narrowing>,
-    /// Mail that is kept is still being read for the first time or anew.
+    /// Mail that is kept is still being read for the first time or anew. Mailboxes that cannot be opened do not count: they say so
+    /// themselves.
     pub widening: bool,
-    /// When it was last seen to that nothing is here that is outside.
+    /// The moment by which it was last seen to that nothing is here that is outside.
     pub narrowed_at: Option<DateTime<Utc>>,
 }
 
@@ -29,7 +30,7 @@ pub struct Kept {
 pub struct Narrowing {
     /// Since when.
     pub asked_at: DateTime<Utc>,
-    /// Places of messages that are to go; `None`: nobody has counted yet.
+    /// Places of messages that are to go; `None`: nobody has counted yet, or it would take too long.
     pub total: Option<i64>,
     /// Those that have gone.
     pub removed: i64,
@@ -41,7 +42,7 @@ pub(super) const COLUMNS: &str = "keep_since, keep_mailboxes, keep_max_bytes, na
     (SELECT total FROM account_narrowings n WHERE n.tenant_id = accounts.tenant_id AND n.account_id = accounts.id) AS narrowing_total,
     (SELECT removed FROM account_narrowings n WHERE n.tenant_id = accounts.tenant_id AND n.account_id = accounts.id) AS narrowing_removed,
     EXISTS (SELECT 1 FROM mailboxes b WHERE b.tenant_id = accounts.tenant_id AND b.account_id = accounts.id
-            AND b.selectable AND b.synchronised AND b.tail_uid <> 1) AS widening";
+            AND b.selectable AND b.synchronised AND b.tail_uid <> 1 AND b.cause_code IS NULL) AS widening";
 
 impl Kept {
     pub(super) fn read(row: &PgRow) -> Result<Self, sqlx::Error> {
