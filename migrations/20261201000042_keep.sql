@@ -5,7 +5,7 @@ SET LOCAL lock_timeout = '200ms';
 ALTER TABLE accounts ADD COLUMN keep_since text, ADD COLUMN keep_mailboxes jsonb, ADD COLUMN keep_max_bytes bigint,
   ADD COLUMN narrowed_at timestamptz;
 COMMENT ON COLUMN accounts.keep_since IS 'a day, or a number of days as 90d; NULL: all mail is kept';
-COMMENT ON COLUMN accounts.narrowed_at IS 'when it was last seen to that nothing is here that is outside';
+COMMENT ON COLUMN accounts.narrowed_at IS 'the moment by which it was last seen to that nothing is here that is outside';
 GRANT SELECT (keep_since, narrowed_at, removed_at) ON accounts TO emailclient_system;
 ALTER TABLE mailboxes ADD COLUMN synchronised boolean NOT NULL DEFAULT true;
 GRANT SELECT (synchronised) ON mailboxes TO emailclient_system;
@@ -31,12 +31,21 @@ CREATE TABLE account_narrowings (
   account_id  uuid NOT NULL,
   total       bigint,
   removed     bigint NOT NULL DEFAULT 0,
-  asked_at    timestamptz NOT NULL DEFAULT now(),
+  asked_at    timestamptz,
+  bounds_at   timestamptz,
+  mailbox     uuid,
+  sort_at     timestamptz,
+  message     uuid,
+  passed_over boolean NOT NULL DEFAULT false,
   PRIMARY KEY (tenant_id, account_id),
   FOREIGN KEY (tenant_id, account_id) REFERENCES accounts(tenant_id, id) ON DELETE CASCADE
 );
 COMMENT ON TABLE account_narrowings IS 'accounts of which less is to be kept than is here';
-COMMENT ON COLUMN account_narrowings.total IS 'placements that were outside when it began; NULL: nobody has counted yet';
+COMMENT ON COLUMN account_narrowings.total IS 'placements that were outside when it began; NULL: nobody has counted yet, or it would take too long';
+COMMENT ON COLUMN account_narrowings.asked_at IS 'NULL: nobody asked, the daily pass';
+COMMENT ON COLUMN account_narrowings.bounds_at IS 'the moment whose bounds the pass goes by; NULL: none has begun';
+COMMENT ON COLUMN account_narrowings.mailbox IS 'where the pass goes on, behind sort_at and message; NULL: it has been through all';
+COMMENT ON COLUMN account_narrowings.passed_over IS 'edits waited of something that is outside: another pass follows';
 
 DO $$
 DECLARE

@@ -14,6 +14,8 @@ use tests::worker::Worker;
 
 use crate::case::{Case, numbered};
 
+mod portions;
+
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn midnight(days_ago: u64) -> DateTime<Utc> {

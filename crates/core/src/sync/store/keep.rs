@@ -184,11 +184,11 @@ pub async fn changed(tx: &mut TenantTx, account: AccountId, before: &Keep) -> Re
     narrow(tx, account).await
 }
 
-/// Asks for the job that takes what is outside out of our copy.
+/// Asks for the job that takes what is outside out of our copy. It begins anew by what is wanted now, also one that is at it.
 async fn narrow(tx: &mut TenantTx, account_id: AccountId) -> Result<(), DbError> {
     sqlx::query(
-        "INSERT INTO account_narrowings (tenant_id, account_id) VALUES ($1, $2)
-         ON CONFLICT (tenant_id, account_id) DO UPDATE SET total = NULL, removed = 0, asked_at = now()",
+        "INSERT INTO account_narrowings (tenant_id, account_id, asked_at) VALUES ($1, $2, now())
+         ON CONFLICT (tenant_id, account_id) DO UPDATE SET total = NULL, removed = 0, asked_at = now(), bounds_at = NULL",
     )
     .bind(tx.tenant())
     .bind(account_id)

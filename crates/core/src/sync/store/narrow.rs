@@ -16,7 +16,7 @@ use crate::platform::db::{DbError, SystemTx, TenantTx};
 use crate::platform::id::{AccountId, MailboxId, MessageId, TenantId};
 
 /// What of an account is outside by now.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {
     /// What is older.
     before: Option<DateTime<Utc>>,
@@ -40,43 +40,140 @@ impl Bounds {
 const IS_OUTSIDE: &str = "coalesce(NOT b.synchronised OR p.sort_at < $3 OR $4::bigint IS NOT NULL
     AND (SELECT g.size_bytes > $4 FROM messages g WHERE g.tenant_id = p.tenant_id AND g.id = p.message_id), false)";
 
-/// Mailboxes that may hold what is outside.
-///
-/// # Errors
-/// Those of the database.
-pub async fn mailboxes(tx: &mut TenantTx, account: AccountId) -> Result<Vec<MailboxId>, DbError> {
-    Ok(sqlx::query_scalar("SELECT id FROM mailboxes WHERE tenant_id = $1 AND account_id = $2 ORDER BY id")
-        .bind(tx.tenant())
-        .bind(account)
-        .fetch_all(tx.conn())
-        .await?)
+/// Where the next portion of a mailbox begins: its rows are in the order of arrival, oldest first.
+pub type From = (DateTime<Utc>, Uuid);
+
+/// A way through all mailboxes of an account, kept in its row of `account_narrowings`: whoever comes next goes on there.
+#[derive(Debug, Clone, Copy)]
+pub struct Pass {
+    /// It goes by the bounds of this moment.
+    pub at: DateTime<Utc>,
+    /// The mailbox it is at; `None`: it has been through all.
+    pub mailbox: Option<MailboxId>,
+    /// Where it is in that mailbox; `None`: at its beginning.
+    pub from: Option<From>,
+    /// It has left something here because edits wait of it.
+    pub passed_over: bool,
 }
 
-/// Writes down how much is to go, the first time.
+/// Where the account's pass is; `None`: none has begun. The caller holds the account's lease row.
 ///
 /// # Errors
 /// Those of the database.
-pub async fn count(tx: &mut TenantTx, account: AccountId, bounds: Bounds) -> Result<(), DbError> {
-    sqlx::query(sqlx::AssertSqlSafe(format!(
-        "UPDATE account_narrowings SET total = (
-           SELECT count(*) FROM mailboxes b JOIN message_mailboxes p ON p.tenant_id = b.tenant_id AND p.mailbox_id = b.id
-           WHERE b.tenant_id = $1 AND b.account_id = $2 AND p.hidden_at IS NULL AND {IS_OUTSIDE})
-         WHERE tenant_id = $1 AND account_id = $2 AND total IS NULL"
-    )))
+pub async fn pass(tx: &mut TenantTx, account: AccountId) -> Result<Option<Pass>, DbError> {
+    let row = sqlx::query(
+        "SELECT bounds_at, mailbox, sort_at, message, passed_over FROM account_narrowings
+         WHERE tenant_id = $1 AND account_id = $2 AND bounds_at IS NOT NULL",
+    )
     .bind(tx.tenant())
     .bind(account)
-    .bind(bounds.before)
-    .bind(bounds.over)
+    .fetch_optional(tx.conn())
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    let (sort_at, message): (Option<DateTime<Utc>>, Option<Uuid>) =
+        (row.try_get("sort_at")?, row.try_get("message")?);
+    Ok(Some(Pass {
+        at: row.try_get("bounds_at")?,
+        mailbox: row.try_get("mailbox")?,
+        from: sort_at.zip(message),
+        passed_over: row.try_get("passed_over")?,
+    }))
+}
+
+/// Begins a pass by the bounds of the moment `at`, whoever asked for it. Returns that moment as the row has it. The caller holds
+/// the account's lease row.
+///
+/// # Errors
+/// Those of the database.
+pub async fn begin(
+    tx: &mut TenantTx,
+    account: AccountId,
+    at: DateTime<Utc>,
+) -> Result<DateTime<Utc>, DbError> {
+    let at: DateTime<Utc> = sqlx::query_scalar(
+        "INSERT INTO account_narrowings (tenant_id, account_id, bounds_at) VALUES ($1, $2, $3)
+         ON CONFLICT (tenant_id, account_id) DO UPDATE SET bounds_at = $3
+         RETURNING bounds_at",
+    )
+    .bind(tx.tenant())
+    .bind(account)
+    .bind(at)
+    .fetch_one(tx.conn())
+    .await?;
+    let mailbox = next_mailbox(tx, account, None).await?;
+    go_on(tx, account, &Pass { at, mailbox, from: None, passed_over: false }).await?;
+    Ok(at)
+}
+
+/// The next portion begins there.
+///
+/// # Errors
+/// Those of the database.
+pub async fn go_on(tx: &mut TenantTx, account: AccountId, pass: &Pass) -> Result<(), DbError> {
+    sqlx::query(
+        "UPDATE account_narrowings SET mailbox = $3, sort_at = $4, message = $5, passed_over = $6
+         WHERE tenant_id = $1 AND account_id = $2",
+    )
+    .bind(tx.tenant())
+    .bind(account)
+    .bind(pass.mailbox)
+    .bind(pass.from.map(|(at, _)| at))
+    .bind(pass.from.map(|(_, message)| message))
+    .bind(pass.passed_over)
     .execute(tx.conn())
     .await?;
     Ok(())
 }
 
-/// Where the next portion of a mailbox begins: its rows are in the order of arrival, oldest first.
-pub type From = (DateTime<Utc>, Uuid);
+/// The mailbox behind this one, or the first; `None`: there is none.
+///
+/// # Errors
+/// Those of the database.
+pub async fn next_mailbox(
+    tx: &mut TenantTx,
+    account: AccountId,
+    behind: Option<MailboxId>,
+) -> Result<Option<MailboxId>, DbError> {
+    Ok(sqlx::query_scalar(
+        "SELECT id FROM mailboxes WHERE tenant_id = $1 AND account_id = $2 AND id > $3 ORDER BY id LIMIT 1",
+    )
+    .bind(tx.tenant())
+    .bind(account)
+    .bind(behind.map_or(Uuid::nil(), |id| id.0))
+    .fetch_optional(tx.conn())
+    .await?)
+}
 
-/// Takes a portion of what is outside out of a mailbox, `rows` at most, those behind `from`. Where the next begins; `None`: nothing
-/// was left. What has edits is passed over. The caller holds the account's lease row.
+/// Writes down how much is to go, if our user asked for the pass of the moment `at` and nobody has counted yet. Nobody waits for the
+/// number: where it takes long the database refuses, and the pass goes on without.
+///
+/// # Errors
+/// Those of the database.
+pub async fn count(
+    tx: &mut TenantTx,
+    account: AccountId,
+    bounds: Bounds,
+    at: DateTime<Utc>,
+) -> Result<(), DbError> {
+    sqlx::query("SET LOCAL statement_timeout = '3s'").execute(tx.conn()).await?;
+    sqlx::query(sqlx::AssertSqlSafe(format!(
+        "UPDATE account_narrowings SET total = (
+           SELECT count(*) FROM mailboxes b JOIN message_mailboxes p ON p.tenant_id = b.tenant_id AND p.mailbox_id = b.id
+           WHERE b.tenant_id = $1 AND b.account_id = $2 AND p.hidden_at IS NULL AND {IS_OUTSIDE})
+         WHERE tenant_id = $1 AND account_id = $2 AND total IS NULL AND asked_at IS NOT NULL AND bounds_at = $5"
+    )))
+    .bind(tx.tenant())
+    .bind(account)
+    .bind(bounds.before)
+    .bind(bounds.over)
+    .bind(at)
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Takes a portion of what is outside out of a mailbox, `rows` at most, those behind `pass.from`. Where the pass goes on: `from` is
+/// `None` when nothing is left in the mailbox. What has edits is passed over. The caller holds the account's lease row.
 ///
 /// # Errors
 /// Those of the database.
@@ -84,9 +181,9 @@ pub async fn portion(
     tx: &mut TenantTx,
     (account, mailbox): (AccountId, MailboxId),
     bounds: Bounds,
-    from: Option<From>,
+    pass: Pass,
     rows: i64,
-) -> Result<Option<From>, DbError> {
+) -> Result<Pass, DbError> {
     let looked = LOOK_AT.max(rows);
     // As a list of candidates: what is behind the date is passed at once, what is large may be anywhere.
     let found = sqlx::query(sqlx::AssertSqlSafe(format!(
@@ -102,14 +199,14 @@ pub async fn portion(
     .bind(mailbox)
     .bind(bounds.before)
     .bind(bounds.over)
-    .bind(from.map_or(DateTime::UNIX_EPOCH - chrono::Duration::days(365_000), |(at, _)| at))
-    .bind(from.map_or(Uuid::nil(), |(_, id)| id))
+    .bind(pass.from.map_or(DateTime::UNIX_EPOCH - chrono::Duration::days(365_000), |(at, _)| at))
+    .bind(pass.from.map_or(Uuid::nil(), |(_, id)| id))
     .bind(looked)
     .fetch_all(tx.conn())
     .await?;
     let (mut places, mut messages, mut uids, mut last) =
         (Vec::<Uuid>::new(), Vec::<Uuid>::new(), Vec::new(), None);
-    let (mut present, mut synchronised) = (0, true);
+    let (mut present, mut synchronised, mut passed_over) = (0, true, pass.passed_over);
     let mut more = found.len() >= usize::try_from(looked).unwrap_or(usize::MAX);
     for row in &found {
         let at: DateTime<Utc> = row.try_get("sort_at")?;
@@ -127,7 +224,9 @@ pub async fn portion(
         }
         last = Some((at, row.try_get::<Uuid, _>("message_id")?));
         (present, synchronised) = (row.try_get("present")?, row.try_get("synchronised")?);
-        if row.try_get::<bool, _>("goes")? && !row.try_get::<bool, _>("edited")? {
+        let (goes, edited): (bool, bool) = (row.try_get("goes")?, row.try_get("edited")?);
+        passed_over |= goes && edited;
+        if goes && !edited {
             places.push(row.try_get("id")?);
             messages.push(row.try_get("message_id")?);
             let uid: Option<i64> = row.try_get("uid")?;
@@ -144,7 +243,7 @@ pub async fn portion(
         }
         leave(tx, account, &places, &messages).await?;
     }
-    Ok(last.filter(|_| more))
+    Ok(Pass { from: last.filter(|_| more), passed_over, ..pass })
 }
 
 /// Rows looked at in one portion.
@@ -210,19 +309,20 @@ pub async fn any_left(tx: &mut TenantTx, account: AccountId, bounds: Bounds) -> 
     .await?)
 }
 
-/// Nothing is here any more that is outside.
+/// Nothing is here any more that is outside by the bounds of the moment `at`. What has moved on since is for the next pass.
 ///
 /// # Errors
 /// Those of the database.
-pub async fn narrowed(tx: &mut TenantTx, account: AccountId) -> Result<(), DbError> {
+pub async fn narrowed(tx: &mut TenantTx, account: AccountId, at: DateTime<Utc>) -> Result<(), DbError> {
     sqlx::query("DELETE FROM account_narrowings WHERE tenant_id = $1 AND account_id = $2")
         .bind(tx.tenant())
         .bind(account)
         .execute(tx.conn())
         .await?;
-    sqlx::query("UPDATE accounts SET narrowed_at = now() WHERE tenant_id = $1 AND id = $2")
+    sqlx::query("UPDATE accounts SET narrowed_at = $3 WHERE tenant_id = $1 AND id = $2")
         .bind(tx.tenant())
         .bind(account)
+        .bind(at)
         .execute(tx.conn())
         .await?;
     Ok(())
