@@ -6,7 +6,7 @@ ALTER TABLE accounts ADD COLUMN keep_since text, ADD COLUMN keep_mailboxes jsonb
   ADD COLUMN narrowed_at timestamptz;
 COMMENT ON COLUMN accounts.keep_since IS 'a day, or a number of days as 90d; NULL: all mail is kept';
 COMMENT ON COLUMN accounts.narrowed_at IS 'the moment by which it was last seen to that nothing is here that is outside';
-GRANT SELECT (keep_since, narrowed_at, removed_at) ON accounts TO emailclient_system;
+GRANT SELECT (keep_since, keep_mailboxes, keep_max_bytes, narrowed_at, removed_at) ON accounts TO emailclient_system;
 ALTER TABLE mailboxes ADD COLUMN synchronised boolean NOT NULL DEFAULT true;
 GRANT SELECT (synchronised) ON mailboxes TO emailclient_system;
 COMMENT ON COLUMN mailboxes.synchronised IS 'false: its messages are outside';

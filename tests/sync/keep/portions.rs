@@ -146,3 +146,36 @@ async fn a_pass_over_midnight_is_one_of_the_day_before() {
     );
     case.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_is_not_kept_a_pass_is_due_once_a_day_and_mailboxes_with_a_cause_widen_nothing() {
+    let case = Case::unserved("127.0.0.1", None, Vec::new()).await;
+    let run = async |sql: &'static str| {
+        sqlx::query(sql).execute(&case.app.behind).await.unwrap();
+    };
+    let due = async || {
+        let mut tx = case.app.db.system().await.unwrap();
+        narrow::due(&mut tx).await.unwrap().contains(&of(&case))
+    };
+    assert!(!due().await);
+    for set in [
+        "UPDATE accounts SET keep_since = '2026-01-01', keep_mailboxes = NULL, keep_max_bytes = NULL",
+        "UPDATE accounts SET keep_since = '90d', keep_mailboxes = NULL, keep_max_bytes = NULL",
+        "UPDATE accounts SET keep_since = NULL, keep_mailboxes = NULL, keep_max_bytes = 5000",
+        "UPDATE accounts SET keep_since = NULL, keep_mailboxes = '{\"exclude\": [\"junk\"]}', keep_max_bytes = NULL",
+    ] {
+        run(set).await;
+        run("UPDATE accounts SET narrowed_at = now() - interval '1 day'").await;
+        assert!(due().await, "{set}");
+        run("UPDATE accounts SET narrowed_at = NULL").await;
+        assert!(due().await, "{set}");
+        all(&case.app.db, &SystemClock, of(&case), &|| false).await.unwrap();
+        assert!(!due().await, "{set}");
+    }
+    let state = async || account(&case).await["sync"]["progress"]["state"].as_str().unwrap().to_owned();
+    run("INSERT INTO mailboxes (tenant_id, id, account_id, path, wire_name, name) SELECT tenant_id, gen_random_uuid(), id, 'Locked', 'Locked', 'Locked' FROM accounts").await;
+    assert_eq!(state().await, "widening");
+    run("UPDATE mailboxes SET cause_code = 'refused', cause_text = 'no', cause_since = now() WHERE path = 'Locked'").await;
+    assert_eq!(state().await, "done");
+    case.finish().await;
+}

@@ -328,7 +328,8 @@ pub async fn narrowed(tx: &mut TenantTx, account: AccountId, at: DateTime<Utc>) 
     Ok(())
 }
 
-/// Accounts with something to take out and no job that does, and those whose days have moved on.
+/// Accounts with something to take out and no job that does, and once a day each of which not all is kept: its days have moved on,
+/// or a worker of the release before migration 42 has fetched what is outside.
 ///
 /// # Errors
 /// When the database refuses.
@@ -336,7 +337,7 @@ pub async fn due(tx: &mut SystemTx) -> Result<Vec<(TenantId, AccountId)>, DbErro
     Ok(sqlx::query_as(
         "SELECT a.tenant_id, a.id FROM accounts a JOIN tenants t ON t.id = a.tenant_id
          WHERE t.suspended_at IS NULL AND a.removed_at IS NULL
-           AND (a.keep_since LIKE '%d' AND (a.narrowed_at IS NULL OR a.narrowed_at NOT BETWEEN
+           AND ((a.keep_since IS NOT NULL OR a.keep_mailboxes IS NOT NULL OR a.keep_max_bytes IS NOT NULL) AND (a.narrowed_at IS NULL OR a.narrowed_at NOT BETWEEN
                   (date_trunc('day', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC') AND now() + interval '1 minute')
              OR EXISTS (SELECT 1 FROM account_narrowings n WHERE n.tenant_id = a.tenant_id AND n.account_id = a.id))
            AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j.tenant_id = a.tenant_id AND j.kind = 'narrow_account'
