@@ -179,3 +179,29 @@ async fn whatever_is_not_kept_a_pass_is_due_once_a_day_and_mailboxes_with_a_caus
     assert_eq!(state().await, "done");
     case.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_others_put_into_a_mailbox_that_is_not_kept_is_not_told_when_our_user_moves_something_there() {
+    let case = Case::at("127.0.0.1", None, vec![numbered(1), numbered(2)]).await;
+    let mut client = case.client().await;
+    client.ok("CREATE Cellar").await;
+    case.sync().await;
+    keep(&case, json!({"mailboxes": {"exclude": ["Cellar"]}})).await;
+    case.sync().await;
+    let (ids, cellar) = (case.ids().await, case.mailbox("Cellar").await);
+    let events = case.events().await;
+    for n in 5..8 {
+        client.append("Cellar", "", None, &numbered(n)).await;
+    }
+    let body = json!({"ids": [ids["M1"]], "action": "move", "mailbox_id": cellar});
+    case.app.post(&case.tenant, "/api/messages/actions", &body).await.expect(200);
+    eventually("the server has it there", PATIENCE, async || stands(&case, "Cellar", 1).await.then_some(()))
+        .await;
+    case.sync().await;
+    case.sync().await;
+    narrowed(&case).await;
+    assert!(!events.kinds(&case.app).await.iter().any(|kind| kind == "message.created"));
+    let before = oracle::server(&case.app, &case.user).await;
+    holds(&case, &before, |p| p.mailbox != "Cellar").await;
+    case.finish().await;
+}

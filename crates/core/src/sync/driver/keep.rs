@@ -13,6 +13,9 @@ const AT_ONCE: u32 = 10_000;
 /// Puts those of `wanted` outside that are, and older ones beside them. `true`: there were such, so what is wanted is another set
 /// now.
 pub(super) async fn judge(link: &mut Link<'_>, open: &mut Open, wanted: &UidSet) -> Result<bool, SyncError> {
+    if open.outside {
+        return pass_over(link, open, wanted).await;
+    }
     let Some(window) = open.keep.window(link.ctx.clock.now()) else { return Ok(false) };
     let mut asked = wanted.difference(&open.judged);
     let Some(newest) = asked.last() else { return Ok(false) };
@@ -32,4 +35,17 @@ pub(super) async fn judge(link: &mut Link<'_>, open: &mut Open, wanted: &UidSet)
     tx.commit().await?;
     open.local.outside = open.local.outside.union(&outside);
     Ok(!outside.intersection(wanted).is_empty())
+}
+
+/// Puts `wanted` outside, of a mailbox that is not kept, unless a message of ours may be among them whose place there is not known
+/// yet. By its number alone it is not told from others, so then all are read.
+async fn pass_over(link: &mut Link<'_>, open: &mut Open, wanted: &UidSet) -> Result<bool, SyncError> {
+    let mut tx = link.lease.begin(&link.ctx.db).await?;
+    if keep::expects(&mut tx, &open.target).await? {
+        return Ok(false);
+    }
+    keep::put_outside(&mut tx, &open.target, wanted).await?;
+    tx.commit().await?;
+    open.local.outside = open.local.outside.union(wanted);
+    Ok(!wanted.is_empty())
 }

@@ -54,6 +54,19 @@ pub async fn put_outside(tx: &mut TenantTx, target: &Target, uids: &UidSet) -> R
     Ok(())
 }
 
+/// Whether a message of ours is on its way into the mailbox, or there without our knowing its UID.
+pub async fn expects(tx: &mut TenantTx, target: &Target) -> Result<bool, DbError> {
+    Ok(sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM edits WHERE tenant_id = $1 AND target_mailbox_id = $3)
+           OR EXISTS (SELECT 1 FROM message_mailboxes WHERE tenant_id = $1 AND account_id = $2 AND mailbox_id = $3 AND uid IS NULL)",
+    )
+    .bind(tx.tenant())
+    .bind(target.account)
+    .bind(target.mailbox)
+    .fetch_one(tx.conn())
+    .await?)
+}
+
 /// The server has none of these any more.
 pub async fn forget(tx: &mut TenantTx, target: &Target, uids: &UidSet) -> Result<(), DbError> {
     let before = outside(tx, target).await?;
