@@ -233,7 +233,7 @@ mod tests {
             ("* BYE Session invalidated\r\n", Limit::Pace),
             ("* BYE Connection is closed. 13\r\n", Limit::Pace),
         ] {
-            let (mut s, _) = session("", &[answer]).await;
+            let (mut s, _) = session("X-GM-EXT-1", &[answer]).await;
             let error = s.noop().await.unwrap_err();
             assert_eq!(error.limit(), Some(limit), "{answer}: {error:?}");
         }
