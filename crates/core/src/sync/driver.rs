@@ -97,13 +97,13 @@
 //! | names swapped while edits wait in them | the listing is asked before a number is given up; each edit reaches its message | `edits_in_mailboxes_that_swapped_their_names_meanwhile_reach_their_messages` |
 //! | names swapped, and sizes are lies, the line breaks, or nobody can be asked | proven by dates; asked again; names decide, and messages are found by their bytes | `who_a_mailbox_is_is_found_out_though_the_server_lies_on_sizes_or_breaks_the_line` |
 //! | our user deletes a mailbox with mail in it, seen here or not | it is emptied into Trash first; below Trash it goes with its mail | `mail_in_a_mailbox_that_our_user_deletes_is_in_trash_also_what_nobody_here_had_seen`, `a_mailbox_below_trash_goes_with_what_is_in_it` |
-//! | our user deletes a mailbox with very much in it, and makes another under its name | it goes here in portions, then on the server, and what went to Trash keeps its ids | `a_mailbox_that_is_removed_in_portions_ends_in_trash_too_and_a_new_one_has_its_name` |
+//! | our user deletes a mailbox with very much in it, and makes another under its name | it goes here in portions, then on the server, and what went to Trash keeps its ids | `a_mailbox_that_is_removed_in_portions_ends_in_trash_too_and_a_new_one_has_its_name`, `what_another_client_expunges_while_a_mailbox_is_removed_is_told_and_does_not_come_back`, `of_a_conversation_between_a_mailbox_that_is_removed_and_one_that_is_excluded_each_part_goes` |
 //! | less of an account is to be kept, then all again; dates at the edge of a day, in all zones | what is outside leaves without a word and comes back, the server is as it was | `narrowing_by_date_takes_out_what_is_older_without_a_word_and_widening_brings_it_back` |
 //! | flags, removals and another UIDVALIDITY of what is outside | accounted for, never read, nothing is told | `what_is_outside_is_never_read_and_flags_and_removals_there_confuse_nothing` |
-//! | mailboxes that are not kept, by name, pattern and role | listed, and empty here | `mailboxes_that_are_not_kept_are_listed_and_hold_nothing_here` |
+//! | mailboxes that are not kept, by name, pattern and role | listed, and empty here | `mailboxes_that_are_not_kept_are_listed_and_hold_nothing_here`, `a_mailbox_that_is_not_synchronised_is_not_deleted_as_an_empty_one` |
 //! | our user moves and copies into a mailbox that is not kept, another client into it and out of it | once each on the server; told as deleted where it left what is kept | `what_is_moved_to_a_mailbox_that_is_not_kept_is_there_on_the_server` |
 //! | edits wait of what goes outside | it stays until the server has them | `edits_that_wait_of_what_is_outside_reach_the_server_before_it_leaves` |
-//! | kill -9 between two portions of narrowing; mail that grows too old | goes on; leaves by itself, once a day | `a_worker_that_dies_while_it_narrows_leaves_what_the_next_one_does` |
+//! | kill -9 between two portions of narrowing; mail that grows too old | goes on; leaves by itself, once a day | `a_worker_that_dies_while_it_narrows_leaves_what_the_next_one_does`, `whatever_is_not_kept_a_pass_is_due_once_a_day_and_mailboxes_with_a_cause_widen_nothing` |
 //! | more is to be kept while less is being made of it; short slices; midnight | each portion goes by what is wanted then; goes on where it was; a pass is of the day it began | `widening_while_it_narrows_hides_nothing`, `it_comes_to_an_end_however_short_its_slices_are_and_looks_at_nothing_twice_while_edits_wait`, `a_pass_over_midnight_is_one_of_the_day_before` |
 //! | our user moves into a mailbox that is not kept, where others put mail meanwhile | what is not ours goes outside unread and untold, unless it cannot be told apart | `what_others_put_into_a_mailbox_that_is_not_kept_is_not_told_when_our_user_moves_something_there` |
 //! | messages above the size that is kept | outside until it is raised | `messages_above_a_size_are_outside_until_it_is_raised` |
@@ -395,7 +395,7 @@ pub async fn sync_account(
     // On the heap: polled in place, a whole round outgrows the stack of a thread in an unoptimised build.
     let begun = Instant::now();
     let result = guarded(ctx, &lease, Box::pin(round::run(ctx, &lease, depth))).await;
-    measured::round(begun, &result);
+    measured::round(begun, result.as_ref().err().map(SyncError::class));
     result
 }
 

@@ -245,11 +245,12 @@ pub async fn delete(tx: &mut TenantTx, id: MailboxId, with_messages: bool) -> Re
     .await?;
     removal::mark(tx, row.account, &[id.0]).await?;
     event::tell(tx, row.account, MailboxDeleted { id });
-    let mut data = json!({ "wire_name_hex": hex::encode(&row.wire) });
-    if !removal::at_once(tx, row.account, id).await? {
+    let wire_name_hex = hex::encode(&row.wire);
+    let data = match removal::at_once(tx, row.account, id).await? {
+        true => json!({ "wire_name_hex": wire_name_hex }),
         // What goes to Trash on the server is known again there by what has left here: it has to have left before.
-        data["after"] = json!(id);
-    }
+        false => json!({ "wire_name_hex": wire_name_hex, "after": id }),
+    };
     remember(tx, row.account, None, "delete_mailbox", row.meant.write(data)).await?;
     Ok(true)
 }
