@@ -248,7 +248,8 @@ async fn whatever_is_asked_for_there_are_no_more_series() {
             format!("/api/accounts/{n}?x={n}"),
             format!("/{n}"),
         ] {
-            let _ = app.request(&tenant, if n.is_multiple_of(2) { "GET" } else { &method }, &path).send().await;
+            let _ =
+                app.request(&tenant, if n.is_multiple_of(2) { "GET" } else { &method }, &path).send().await;
         }
     };
     for n in 0..20 {

@@ -197,6 +197,7 @@ async fn good_tokens_that_exchange_refuses_for_a_while_are_no_reason_to_ask_a_pe
     .execute(&mut rig.app.database.superuser().await)
     .await
     .unwrap();
+    server.sane();
     server.instead("AUTHENTICATE", Times::Each, "{tag} NO AUTHENTICATE failed.\r\n");
     assert_eq!(rig.round(&account).await["state"], "throttled");
     sqlx::query(
