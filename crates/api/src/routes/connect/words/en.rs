@@ -15,7 +15,7 @@ pub const WORDS: Words = Words {
     renew: "Reconnect your mailbox",
     renew_lead: |name, email| format!("{name} needs access to {email} again. Your email stays where it is."),
     address: "Email address",
-    address_hint: "We find the settings of your provider by it.",
+    address_hint: "We use it to find the settings of your provider.",
     go_on: "Continue",
     cancel: "Cancel",
     another_address: "Use another address",
