@@ -16,6 +16,7 @@ use emailclient_core::platform::metrics::table;
 use emailclient_core::platform::news;
 use tokio::sync::{Mutex, Notify, OwnedSemaphorePermit, Semaphore, broadcast};
 use tokio_util::sync::CancellationToken;
+use wire::measured::Held;
 use wire::secret::Secret;
 
 /// Between two looks without a hint.
@@ -82,12 +83,7 @@ impl Default for Hub {
 pub struct Place {
     _of_process: OwnedSemaphorePermit,
     _of_tenant: OwnedSemaphorePermit,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        metrics::gauge!(table::STREAMS.name).decrement(1);
-    }
+    _counted: Held,
 }
 
 impl Hub {
@@ -193,9 +189,9 @@ impl Tail {
     #[must_use]
     pub fn place(&self, hub: &Hub) -> Option<Place> {
         let of = |places: &Arc<Semaphore>| Arc::clone(places).try_acquire_owned().ok();
-        let place = Place { _of_tenant: of(&self.places)?, _of_process: of(&hub.places)? };
-        metrics::gauge!(table::STREAMS.name).increment(1);
-        Some(place)
+        let (of_tenant, of_process) = (of(&self.places)?, of(&hub.places)?);
+        let counted = Held::new(metrics::gauge!(table::STREAMS.name));
+        Some(Place { _of_tenant: of_tenant, _of_process: of_process, _counted: counted })
     }
 
     /// Listens: everything after the position that is returned arrives at the receiver.

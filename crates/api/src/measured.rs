@@ -8,32 +8,17 @@ use axum::response::Response;
 use emailclient_core::platform::metrics::table;
 use http::{Method, StatusCode};
 use metrics::{counter, gauge, histogram};
+use wire::measured::Held;
 
 /// A request that has no route.
 const UNMATCHED: &str = "unmatched";
-
-/// A request whose answer has not begun, however that ends.
-struct InFlight;
-
-impl InFlight {
-    fn new() -> Self {
-        gauge!(table::HTTP_IN_FLIGHT.name).increment(1);
-        Self
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        gauge!(table::HTTP_IN_FLIGHT.name).decrement(1);
-    }
-}
 
 /// Counts a request and the time until its answer begins.
 pub async fn count(request: Request, next: Next) -> Response {
     let (begun, method) = (Instant::now(), method(request.method()));
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let route = route.unwrap_or_else(|| UNMATCHED.to_owned());
-    let in_flight = InFlight::new();
+    let in_flight = Held::new(gauge!(table::HTTP_IN_FLIGHT.name));
     let response = next.run(request).await;
     drop(in_flight);
     let status = class(response.status());

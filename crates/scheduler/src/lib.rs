@@ -60,6 +60,8 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Resul
             Ok(false) => {
                 heartbeat.beat(LOOP);
                 gauge!(table::LEADING.name).set(0.0);
+                fleet.forget();
+                looked = None;
             }
             Err(error) => tracing::warn!(%error, "the database did not answer"),
         }

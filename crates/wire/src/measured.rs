@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use metrics::{counter, gauge, histogram};
+use metrics::{Gauge, counter, gauge, histogram};
 
 /// IMAP commands, by verb and outcome.
 pub const IMAP_COMMANDS: &str = "emailclient_imap_commands_total";
@@ -62,21 +62,28 @@ pub fn connected(protocol: &'static str, outcome: &'static str) {
     counter!(CONNECTS, "protocol" => protocol, "outcome" => outcome).increment(1);
 }
 
-/// An open connection: counted until it is dropped.
+/// Something that is there: its gauge counts it until it is dropped, however that comes.
 #[derive(Debug)]
-pub(crate) struct Open(&'static str);
+pub struct Held(Gauge);
 
-impl Open {
-    pub fn new(protocol: &'static str) -> Self {
-        gauge!(CONNECTIONS, "protocol" => protocol).increment(1);
-        Self(protocol)
+impl Held {
+    /// One more.
+    #[must_use]
+    pub fn new(gauge: Gauge) -> Self {
+        gauge.increment(1.0);
+        Self(gauge)
     }
 }
 
-impl Drop for Open {
+impl Drop for Held {
     fn drop(&mut self) {
-        gauge!(CONNECTIONS, "protocol" => self.0).decrement(1);
+        self.0.decrement(1.0);
     }
+}
+
+/// An open connection.
+pub(crate) fn open(protocol: &'static str) -> Held {
+    Held::new(gauge!(CONNECTIONS, "protocol" => protocol))
 }
 
 /// A connection waits for its turn.

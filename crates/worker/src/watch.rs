@@ -30,6 +30,7 @@ use reconnect::Reconnect;
 use tokio::time::Instant;
 use watchers::{Orders, Watchers};
 use wire::imap::{Endpoint, IdleEnd, ImapError, Selected, Session, Unsolicited};
+use wire::measured::Held;
 use wire::pace::Haste;
 
 use crate::environment::Environment;
@@ -144,7 +145,7 @@ async fn watch_once(
         over = orders.until_over() => return Ok(over),
     };
     let mut open = begun?;
-    let _counted = Counted::new();
+    let _counted = Held::new(metrics::gauge!(table::WATCHES.name));
     let begun = Instant::now();
     loop {
         let interval = if *well { keepalive.interval() } else { keepalive.interval().min(PROVEN) };
@@ -167,22 +168,6 @@ async fn watch_once(
                 return Err(ImapError::Closed { bye: None }.into());
             }
         }
-    }
-}
-
-/// A watch that stands, as long as it does.
-struct Counted;
-
-impl Counted {
-    fn new() -> Self {
-        metrics::gauge!(table::WATCHES.name).increment(1);
-        Self
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        metrics::gauge!(table::WATCHES.name).decrement(1);
     }
 }
 

@@ -13,15 +13,12 @@ use std::time::Duration;
 use metrics::gauge;
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_process::Collector;
-use metrics_util::MetricKindMask;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::platform::config::{Config, MetricsListen};
 use table::{Kind, Metric};
 
-/// A gauge that nobody sets any more is not shown: a scheduler that lost the lead knows nothing of now.
-const GAUGE_LIFE: Duration = Duration::from_secs(90);
 /// Histograms are emptied into their buckets so often, also where nobody scrapes.
 const UPKEEP: Duration = Duration::from_secs(5);
 
@@ -60,7 +57,8 @@ impl Metrics {
     /// # Errors
     /// When something counts already.
     pub fn install() -> Result<Self, BuildError> {
-        let mut builder = PrometheusBuilder::new().idle_timeout(MetricKindMask::GAUGE, Some(GAUGE_LIFE));
+        // No gauge is ever forgotten (`idle_timeout`): what is counted up and down would begin at 0 again.
+        let mut builder = PrometheusBuilder::new();
         for metric in table::ALL.iter().flat_map(|rows| rows.iter()) {
             if let Kind::Histogram(buckets) = metric.kind {
                 builder = builder.set_buckets_for_metric(Matcher::Full(metric.name.to_owned()), buckets)?;

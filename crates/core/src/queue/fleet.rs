@@ -12,6 +12,7 @@ use crate::platform::metrics::table::{self, Metric};
 #[derive(Debug, Default)]
 pub struct Fleet {
     seen: BTreeSet<(&'static str, Vec<(&'static str, String)>)>,
+    looked: bool,
 }
 
 type Found = Vec<(Vec<(&'static str, String)>, f64)>;
@@ -40,6 +41,7 @@ impl Fleet {
         .fetch_one(tx.conn())
         .await?;
         tx.release();
+        self.looked = true;
         gauge!(table::SYNC_LAG.name).set(lag.unwrap_or_default().max(0.0));
         for (metric, found) in [
             (table::ACCOUNTS, accounts),
@@ -51,6 +53,17 @@ impl Fleet {
             self.set(&metric, found);
         }
         Ok(())
+    }
+
+    /// Another process counts from now on: a sum over all is right with 0 from here.
+    pub fn forget(&mut self) {
+        if self.looked {
+            gauge!(table::SYNC_LAG.name).set(0.0);
+            for (name, labels) in std::mem::take(&mut self.seen) {
+                gauge!(name, &labels).set(0.0);
+            }
+            self.looked = false;
+        }
     }
 
     fn set(&mut self, metric: &Metric, found: Found) {

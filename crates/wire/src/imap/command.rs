@@ -105,7 +105,7 @@ pub struct Session {
     /// False from the first byte of a command until its tagged line: a future dropped in between leaves an
     /// answer on the wire that would be taken for the next command's.
     settled: bool,
-    _open: measured::Open,
+    _open: measured::Held,
 }
 
 impl Session {
@@ -124,7 +124,7 @@ impl Session {
             pulse: Pulse::default(),
             broken_promise: None,
             settled: true,
-            _open: measured::Open::new("imap"),
+            _open: measured::open("imap"),
         }
     }
 

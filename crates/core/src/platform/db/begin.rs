@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::DbError;
 use crate::platform::metrics::table;
+use wire::measured::Held;
 
 /// How long a connection is looked for.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
@@ -27,29 +28,13 @@ type Begun = Result<Transaction<'static, Postgres>, sqlx::Error>;
 /// # Errors
 /// [`DbError::Unavailable`] when there is no connection in time.
 pub(super) async fn begin(pool: &PgPool, statement: &str) -> Result<Transaction<'static, Postgres>, DbError> {
-    let (begun, _waits) = (Instant::now(), Waits::new());
+    let (begun, _waits) = (Instant::now(), Held::new(gauge!(table::DB_WAITING.name)));
     let tx = begin_unmeasured(pool, statement).await;
     match &tx {
         Ok(_) => histogram!(table::DB_WAIT.name).record(begun.elapsed().as_secs_f64()),
         Err(_) => counter!(table::DB_FAILURES.name).increment(1),
     }
     tx
-}
-
-/// A transaction that waits to begin, however that ends.
-struct Waits;
-
-impl Waits {
-    fn new() -> Self {
-        gauge!(table::DB_WAITING.name).increment(1);
-        Self
-    }
-}
-
-impl Drop for Waits {
-    fn drop(&mut self) {
-        gauge!(table::DB_WAITING.name).decrement(1);
-    }
 }
 
 async fn begin_unmeasured(pool: &PgPool, statement: &str) -> Result<Transaction<'static, Postgres>, DbError> {
